@@ -1,0 +1,51 @@
+"""Errors are for people: one line with the place, what was found, what is expected, and what helps."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class TunewrightError(Exception):
+    """Anything that ends a command in one clear line.
+
+    place: the file and field, such as `recipe.yaml: stage.packing` or `data/a.jsonl:17`; may be empty
+    problem: what was found and what is expected
+    hint: what to do about it; may be empty
+    """
+
+    exit_code = 1
+
+    def __init__(self, problem: str, *, place: str = "", hint: str = "") -> None:
+        self.problem, self.place, self.hint = problem, place, hint
+        super().__init__(problem)
+
+    def __str__(self) -> str:
+        line = f"{self.place}: {self.problem}" if self.place else self.problem
+        return f"{line} ({self.hint})" if self.hint else line
+
+
+class RecipeError(TunewrightError):
+    """The recipe, its plugins or the command line are wrong: nothing was started. Exit code 2."""
+
+    exit_code = 2
+
+
+class RunError(TunewrightError):
+    """The run could not go on. Exit code 1."""
+
+
+class RowError(TunewrightError):
+    """A row of data cannot be used; `place` names file and line. Exit code 1."""
+
+
+class Stopped(TunewrightError):
+    """The run was asked to stop, has saved what it could, and can be resumed. Exit code 130."""
+
+    exit_code = 130
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`did you mean 'lora'?`, or the sorted list of what there is, or '' where there is nothing."""
+    names = sorted(known)
+    if close := get_close_matches(name, names, n=1):
+        return f"did you mean {close[0]!r}?"
+    return f"there is: {', '.join(names)}" if names else ""

@@ -1,0 +1,1 @@
+"""Train some layers and freeze the rest."""

@@ -1,0 +1,1 @@
+"""Low-rank adapters: LoRA, DoRA, rsLoRA, PiSSA, LoRA+."""

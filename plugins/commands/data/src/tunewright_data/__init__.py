@@ -1,0 +1,1 @@
+"""Look at the data as the model will see it."""

@@ -1,0 +1,1 @@
+"""Conversations and plain text from files, rendered, masked and tokenised."""

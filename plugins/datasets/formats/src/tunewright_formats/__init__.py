@@ -1,0 +1,1 @@
+"""Row formats: alpaca, sharegpt, openai, text."""

@@ -1,0 +1,1 @@
+"""Replies from transformers' own generate, streamed."""

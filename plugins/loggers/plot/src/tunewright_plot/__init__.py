@@ -1,0 +1,1 @@
+"""The loss curve as a PNG."""

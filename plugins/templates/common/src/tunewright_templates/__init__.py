@@ -1,0 +1,1 @@
+"""Templates that belong to no vendor: default, chatml, alpaca, vicuna, empty, auto."""
