@@ -1,1 +1,76 @@
 """The loss curve as a PNG."""
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunewright import Plugin, hookimpl
+from tunewright.events import Evaluated, Event, Logged, RunFinished, Saved, StageFinished, StageStarted
+
+if TYPE_CHECKING:
+    from tunewright.run import Run
+
+
+@dataclass
+class Curve:
+    """The losses (nats a trained token) of one stage."""
+
+    stage: str
+    points: list[tuple[int, float]] = field(default_factory=list)  # (step, loss)
+    evals: dict[str, list[tuple[int, float]]] = field(default_factory=dict)  # name of the data → (step, loss)
+
+    def add(self, step: int, loss: float | None, eval_name: str | None = None) -> None:
+        points = self.points if eval_name is None else self.evals.setdefault(eval_name, [])
+        if loss is not None and math.isfinite(loss):
+            points.append((step, loss))
+
+
+class Plot(Plugin):
+    """Draws loss.png in the run folder, anew at every save and at the end of every stage.
+
+    A resumed run takes the points before the checkpoint from metrics.jsonl (logger jsonl), where there is one.
+    """
+
+    def __init__(self, options: Any, name: str = "") -> None:
+        super().__init__(options, name)
+        self._curves: dict[int, Curve] = {}  # number of the stage → its losses
+        self._number = 1
+
+    @hookimpl
+    def report(self, run: "Run", event: Event) -> None:
+        folder = Path(run.folder)
+        match event:
+            case StageStarted():
+                if not self._curves:
+                    self._curves = earlier_curves(folder / "metrics.jsonl", event.number, event.first_step)
+                self._number = event.number
+                self._curves.setdefault(event.number, Curve(event.stage))
+            case Logged():
+                self._curves[self._number].add(event.step, event.metrics.get("loss"))
+            case Evaluated():
+                self._curves[self._number].add(event.step, event.metrics.get("loss"), event.dataset)
+            case Saved() | StageFinished() | RunFinished():
+                self._draw(folder / "loss.png")
+
+    def _draw(self, path: Path) -> None:
+        if curves := [curve for curve in self._curves.values() if curve.points]:
+            from tunewright_plot.draw import draw
+
+            draw(curves, path)
+
+
+def earlier_curves(path: Path, number: int, step: int) -> dict[int, Curve]:
+    """The curves of a metrics file up to `step` of the stage `number`."""
+    curves: dict[int, Curve] = {}
+    if not path.exists():
+        return curves
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        if not line.endswith("\n"):  # cut off when the run was killed
+            continue
+        row = json.loads(line)
+        if (row["number"], row["step"]) <= (number, step):
+            curve = curves.setdefault(row["number"], Curve(row["stage"]))
+            curve.add(row["step"], row.get("loss"), row.get("eval"))
+    return curves

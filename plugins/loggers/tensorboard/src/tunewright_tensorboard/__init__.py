@@ -1,1 +1,44 @@
 """TensorBoard event files."""
+
+from typing import TYPE_CHECKING, Any
+
+from tunewright import Plugin, hookimpl
+from tunewright.events import Evaluated, Event, Logged, RunFinished, StageFinished, StageStarted
+
+if TYPE_CHECKING:
+    from tunewright.run import Run
+    from tunewright_tensorboard.scalars import ScalarWriter
+
+
+class TensorBoard(Plugin):
+    """Writes event files below tensorboard/ in the run folder, one TensorBoard run for each stage.
+
+    To look at them: `tensorboard --logdir <run folder>/tensorboard`.
+    """
+
+    def __init__(self, options: Any, name: str = "") -> None:
+        super().__init__(options, name)
+        self._writer: ScalarWriter | None = None
+
+    @hookimpl
+    def report(self, run: "Run", event: Event) -> None:
+        match event:
+            case StageStarted():
+                self._close()
+                from tunewright_tensorboard.scalars import ScalarWriter
+
+                name = event.stage.rpartition(":")[2]  # a colon cannot stand in a folder's name everywhere
+                folder = run.folder / "tensorboard" / f"{event.number}-{name}"
+                self._writer = ScalarWriter(folder, event.first_step)
+            case Logged() if self._writer:
+                self._writer.add(event.step, event.time, event.metrics)
+            case Evaluated() if self._writer:
+                metrics = {f"eval/{event.dataset}/{name}": value for name, value in event.metrics.items()}
+                self._writer.add(event.step, event.time, metrics)
+            case StageFinished() | RunFinished():
+                self._close()
+
+    def _close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
