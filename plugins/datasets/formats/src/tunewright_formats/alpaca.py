@@ -1,0 +1,60 @@
+"""alpaca: one record with instruction, input and output, and the exchanges before it in history."""
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+from tunewright import Format, RowError, hookimpl
+from tunewright.types import Conversation, Message, Row, Rows, RowsRequest
+
+from tunewright_formats.conversation import MEDIA_COLUMNS, conversation
+from tunewright_formats.fields import (
+    Columns,
+    bad,
+    check_names,
+    convert,
+    describe,
+    listing,
+    optional_text,
+    text,
+)
+
+COLUMNS = ("instruction", "input", "output", "system", "history", "tools", *MEDIA_COLUMNS)
+
+
+class Alpaca(Format):
+    """Records with `instruction` and `output`, and if you like `input` (joined to the instruction by a line
+    break), `system`, `history` (pairs of question and answer), `tools`, `images`, `videos`, `audios`.
+    """
+
+    rows: ClassVar[tuple[Rows, ...]] = ("messages",)
+
+    @staticmethod
+    def matches(record: Any) -> bool:
+        return isinstance(record, dict) and "instruction" in record and "output" in record
+
+    @hookimpl
+    def convert_rows(self, request: RowsRequest) -> Iterator[Row | RowError]:
+        columns = Columns(COLUMNS, ("instruction", "output"), request.columns)
+        check_names(request.tags, (), "tags")
+        return convert(self, request, lambda record: _convert(record, columns))
+
+
+def _convert(source: Any, columns: Columns) -> Conversation:
+    record, names = columns.read(source), columns.names
+    messages: list[Message] = []
+    fields: list[str] = []
+
+    def add(question: str, answer: str, at: str, answer_at: str) -> None:
+        messages.extend((Message("user", question), Message("assistant", answer)))
+        fields.extend((at, answer_at))
+
+    history = record["history"] or []
+    for index, pair in enumerate(listing(history, names["history"]) if history else []):
+        at = f"{names['history']}[{index}]"
+        if not isinstance(pair, list) or len(pair) != 2:
+            bad(at, f"found {describe(pair)}, expected a question and an answer")
+        add(text(pair[0], f"{at}[0]"), text(pair[1], f"{at}[1]"), f"{at}[0]", f"{at}[1]")
+    parts = [optional_text(record[name], names[name]) for name in ("instruction", "input")]
+    question = text("\n".join(part for part in parts if part), names["instruction"])
+    add(question, text(record["output"], names["output"]), names["instruction"], names["output"])
+    return conversation(messages, fields, record, names)

@@ -1,0 +1,40 @@
+"""text: one document a record."""
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+from tunewright import Format, RowError, hookimpl
+from tunewright.types import Row, Rows, RowsRequest, Text
+
+from tunewright_formats.fields import Columns, check_names, convert, text
+
+_OTHERS = (
+    "instruction",
+    "conversations",
+    "messages",
+    "chosen",
+    "prompt",
+)  # columns of formats that hold more
+
+
+class PlainText(Format):
+    """Documents to learn by heart: lines of a text file, or records with `text`."""
+
+    rows: ClassVar[tuple[Rows, ...]] = ("text",)
+
+    @staticmethod
+    def matches(record: Any) -> bool:
+        if isinstance(record, dict):
+            return "text" in record and not any(column in record for column in _OTHERS)
+        return isinstance(record, str)
+
+    @hookimpl
+    def convert_rows(self, request: RowsRequest) -> Iterator[Row | RowError]:
+        columns = Columns(("text",), ("text",), request.columns)
+        check_names(request.tags, (), "tags")
+        return convert(self, request, lambda record: _convert(record, columns))
+
+
+def _convert(record: Any, columns: Columns) -> Text:
+    value = record if isinstance(record, str) else columns.read(record)["text"]
+    return Text(text(value, columns.names["text"]))
