@@ -5,11 +5,12 @@ What a plugin imports stands here. Importing it imports neither torch nor transf
 
 from tunewright.errors import RecipeError, RowError, RunError, TunewrightError
 from tunewright.hookspecs import hookimpl
-from tunewright.plugin import Plugin, PluginOptions, Stage
+from tunewright.plugin import Format, Plugin, PluginOptions, Stage
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Format",
     "Plugin",
     "PluginOptions",
     "RecipeError",

@@ -111,9 +111,7 @@ def build_optimizer(run: "Run", request: "types.OptimizerRequest") -> "Any":
 
 
 @hookspec(firstresult=True)
-def convert_rows(
-    run: "Run", request: "types.RowsRequest"
-) -> "Iterator[types.Row | RowError]":
+def convert_rows(run: "Run", request: "types.RowsRequest") -> "Iterator[types.Row | RowError]":
     """Turn records into rows of the sort `request.rows`. Kind: format. Called once a source, lazily.
 
     Yields one item a record, in order: a row, or (not raised) the RowError that says why it cannot be used.

@@ -36,3 +36,14 @@ class Stage(Plugin):
     rows: ClassVar[Rows]  #: the sort of rows it trains on
     head: ClassVar[Head] = "causal_lm"  #: the head of the policy
     models: ClassVar[tuple[ModelRole, ...]] = ("policy",)  #: the models it holds
+
+
+class Format(Plugin):
+    """A plugin of kind format, with what the dataset must know before it reads."""
+
+    rows: ClassVar[tuple[Rows, ...]]  #: the sorts of rows it can give
+
+    @staticmethod
+    def matches(record: Any) -> bool:
+        """Whether a source's first record looks like this format. False: it is used only where it is named."""
+        return False

@@ -8,9 +8,7 @@ if TYPE_CHECKING:
     from tunewright.types import Span
 
 # One character for one, so that spans still fit: what a terminal would obey is shown as a picture of itself.
-_PICTURES = {
-    code: 0x2400 + code for code in range(0x20) if code not in (0x09, 0x0A)
-}  # all C0 but tab and newline
+_PICTURES = {code: 0x2400 + code for code in range(0x20) if code not in (0x09, 0x0A)}  # C0 but tab, newline
 _PICTURES[0x7F] = 0x2421
 for _first, _last in ((0x80, 0x9F), (0x202A, 0x202E), (0x2066, 0x2069), (0xD800, 0xDFFF)):
     # C1, text direction overrides, and lone surrogates, which no output encoding takes
@@ -18,22 +16,23 @@ for _first, _last in ((0x80, 0x9F), (0x202A, 0x202E), (0x2066, 0x2069), (0xD800,
 
 
 def printable(text: str) -> str:
-    """The text with every control character but tab and newline replaced by a visible one; its length is kept."""
+    """The text with control characters, but tab and newline, replaced by visible ones; as long as before."""
     return text.translate(_PICTURES)
 
 
-def show_trained(text: str, trained: "list[Span]") -> "Text":
-    """A rendered text for rich: trained characters green, all others dim; a loss weight other than 1 is noted
-    behind its span.
+def show_trained(text: str, trained: "list[Span]", *, colour: bool) -> "Text":
+    """A rendered text for rich: what is trained on green, or in ⟦ ⟧ without colour, all else dim. A loss weight
+    other than 1 is noted behind its span.
     """
     from rich.text import Text
 
+    before, after = ("", "") if colour else ("⟦", "⟧")
     shown, done = Text(), 0
     for span in trained:
         shown.append(printable(text[done : span.start]), "dim")
-        shown.append(printable(text[span.start : span.end]), "black on green")
+        shown.append(before + printable(text[span.start : span.end]) + after, "black on green")
         if span.weight != 1:
-            shown.append(f"[loss weight {span.weight:g}]", "bold magenta")
+            shown.append(f"(loss weight {span.weight:g})", "bold magenta")
         done = span.end
     shown.append(printable(text[done:]), "dim")
     return shown

@@ -136,7 +136,9 @@ class Loaded:
     tokenizer: Any  # transformers.PreTrainedTokenizerBase
     processor: Any = None  # transformers.ProcessorMixin, for models with media
     template: str | None = None  # the family's own template for this checkpoint
-    adapter_exclude: tuple[str, ...] = ()  # module name endings that adapters never touch: heads, routers, towers
+    adapter_exclude: tuple[
+        str, ...
+    ] = ()  # module name endings that adapters never touch: heads, routers, towers
     learning_rate_scales: dict[str, float] = field(default_factory=dict)  # parameter name → factor (LoRA+)
     weights: Literal["model", "adapter"] = "model"  # what a save of this model holds
 
@@ -150,6 +152,7 @@ class LoadRequest:
     trust_remote_code: bool = False  # granted on the command line only
     seed: int = 42  # of the weights that are made, not loaded: tiny twins and new heads
     trainable: bool = True
+    weights: bool = True  # False: the tokenizer only; Loaded.model is None
     quantization: Any = None  # transformers' quantization_config, set by a quantizer's prepare_load
     model_arguments: dict[str, Any] = field(default_factory=dict)  # more for from_pretrained
     loader: Callable[["LoadRequest"], Loaded] | None = None  # another loader, set by an accelerator
@@ -224,7 +227,9 @@ class TemplateRequest:
 class Rendered:
     text: str
     trained: list[Span] = field(default_factory=list)  # what the model is trained to produce, in order
-    untrusted: list[Span] = field(default_factory=list)  # users', systems' and tools' text that spells control tokens
+    untrusted: list[Span] = field(
+        default_factory=list
+    )  # users', systems' and tools' text that spells control tokens
     answers: list[Span] = field(default_factory=list)  # assistants' text that spells stop or role tokens
 
 
@@ -245,8 +250,10 @@ class TrainRequest:
     training: Any  # recipe.Training
     folder: Path  # of this stage: checkpoints/ and model/ go below it
     models: dict[ModelRole, Loaded] = field(default_factory=dict)  # the others that the stage declares
-    checkpoint: Path | None = None  # a complete checkpoint of ours to resume from
-    stop_requested: Callable[[], bool] = lambda: False  # true after Ctrl-C or SIGTERM: save, then raise Stopped
+    checkpoint: Path | None = None  # folder/checkpoints/step-N, complete, to resume from
+    stop_requested: Callable[[], bool] = lambda: (
+        False
+    )  # true after Ctrl-C or SIGTERM: save, then raise Stopped
 
 
 @dataclass(slots=True)

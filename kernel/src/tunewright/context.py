@@ -1,0 +1,157 @@
+"""The run in progress: the plugins that a recipe names, and what steps and plugins ask of them."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tunewright import events, folder, registry, types
+from tunewright.check import Source, check, data_entries, options, stage_recipe
+from tunewright.errors import RecipeError
+from tunewright.recipe import Recipe, Section
+from tunewright.report import Reporter
+
+
+class Run:
+    """The plugins that a recipe names, and nothing else. Hooks get it as `run`."""
+
+    def __init__(
+        self, recipe: Recipe, source: Source | None = None, *, trust_remote_code: bool = False
+    ) -> None:
+        self.source = source or Source("recipe")
+        self.recipe = check(recipe, self.source)
+        self.folder = Path(recipe.output)
+        self.rank = int(os.environ.get("RANK", "0"))
+        self.world_size = int(os.environ.get("WORLD_SIZE", "1"))
+        self.trust_remote_code = trust_remote_code
+        self._accelerators: list[Any] = []
+        for index, section in enumerate(self.recipe.accelerators):
+            entry, plugin, checked = options("accelerator", section, self.source, ("accelerators", index))
+            self._accelerators.append(plugin(checked, entry.name))
+        self._handles: dict[str, registry.Handle] = {}
+        for kind in ("family", "template", "quantizer", "adapter", "dataset", "optimizer", "engine"):
+            if section := getattr(self.recipe, kind):
+                self._handles[kind] = self._handle(kind, section, (kind,))
+        listening = enumerate(self.recipe.loggers) if self.rank == 0 else ()
+        self._loggers = [self._handle("logger", section, ("loggers", i)) for i, section in listening]
+        self._reporter = Reporter(self, [])
+
+    def _handle(self, kind: str, section: Section, at: tuple[str | int, ...]) -> registry.Handle:
+        entry, plugin, checked = options(kind, section, self.source, at)
+        return registry.Handle(entry, plugin(checked, entry.name), self._accelerators, self.source.place(at))
+
+    def use(self, kind: str, section: Section) -> None:
+        """Make this plugin the run's one of its kind."""
+        self._handles[kind] = self._handle(kind, section, (kind,))
+
+    def named(self, kind: str, name: str, **written: Any) -> registry.Handle:
+        """A plugin that is chosen while the run goes, such as the format of a source. Raises RecipeError."""
+        return self._handle(kind, Section(name=name, **written), (kind,))
+
+    def installed(self, kind: str) -> list[str]:
+        """Names of all installed plugins of a kind, from metadata."""
+        return sorted({entry.name for entry in registry.entries(kind)})
+
+    def plugin(self, kind: str) -> Any:
+        """The plugin of a kind that this run uses."""
+        return self._handles[kind].plugin
+
+    def ask(self, kind: str, hook: str, request: Any) -> Any:
+        """Call a directed hook of the run's plugin of a kind, inside the accelerators."""
+        return self._handles[kind].call(hook, run=self, request=request)
+
+    def emit(self, event: events.Event) -> None:
+        """Tell the loggers. On other ranks than 0 there are none."""
+        self._reporter.emit(event)
+
+    @contextmanager
+    def reporting(self) -> Iterator[None]:
+        """While this lasts, events reach the loggers."""
+        self._reporter = Reporter(self, self._loggers)
+        try:
+            yield
+        finally:
+            for name, reason in self._reporter.close().items():
+                print(f"logger {name} was muted: {reason}")
+
+    def load(
+        self, *, head: types.Head = "causal_lm", prior: types.StageResult | None = None, **how: Any
+    ) -> types.Loaded:
+        """load_model and apply_adapter: the recipe's model, or what an earlier stage made of it.
+
+        how: `trainable` and `weights` of the requests; without weights only the tokenizer is loaded.
+        """
+        if "family" not in self._handles:
+            self.use("family", Section(name=detect_family(self.recipe)))
+        seed, trainable = self.recipe.training.seed, how.get("trainable", True)
+        complete = prior is not None and prior.weights == "model"
+        model = str(prior.path) if prior and complete else self.recipe.model
+        request = types.LoadRequest(model, head, trust_remote_code=self.trust_remote_code, seed=seed, **how)
+        self.emit(events.StepStarted(step="load_model", detail=model))
+        if "quantizer" in self._handles and request.weights:
+            self.ask("quantizer", "prepare_load", request)
+        loaded: types.Loaded = self.ask("family", "load_model", request)
+        if "template" not in self._handles:
+            if loaded.template is None:
+                raise RecipeError(
+                    "no template is known for this model",
+                    place=self.source.place(("template",)),
+                    hint="name one",
+                )
+            self.use("template", Section(name=loaded.template))
+        if not request.weights:
+            return loaded
+        if "quantizer" in self._handles:
+            loaded = self._handles["quantizer"].call("finish_load", run=self, loaded=loaded)
+        if complete and not trainable:
+            return loaded
+        adapter = prior.path if prior and prior.weights == "adapter" else None
+        self.emit(events.StepStarted(step="apply_adapter", detail=self._handles["adapter"].entry.name))
+        adapted: types.Loaded = self.ask(
+            "adapter", "apply_adapter", types.AdapterRequest(loaded, head, adapter, trainable, seed)
+        )
+        return adapted
+
+    def load_policy(self) -> types.Loaded:
+        """The trained model of this run folder, for engines; where nothing was trained yet, the recipe's own."""
+        state = folder.read(self.folder)
+        done = (state or {}).get("stages", [])
+        return self.load(prior=folder.result(self.folder, done[-1]) if done else None, trainable=False)
+
+    def data_request(
+        self, loaded: types.Loaded, number: int = 0, limit: int | None = None
+    ) -> types.DataRequest:
+        """What stage `number` (0 is the first) asks of the dataset."""
+        one = stage_recipe(self.recipe, number, self.source)
+        rows = self.use_stage(number).plugin.rows
+        dataset = type(self.plugin("dataset"))
+        evals = {name: data_entries(dataset, entries) for name, entries in one.eval_data.items()}
+        return types.DataRequest(
+            entries=data_entries(dataset, one.data), eval_entries=evals, rows=rows, loaded=loaded,
+            max_length=one.training.max_length, seed=one.training.seed, root=Path(one.data_root or "."), limit=limit,
+        )  # fmt: skip
+
+    def use_stage(self, number: int) -> registry.Handle:
+        """Make stage `number` (0 is the first) the run's one."""
+        stage = self.recipe.stages[number]
+        self.use("stage", Section(name=stage.name, **stage.options))
+        return self._handles["stage"]
+
+
+def detect_family(recipe: Recipe) -> str:
+    """The family that the checkpoint's `model_type` maps to in metadata. Raises RecipeError."""
+    hint = "name one with `family:`; `tunewright plugins list --kind family` shows them"
+    path, config = Path(recipe.model), None
+    if (path / "config.json").is_file():
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    elif recipe.model != "tiny" and not path.exists():
+        for point in registry.group("model_config"):
+            config = config or point.load()(recipe.model, None)
+    known = {point.name: point.value for point in registry.group("model_type")}
+    found = (config or {}).get("model_type")
+    if found in known:
+        return known[found]
+    problem = f"model_type {found!r} belongs to no installed family" if found else "does not tell its family"
+    raise RecipeError(f"{recipe.model!r} {problem}", place="model", hint=hint)

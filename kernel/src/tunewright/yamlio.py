@@ -1,0 +1,115 @@
+"""YAML as a recipe may use it: safe, small, no duplicate keys, and every value knows its line."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tunewright.errors import RecipeError
+
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 40
+MAX_NODES = 50_000  # after aliases are expanded
+
+Path_ = tuple[str | int, ...]  # of a value in the file: ("data", 0, "path")
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with YAML 1.2's scalars: `on` and `yes` are strings, 1e-5 is a number, a date is a string."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise RecipeError(f"nested deeper than {MAX_DEPTH} levels")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [
+        (tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] in ("null", "int", "merge")
+    ]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|false|True|False)$"), list("tfTF"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?$|^[-+]?\.(inf|nan)$"),
+    list("-+0123456789."),
+)
+
+
+def read(path: Path) -> tuple[Any, dict[Path_, int]]:
+    """A file's value, and the line of every value in it. Raises RecipeError."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise RecipeError(f"larger than {MAX_BYTES:,} bytes", place=str(path))
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"cannot be read: {error.strerror}", place=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise RecipeError("is not a UTF-8 text", place=str(path)) from error
+    return parse(text, str(path))
+
+
+def parse(text: str, place: str) -> tuple[Any, dict[Path_, int]]:
+    """The value of a YAML text, and the line of every value in it. Raises RecipeError."""
+    loader = _Loader(text)
+    lines: dict[Path_, int] = {}
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None, lines
+        _check_size(node, {}, place)
+        _note_lines(node, (), lines, place)
+        return loader.construct_document(node), lines
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)  # only syntax errors have a mark
+        where = f"{place}:{mark.line + 1}" if mark else place
+        problem = getattr(error, "problem", None) or str(error)
+        raise RecipeError(
+            f"is not safe, valid YAML: {' '.join(str(problem).split())}", place=where
+        ) from error
+    except RecipeError as error:
+        raise RecipeError(error.problem, place=error.place or place, hint=error.hint) from error
+    finally:
+        loader.dispose()
+
+
+def _check_size(node: yaml.Node, sizes: dict[int, int], place: str) -> int:
+    """Nodes below this one with every alias expanded, counted without expanding any."""
+    if id(node) in sizes:
+        return sizes[id(node)]
+    sizes[id(node)] = MAX_NODES  # an alias to its own parent never ends
+    size = 1
+    if isinstance(node, yaml.SequenceNode):
+        size += sum(_check_size(child, sizes, place) for child in node.value)
+    elif isinstance(node, yaml.MappingNode):
+        size += sum(
+            _check_size(key, sizes, place) + _check_size(child, sizes, place) for key, child in node.value
+        )
+    if size > MAX_NODES:
+        raise RecipeError(f"has more than {MAX_NODES:,} values once its aliases are expanded", place=place)
+    sizes[id(node)] = size
+    return size
+
+
+def _note_lines(node: yaml.Node, path: Path_, lines: dict[Path_, int], place: str) -> None:
+    lines[path] = node.start_mark.line + 1
+    if isinstance(node, yaml.SequenceNode):
+        for index, child in enumerate(node.value):
+            _note_lines(child, (*path, index), lines, place)
+    elif isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, child in node.value:
+            name = str(key.value)
+            if name in seen:
+                field = ".".join(map(str, (*path, name)))
+                raise RecipeError(f"{field} stands there twice", place=f"{place}:{key.start_mark.line + 1}")
+            seen.add(name)
+            _note_lines(child, (*path, name), lines, place)
+            lines[(*path, name)] = key.start_mark.line + 1
