@@ -1,0 +1,146 @@
+"""What is asked of every plugin, whatever it does."""
+
+import inspect
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any, get_args
+
+import pluggy
+import pytest
+from packaging.requirements import Requirement
+from pydantic import BaseModel, ValidationError
+
+from tunewright import Plugin, PluginOptions, Stage, hookspecs
+from tunewright.registry import KINDS, Entry, Handle, load
+from tunewright_conformance import plugin as pytest_plugin
+from tunewright_conformance.imports import Imported, Imports
+from tunewright_conformance.subjects import build
+from tunewright_conformance.suite import Suite, deviations, is_sentence
+
+HOOKS = [
+    name
+    for name, spec in vars(hookspecs).items()
+    if inspect.isfunction(spec) and hasattr(spec, "tunewright_spec")
+]
+
+
+class TestDistribution(Suite):
+    kinds = tuple(KINDS)
+
+    def test_import_is_light(self, entry: Entry, imports: Imports) -> None:
+        """Importing the plugin works, and brings no torch or transformers, no connection, no change of environment."""
+        assert imports[entry.kind, entry.qualified] == Imported()
+
+    def test_metadata(self, entry: Entry) -> None:
+        """The distribution says in a line what it is, and which kernels it works with."""
+        assert entry.summary, f"{entry.distribution} has no description in its pyproject.toml"
+        assert entry.point.dist is not None
+        needs = [Requirement(line) for line in entry.point.dist.requires or []]
+        kernel = [need for need in needs if need.name == "tunewright"]
+        assert kernel, f"{entry.distribution} does not depend on tunewright"
+        assert kernel[0].specifier, "the dependency on tunewright names no versions: write tunewright>=X,<Y"
+
+
+class TestHygiene(Suite):
+    kinds = tuple(kind for kind in KINDS if kind != "command")  # a command is a function, not a Plugin
+
+    def test_class(self, entry: Entry) -> None:
+        """The plugin is a documented subclass of Plugin; a stage says what it needs."""
+        plugin = load(entry)
+        assert issubclass(plugin, Plugin)
+        assert plugin.__doc__, f"{plugin.__name__} has no docstring"
+        assert issubclass(plugin, Stage) == (entry.kind == "stage")
+        if entry.kind == "stage":
+            assert plugin.rows, "a stage says on which sort of rows it trains"
+
+    def test_options_are_documented(self, entry: Entry) -> None:
+        """Every option has a description, those of nested models too, and has a JSON schema."""
+        options = load(entry).Options
+        assert issubclass(options, PluginOptions)
+        for model in models_in(options):
+            for name, field in model.model_fields.items():
+                assert field.description, f"{model.__qualname__}.{name} has no description"
+                assert not field.is_required() or field.examples, f"{name} is required: give it examples=[…]"
+        assert options.model_json_schema()
+
+    def test_options_are_strict(self, entry: Entry) -> None:
+        """An unknown option is refused, and options cannot be changed later."""
+        for model in models_in(load(entry).Options):
+            assert model.model_config.get("frozen"), f"{model.__qualname__} is not frozen"
+            with pytest.raises(ValidationError) as refused:
+                model.model_validate({"no_such_option": 1})
+            assert "extra_forbidden" in {error["type"] for error in refused.value.errors()}
+
+    def test_hooks(self, entry: Entry) -> None:
+        """The hooks of the kind are implemented, no other, each with the arguments of its specification."""
+        plugin = build(entry)
+        if entry.kind == "accelerator":
+            check_accelerator(plugin)
+            return
+        Handle(entry, plugin)  # raises where a hook is missing, misspelt, or asks for unknown arguments
+        implemented = set(hooks_of(plugin))
+        assert implemented <= set(KINDS[entry.kind]), f"a {entry.kind} does not implement these hooks"
+
+    def test_hook_signatures(self, entry: Entry) -> None:
+        """No argument of a hook has a default (pluggy's versions differ in whether they pass it), and every method
+        that is called like a hook is marked as one."""
+        plugin = build(entry)
+        for name in hooks_of(plugin):
+            for argument in inspect.signature(getattr(plugin, name)).parameters.values():
+                assert argument.default is argument.empty, f"{name}: {argument.name} has a default"
+        unmarked = [name for name in HOOKS if name in dir(plugin) and name not in hooks_of(plugin)]
+        assert not unmarked, "called like a hook, without @hookimpl: the kernel would never call it"
+
+    def test_deviations(self, entry: Entry) -> None:
+        """Each declared deviation names a test of this plugin, and gives the reason in a sentence."""
+        known = names_of_tests(entry.kind)
+        for test, reason in deviations(entry).items():
+            assert test in known, f"deviations: there is no test {test!r} for the kind {entry.kind}"
+            assert is_sentence(reason), f"deviations: {test}: the reason is no full sentence: {reason!r}"
+
+
+def models_in(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    """The model, and those that its fields hold."""
+    yield model
+    for field in model.model_fields.values():
+        for found in _types_in(field.annotation):
+            if isinstance(found, type) and issubclass(found, BaseModel):
+                yield from models_in(found)
+
+
+def _types_in(annotation: Any) -> Iterator[Any]:
+    yield annotation
+    for argument in get_args(annotation):
+        yield from _types_in(argument)
+
+
+def hooks_of(plugin: Plugin) -> list[str]:
+    """The hooks that a plugin implements."""
+    manager = pluggy.PluginManager("tunewright")
+    manager.add_hookspecs(hookspecs)
+    manager.register(plugin)
+    return [caller.name for caller in manager.get_hookcallers(plugin) or []]
+
+
+def check_accelerator(plugin: Plugin) -> None:
+    """An accelerator wraps at least one hook of the contract, and replaces none."""
+    manager = pluggy.PluginManager("tunewright")
+    manager.add_hookspecs(hookspecs)
+    manager.register(plugin)
+    manager.check_pending()
+    callers = manager.get_hookcallers(plugin) or []
+    assert callers, "wraps no hook"
+    for caller in callers:
+        assert all(impl.wrapper for impl in caller.get_hookimpls()), (
+            f"replaces {caller.name}: it may only wrap it"
+        )
+
+
+def names_of_tests(kind: str) -> set[str]:
+    """The names of the tests that a plugin of this kind has to pass."""
+    names = set()
+    for file in (pytest_plugin.GENERAL, *({kind} & set(pytest_plugin.KINDS))):
+        for found in vars(import_module(f"tunewright_conformance.{file}")).values():
+            if isinstance(found, type) and issubclass(found, Suite) and kind in getattr(found, "kinds", ()):
+                names.update(name for name in dir(found) if name.startswith("test_"))
+    return names

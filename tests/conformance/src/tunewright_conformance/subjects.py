@@ -1,0 +1,50 @@
+"""What is tested: the installed plugins, by their metadata. Nothing is imported to list them."""
+
+from typing import Any
+
+from tunewright import registry
+from tunewright.errors import RecipeError, did_you_mean
+from tunewright.plugin import Plugin
+from tunewright.registry import KINDS, Entry
+
+
+def select(asked: list[str]) -> list[Entry]:
+    """The installed plugins that `asked` names, each as NAME or KIND:NAME; all where it is empty.
+
+    Raises RecipeError for a name that no installed plugin has.
+    """
+    installed = [entry for kind in KINDS for entry in registry.entries(kind)]
+    if not asked:
+        return installed
+    chosen = [
+        entry for entry in installed if not {entry.name, f"{entry.kind}:{entry.name}"}.isdisjoint(asked)
+    ]
+    known = {name for entry in chosen for name in (entry.name, f"{entry.kind}:{entry.name}")}
+    for name in asked:
+        if name not in known:
+            hint = did_you_mean(name, [entry.name for entry in installed])
+            raise RecipeError(f"no installed plugin is called {name!r}", place="--plugin", hint=hint)
+    return chosen
+
+
+def label(entry: Entry) -> str:
+    """The id of a test: `template-qwen3`, or `template-DISTRIBUTION:qwen3` where two claim the name."""
+    claims = [other for other in registry.entries(entry.kind) if other.name == entry.name]
+    return f"{entry.kind}-{entry.name if len(claims) == 1 else entry.qualified}"
+
+
+def example_options(plugin: type[Plugin], **options: Any) -> Any:
+    """The plugin's Options by default; a required one takes the first of its `examples`."""
+    for name, field in plugin.Options.model_fields.items():
+        if field.is_required() and name not in options:
+            assert field.examples, (
+                f"option {name!r} is required: give it Field(examples=[…]) so that it can be tested"
+            )
+            options[name] = field.examples[0]
+    return plugin.Options(**options)
+
+
+def build(entry: Entry, **options: Any) -> Plugin:
+    """Import the plugin and make an instance, with its default options but for `options`."""
+    plugin: type[Plugin] = registry.load(entry)
+    return plugin(example_options(plugin, **options), entry.name)

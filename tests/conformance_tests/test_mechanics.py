@@ -1,0 +1,74 @@
+"""How the suite is started, what it selects, and how a deviation is declared."""
+
+import pytest
+
+from conformance_tests.test_hygiene import GOOD
+from conformance_tests.verdict import Subject, Verdict, judge
+
+pytest_plugins = "pytester"
+
+REASON = "It draws with torch and cannot do so later."
+DEVIATION = f"\n    deviations = {{'test_import_is_light': '{REASON}'}}\n"
+SUBJECTS = {
+    "good": Subject("logger", GOOD),
+    "broken": Subject("logger", "raise OSError('no such luck')"),
+    "needs_nothing": Subject("logger", GOOD, requires=""),
+    "needs_any": Subject("logger", GOOD, requires="tunewright"),
+    "wordless": Subject("logger", GOOD, summary=""),
+    "deviating": Subject("logger", "import torch\n" + GOOD + DEVIATION),
+    "outdated": Subject("logger", GOOD + DEVIATION),
+}
+
+
+@pytest.fixture(scope="module")
+def verdict(tmp_path_factory: pytest.TempPathFactory) -> Verdict:
+    site = tmp_path_factory.mktemp("site")
+    (site / "torch.py").touch()  # the real one takes seconds to import
+    return judge(site, SUBJECTS, "-k", "hygiene")
+
+
+def test_a_plugin_that_does_not_import_is_blamed_and_no_other(verdict: Verdict) -> None:
+    assert "test_import_is_light" in verdict.failed("broken")
+    assert "no such luck" in verdict.output
+    assert verdict.failed("good") == set()
+
+
+@pytest.mark.parametrize("name", ["needs_nothing", "needs_any", "wordless"])
+def test_metadata_is_asked_for(verdict: Verdict, name: str) -> None:
+    assert verdict.failed(name) == {"test_metadata"}
+
+
+def test_a_declared_deviation_is_expected_to_fail(verdict: Verdict) -> None:
+    assert verdict.tests("XFAIL", "deviating") == {"test_import_is_light"}
+    assert verdict.failed("deviating") == set()
+    assert REASON in verdict.output
+
+
+def test_a_deviation_that_is_out_of_date_fails(verdict: Verdict) -> None:
+    assert verdict.failed("outdated") == {"test_import_is_light"}
+    assert "[XPASS(strict)]" in verdict.output
+
+
+def test_an_unknown_name_is_an_error_that_says_what_is_close(pytester: pytest.Pytester) -> None:
+    result = pytester.runpytest_subprocess("--plugin=jsonk")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*no installed plugin is called 'jsonk'*did you mean 'jsonl'*"])
+
+
+def test_the_plain_plugin_changes_nothing_for_other_projects(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_one(): pass")
+    result = pytester.runpytest_subprocess("--fixtures")
+    result.stdout.no_fnmatch_line("*fixtures defined from tunewright*")
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)
+
+
+def test_the_pytest_plugin_imports_nothing_heavy(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        "def test_one():\n    import sys\n    assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)
+
+
+def test_all_installed_plugins_are_tested_by_the_package_name(pytester: pytest.Pytester) -> None:
+    result = pytester.runpytest_subprocess("--pyargs", "tunewright_conformance", "--collect-only", "-q")
+    result.stdout.fnmatch_lines(["*test_hooks[[]template-qwen3]", "*test_hooks[[]logger-jsonl]"])
