@@ -25,7 +25,7 @@ class Source:
 
     def place(self, path: yamlio.Path_) -> str:
         shown = ".".join(map(str, path))
-        if any(path[: len(key)] == key for key in self.overridden):
+        if any(path[: len(key)] == key[: len(path)] for key in self.overridden):
             return f"command line: {shown}"
         line = next((self.lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.lines), None)
         return ": ".join(filter(None, [f"{self.file}:{line}" if line else self.file, shown]))

@@ -40,18 +40,19 @@ def locked(folder: Path, rank: int) -> Iterator[None]:
     if rank:
         yield
         return
+    lock = FileLock(folder / ".lock", timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock", timeout=0):
-            yield
-    except OSError as error:
-        raise RunError(
-            f"cannot be written: {error.strerror}", place=str(folder), hint="change `output`"
-        ) from error
+        lock.acquire()
     except Timeout as error:
-        raise RunError(
-            "another run is writing here", place=str(folder), hint="wait for it, or change `output`"
-        ) from error
+        hint = "wait for it, or change `output`"
+        raise RunError("another run is writing here", place=str(folder), hint=hint) from error
+    except OSError as error:
+        raise RunError(f"cannot be written: {error}", place=str(folder), hint="change `output`") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def read(folder: Path) -> dict[str, Any] | None:
