@@ -5,7 +5,6 @@ from typing import Any, ClassVar
 
 from tunewright import Format, RowError, hookimpl
 from tunewright.types import Conversation, Message, Row, Rows, RowsRequest
-
 from tunewright_formats.conversation import MEDIA_COLUMNS, conversation
 from tunewright_formats.fields import (
     Columns,

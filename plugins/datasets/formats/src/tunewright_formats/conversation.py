@@ -5,7 +5,6 @@ import re
 from typing import Any
 
 from tunewright.types import Conversation, MediaPart, Message, TextPart, ToolCall
-
 from tunewright_formats.fields import bad, describe, from_json, listing, mapping, optional_text, text
 
 MEDIA = {"images": "image", "videos": "video", "audios": "audio"}  # column → kind of its items

@@ -5,7 +5,6 @@ from typing import Any, ClassVar
 
 from tunewright import Format, RowError, hookimpl
 from tunewright.types import Conversation, MediaPart, Message, Row, Rows, RowsRequest, TextPart
-
 from tunewright_formats.conversation import MEDIA_COLUMNS, conversation, loss_weight, media_path, tool_call
 from tunewright_formats.fields import (
     Columns,

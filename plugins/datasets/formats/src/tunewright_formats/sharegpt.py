@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 from tunewright import Format, RowError, hookimpl
 from tunewright.errors import did_you_mean
 from tunewright.types import Conversation, Message, Row, Rows, RowsRequest
-
 from tunewright_formats.conversation import MEDIA_COLUMNS, conversation, loss_weight, tool_call
 from tunewright_formats.fields import (
     Columns,

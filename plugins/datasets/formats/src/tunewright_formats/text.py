@@ -5,7 +5,6 @@ from typing import Any, ClassVar
 
 from tunewright import Format, RowError, hookimpl
 from tunewright.types import Row, Rows, RowsRequest, Text
-
 from tunewright_formats.fields import Columns, check_names, convert, text
 
 _OTHERS = (
