@@ -21,8 +21,9 @@ def printable(text: str) -> str:
 
 
 def show_trained(text: str, trained: "list[Span]", *, colour: bool) -> "Text":
-    """A rendered text for rich: what is trained on green, or in ⟦ ⟧ without colour, all else dim. A loss weight
-    other than 1 is noted behind its span.
+    """A rendered text for rich: what is trained on green, or in ⟦ ⟧ without colour, all else dim.
+
+    A loss weight other than 1 is noted behind its span.
     """
     from rich.text import Text
 

@@ -119,10 +119,10 @@ class View:
             self._line(f"Finished in {after}.  ", "bold green", f"Everything is in {event.folder}")
             self._line("  Talk to it:  ", "", f"tunewright chat {folder}")
         elif event.status == "interrupted":
-            self._line(f"Interrupted after {after}.  ", "bold yellow", "What was done is saved.")
+            self._line(f"Interrupted after {after}.", "bold yellow")
             self._line("  Go on:  ", "", f"tunewright train {folder}/recipe.yaml --resume")
         else:
-            self._line(f"Failed after {after}.  ", "bold red", event.error or "")
+            self._line(f"Failed after {after}.", "bold red")  # the command ends with the error itself
 
     def _stop(self) -> None:
         if self._progress is not None:

@@ -4,10 +4,10 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from tunewright import Plugin, hookimpl
-from tunewright.events import Evaluated, Event, Logged, RunFinished, StageStarted
+from tunewright.events import Evaluated, Event, Logged, StageStarted
 
 if TYPE_CHECKING:
     from tunewright.run import Run
@@ -16,43 +16,33 @@ if TYPE_CHECKING:
 class Jsonl(Plugin):
     """Appends to metrics.jsonl in the run folder: one JSON object for each logging step and each evaluation.
 
-    Each has stage, number (of the stage, 1 is the first), step, time and the metrics of the event; evaluations
-    have `eval`, the name of their data, besides. A number that JSON cannot hold (nan, inf) is null. When a run is
-    resumed, lines that the checkpoint does not know of are taken out first, so that no step is there twice.
+    Each has stage, number (of the stage, 1 is the first), step, time and the metrics of the event;
+    evaluations also have `eval`, the name of their data. A number that JSON cannot hold (nan, inf) is null.
+    When a run is resumed, lines from after its checkpoint are taken out, so that no step is there twice.
     """
 
     def __init__(self, options: Any, name: str = "") -> None:
         super().__init__(options, name)
-        self._file: TextIO | None = None
         self._number = 1
 
     @hookimpl
     def report(self, run: "Run", event: Event) -> None:
-        path = Path(run.folder) / "metrics.jsonl"
+        path = run.folder / "metrics.jsonl"
         match event:
             case StageStarted():
-                self._close()  # a file that is open cannot be replaced on Windows
                 self._number = event.number
                 keep_known(path, event.number, event.first_step)
             case Logged():
                 self._write(path, event, {})
             case Evaluated():
                 self._write(path, event, {"eval": event.dataset})
-            case RunFinished():
-                self._close()
 
     def _write(self, path: Path, event: Logged | Evaluated, more: dict[str, str]) -> None:
-        if self._file is None:
-            self._file = path.open("a", encoding="utf-8")
         metrics = {name: value if math.isfinite(value) else None for name, value in event.metrics.items()}
         place = {"stage": event.stage, "number": self._number, "step": event.step}
-        self._file.write(json.dumps({**place, **more, **metrics, "time": event.time}) + "\n")
-        self._file.flush()  # whole lines: whoever reads along never sees half a one
-
-    def _close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        line = json.dumps({**place, **more, **metrics, "time": event.time}) + "\n"
+        with path.open("a", encoding="utf-8") as file:  # closed at once: who reads along sees whole lines
+            file.write(line)
 
 
 def keep_known(path: Path, number: int, step: int) -> None:

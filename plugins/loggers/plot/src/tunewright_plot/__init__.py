@@ -19,7 +19,7 @@ class Curve:
 
     stage: str
     points: list[tuple[int, float]] = field(default_factory=list)  # (step, loss)
-    evals: dict[str, list[tuple[int, float]]] = field(default_factory=dict)  # name of the data → (step, loss)
+    evals: dict[str, list[tuple[int, float]]] = field(default_factory=dict)  # by data set
 
     def add(self, step: int, loss: float | None, eval_name: str | None = None) -> None:
         points = self.points if eval_name is None else self.evals.setdefault(eval_name, [])
@@ -30,7 +30,7 @@ class Curve:
 class Plot(Plugin):
     """Draws loss.png in the run folder, anew at every save and at the end of every stage.
 
-    A resumed run takes the points before the checkpoint from metrics.jsonl (logger jsonl), where there is one.
+    A resumed run takes the points before its checkpoint from metrics.jsonl, where there is one.
     """
 
     def __init__(self, options: Any, name: str = "") -> None:
@@ -40,19 +40,22 @@ class Plot(Plugin):
 
     @hookimpl
     def report(self, run: "Run", event: Event) -> None:
-        folder = Path(run.folder)
+        folder: Path = run.folder
         match event:
             case StageStarted():
                 if not self._curves:
                     self._curves = earlier_curves(folder / "metrics.jsonl", event.number, event.first_step)
                 self._number = event.number
-                self._curves.setdefault(event.number, Curve(event.stage))
             case Logged():
-                self._curves[self._number].add(event.step, event.metrics.get("loss"))
+                self._add(event, None)
             case Evaluated():
-                self._curves[self._number].add(event.step, event.metrics.get("loss"), event.dataset)
+                self._add(event, event.dataset)
             case Saved() | StageFinished() | RunFinished():
                 self._draw(folder / "loss.png")
+
+    def _add(self, event: Logged | Evaluated, eval_name: str | None) -> None:
+        curve = self._curves.setdefault(self._number, Curve(event.stage))
+        curve.add(event.step, event.metrics.get("loss"), eval_name)
 
     def _draw(self, path: Path) -> None:
         if curves := [curve for curve in self._curves.values() if curve.points]:

@@ -8,7 +8,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 
 class ScalarWriter:
-    """One event file. Points after `first_step` that an earlier attempt wrote to the folder are taken back."""
+    """One event file. Points after `first_step` that an earlier attempt left in the folder are taken back."""
 
     def __init__(self, folder: Path, first_step: int) -> None:
         self._writer = EventFileWriter(str(folder), flush_secs=10)

@@ -1,0 +1,54 @@
+"""A dataset's Preview in the terminal."""
+
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from tunewright.terminal import printable, show_trained
+
+UNTRAINED = -100  # label of a token that is not trained
+BARS, WIDTH = 10, 40  # of the histogram: bars, and characters of the longest
+
+
+def show(preview: Any) -> None:
+    """Print what a dataset plugin's `preview` gives: samples (each with origin, text, trained, input_ids and
+    labels), lengths (tokens of each row), trained_tokens (of all rows), rows_read, dropped and notes.
+    """
+    console = Console()
+    colour = console.is_terminal and not console.no_color
+
+    def line(text: str, style: str = "") -> None:
+        console.print(Text(printable(text), style), soft_wrap=True)
+
+    for sample in preview.samples:
+        trained = sum(label != UNTRAINED for label in sample.labels)
+        line(f"\n{sample.origin}: {len(sample.input_ids):,} tokens, {trained:,} of them trained", "bold")
+        console.print(show_trained(sample.text, sample.trained, colour=colour), soft_wrap=True)
+    line(f"\n{preview.rows_read:,} rows read, {sum(preview.dropped.values()):,} dropped", "bold")
+    for reason, count in preview.dropped.items():
+        line(f"  {count:,}: {reason}", "yellow")
+    for note in preview.notes:
+        line(f"  {note}", "cyan")
+    if preview.lengths:
+        lengths, total = sorted(preview.lengths), sum(preview.lengths)
+        line(f"\nTokens of a row: {lengths[0]:,} to {lengths[-1]:,}, median {median(lengths):,.0f}", "bold")
+        for bar in histogram(lengths):
+            line(f"  {bar}")
+        share = 100 * preview.trained_tokens / total
+        line(f"\n{preview.trained_tokens:,} of {total:,} tokens are trained ({share:.1f} %)", "bold")
+
+
+def histogram(lengths: list[int]) -> list[str]:
+    """Lines of a bar chart of ascending lengths, in tokens."""
+    size = -(-(lengths[-1] + 1) // BARS)  # tokens that one bar spans, rounded up
+    counts = [0] * (lengths[-1] // size + 1)
+    for length in lengths:
+        counts[length // size] += 1
+    digits = len(f"{lengths[-1]:,}") + 1
+    return [
+        f"{index * size:>{digits},} to {(index + 1) * size - 1:<{digits},} "
+        f"{'█' * -(-WIDTH * count // max(counts))} {count:,}"
+        for index, count in enumerate(counts)
+    ]

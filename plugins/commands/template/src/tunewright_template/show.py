@@ -1,0 +1,34 @@
+"""Rendering an example without a model or a tokenizer."""
+
+from rich.console import Console
+from rich.text import Text
+
+from tunewright import registry
+from tunewright.terminal import printable, show_trained
+from tunewright.types import Conversation, TemplateRequest
+from tunewright_template.examples import EXAMPLES
+
+SPECIAL = {name: f"<{name}>" for name in ("bos_token", "eos_token", "unk_token", "pad_token")}
+
+
+def show_example(name: str, example: str, generation_prompt: bool) -> None:
+    """Print the example as the template renders it.
+
+    Raises RecipeError where there is no such template, RowError where it cannot say such a conversation.
+    """
+    entry = registry.find("template", name)
+    plugin = registry.load(entry)
+    template = plugin(plugin.Options(), entry.name)
+    handle = registry.Handle(entry, template)
+    conversation = EXAMPLES[example]
+    if generation_prompt:
+        conversation = Conversation(conversation.messages[:-1], conversation.tools)
+    request = TemplateRequest(conversation, add_generation_prompt=generation_prompt, special_tokens=SPECIAL)
+    rendered = handle.call("format_template", run=None, request=request)
+    console = Console()
+    colour = console.is_terminal and not console.no_color
+    console.print(show_trained(rendered.text, rendered.trained, colour=colour), soft_wrap=True)
+    ends = " or ".join(template.info.stop) or "the tokenizer's own EOS"
+    console.print(
+        Text(printable(f"\nA reply ends with: {ends}\n{template.info.notes}".rstrip())), soft_wrap=True
+    )
