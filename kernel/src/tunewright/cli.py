@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from tunewright import __version__, registry
 from tunewright.errors import RecipeError, TunewrightError
@@ -185,6 +184,8 @@ def recipe_check(recipe: RecipePath, overrides: Overrides = None) -> None:
 @recipe_app.command("show")
 def recipe_show(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Print a recipe with every default written out."""
+    import yaml
+
     from tunewright import check
 
     checked = check.check(*check.read(recipe, overrides))
@@ -202,6 +203,8 @@ def recipe_schema() -> None:
 @app.command()
 def env() -> None:
     """Versions of Python, the libraries and the plugins: what a report of a problem should hold."""
+    import yaml
+
     from tunewright import folder
 
     print(yaml.safe_dump(folder.versions(), sort_keys=False), end="")

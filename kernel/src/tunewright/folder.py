@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 
 from tunewright import registry
 from tunewright.errors import RecipeError, RunError
@@ -40,6 +39,8 @@ def locked(folder: Path, rank: int) -> Iterator[None]:
     if rank:
         yield
         return
+    from filelock import FileLock, Timeout
+
     lock = FileLock(folder / ".lock", timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)

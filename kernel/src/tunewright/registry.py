@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pluggy
-from packaging.requirements import Requirement
 
 from tunewright import hookspecs
 from tunewright.errors import RecipeError, RunError, TunewrightError, did_you_mean
-from tunewright.plugin import Plugin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from tunewright.plugin import Plugin
 
 #: kind → the hooks that its plugins must implement; entry points stand in the group `tunewright.<kind>`
 KINDS: dict[str, tuple[str, ...]] = {
@@ -67,15 +67,19 @@ def group(name: str) -> metadata.EntryPoints:
     return found
 
 
+@functools.cache
+def _described(dist: metadata.Distribution) -> tuple[str, str, str]:
+    """Name, version and summary: each access to `dist.metadata` would parse the file again."""
+    meta = dist.metadata
+    return meta["Name"], meta["Version"], meta["Summary"] or ""
+
+
 def entries(kind: str) -> list[Entry]:
     """Every installed plugin of a kind, by name; a name that two distributions claim stands there twice."""
     found = []
     for point in group(kind):
-        # mypy: dist is None only for entry points that no distribution declares
-        dist = point.dist
-        assert dist is not None
-        summary = dist.metadata["Summary"] or ""
-        found.append(Entry(kind, point.name, point.value, dist.name, dist.version, summary, point))
+        assert point.dist is not None  # only points that no distribution declares have none
+        found.append(Entry(kind, point.name, point.value, *_described(point.dist), point))
     return sorted(found, key=lambda entry: (entry.name, entry.distribution))
 
 
@@ -102,6 +106,8 @@ def find(kind: str, name: str, place: str = "") -> Entry:
 
 def _check_version(entry: Entry, place: str) -> None:
     """Compare the plugin's `Requires-Dist: tunewright` with this kernel, before anything of it is imported."""
+    from packaging.requirements import Requirement  # 30 ms that listing does without
+
     from tunewright import __version__
 
     dist = entry.point.dist
@@ -130,6 +136,8 @@ def _data_file(entry: Entry) -> Path:
 
 def load(entry: Entry, place: str = "") -> Any:
     """Import a plugin's object: a Plugin class, or what a command gives. Raises RecipeError in one line."""
+    from tunewright.plugin import Plugin
+
     _check_version(entry, place)
     try:
         if ":" in entry.value or entry.kind not in group("from_files").names:
@@ -154,7 +162,7 @@ class Handle:
     """One plugin in use, inside the run's accelerators. The first accelerator is the outermost."""
 
     def __init__(
-        self, entry: Entry, plugin: Plugin, accelerators: "Sequence[Plugin]" = (), place: str = ""
+        self, entry: Entry, plugin: "Plugin", accelerators: "Sequence[Plugin]" = (), place: str = ""
     ) -> None:
         self.entry = entry
         self.plugin: Any = plugin  # what else it offers is its kind's matter
@@ -183,7 +191,7 @@ class Handle:
         caller: pluggy.HookCaller = getattr(self._manager.hook, name)
         return caller
 
-    def _check_wraps(self, accelerator: Plugin, place: str) -> None:
+    def _check_wraps(self, accelerator: "Plugin", place: str) -> None:
         for caller in self._manager.get_hookcallers(accelerator) or []:
             for impl in caller.get_hookimpls():
                 if impl.plugin is accelerator and not impl.wrapper:
