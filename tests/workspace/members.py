@@ -1,0 +1,50 @@
+"""The members of this checkout, as requirements.txt lists them."""
+
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Member:
+    folder: Path
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "pyproject.toml"
+
+    @property
+    def project(self) -> dict[str, Any]:
+        return tomllib.loads(self.file.read_text("utf-8"))["project"]
+
+    @property
+    def package(self) -> str:
+        """The name of what is imported."""
+        return self.project["name"].replace("-", "_")
+
+    @property
+    def source(self) -> Path:
+        return self.folder / "src" / self.package
+
+    def __str__(self) -> str:
+        return self.folder.relative_to(ROOT).as_posix()
+
+
+@cache
+def members() -> tuple[Member, ...]:
+    lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
+    return tuple(Member(ROOT / line.removeprefix("-e ./")) for line in lines if line.startswith("-e ./"))
+
+
+def names(*kinds: str) -> set[str]:
+    """What the members' entry points of these kinds are called; of all kinds where none is given."""
+    found = set()
+    for member in members():
+        for group, points in member.project.get("entry-points", {}).items():
+            if group.startswith("tunewright.") and (not kinds or group.removeprefix("tunewright.") in kinds):
+                found |= set(points)
+    return found
