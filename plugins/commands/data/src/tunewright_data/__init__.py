@@ -23,8 +23,8 @@ def preview(
 ) -> None:
     """Print rows as the model will see them.
 
-    Then what was dropped and why, and how long rows are. What is trained is on green, or in ⟦ ⟧ where there is
-    no colour. No weights are loaded, only the tokenizer.
+    Then what was dropped and why, and how long rows are. What is trained is on green, or in ⟦ ⟧ where there
+    is no colour. No weights are loaded, only the tokenizer.
     """
     from tunewright import RecipeError, check
     from tunewright.run import Run

@@ -3,15 +3,15 @@
 import queue
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 from transformers.generation import BaseStreamer
-from tunewright_hf.tokenise import Tokeniser
 
 from tunewright.types import GenerateRequest, Reply, TemplateRequest
 from tunewright_engine_hf.text import TextStream
+from tunewright_hf.tokenise import Tokeniser
 
 if TYPE_CHECKING:
     from tunewright.run import Run
@@ -25,7 +25,7 @@ class Generator:
         self._run, self._model, self._tokenizer = run, loaded.model.eval(), loaded.tokenizer
         info = run.plugin("template").info
         self._tokeniser = Tokeniser(loaded.tokenizer, info)
-        # a template's stop token ends an answer by its id, or by its text where the tokenizer has no such token
+        # a template's stop token ends an answer by its id, or by its text where it is no token
         vocabulary = loaded.tokenizer.get_vocab()
         self._stop_ids = {vocabulary[token] for token in info.stop if token in vocabulary}
         if loaded.tokenizer.eos_token_id is not None:
@@ -37,7 +37,7 @@ class Generator:
     def reply(self, request: GenerateRequest) -> Iterator[Reply]:
         """Pieces of one answer. Closing the iterator ends the generation."""
         text = TextStream(self._decode, self._stop_strings + request.stop)
-        finish_reason = "length"
+        finish_reason: Literal["stop", "length"] = "length"
         tokens = _Tokens()
         arguments = (self._prompt(request), request, tokens)
         worker = threading.Thread(target=self._generate, args=arguments, daemon=True)
