@@ -136,9 +136,7 @@ class Loaded:
     tokenizer: Any  # transformers.PreTrainedTokenizerBase
     processor: Any = None  # transformers.ProcessorMixin, for models with media
     template: str | None = None  # the family's own template for this checkpoint
-    adapter_exclude: tuple[
-        str, ...
-    ] = ()  # module name endings that adapters never touch: heads, routers, towers
+    adapter_exclude: tuple[str, ...] = ()  # module name endings that adapters never touch: heads, routers, towers
     learning_rate_scales: dict[str, float] = field(default_factory=dict)  # parameter name → factor (LoRA+)
     weights: Literal["model", "adapter"] = "model"  # what a save of this model holds
 
@@ -227,9 +225,7 @@ class TemplateRequest:
 class Rendered:
     text: str
     trained: list[Span] = field(default_factory=list)  # what the model is trained to produce, in order
-    untrusted: list[Span] = field(
-        default_factory=list
-    )  # users', systems' and tools' text that spells control tokens
+    untrusted: list[Span] = field(default_factory=list)  # users', systems' and tools' text that spells control tokens
     answers: list[Span] = field(default_factory=list)  # assistants' text that spells stop or role tokens
 
 
@@ -251,9 +247,8 @@ class TrainRequest:
     folder: Path  # of this stage: checkpoints/ and model/ go below it
     models: dict[ModelRole, Loaded] = field(default_factory=dict)  # the others that the stage declares
     checkpoint: Path | None = None  # folder/checkpoints/step-N, complete, to resume from
-    stop_requested: Callable[[], bool] = lambda: (
-        False
-    )  # true after Ctrl-C or SIGTERM: save, then raise Stopped
+    stop_requested: Callable[[], bool] = lambda: False  # true after Ctrl-C or SIGTERM: save, then raise Stopped
+    number: int = 1  # of this stage among the recipe's; 1 is the first
 
 
 @dataclass(slots=True)

@@ -1,1 +1,30 @@
-"""AdamW."""
+"""AdamW, the optimizer that most recipes want."""
+
+from typing import Any
+
+from pydantic import Field
+
+from tunewright import Plugin, PluginOptions, hookimpl
+from tunewright.types import OptimizerRequest
+
+
+class AdamW(Plugin):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2017, arXiv:1711.05101), as torch has it."""
+
+    class Options(PluginOptions):
+        beta1: float = Field(0.9, ge=0, lt=1)
+        """share of the old mean of gradients that is kept at each step"""
+        beta2: float = Field(0.999, ge=0, lt=1)
+        """share of the old mean of squared gradients that is kept at each step"""
+        eps: float = Field(1e-8, gt=0)
+        """added to the denominator, so that tiny gradients do not blow up"""
+
+    @hookimpl
+    def build_optimizer(self, run: Any, request: OptimizerRequest) -> Any:
+        from torch.optim import AdamW as TorchAdamW
+
+        from tunewright_hf.optim import parameter_groups
+
+        on_gpu = all(parameter.is_cuda for _, parameter in request.parameters)
+        betas = (self.options.beta1, self.options.beta2)
+        return TorchAdamW(parameter_groups(request), betas=betas, eps=self.options.eps, fused=on_gpu)

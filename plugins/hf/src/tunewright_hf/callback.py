@@ -1,0 +1,92 @@
+"""What a trainer does after each step, and what it tells the loggers."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from transformers import TrainerCallback
+
+from tunewright import events
+from tunewright.types import TrainRequest
+
+
+class Reporter(TrainerCallback):
+    """Says when to log, evaluate, save and stop, and turns it into events. Events are made on rank 0 only."""
+
+    def __init__(self, run: Any, request: TrainRequest, batches: Any, stage: str) -> None:
+        self.run, self.request, self.batches, self.stage = run, request, batches, stage
+        self.trainer: Any = None  # set once it exists
+        self.stopped_at: int | None = None  # step
+        self.metrics: dict[str, float] = {}  # the last that were logged and evaluated
+        self._time, self._tokens = 0.0, 0  # of the last log
+
+    def emit(self, kind: type[events.Event], **fields: Any) -> None:
+        if self.run.rank == 0:
+            self.run.emit(kind(stage=self.stage, **fields))
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        self._time, self._tokens = time.monotonic(), self.trainer.tokens
+        if self.trainer.causal_loss.after_head is None and self.run.rank == 0:
+            slow = (
+                "this model makes its logits in a way of its own: all of them are kept in memory for the loss"
+            )
+            self.run.emit(events.Notice(message=slow, level="warning"))
+        sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+        self.emit(
+            events.StageStarted,
+            number=self.request.number,
+            of=len(self.run.recipe.stages),
+            total_steps=state.max_steps,
+            first_step=state.global_step,
+            trainable_parameters=sum(size for size, trained in sizes if trained),
+            parameters=sum(size for size, _ in sizes),
+            rows=len(self.request.data.train),
+        )
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        training, step, last = self.request.training, state.global_step, state.global_step >= state.max_steps
+        state.epoch = self.batches.epoch_at(step)
+        control.should_log = last or step == 1 or step % training.logging_steps == 0
+        if self.request.data.evals:
+            epoch_ended = int(state.epoch) > int(self.batches.epoch_at(step - 1))
+            due = step % training.eval_steps == 0 if training.eval_steps else epoch_ended
+            control.should_evaluate = last or due
+        control.should_save = training.save_steps is not None and (last or step % training.save_steps == 0)
+        if self.trainer.any_process(self.request.stop_requested()) and not last:
+            self.stopped_at = step
+            control.should_save = control.should_training_stop = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
+        if "loss" not in logs:  # the summary at the end
+            return
+        now, tokens = time.monotonic(), self.trainer.tokens
+        metrics = {
+            name: float(logs[name])
+            for name in ("loss", "learning_rate", "grad_norm", "epoch")
+            if name in logs
+        }
+        metrics["tokens"] = tokens
+        metrics["tokens_per_second"] = (tokens - self._tokens) / (now - self._time)
+        metrics["memory"] = memory(args.device)
+        self._time, self._tokens = now, tokens
+        self.metrics["loss"] = metrics["loss"]
+        self.emit(events.Logged, step=state.global_step, total_steps=state.max_steps, metrics=metrics)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        path = self.request.folder / "checkpoints" / f"step-{state.global_step}"
+        self.emit(
+            events.Saved, step=state.global_step, path=path.relative_to(Path(self.run.folder)).as_posix()
+        )
+
+    def evaluated(self, step: int, name: str, metrics: dict[str, float]) -> None:
+        self.metrics |= {f"{name}_{key}": value for key, value in metrics.items()}
+        self.emit(events.Evaluated, step=step, dataset=name, metrics=metrics)
+
+
+def memory(device: torch.device) -> int:
+    """Bytes: the peak of a GPU, or what the process holds now on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return psutil.Process().memory_info().rss

@@ -1,0 +1,54 @@
+"""The result of a stage: weights, tokenizer with the chat template, generation settings with the stop tokens."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import GenerationConfig
+from transformers.trainer_utils import unwrap_peft_model
+from transformers.utils import logging
+
+from tunewright.types import Loaded
+from tunewright_hf.checkpoint import write_folder
+
+
+def save_result(loaded: Loaded, folder: Path, template: Any = None) -> None:
+    """Write a folder that transformers (or, for an adapter, PEFT) loads, and that says how to talk to the
+    model.
+
+    template: the template plugin that the model was trained with; None leaves chat template and stop tokens
+    as they are. Weights are safetensors. The folder appears whole or not at all; RunError where it cannot be
+    written.
+    """
+    logging.disable_progress_bar()  # of writing shards: what is to be shown goes through events
+    write_folder(folder, lambda temporary: _write(loaded, temporary, template))
+
+
+def _write(loaded: Loaded, folder: Path, template: Any) -> None:
+    tokenizer = loaded.tokenizer
+    base = unwrap_peft_model(loaded.model)
+    if template is not None:
+        tokenizer.chat_template = template.chat_template()
+        base.generation_config = generation_config(base.generation_config, tokenizer, template.info.stop)
+    if loaded.weights == "adapter":
+        # PEFT would ask the hub whether the vocabulary has grown
+        loaded.model.save_pretrained(folder, save_embedding_layers=False)
+        base.generation_config.save_pretrained(folder)
+    else:
+        base.save_pretrained(folder)
+    (loaded.processor or tokenizer).save_pretrained(folder)
+
+
+def generation_config(own: GenerationConfig, tokenizer: Any, stop: tuple[str, ...]) -> GenerationConfig:
+    """The model's settings with the template's stop tokens, and greedy where they contradict each other."""
+    known = tokenizer.get_vocab()
+    ends = [known[token] for token in stop if token in known]
+    if tokenizer.eos_token_id is not None:
+        ends.append(tokenizer.eos_token_id)
+    settings = own.to_diff_dict()
+    settings |= {"eos_token_id": list(dict.fromkeys(ends)) or None, "pad_token_id": tokenizer.pad_token_id}
+    sampling = {"temperature", "top_p", "top_k", "min_p", "typical_p"} & settings.keys()
+    if sampling and not settings.get("do_sample"):
+        settings["do_sample"] = (
+            True  # published models often forget it, and transformers refuses to save them
+        )
+    return GenerationConfig(**settings)

@@ -1,0 +1,164 @@
+"""Cross entropy of a causal language model over its trained positions only.
+
+The model's own forward runs as it is, whatever wraps it (PEFT, DDP, autocast), with two things replaced while
+it runs: the head, which gets the hidden states and scores trained positions in chunks, and transformers'
+`loss_function`, which hands on the sum that the head made. So logits of all positions never exist, and the
+loss leaves the model as one of its outputs, as wrappers expect it.
+
+What a family does to its logits after the head (soft-capping, scaling) is measured once on known numbers.
+Where it is none of the ways that stand here, the model's own logits are used: right, with more memory.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+from transformers.trainer_utils import unwrap_peft_model
+
+IGNORED = -100  # label of a position that is not trained
+CHUNK = 2**26  # logits that exist at a time: 256 MiB in fp32
+
+
+def shift(labels: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """What each position predicts: the next label, and its loss weight (0 where it is ignored). All (B, T)."""
+    targets = F.pad(labels[:, 1:], (0, 1), value=IGNORED)
+    known = (targets != IGNORED).float()
+    return targets, known if weights is None else known * F.pad(weights[:, 1:], (0, 1))
+
+
+def weighted_sum(
+    states: Tensor, score: Callable[[Tensor], Tensor], targets: Tensor, weights: Tensor, vocab: int
+) -> Tensor:
+    """Sum over trained positions of weight × negative log-likelihood (nats), a scalar in fp32.
+
+    states: (B, T, D), from which `score` makes logits (N, V). targets, weights: (B, T), from `shift`.
+    """
+
+    def part(states: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        logits = score(states).float()  # (N, V)
+        return (F.cross_entropy(logits, targets, reduction="none") * weights).sum()
+
+    trained = (targets != IGNORED).flatten().nonzero().squeeze(1)
+    if not len(trained):  # one position of weight 0, so that every parameter gets a gradient on every process
+        trained = trained.new_zeros(1)
+    chunks = max(1, CHUNK // vocab)
+    parts = list(
+        zip(
+            states.flatten(0, 1)[trained].split(chunks),
+            targets.flatten()[trained].clamp(min=0).split(chunks),
+            weights.flatten()[trained].split(chunks),
+            strict=True,
+        )
+    )
+    if len(parts) == 1:  # nothing to win from recomputing: its backward comes next
+        return part(*parts[0])
+    return torch.stack([checkpoint(part, *each, use_reentrant=False) for each in parts]).sum()
+
+
+class CausalLoss:
+    """The loss of one model. `model` may be PEFT-wrapped; the forward that is called may be wrapped further."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.base = unwrap_peft_model(model)
+        self.vocab = self.base.config.get_text_config().vocab_size
+
+    def __call__(
+        self,
+        forward: Any,
+        inputs: dict[str, Tensor],
+        labels: Tensor,
+        weights: Tensor | None,
+        scale: Any = 1.0,
+    ) -> tuple[Tensor, Tensor]:
+        """(loss, sum): the loss to be backpropagated, scale × sum plus the family's own auxiliary loss if it
+        has one, and the sum of weight × negative log-likelihood without gradient. Both scalars.
+
+        forward: the model as it is wrapped for training. inputs: without labels. labels, weights: (B, T).
+        """
+        targets, weights = shift(labels, weights)
+        if self.after_head is None:
+            logits = forward(**inputs, use_cache=False).logits
+            total = weighted_sum(logits, lambda each: each, targets, weights, self.vocab)
+            return total * scale, total.detach()
+        head, after_head, sums = self.base.get_output_embeddings(), self.after_head, []
+        own_forward = head.forward
+
+        def score_trained(states: Tensor) -> Tensor:
+            sums.append(
+                weighted_sum(states, lambda each: after_head(own_forward(each)), targets, weights, self.vocab)
+            )
+            return sums[0].reshape(1, 1, 1)
+
+        with (
+            _replaced(head, "forward", score_trained),
+            _replaced(self.base, "_loss_function", lambda *_, **__: sums[0] * scale),
+        ):
+            loss = forward(**inputs, labels=labels, use_cache=False).loss
+        return loss, sums[0].detach()
+
+    @cached_property
+    def after_head(self) -> Callable[[Tensor], Tensor] | None:
+        """What the model does to its head's output; None where only the model itself knows."""
+        probes: list[Tensor] = []
+        losses: list[bool] = []
+
+        def known_numbers(states: Tensor) -> Tensor:
+            shape = torch.Size((*states.shape[:-1], 64))
+            probes.append(
+                torch.linspace(-100, 100, shape.numel(), device=states.device, dtype=states.dtype).view(shape)
+            )
+            return probes[0]
+
+        def loss_function(*_: Any, **__: Any) -> Tensor:
+            losses.append(True)
+            return torch.zeros((), device=probes[0].device)
+
+        head = self.base.get_output_embeddings()
+        if head is None:
+            return None
+        ids = torch.zeros((1, 4), dtype=torch.long, device=next(self.base.parameters()).device)
+        training = self.base.training
+        self.base.eval()
+        with (
+            torch.no_grad(),
+            _replaced(head, "forward", known_numbers),
+            _replaced(self.base, "_loss_function", loss_function),
+        ):
+            logits = self.model(input_ids=ids, labels=ids, use_cache=False).logits
+        self.base.train(training)
+        if len(probes) != 1 or not losses:
+            return None
+        for way in _ways(self.base.config.get_text_config()):
+            if torch.allclose(way(probes[0]).float(), logits.float(), rtol=1e-3, atol=1e-3):
+                return way
+        return None
+
+
+def _ways(config: Any) -> Iterator[Callable[[Tensor], Tensor]]:
+    """What families are known to do to logits. Only some configurations have these fields, hence getattr."""
+    yield lambda logits: logits
+    if cap := getattr(config, "final_logit_softcapping", None):
+        yield lambda logits: torch.tanh(logits / cap) * cap
+    if factor := getattr(config, "logit_scale", None):
+        yield lambda logits: logits * factor
+    if divisor := getattr(config, "logits_scaling", None):
+        yield lambda logits: logits / divisor
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Set an attribute of the instance for a while; what other libraries set on the instance comes back."""
+    before = owner.__dict__.get(name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        delattr(owner, name)
+        if before is not None:
+            setattr(owner, name, before)

@@ -1,0 +1,198 @@
+"""Which rows stand in which batch: the same on every machine for the same seed, and known without reading
+data.
+
+The rows of all epochs form one stream of units. A unit is a row, a pack of rows (packing), or a whole batch
+(token_budget). A step takes the next `per_device × accumulation × processes` units, so that it trains on the
+same rows however they are spread, and what does not fill a step at the end of an epoch is carried into the
+next one.
+"""
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import chain, count, islice
+from typing import Any
+
+import numpy as np
+
+from tunewright import RecipeError, RunError
+
+Unit = list[int]  # row numbers
+WINDOW = 64  # batches' worth of shuffled rows that are sorted by length together
+
+
+class Batches:
+    """A batch sampler for torch's DataLoader: yields this process's rows of every forward pass, all epochs
+    long.
+
+    lengths: tokens of each row. training: recipe.Training. Raises RecipeError where batching does not fit the
+    rows.
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        training: Any,
+        *,
+        packing: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.lengths = np.asarray(lengths, dtype=np.int64)
+        self.training, self.packing, self.rank, self.world_size = training, packing, rank, world_size
+        self._check()
+        budget = training.batching == "token_budget"
+        self.per_pass = world_size * (1 if budget else training.per_device_train_batch_size)  # units
+        self.per_step = self.per_pass * training.gradient_accumulation_steps  # units
+        self.units = lru_cache(maxsize=1)(self._units)
+        self._ends: list[int] = []  # units up to the end of each epoch
+        self.total_units = self._count_units()
+        whole, rest = divmod(self.total_units, self.per_pass)
+        self._passes = whole + (rest >= world_size)
+        self.left_over = (
+            0 if rest >= world_size else rest
+        )  # units at the very end, too few to give each process one
+        if not self._passes:
+            raise RunError(f"{len(self.lengths)} rows are too few for {world_size} processes", place="data")
+        self.steps = math.ceil(self._passes / training.gradient_accumulation_steps)
+
+    def __len__(self) -> int:
+        """Forward passes of each process."""
+        return self._passes
+
+    def __iter__(self) -> Iterator[list[int]]:
+        stream = islice(chain.from_iterable(map(self.units, count())), self.total_units)
+        while units := list(islice(stream, self.per_pass)):
+            if len(units) >= self.world_size:
+                yield [row for unit in units[self.rank :: self.world_size] for row in unit]
+
+    def epoch_at(self, step: int) -> float:
+        """Passes over the data after this many steps."""
+        done = min(step * self.per_step, self.total_units)
+        epoch = bisect_right(self._ends, done)
+        if epoch == len(self._ends):
+            return float(epoch)
+        start = self._ends[epoch - 1] if epoch else 0
+        return epoch + (done - start) / (self._ends[epoch] - start)
+
+    def identity(self) -> dict[str, Any]:
+        """All that the order of batches depends on: a checkpoint of another order cannot be resumed."""
+        fields = (
+            "batching",
+            "tokens_per_batch",
+            "seed",
+            "per_device_train_batch_size",
+            "gradient_accumulation_steps",
+        )
+        own = {"rows": len(self.lengths), "tokens": int(self.lengths.sum()), "processes": self.world_size}
+        own |= {"max_length": self.training.max_length} if self.packing else {}
+        return {**own, "packing": self.packing, **{name: getattr(self.training, name) for name in fields}}
+
+    def _check(self) -> None:
+        if not len(self.lengths):
+            raise RunError("there are no rows to train on", place="data")
+        if self.packing and self.training.batching == "length_grouped":
+            hint = "leave batching out, or set token_budget"
+            raise RecipeError(
+                "packing fills its rows itself", place="training.batching: length_grouped", hint=hint
+            )
+        longest, budget = int(self.lengths.max()), self.training.tokens_per_batch
+        if budget is not None and longest > budget:
+            problem = f"is {budget}, but the longest row has {longest} tokens"
+            raise RecipeError(
+                problem, place="training.tokens_per_batch", hint="raise it, or lower training.max_length"
+            )
+
+    def _count_units(self) -> int:
+        """Units of the whole training; fills `_ends` as far as it goes."""
+        training = self.training
+        wanted = training.max_steps * self.per_step if training.max_steps else None
+        while wanted is None or not self._ends or self._ends[-1] < wanted:
+            if wanted is None and len(self._ends) >= training.epochs:
+                break
+            units = len(self.lengths) if self._is_by_row else len(self.units(len(self._ends)))
+            self._ends.append((self._ends[-1] if self._ends else 0) + units)
+        if wanted is not None:
+            return wanted
+        before = self._ends[-2] if len(self._ends) > 1 else 0
+        share = training.epochs - (len(self._ends) - 1)  # of the last epoch
+        return before + max(1, round(share * (self._ends[-1] - before)))
+
+    @property
+    def _is_by_row(self) -> bool:
+        return not self.packing and self.training.batching != "token_budget"
+
+    def _units(self, epoch: int) -> list[Unit]:
+        """The units of one epoch in their order, from (seed, epoch) alone."""
+        rng = np.random.default_rng([self.training.seed, epoch])
+        order = rng.permutation(len(self.lengths))
+        if self.packing:
+            units = pack(order, self.lengths, self.training.tokens_per_batch or self.training.max_length)
+        elif self.training.batching == "token_budget":
+            units = self._within_budget(order)
+        elif self.training.batching == "length_grouped":
+            return [[row] for row in self._grouped(order, rng)]
+        else:
+            return [[row] for row in order.tolist()]
+        return [units[place] for place in rng.permutation(len(units))]
+
+    def _grouped(self, order: np.ndarray, rng: np.random.Generator) -> list[int]:
+        """Rows of like length next to each other, step by step; the steps in random order, a short one last."""
+        rows = self._sorted_windows(order, WINDOW * self.per_step)
+        steps = [rows[start : start + self.per_step] for start in range(0, len(rows), self.per_step)]
+        whole = len(rows) // self.per_step
+        return [row for place in (*rng.permutation(whole), *range(whole, len(steps))) for row in steps[place]]
+
+    def _within_budget(self, order: np.ndarray) -> list[Unit]:
+        """Batches of like length with at most tokens_per_batch tokens each, padding included."""
+        budget = self.training.tokens_per_batch
+        batches: list[Unit] = [[]]
+        longest = 0
+        for row in self._sorted_windows(order, max(1, int(WINDOW * budget / self.lengths.mean()))):
+            longest = max(longest, int(self.lengths[row]))
+            if batches[-1] and longest * (len(batches[-1]) + 1) > budget:
+                batches.append([])
+                longest = int(self.lengths[row])
+            batches[-1].append(row)
+        return batches
+
+    def _sorted_windows(self, order: np.ndarray, size: int) -> list[int]:
+        windows = (order[start : start + size] for start in range(0, len(order), size))
+        return [
+            row
+            for window in windows
+            for row in window[np.argsort(-self.lengths[window], kind="stable")].tolist()
+        ]
+
+
+def pack(order: np.ndarray, lengths: np.ndarray, capacity: int) -> list[Unit]:
+    """Rows to packs of at most `capacity` tokens: longest first, each into the fullest pack that still has
+    room (best-fit decreasing). A row of capacity or more stands alone. Rows of equal length are taken in
+    `order`.
+    """
+    packs: list[Unit] = []
+    with_room: list[list[int]] = [[] for _ in range(capacity + 1)]  # free tokens → packs
+    free = 0  # bit n is set: a pack with n free tokens exists
+    for row in order[np.argsort(-lengths[order], kind="stable")].tolist():
+        length = int(lengths[row])
+        if fitting := free >> length:
+            room = length + (fitting & -fitting).bit_length() - 1
+            place = with_room[room].pop()
+            free &= ~(bool(not with_room[room]) << room)
+            packs[place].append(row)
+        else:
+            room, place = max(capacity, length), len(packs)
+            packs.append([row])
+        if left := room - length:
+            with_room[left].append(place)
+            free |= 1 << left
+    return packs
+
+
+def row_lengths(dataset: Any) -> list[int]:
+    """Tokens of each row of a datasets.Dataset, read as Arrow lengths: the tokens themselves are not touched."""
+    import pyarrow.compute as pc
+
+    tables = dataset.select_columns(["input_ids"]).with_format("arrow").iter(10_000)
+    return [length for table in tables for length in pc.list_value_length(table["input_ids"]).to_pylist()]

@@ -1,0 +1,210 @@
+"""Training of causal language models, for the stages `sft` and `pretrain`."""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from trl import SFTConfig, SFTTrainer
+
+from tunewright.errors import RunError, Stopped
+from tunewright.events import Notice
+from tunewright.types import OptimizerRequest, StageResult, TrainRequest
+from tunewright_hf import collate, precision
+from tunewright_hf.callback import Reporter
+from tunewright_hf.checkpoint import latest_checkpoint
+from tunewright_hf.export import save_result
+from tunewright_hf.loss import CausalLoss, shift
+from tunewright_hf.private import OwnCheckpoints, keep_forward, one_gpu, silence
+from tunewright_hf.sampler import Batches, row_lengths
+
+
+def train(run: Any, request: TrainRequest, *, stage: str, packing: bool, template: Any = None) -> StageResult:
+    """Train `request.loaded`, from `request.checkpoint` on where there is one, and save what came of it.
+
+    stage: its name in events. packing: several rows in one, without padding. template: the template plugin
+    whose chat template and stop tokens are saved with the model; None leaves the tokenizer as it is. Raises
+    Stopped after a save, RunError where a checkpoint or the result cannot be written or read.
+    """
+    loaded, training = request.loaded, request.training
+    if packing:
+        collate.check_packing(loaded.model.config)
+    lengths = row_lengths(request.data.train)
+    batches = Batches(lengths, training, packing=packing, rank=run.rank, world_size=run.world_size)
+    if batches.left_over and run.rank == 0:
+        dropped = (
+            f"the last {batches.left_over} of all rows are left out: too few for {run.world_size} processes"
+        )
+        run.emit(Notice(message=dropped))
+    args = arguments(request, batches.steps, loaded.model.device)
+    stored = precision.widen(loaded.model, args.mixed_precision if args.mixed_precision != "no" else "fp32")
+    reporter = Reporter(run, request, batches, stage)
+    trainer = CausalTrainer(run, request, args, batches, reporter, packing)
+    checkpoint = latest_checkpoint(request.checkpoint.parent) if request.checkpoint else None
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    steps = trainer.state.global_step
+    if reporter.stopped_at is not None:
+        raise Stopped(f"stopped and saved at step {steps} of {batches.steps}", place=str(request.folder))
+    precision.narrow(loaded.model, stored)
+    path = request.folder / "model"
+    if run.rank == 0:
+        save_result(loaded, path, template)
+    trainer.accelerator.wait_for_everyone()
+    return StageResult(path, loaded.weights, steps, trainer.tokens, reporter.metrics)
+
+
+def arguments(request: TrainRequest, steps: int, device: torch.device) -> SFTConfig:
+    """The recipe's training section in transformers' words."""
+    training = request.training
+    number_format = precision.resolve(training.precision, device)
+    same = (
+        "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "seed",
+        "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps",
+        "activation_checkpointing",
+    )  # fmt: skip
+    args = SFTConfig(
+        output_dir=str(request.folder / "checkpoints"),
+        max_steps=steps,
+        bf16=number_format == "bf16",
+        fp16=number_format == "fp16",
+        use_cpu=device.type == "cpu",
+        max_length=None,  # rows come cut
+        dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
+        logging_strategy="no",  # Reporter says when
+        save_strategy="no",
+        eval_strategy="no",
+        logging_nan_inf_filter=False,  # a loss that is no number is shown as such
+        ddp_find_unused_parameters=False,
+        report_to="none",
+        disable_tqdm=True,
+        log_level="error",
+        **{name: getattr(training, name) for name in same},
+    )
+    one_gpu(args)
+    return args
+
+
+class CausalTrainer(OwnCheckpoints, SFTTrainer):
+    """SFTTrainer with our rows, batches, loss, optimizer, evaluation and checkpoints."""
+
+    loss_is_scaled_for_ga = (
+        False  # transformers divides by the forward passes of a step, and DDP by the processes
+    )
+
+    def __init__(
+        self,
+        run: Any,
+        request: TrainRequest,
+        args: SFTConfig,
+        batches: Batches,
+        reporter: Reporter,
+        packing: bool,
+    ) -> None:
+        self.run, self.request, self.batches, self.reporter = run, request, batches, reporter
+        loaded = request.loaded
+        pad = loaded.tokenizer.pad_token_id
+        self.padded = collate.Padded(pad if pad is not None else 0)
+        self.packed = collate.Packed() if packing else None
+        self.checkpoint_folder = request.folder / "checkpoints"
+        self.checkpoint_limit = request.training.save_total_limit
+        self.identity = batches.identity()
+        self.tokens = 0
+        reporter.trainer = self
+        restore = keep_forward(loaded.model)
+        super().__init__(
+            loaded.model,
+            args,
+            data_collator=self.packed or self.padded,
+            train_dataset=request.data.train,
+            processing_class=loaded.tokenizer,
+            callbacks=[reporter],
+        )
+        restore()
+        silence(self)
+        self.causal_loss = CausalLoss(self.model)
+
+    def get_train_dataloader(self) -> DataLoader:
+        pin = self.args.device.type == "cuda"
+        return DataLoader(
+            self.train_dataset, batch_sampler=self.batches, collate_fn=self.data_collator, pin_memory=pin
+        )
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            training = self.request.training
+            trained = [(name, each) for name, each in self.model.named_parameters() if each.requires_grad]
+            if not trained:
+                raise RunError("no parameter is trainable", place="adapter")
+            request = OptimizerRequest(
+                trained, self.model, training.learning_rate, training.weight_decay,
+                self.request.loaded.learning_rate_scales, self.batches.steps,
+            )  # fmt: skip
+            self.optimizer = self.run.ask("optimizer", "build_optimizer", request)
+        return self.optimizer
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[dict[str, Tensor]], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Tensor]], Tensor]:
+        """The batches of one step, and the sum of their loss weights over all processes."""
+        batches = list(islice(epoch_iterator, num_batches))
+        weight = sum(shift(each["labels"], each.get("loss_weights"))[1].sum().item() for each in batches)
+        sums = torch.tensor([weight, sum(map(collate.tokens, batches))], dtype=torch.float64)
+        if self.args.world_size > 1:
+            sums = self.accelerator.reduce(sums.to(device), "sum").cpu()
+        self.tokens += int(sums[1])
+        return batches, sums[0] if sums[0] > 0 else torch.ones(())
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Tensor:
+        """Weighted mean over the trained tokens of the whole step, nats, times what is divided out later."""
+        labels, weights = inputs.pop("labels"), inputs.pop("loss_weights", None)
+        scale = (
+            self.current_gradient_accumulation_steps
+            * self.accelerator.num_processes
+            / float(num_items_in_batch)
+        )
+        return self.causal_loss(model, inputs, labels, weights, scale)[0]
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Mean loss over the trained tokens of each of the recipe's evaluation sets."""
+        self.control.should_evaluate = False  # done: transformers looks at it again at the end of the epoch
+        self.model.eval()
+        losses = {name: self._evaluate_one(rows) for name, rows in self.request.data.evals.items()}
+        for name, loss in losses.items():
+            self.reporter.evaluated(self.state.global_step, name, {"loss": loss})
+        return {f"{metric_key_prefix}_{name}_loss": loss for name, loss in losses.items()}
+
+    @torch.no_grad()
+    def _evaluate_one(self, rows: Any) -> float:
+        size, rank, processes = (
+            self.args.per_device_eval_batch_size,
+            self.args.process_index,
+            self.args.world_size,
+        )
+        sums = torch.zeros(2, dtype=torch.float64)  # loss, weight
+        for start in range(0, len(rows), size * processes):
+            own = range(start, min(start + size * processes, len(rows)))[rank::processes]
+            batch = self._prepare_inputs(self.padded([rows[number] for number in own or [start]]))
+            labels, weights = batch.pop("labels"), batch.pop("loss_weights", None)
+            total = self.causal_loss(self.model, batch, labels, weights)[1]
+            if own:  # a process without a row runs along, so that none waits for another
+                sums += torch.stack([total, shift(labels, weights)[1].sum()]).cpu()
+        if processes > 1:
+            sums = self.accelerator.reduce(sums.to(self.args.device), "sum").cpu()
+        return float(sums[0] / sums[1]) if sums[1] else 0.0
+
+    def any_process(self, flag: bool) -> bool:
+        """Whether it is true on any process: so all of them stop after the same step."""
+        if self.args.world_size == 1:
+            return flag
+        return bool(self.accelerator.reduce(torch.tensor(float(flag), device=self.args.device), "sum"))
