@@ -11,11 +11,12 @@ from tunewright.errors import RecipeError, RowError, RunError, TunewrightError
 from tunewright.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from tunewright.plugin import Plugin, PluginOptions, Stage
+    from tunewright.plugin import Format, Plugin, PluginOptions, Stage
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Format",
     "Plugin",
     "PluginOptions",
     "RecipeError",
@@ -29,6 +30,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Plugin", "PluginOptions", "Stage"):
+    if name in ("Format", "Plugin", "PluginOptions", "Stage"):
         return getattr(importlib.import_module("tunewright.plugin"), name)
     raise AttributeError(f"module 'tunewright' has no attribute {name!r}")
