@@ -1,6 +1,6 @@
 """One plugin of every kind that a run needs, without torch: they write down what they were asked."""
 
-SOURCE = '''
+SOURCE = """
 import json, time
 from pathlib import Path
 from tunewright import events
@@ -84,7 +84,7 @@ class Slow(Plugin):
     @hookimpl
     def report(self, event):
         time.sleep(3600)
-'''
+"""
 KINDS = ("family", "template", "adapter", "dataset", "optimizer", "engine", "logger")
 POINTS = {kind: {"mine": f"tw_mine:{kind.title()}"} for kind in KINDS} | {
     "stage": {"mine": "tw_mine:MineStage", "score": "tw_mine:Score"}

@@ -8,9 +8,9 @@ import pytest
 
 from tunewright import registry
 
-PLUGIN = '''
+PLUGIN = """
 from tunewright import Plugin, PluginOptions, Stage, hookimpl
-'''
+"""
 
 
 @pytest.fixture

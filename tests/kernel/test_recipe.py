@@ -110,7 +110,9 @@ def test_several_mistakes_are_a_line_each(recipe):
 
 
 def test_overrides(recipe):
-    found = recipe(GOOD, "training.epochs=3", "adapter.rank=32", "stage.packing=false", "data.0.path=b.jsonl", "optimizer.rank=2")
+    found = recipe(
+        GOOD, "training.epochs=3", "adapter.rank=32", "stage.packing=false", "data.0.path=b.jsonl", "optimizer.rank=2"
+    )
     assert found.training.epochs == 3
     assert found.adapter.options["rank"] == 32
     assert found.stages[0].options["packing"] is False
@@ -176,7 +178,9 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path):
         yamlio.read(path)
 
 
-@pytest.mark.parametrize(("data", "reason"), [(None, "cannot be read"), (b"\xff\xfe\x00", "is not a UTF-8 text"), (b"", "found no sections")])
+@pytest.mark.parametrize(
+    ("data", "reason"), [(None, "cannot be read"), (b"\xff\xfe\x00", "is not a UTF-8 text"), (b"", "found no sections")]
+)
 def test_a_file_that_is_no_recipe(tmp_path, data, reason):
     path = tmp_path / "r.yaml"
     if data is not None:
@@ -191,7 +195,11 @@ def test_secrets_are_masked_in_what_is_written(recipe):
     import yaml
 
     masked = mask(yaml.safe_load(text))
-    assert masked["data"][0] == {"path": "a.jsonl", "hf_token": "***", "options": {"api_key": "***", "tokens_per_batch": 4}}
+    assert masked["data"][0] == {
+        "path": "a.jsonl",
+        "hf_token": "***",
+        "options": {"api_key": "***", "tokens_per_batch": 4},
+    }
 
 
 def test_a_stage_of_a_list_has_its_own_data_and_training(recipe):

@@ -135,7 +135,9 @@ def test_a_hook_that_is_misspelt_wrong_or_missing_is_an_error(install, source, s
 
 
 def test_no_result_is_an_error(install):
-    install("tw-one", {"adapter": {"mine": "tw_one:A"}}, "class A(Plugin):\n    @hookimpl\n    def apply_adapter(self): ...")
+    install(
+        "tw-one", {"adapter": {"mine": "tw_one:A"}}, "class A(Plugin):\n    @hookimpl\n    def apply_adapter(self): ..."
+    )
     with pytest.raises(RunError, match="apply_adapter of adapter 'mine' gave nothing"):
         handle("mine").call("apply_adapter", run=None, request=None)
 

@@ -73,9 +73,7 @@ def _override(value: Any, source: Source, text: str) -> None:
     """Lay one `training.epochs=3` over the recipe's value, in place."""
     dotted, equals, written = text.partition("=")
     if not equals or not dotted:
-        raise RecipeError(
-            f"found {text!r}, expected key=value such as training.epochs=3", place="command line"
-        )
+        raise RecipeError(f"found {text!r}, expected key=value such as training.epochs=3", place="command line")
     *parents, last = path = tuple(int(key) if key.isdigit() else key for key in dotted.split("."))
     place, here = f"command line: {dotted}", value
     try:
@@ -86,11 +84,7 @@ def _override(value: Any, source: Source, text: str) -> None:
                 here[key] = {"name": here[key]}
             elif here[key] is None:
                 here[key] = {}
-            if (
-                here[key] == {}
-                and depth == 0
-                and (name := registry.shipped_table()["defaults"].get(str(key)))
-            ):
+            if here[key] == {} and depth == 0 and (name := registry.shipped_table()["defaults"].get(str(key))):
                 here[key] = {"name": name}
             here = here[key]
         here[last] = yamlio.parse(written, place)[0]
@@ -104,9 +98,7 @@ def read(path: Path, overrides: list[str] | None = None) -> tuple[Recipe, Source
     value, lines = yamlio.read(path)
     source = Source(str(path), lines)
     if not isinstance(value, dict):
-        raise RecipeError(
-            "found no sections, expected at least model, data, stage and output", place=str(path)
-        )
+        raise RecipeError("found no sections, expected at least model, data, stage and output", place=str(path))
     for override in overrides or []:
         _override(value, source, override)
     value.setdefault("data_root", str(path.resolve().parent))
@@ -118,9 +110,7 @@ def read(path: Path, overrides: list[str] | None = None) -> tuple[Recipe, Source
         raise source.error(error, (), Recipe) from error
 
 
-def options(
-    kind: str, section: Section, source: Source, at: yamlio.Path_
-) -> tuple[registry.Entry, type[Any], Any]:
+def options(kind: str, section: Section, source: Source, at: yamlio.Path_) -> tuple[registry.Entry, type[Any], Any]:
     """The entry, class and checked Options of the plugin that a section names. Raises RecipeError."""
     entry = registry.find(kind, section.name, source.place(at))
     plugin = registry.load(entry, source.place(at))
@@ -141,9 +131,7 @@ def _training(recipe: Recipe, stage: StageSection, source: Source, at: yamlio.Pa
 def stage_recipe(recipe: Recipe, number: int, source: Source | None = None) -> Recipe:
     """The recipe as stage `number` (0 is the first) sees it: its own data and training laid over the others."""
     stage = recipe.stages[number]
-    own: dict[str, Any] = {
-        "training": _training(recipe, stage, source or Source("recipe"), ("stages", number))
-    }
+    own: dict[str, Any] = {"training": _training(recipe, stage, source or Source("recipe"), ("stages", number))}
     for name in ("data", "eval_data"):
         if (written := getattr(stage, name)) is not None:
             own[name] = written
@@ -185,10 +173,7 @@ def check(recipe: Recipe, source: Source) -> Recipe:
 
 
 def data_entries(
-    dataset: type[Any],
-    entries: list[dict[str, Any]],
-    source: Source | None = None,
-    at: yamlio.Path_ = ("data",),
+    dataset: type[Any], entries: list[dict[str, Any]], source: Source | None = None, at: yamlio.Path_ = ("data",)
 ) -> list[Any]:
     """The entries of `data` as the dataset plugin's own Entry objects. Raises RecipeError."""
     checked = []

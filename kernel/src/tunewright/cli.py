@@ -24,16 +24,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 plugins_app = typer.Typer(help="Look at the installed plugins, and check them.", no_args_is_help=True)
-recipe_app = typer.Typer(
-    help="Check a recipe, show what it means, or print its schema.", no_args_is_help=True
-)
+recipe_app = typer.Typer(help="Check a recipe, show what it means, or print its schema.", no_args_is_help=True)
 app.add_typer(plugins_app, name="plugins")
 app.add_typer(recipe_app, name="recipe")
 
 RecipePath = Annotated[Path, typer.Argument(help="the recipe, a YAML file", metavar="RECIPE")]
 Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(help="what to change in it, such as training.epochs=3", metavar="[KEY=VALUE]..."),
+    list[str] | None, typer.Argument(help="what to change in it, such as training.epochs=3", metavar="[KEY=VALUE]...")
 ]
 Kind = Annotated[str, typer.Option(help="only plugins of this kind")]
 
@@ -42,12 +39,8 @@ Kind = Annotated[str, typer.Option(help="only plugins of this kind")]
 def train(
     recipe: RecipePath,
     overrides: Overrides = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="go on from the last checkpoint in the output")
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="replace the run that the output holds")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint in the output")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the run that the output holds")] = False,
     smoke: Annotated[
         bool, typer.Option("--smoke", help="try all parts on the family's tiny twin, a few steps")
     ] = False,
@@ -65,29 +58,14 @@ def train(
         check.check(read, source)  # one process says what is wrong, not all of them
         raise typer.Exit(_launch(read.launch))
     limit = 32 if smoke else None
-    run.train(
-        read, source, resume=resume, overwrite=overwrite, trust_remote_code=trust_remote_code, limit=limit
-    )
+    run.train(read, source, resume=resume, overwrite=overwrite, trust_remote_code=trust_remote_code, limit=limit)
 
 
 def _launch(launch: Any) -> int:
     """This same command line on several processes, through torchrun."""
     rendezvous = [f"--master-addr={launch.main_address}", f"--master-port={launch.main_port}"]
-    size = [
-        f"--nproc-per-node={launch.processes}",
-        f"--nnodes={launch.nodes}",
-        f"--node-rank={launch.node_rank}",
-    ]
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        *size,
-        *rendezvous,
-        "-m",
-        "tunewright",
-        *sys.argv[1:],
-    ]
+    size = [f"--nproc-per-node={launch.processes}", f"--nnodes={launch.nodes}", f"--node-rank={launch.node_rank}"]
+    command = [sys.executable, "-m", "torch.distributed.run", *size, *rendezvous, "-m", "tunewright", *sys.argv[1:]]
     return subprocess.run(command, check=False).returncode
 
 
@@ -95,14 +73,10 @@ def _launch(launch: Any) -> int:
 def plugins_list(kind: Kind = "") -> None:
     """Every installed plugin: kind, name, distribution, what it is."""
     if kind and kind not in registry.KINDS:
-        raise RecipeError(
-            f"found kind {kind!r}, expected one of {', '.join(registry.KINDS)}", place="command line"
-        )
+        raise RecipeError(f"found kind {kind!r}, expected one of {', '.join(registry.KINDS)}", place="command line")
     entries = [entry for each in ([kind] if kind else registry.KINDS) for entry in registry.entries(each)]
     for entry in entries:
-        print(
-            f"{entry.kind:12} {entry.name:14} {entry.distribution + ' ' + entry.version:32} {entry.summary}"
-        )
+        print(f"{entry.kind:12} {entry.name:14} {entry.distribution + ' ' + entry.version:32} {entry.summary}")
 
 
 def _find(name: str) -> list[registry.Entry]:
@@ -110,15 +84,10 @@ def _find(name: str) -> list[registry.Entry]:
     before, _, bare = name.rpartition(":")
     kinds = [before] if before in registry.KINDS else registry.KINDS
     found = [
-        e
-        for kind in kinds
-        for e in registry.entries(kind)
-        if e.name == bare and before in ("", kind, e.distribution)
+        e for kind in kinds for e in registry.entries(kind) if e.name == bare and before in ("", kind, e.distribution)
     ]
     if not found:
-        raise RecipeError(
-            f"no installed plugin is called {name!r}", hint="tunewright plugins list shows them"
-        )
+        raise RecipeError(f"no installed plugin is called {name!r}", hint="tunewright plugins list shows them")
     return found
 
 
@@ -146,9 +115,7 @@ def plugins_info(name: Annotated[str, typer.Argument(help="a plugin's name, or k
 
 @plugins_app.command("check")
 def plugins_check(
-    names: Annotated[
-        list[str] | None, typer.Argument(help="plugins to test; without one, all are imported")
-    ] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="plugins to test; without one, all are imported")] = None,
 ) -> None:
     """Import plugins, each on its own, and run the conformance suite on those that are named."""
     entries = (

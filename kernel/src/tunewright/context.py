@@ -17,9 +17,7 @@ from tunewright.report import Reporter
 class Run:
     """The plugins that a recipe names, and nothing else. Hooks get it as `run`."""
 
-    def __init__(
-        self, recipe: Recipe, source: Source | None = None, *, trust_remote_code: bool = False
-    ) -> None:
+    def __init__(self, recipe: Recipe, source: Source | None = None, *, trust_remote_code: bool = False) -> None:
         self.source = source or Source("recipe")
         self.recipe = check(recipe, self.source)
         self.folder = Path(recipe.output)
@@ -96,9 +94,7 @@ class Run:
         if "template" not in self._handles:
             if loaded.template is None:
                 raise RecipeError(
-                    "no template is known for this model",
-                    place=self.source.place(("template",)),
-                    hint="name one",
+                    "no template is known for this model", place=self.source.place(("template",)), hint="name one"
                 )
             self.use("template", Section(name=loaded.template))
         if not request.weights:
@@ -120,9 +116,7 @@ class Run:
         done = (state or {}).get("stages", [])
         return self.load(prior=folder.result(self.folder, done[-1]) if done else None, trainable=False)
 
-    def data_request(
-        self, loaded: types.Loaded, number: int = 0, limit: int | None = None
-    ) -> types.DataRequest:
+    def data_request(self, loaded: types.Loaded, number: int = 0, limit: int | None = None) -> types.DataRequest:
         """What stage `number` (0 is the first) asks of the dataset."""
         one = stage_recipe(self.recipe, number, self.source)
         rows = self.use_stage(number).plugin.rows

@@ -79,9 +79,7 @@ def write(folder: Path, name: str, text: str) -> None:
         raise RunError(f"cannot be written: {error.strerror}", place=str(folder / name)) from error
 
 
-def claim(
-    folder: Path, recipe: dict[str, Any], *, rank: int, resume: bool, overwrite: bool
-) -> dict[str, Any]:
+def claim(folder: Path, recipe: dict[str, Any], *, rank: int, resume: bool, overwrite: bool) -> dict[str, Any]:
     """Make the folder ready for this run and give its state: the one to go on from, or a new one.
 
     Only rank 0 writes. Raises RecipeError where the folder holds what must not be lost, or was made by another recipe.
@@ -90,13 +88,7 @@ def claim(
     if resume and old:
         _check_same(old["recipe"], recipe, folder)
         return {**old, "status": "running", "resumed": True}
-    state = {
-        "status": "running",
-        "resumed": False,
-        "seed": recipe["training"]["seed"],
-        "data": {},
-        "stages": [],
-    }
+    state = {"status": "running", "resumed": False, "seed": recipe["training"]["seed"], "data": {}, "stages": []}
     state |= {"recipe": recipe, **versions(recipe)}
     if rank:
         return state
@@ -124,19 +116,12 @@ def save(folder: Path, state: dict[str, Any], rank: int) -> None:
 def describe(folder: Path, name: str, result: StageResult, rows: int) -> dict[str, Any]:
     """A finished stage as it stands in run.json; its path is below the run folder, so that the folder may move."""
     numbers = {"steps": result.steps, "tokens": result.tokens, "rows": rows, "metrics": result.metrics}
-    return {
-        "name": name,
-        "path": result.path.relative_to(folder).as_posix(),
-        "weights": result.weights,
-        **numbers,
-    }
+    return {"name": name, "path": result.path.relative_to(folder).as_posix(), "weights": result.weights, **numbers}
 
 
 def result(folder: Path, stage: dict[str, Any]) -> StageResult:
     """What `describe` wrote."""
-    return StageResult(
-        folder / stage["path"], stage["weights"], stage["steps"], stage["tokens"], stage["metrics"]
-    )
+    return StageResult(folder / stage["path"], stage["weights"], stage["steps"], stage["tokens"], stage["metrics"])
 
 
 def last_checkpoint(base: Path) -> Path | None:
@@ -164,16 +149,7 @@ def _installed(name: str) -> str | None:
 
 def versions(recipe: dict[str, Any] | None = None) -> dict[str, Any]:
     """Versions of Python, the libraries, and the plugins of a recipe (without one: all). Imports nothing."""
-    libraries = (
-        "torch",
-        "transformers",
-        "trl",
-        "peft",
-        "datasets",
-        "accelerate",
-        "tokenizers",
-        "safetensors",
-    )
+    libraries = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "tokenizers", "safetensors")
     found = {name: _installed(name) for name in ("tunewright", *libraries)}
     plugins = {}
     for kind in registry.KINDS:
@@ -190,42 +166,4 @@ def versions(recipe: dict[str, Any] | None = None) -> dict[str, Any]:
 
 def _named(recipe: dict[str, Any], kind: str) -> set[str]:
     sections = recipe.get(kind) or recipe.get(f"{kind}s") or []
-    return {
-        section["name"].rpartition(":")[2]
-        for section in (sections if isinstance(sections, list) else [sections])
-    }
-
-
-def card(folder: Path, state: dict[str, Any], rank: int) -> None:
-    """README.md of the run, on rank 0: what was done, in words and numbers that stand in run.json."""
-    if rank:
-        return
-    recipe, last = state["recipe"], state["stages"][-1]
-    lines = [
-        f"# {folder.name}",
-        "",
-        f"`{recipe['model']}`, trained with Tunewright {state['libraries']['tunewright']}.",
-        "",
-    ]
-    for stage in state["stages"]:
-        numbers = ", ".join(f"{key} {value:.4g}" for key, value in stage["metrics"].items())
-        lines.append(
-            f"- {stage['name']}: {stage['steps']} steps, {stage['tokens']:,} tokens, {stage['rows']} rows. {numbers}"
-        )
-    lines += ["", "![loss](loss.png)", ""] if (folder / "loss.png").exists() else [""]
-    lines += [
-        f"Weights: `{last['path']}` ({last['weights']}). Seed {state['seed']}. The whole recipe:",
-        "",
-        "```yaml",
-    ]
-    lines += [
-        yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).rstrip(),
-        "```",
-        "",
-        "Versions:",
-        "",
-    ]
-    lines += [
-        f"- {name} {version}" for name, version in {"python": state["python"], **state["libraries"]}.items()
-    ]
-    write(folder, "README.md", "\n".join(lines) + "\n")
+    return {section["name"].rpartition(":")[2] for section in (sections if isinstance(sections, list) else [sections])}

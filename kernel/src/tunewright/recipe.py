@@ -53,9 +53,7 @@ class Training(BaseModel):
     """tokens of one forward pass, padding included, with batching: token_budget"""
     max_length: int = Field(2048, gt=1)
     """tokens of one row; what is longer is handled as the dataset's `truncate` says"""
-    lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup", "inverse_sqrt"] = (
-        "cosine"
-    )
+    lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup", "inverse_sqrt"] = "cosine"
     """how the learning rate falls after warm-up"""
     warmup_steps: float = Field(0.0, ge=0)
     """optimizer steps of warm-up, or their share of all when below 1"""

@@ -161,9 +161,7 @@ def load(entry: Entry, place: str = "") -> Any:
 class Handle:
     """One plugin in use, inside the run's accelerators. The first accelerator is the outermost."""
 
-    def __init__(
-        self, entry: Entry, plugin: "Plugin", accelerators: "Sequence[Plugin]" = (), place: str = ""
-    ) -> None:
+    def __init__(self, entry: Entry, plugin: "Plugin", accelerators: "Sequence[Plugin]" = (), place: str = "") -> None:
         self.entry = entry
         self.plugin: Any = plugin  # what else it offers is its kind's matter
         self._manager = pluggy.PluginManager("tunewright")
@@ -181,8 +179,7 @@ class Handle:
         for hook in KINDS[entry.kind]:
             if not any(impl.plugin is plugin for impl in self._hook(hook).get_hookimpls()):
                 raise RecipeError(
-                    f"{entry.kind} {entry.name!r} of {entry.distribution} has no implementation of {hook}",
-                    place=place,
+                    f"{entry.kind} {entry.name!r} of {entry.distribution} has no implementation of {hook}", place=place
                 )
         for accelerator in accelerators:
             self._check_wraps(accelerator, place)

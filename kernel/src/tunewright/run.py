@@ -28,27 +28,18 @@ def train(
     for number in range(len(run.recipe.stages)):
         run.use_stage(number)  # what is broken stops the run here, before anything is loaded
     with folder.locked(run.folder, run.rank):
-        state = folder.claim(
-            run.folder, run.recipe.as_dict(), rank=run.rank, resume=resume, overwrite=overwrite
-        )
+        state = folder.claim(run.folder, run.recipe.as_dict(), rank=run.rank, resume=resume, overwrite=overwrite)
         stopper = _Stopper()
         status, error, result = "failed", "", None
         with run.reporting():
             try:
-                run.emit(
-                    events.RunStarted(
-                        folder=str(run.folder), recipe=state["recipe"], versions=state["libraries"]
-                    )
-                )
+                run.emit(events.RunStarted(folder=str(run.folder), recipe=state["recipe"], versions=state["libraries"]))
                 for number in range(len(run.recipe.stages)):
                     result = _train_one(run, number, state, result, stopper, limit)
                 status = "completed"
             except (Stopped, KeyboardInterrupt) as stopped:
                 hint = f"go on with: tunewright train {run.folder / folder.RECIPE_FILE} --resume"
-                status, error = (
-                    "interrupted",
-                    getattr(stopped, "problem", "stopped at once, nothing was saved"),
-                )
+                status, error = ("interrupted", getattr(stopped, "problem", "stopped at once, nothing was saved"))
                 raise Stopped(error, hint=hint) from stopped
             except BaseException as failure:
                 error = f"{type(failure).__name__}: {failure}"
@@ -58,7 +49,6 @@ def train(
                 state["status"] = status
                 folder.save(run.folder, state, run.rank)
                 run.emit(events.RunFinished(status=status, folder=str(run.folder), error=error or None))
-        folder.card(run.folder, state, run.rank)
     assert result is not None  # a recipe has at least one stage
     return result
 
@@ -88,14 +78,10 @@ def _train_one(
     for note in data.notes:
         run.emit(events.Notice(message=note))
     for reason, count in data.dropped.items():
-        run.emit(
-            events.Notice(message=f"{count} of {data.rows_read} rows dropped: {reason}", level="warning")
-        )
+        run.emit(events.Notice(message=f"{count} of {data.rows_read} rows dropped: {reason}", level="warning"))
     if state["data"].setdefault(str(number), data.fingerprint) != data.fingerprint:
         raise RunError(
-            "the data is not what it was when the run began",
-            place=str(run.folder),
-            hint="--overwrite begins anew",
+            "the data is not what it was when the run began", place=str(run.folder), hint="--overwrite begins anew"
         )
     folder.save(run.folder, state, run.rank)
 
@@ -103,12 +89,11 @@ def _train_one(
     checkpoint = folder.last_checkpoint(base) if state["resumed"] else None
     request = types.TrainRequest(loaded, data, training, base, others, checkpoint, stopper)
     result: types.StageResult = run.ask("stage", "train_stage", request)
+    stage_state = folder.describe(run.folder, stage.name, result, rows=len(data.train))
     run.emit(
-        events.StageFinished(
-            stage=stage.name, steps=result.steps, path=str(result.path), metrics=result.metrics
-        )
+        events.StageFinished(stage=stage.name, steps=result.steps, path=stage_state["path"], metrics=result.metrics)
     )
-    done.append(folder.describe(run.folder, stage.name, result, rows=len(data.train)))
+    done.append(stage_state)
     folder.save(run.folder, state, run.rank)
     return result
 
@@ -120,9 +105,7 @@ class _Stopper:
         self._asked = False
         self._before = {}
         if threading.current_thread() is threading.main_thread():
-            self._before = {
-                number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)
-            }
+            self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def _ask(self, number: int, frame: Any) -> None:
         if self._asked and number == signal.SIGINT:
@@ -143,12 +126,7 @@ def smoke(recipe: Recipe, steps: int = 3) -> Recipe:
     stages = [stage.model_copy(update={"training": {**stage.training, **short}}) for stage in recipe.stages]
     family = recipe.family or Section(name=detect_family(recipe))
     return recipe.model_copy(
-        update={
-            "model": "tiny",
-            "family": family,
-            "stages": stages,
-            "output": f"{recipe.output.rstrip('/')}-smoke",
-        }
+        update={"model": "tiny", "family": family, "stages": stages, "output": f"{recipe.output.rstrip('/')}-smoke"}
     )
 
 
@@ -156,9 +134,7 @@ def open_run(path: Path, *, trust_remote_code: bool = False) -> Run:
     """A run folder for use: its plugins, with `load_policy` giving the trained model. Raises RecipeError."""
     state = folder.read(path)
     if not state:
-        raise RecipeError(
-            "is no run folder", place=str(path), hint="give the `output` of a recipe that was trained"
-        )
+        raise RecipeError("is no run folder", place=str(path), hint="give the `output` of a recipe that was trained")
     if not state["stages"]:
         raise RecipeError(f"holds a run that is {state['status']}, nothing trained yet", place=str(path))
     recipe, source = read(path / folder.RECIPE_FILE, [f"output={path}"])

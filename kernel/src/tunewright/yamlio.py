@@ -30,9 +30,7 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [
-        (tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] in ("null", "int", "merge")
-    ]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] in ("null", "int", "merge")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|false|True|False)$"), list("tfTF"))
@@ -71,9 +69,7 @@ def parse(text: str, place: str) -> tuple[Any, dict[Path_, int]]:
         mark = getattr(error, "problem_mark", None)  # only syntax errors have a mark
         where = f"{place}:{mark.line + 1}" if mark else place
         problem = getattr(error, "problem", None) or str(error)
-        raise RecipeError(
-            f"is not safe, valid YAML: {' '.join(str(problem).split())}", place=where
-        ) from error
+        raise RecipeError(f"is not safe, valid YAML: {' '.join(str(problem).split())}", place=where) from error
     except RecipeError as error:
         raise RecipeError(error.problem, place=error.place or place, hint=error.hint) from error
     finally:
@@ -89,9 +85,7 @@ def _check_size(node: yaml.Node, sizes: dict[int, int], place: str) -> int:
     if isinstance(node, yaml.SequenceNode):
         size += sum(_check_size(child, sizes, place) for child in node.value)
     elif isinstance(node, yaml.MappingNode):
-        size += sum(
-            _check_size(key, sizes, place) + _check_size(child, sizes, place) for key, child in node.value
-        )
+        size += sum(_check_size(key, sizes, place) + _check_size(child, sizes, place) for key, child in node.value)
     if size > MAX_NODES:
         raise RecipeError(f"has more than {MAX_NODES:,} values once its aliases are expanded", place=place)
     sizes[id(node)] = size

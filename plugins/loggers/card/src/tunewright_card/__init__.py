@@ -1,0 +1,53 @@
+"""README.md of a run: what was done, with which numbers, recipe and versions."""
+
+from typing import Any
+
+from tunewright import Plugin, events, hookimpl
+
+
+class Card(Plugin):
+    """The run's model card, written when it ends well. What it says stands in the events, nothing is invented."""
+
+    def __init__(self, options: Any, name: str = "") -> None:
+        super().__init__(options, name)
+        self._started: events.RunStarted | None = None
+        self._rows: dict[str, int] = {}
+        self._stages: list[events.StageFinished] = []
+
+    @hookimpl
+    def report(self, run: Any, event: events.Event) -> None:
+        if isinstance(event, events.RunStarted):
+            self._started = event
+        elif isinstance(event, events.StageStarted):
+            self._rows[event.stage] = event.rows
+        elif isinstance(event, events.StageFinished):
+            self._stages.append(event)
+        elif isinstance(event, events.RunFinished) and event.status == "completed" and self._started:
+            (run.folder / "README.md").write_text(self._text(self._started), encoding="utf-8")
+
+    def _text(self, started: events.RunStarted) -> str:
+        import yaml
+
+        recipe, versions = started.recipe, started.versions
+        lines = [
+            f"# {started.folder}",
+            "",
+            f"`{recipe['model']}`, trained with Tunewright {versions['tunewright']}.",
+            "",
+        ]
+        for stage in self._stages:
+            numbers = ", ".join(f"{key} {value:.4g}" for key, value in stage.metrics.items())
+            lines.append(f"- {stage.stage}: {stage.steps} steps over {self._rows.get(stage.stage, 0)} rows. {numbers}")
+        if "plot" in [logger["name"] for logger in recipe["loggers"]]:
+            lines += ["", "![The loss, step by step](loss.png)"]
+        lines += [
+            "",
+            f"The weights are in `{self._stages[-1].path}`." if self._stages else "",
+            "",
+            "## Recipe",
+            "",
+            "```yaml",
+        ]
+        lines += [yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).rstrip(), "```", "", "## Versions", ""]
+        lines += [f"- {name} {version}" for name, version in versions.items()]
+        return "\n".join(lines) + "\n"
