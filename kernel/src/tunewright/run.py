@@ -87,7 +87,7 @@ def _train_one(
 
     run.emit(events.StepStarted(step="train_stage", detail=stage.name))
     checkpoint = folder.last_checkpoint(base) if state["resumed"] else None
-    request = types.TrainRequest(loaded, data, training, base, others, checkpoint, stopper)
+    request = types.TrainRequest(loaded, data, training, base, others, checkpoint, stopper, number + 1)
     result: types.StageResult = run.ask("stage", "train_stage", request)
     stage_state = folder.describe(run.folder, stage.name, result, rows=len(data.train))
     run.emit(
