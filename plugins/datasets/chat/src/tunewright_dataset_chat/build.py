@@ -18,11 +18,7 @@ from tunewright_dataset_chat.source import open_sources
 if TYPE_CHECKING:
     from tunewright.run import Run
 
-_COLUMNS = {
-    "input_ids": pa.list_(pa.int32()),
-    "labels": pa.list_(pa.int32()),
-    "loss_weights": pa.list_(pa.float32()),
-}
+_COLUMNS = {"input_ids": pa.list_(pa.int32()), "labels": pa.list_(pa.int32()), "loss_weights": pa.list_(pa.float32())}
 
 
 @dataclass
@@ -70,7 +66,7 @@ def preview(run: "Run", request: DataRequest, count: int) -> Preview:
 
 
 def _table(samples: Iterator[Sample], place: str, work: Preparation) -> pa.Table:
-    """The rows in memory: input_ids and labels, and loss_weights (null where all are 1) if any row has them."""
+    """The rows in memory: input_ids, labels and, if any row has them, loss_weights (null where all are 1)."""
     batches: list[pa.RecordBatch] = []
     weighted = False
     while batch := list(itertools.islice(samples, BATCH)):

@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tunewright_hf.tokenise import Tokeniser, check_fit
-
 from tunewright import RecipeError, RowError
 from tunewright.types import Conversation, DataRequest, Rendered, Row, Span, TemplateRequest, Text
 from tunewright_dataset_chat.source import Source, rows
+from tunewright_hf.tokenise import Tokeniser, check_fit
 
 if TYPE_CHECKING:
     from tunewright.run import Run
@@ -58,7 +57,6 @@ class Preparation:
         if self.request.rows == "messages":
             check_fit(self._tokenizer, template.info, "template")
         self._tokeniser = Tokeniser(self._tokenizer, template.info)
-        self._special_tokens = dict(self._tokenizer.special_tokens_map)
         self._changed: Counter[str] = Counter()  # what was done to rows that were kept
         self._bad: list[str] = []
 
@@ -96,16 +94,29 @@ class Preparation:
                 kept.append((row, self._render(row)))
             except RowError as error:
                 self._reject(RowError(error.problem, place=error.place or str(row.origin), hint=error.hint))
-        encoded = self._tokeniser.encode_batch([rendered for _, rendered in kept])
-        for (row, rendered), tokens in zip(kept, encoded, strict=True):
+        for row, rendered, tokens in self._encoded(kept):
             self._changed[SPLIT_TOKENS] += tokens.split_tokens
             if not _trains(tokens.labels):
                 self._reject(RowError("no answer in it is trained", place=str(row.origin)))
             elif (sample := self._fit(row, rendered, tokens)) is not None:
                 yield sample
 
+    def _encoded(self, kept: list[tuple[Conversation, Rendered]]) -> Iterator[tuple[Conversation, Rendered, Any]]:
+        try:
+            found = self._tokeniser.encode_batch([rendered for _, rendered in kept])
+        except RowError:  # of which row is known only one by one
+            for row, rendered in kept:
+                try:
+                    tokens = self._tokeniser.encode(rendered)
+                except RowError as error:
+                    self._reject(RowError(error.problem, place=str(row.origin), hint=error.hint))
+                else:
+                    yield row, rendered, tokens
+        else:
+            yield from ((*pair, tokens) for pair, tokens in zip(kept, found, strict=True))
+
     def _render(self, row: Conversation) -> Rendered:
-        asked = TemplateRequest(row, special_tokens=self._special_tokens, tokenizer=self._tokenizer)
+        asked = TemplateRequest(row, special_tokens=self._tokeniser.special_tokens, tokenizer=self._tokenizer)
         rendered: Rendered = self.run.ask("template", "format_template", asked)
         return rendered
 
@@ -144,10 +155,13 @@ class Preparation:
 
     def _documents(self, batch: list[Row]) -> Iterator[Sample]:
         """Documents in pieces of max_length tokens; every token stays."""
-        for row in batch:
-            assert isinstance(row, Text)
-            tokens = self._tokeniser.encode_text(row.text)
+        documents = [row for row in batch if isinstance(row, Text)]
+        encoded = self._tokeniser.encode_text_batch([row.text for row in documents])
+        for row, tokens in zip(documents, encoded, strict=True):
             total = len(tokens.input_ids)
+            if not _trains(tokens.labels):
+                self._reject(RowError("is too short: its only token is predicted from nothing", place=str(row.origin)))
+                continue
             edges = [*range(0, total, self.request.max_length), total]
             if len(edges) > 2 and edges[-1] - edges[-2] == 1:  # nothing would stand before a lone token
                 edges[-2] -= 1

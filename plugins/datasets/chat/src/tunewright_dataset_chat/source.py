@@ -42,9 +42,7 @@ def open_sources(entries: list[Any], place: str, root: Path) -> list[Source]:
     return sources
 
 
-def rows(
-    run: "Run", source: Source, request: DataRequest, reject: Callable[[RowError], None]
-) -> Iterator[Row]:
+def rows(run: "Run", source: Source, request: DataRequest, reject: Callable[[RowError], None]) -> Iterator[Row]:
     """A source's rows, lazily; records that cannot be used go to `reject`.
 
     Raises RecipeError where no format fits, several do, or the format cannot give what the stage needs.

@@ -6,16 +6,7 @@ from typing import Any, ClassVar
 from tunewright import Format, RowError, hookimpl
 from tunewright.types import Conversation, Message, Row, Rows, RowsRequest
 from tunewright_formats.conversation import MEDIA_COLUMNS, conversation
-from tunewright_formats.fields import (
-    Columns,
-    bad,
-    check_names,
-    convert,
-    describe,
-    listing,
-    optional_text,
-    text,
-)
+from tunewright_formats.fields import Columns, bad, check_names, convert, describe, listing, optional_text, text
 
 COLUMNS = ("instruction", "input", "output", "system", "history", "tools", *MEDIA_COLUMNS)
 

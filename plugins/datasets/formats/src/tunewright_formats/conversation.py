@@ -100,9 +100,7 @@ def place_media(messages: list[Message], record: dict[str, Any], names: dict[str
             bad(names[column], f"has {given[kind]}, but the texts have {marks[kind]} times <{kind}>")
 
 
-def _split(
-    content: str, waiting: dict[str, list[str]], marks: dict[str, int]
-) -> str | list[TextPart | MediaPart]:
+def _split(content: str, waiting: dict[str, list[str]], marks: dict[str, int]) -> str | list[TextPart | MediaPart]:
     parts: list[TextPart | MediaPart] = []
     start = 0
     for mark in _MARK.finditer(content):
@@ -163,9 +161,7 @@ def conversation(
             messages.insert(0, Message("system", system))
             fields.insert(0, names["system"])
         elif messages[0].content != system:
-            bad(
-                names["system"], f"says {describe(system)}, and {fields[0]} another system text; expected one"
-            )
+            bad(names["system"], f"says {describe(system)}, and {fields[0]} another system text; expected one")
     check_order(messages, fields)
     place_media(messages, record, names)
     return Conversation(messages, tools(record["tools"], names["tools"]))

@@ -60,21 +60,14 @@ class OpenAi(Format):
     def convert_rows(self, request: RowsRequest) -> Iterator[Row | RowError]:
         columns = Columns(COLUMNS, ("messages",), request.columns)
         check_names(request.tags, tuple(TAGS), "tags")
-        tags = {
-            name: (request.tags[name],) if name in request.tags else spelt for name, spelt in TAGS.items()
-        }
+        tags = {name: (request.tags[name],) if name in request.tags else spelt for name, spelt in TAGS.items()}
         return convert(self, request, lambda record: _convert(record, columns, tags))
 
 
 def _convert(source: Any, columns: Columns, tags: dict[str, tuple[str, ...]]) -> Conversation:
     record, names = columns.read(source), columns.names
     role_key = tags["role"][0]
-    roles = {
-        spelt: role
-        for role, spellings in tags.items()
-        if role not in ("role", "content")
-        for spelt in spellings
-    }
+    roles = {spelt: role for role, spellings in tags.items() if role not in ("role", "content") for spelt in spellings}
     messages: list[Message] = []
     fields: list[str] = []
     for index, item in enumerate(listing(record["messages"], names["messages"])):

@@ -7,13 +7,7 @@ from tunewright import Format, RowError, hookimpl
 from tunewright.types import Row, Rows, RowsRequest, Text
 from tunewright_formats.fields import Columns, check_names, convert, text
 
-_OTHERS = (
-    "instruction",
-    "conversations",
-    "messages",
-    "chosen",
-    "prompt",
-)  # columns of formats that hold more
+_OTHERS = ("instruction", "conversations", "messages", "chosen", "prompt")  # columns of formats that hold more
 
 
 class PlainText(Format):

@@ -1,0 +1,84 @@
+"""A run with the installed formats, a small template and a tokenizer of its own: no recipe, no model."""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from tunewright import registry
+from tunewright.types import DataRequest, Loaded
+from tunewright_dataset_chat import Chat
+from tunewright_hf.jinja import from_file
+
+TEMPLATE = """\
+{%- for message in messages -%}
+<|im_start|>{{ message.role }}
+{% if message.role == "assistant" -%}
+{% generation %}{{ message.content }}<|im_end|>{% endgeneration %}
+{% else -%}
+{{ message.content }}<|im_end|>
+{% endif %}
+{%- endfor -%}
+"""
+
+
+@functools.cache
+def tokenizer() -> Any:
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    special = ["<|im_start|>", "<|im_end|>", "<|endoftext|>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    inner.train_from_iterator(["user assistant system the cat sat on the mat"] * 3, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+
+
+class StubRun:
+    """What the dataset asks of a run."""
+
+    def __init__(self, folder: Path, template: str = TEMPLATE, **options: Any) -> None:
+        file = folder / "stub.jinja"
+        file.write_text(template, encoding="utf-8")
+        kind = from_file(file)
+        self.plugins = {
+            "template": kind(kind.Options(), "stub"),
+            "dataset": Chat(Chat.Options.model_validate(options), "chat"),
+        }
+
+    def plugin(self, kind: str) -> Any:
+        return self.plugins[kind]
+
+    def ask(self, kind: str, hook: str, request: Any) -> Any:
+        assert (kind, hook) == ("template", "format_template")
+        return self.plugins[kind].format_template(request)
+
+    def named(self, kind: str, name: str) -> registry.Handle:
+        entry = registry.find(kind, name)
+        plugin = registry.load(entry)
+        return registry.Handle(entry, plugin(plugin.Options(), entry.name))
+
+    def installed(self, kind: str) -> list[str]:
+        return sorted({entry.name for entry in registry.entries(kind)})
+
+
+def request(folder: Path, *entries: dict[str, Any] | str, **changes: Any) -> DataRequest:
+    """Entries: sources, or their paths alone."""
+    written = [{"path": entry} if isinstance(entry, str) else entry for entry in entries]
+    fields: dict[str, Any] = {
+        "entries": [Chat.Entry.model_validate(entry) for entry in written],
+        "eval_entries": {},
+        "rows": "messages",
+        "loaded": Loaded(model=None, tokenizer=tokenizer()),
+        "max_length": 200,
+        "root": folder,
+    }
+    return DataRequest(**fields | changes)
+
+
+def build(run: Any, asked: DataRequest) -> Any:
+    return run.plugin("dataset").build_dataset(run, asked)

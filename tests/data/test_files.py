@@ -1,0 +1,141 @@
+"""Files to records, and what is said of files that cannot be read."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunewright import RecipeError, RowError
+from tunewright_dataset_chat import files
+
+RECORD = {"instruction": "a, “b”\nc", "output": "d"}
+
+
+def read(folder: Path, path: str) -> list[Any]:
+    """Records, errors as text."""
+    found = files.read(files.find(path, folder, "data.0.path"))
+    return [str(item) if isinstance(item, RowError) else item[1] for item in found]
+
+
+def lines(folder: Path, path: str) -> list[int]:
+    return [item[0].line for item in files.read(files.find(path, folder, "")) if not isinstance(item, RowError)]
+
+
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.jsonl", "\n".join([json.dumps(RECORD), "", json.dumps(RECORD)])),
+        ("a.json", json.dumps([RECORD, RECORD], indent=2)),
+        ("a.json", json.dumps(RECORD) + "\n" + json.dumps(RECORD)),
+        ("a.csv", 'instruction,output\r\n"a, “b”\nc",d\r\n"a, “b”\nc",d\r\n'),
+        ("a.tsv", 'instruction\toutput\n"a, “b”\nc"\td\n"a, “b”\nc"\td\n'),
+    ],
+)
+def test_same_records_from_every_kind_of_file(tmp_path: Path, name: str, text: str, start: bytes) -> None:
+    (tmp_path / name).write_bytes(start + text.encode())
+    assert read(tmp_path, name) == [RECORD, RECORD]
+
+
+def test_parquet(tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    parquet.write_table(pa.Table.from_pylist([RECORD] * 3), tmp_path / "a.parquet")
+    assert read(tmp_path, "a.parquet") == [RECORD] * 3
+    assert lines(tmp_path, "a.parquet") == [1, 2, 3]
+    (tmp_path / "b.parquet").write_bytes(b"PAR1 is not all")
+    with pytest.raises(RowError, match=r"b.parquet: is not valid Parquet"):
+        read(tmp_path, "b.parquet")
+
+
+def test_text_files_have_one_document_a_line(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("\ufeffone\r\n\n  two\u2028still \n".encode() + b"\xff\xfe\n")
+    found = read(tmp_path, "a.txt")
+    assert found[:2] == ["one", "  two\u2028still "]
+    assert "a.txt:4: is not valid UTF-8" in found[2]
+    assert lines(tmp_path, "a.txt") == [1, 3]
+
+
+def test_lines_are_those_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"a": 1}\n\n{"a": 2}\n')
+    (tmp_path / "a.csv").write_text("a,b\n1,2\n3,4\n")
+    assert lines(tmp_path, "a.jsonl") == [1, 3]
+    assert lines(tmp_path, "a.csv") == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.jsonl", b'{"a": 1}\n{"a": \n', "a.jsonl:2: is not valid JSON"),
+        ("a.jsonl", b'{"a": 1}\n{"a": "\xff"}\n', "a.jsonl:2: is not valid JSON"),
+        ("a.jsonl", b'{"a": 1}\n' + b"[" * 100_000, "a.jsonl:2: is not valid JSON"),
+        ("a.csv", b"a,b\n1,2\n3\n", "a.csv:3: does not have the 2 columns of the first line"),
+        ("a.csv", b"a,b\n1,2\n3,4,5\n", "a.csv:3: does not have the 2 columns of the first line"),
+    ],
+)
+def test_broken_record_is_an_item_and_reading_goes_on(tmp_path: Path, name: str, content: bytes, expected: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    good, broken = read(tmp_path, name)
+    assert isinstance(good, dict)
+    assert expected in broken
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.json", b'[{"a": 1},\n{"a": }]', r"a\.json:2: is not valid JSON"),
+        ("a.json", b'[{"a": "\xff"}]', r"a\.json:1: is not valid JSON"),
+        ("a.csv", b'a,b\n1,"2\n', r"a\.csv:\d: is not valid CSV"),
+        ("a.csv", b"a,b\n\xff,2\n", r"a\.csv:\d: is not valid CSV"),
+    ],
+)
+def test_broken_file_is_an_error(tmp_path: Path, name: str, content: bytes, expected: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(RowError) as caught:
+        read(tmp_path, name)
+    assert caught.match(expected)
+
+
+def test_folder_and_pattern_in_order(tmp_path: Path) -> None:
+    for name in ("b.jsonl", "a.jsonl", "c.txt", "notes.md"):
+        (tmp_path / name).write_text(f'{{"n": "{name}"}}\n')
+    assert [path.name for path in files.find(".", tmp_path, "")] == ["a.jsonl", "b.jsonl", "c.txt"]
+    assert [path.name for path in files.find("*.jsonl", tmp_path, "")] == ["a.jsonl", "b.jsonl"]
+    assert [path.name for path in files.find(str(tmp_path / "*.jsonl"), Path(), "")] == ["a.jsonl", "b.jsonl"]
+    (tmp_path / "x[1].jsonl").write_text("{}")
+    assert [path.name for path in files.find("x[1].jsonl", tmp_path, "")] == ["x[1].jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("nowhere.jsonl", "there is no file"),
+        ("*.jsonl", "finds no file"),
+        ("empty", "finds no file"),
+        ("a.md", r"a\.md has an unknown ending, expected \.jsonl, \.json"),
+        ("https://me:secret@example.com/a.jsonl", "is a URL, expected a file on this machine"),
+        ("fifo.jsonl", "is not a regular file"),
+    ],
+)
+def test_paths_that_give_nothing(tmp_path: Path, path: str, expected: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "a.md").write_text("a")
+    if path == "fifo.jsonl":
+        if not hasattr(os, "mkfifo"):
+            pytest.skip("this system has no FIFOs")
+        os.mkfifo(tmp_path / path)
+    with pytest.raises(RecipeError, match=expected) as caught:
+        read(tmp_path, path)
+    assert caught.value.place == "data.0.path"
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.jsonl", "\n\n"), ("a.json", "[]"), ("a.csv", "a,b\n"), ("a.txt", "")]
+)
+def test_file_without_records(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    assert read(tmp_path, name) == []

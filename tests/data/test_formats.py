@@ -1,0 +1,393 @@
+"""Each format with records as people write them, and with records that cannot be used."""
+
+from typing import Any
+
+import pytest
+
+from data.converting import FORMATS, convert, messages, problem
+from tunewright import RecipeError
+from tunewright.types import Conversation, MediaPart, Message, Text, TextPart, ToolCall
+
+SCHEMA = {"type": "function", "function": {"name": "f", "description": "d", "parameters": {}}}
+
+
+def roles(found: list[Message]) -> list[str]:
+    return [message.role for message in found]
+
+
+# ---- alpaca ----------------------------------------------------------------------------------------
+
+
+def test_alpaca_joins_instruction_and_input() -> None:
+    assert messages("alpaca", {"instruction": "Add", "input": "1 2", "output": "3"}) == [
+        Message("user", "Add\n1 2"),
+        Message("assistant", "3"),
+    ]
+
+
+def test_alpaca_history_system_and_tools() -> None:
+    row = convert(
+        "alpaca",
+        {
+            "instruction": "C",
+            "input": None,
+            "output": "c",
+            "history": [["A", "a"], ["B", "b"]],
+            "system": "S",
+            "tools": '[{"name": "f"}]',
+        },
+    )
+    assert isinstance(row, Conversation)
+    assert [m.content for m in row.messages] == ["S", "A", "a", "B", "b", "C", "c"]
+    assert roles(row.messages)[:3] == ["system", "user", "assistant"]
+    assert row.tools == [{"type": "function", "function": {"name": "f"}}]
+    assert str(row.origin) == "a.jsonl:7"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"output": None}, "output: found null, expected text"),
+        ({"output": ["a", "b"]}, "output: found a list, expected text"),
+        ({"output": " "}, "output: is empty, expected text"),
+        ({"instruction": 123}, "instruction: found 123, expected text"),
+        ({"instruction": "", "input": ""}, "instruction: is empty, expected text"),
+        ({"history": [["only one"]]}, "history[0]: found a list, expected a question and an answer"),
+        ({"history": "x"}, "history: found 'x', expected a list"),
+        ({"history": [["q", None]]}, "history[0][1]: found null, expected text"),
+        ({"system": 3}, "system: found 3, expected text"),
+        ({"tools": "{"}, "tools: found '{', expected JSON"),
+        ({"tools": [{"description": "nameless"}]}, "tools[0].name: found null, expected text"),
+    ],
+)
+def test_alpaca_names_what_is_wrong(change: dict[str, Any], expected: str) -> None:
+    assert problem("alpaca", {"instruction": "a", "output": "b"} | change).startswith(expected)
+
+
+def test_missing_column_says_what_there_is() -> None:
+    assert problem("alpaca", {"instruction": "a", "answer": "b"}) == (
+        "output: is missing; the record has instruction, answer"
+    )
+    assert problem("alpaca", "a string") == "record: found 'a string', expected an object"
+
+
+def test_columns_rename_and_others_keep_their_names() -> None:
+    record = {"question": "Add", "input": "1 2", "output": "3"}
+    assert messages("alpaca", record, columns={"instruction": "question"})[0].content == "Add\n1 2"
+
+
+def test_named_column_must_be_there() -> None:
+    record = {"instruction": "a", "output": "b", "sytem": "lost"}
+    assert problem("alpaca", record, columns={"system": "system"}).startswith("system: is missing")
+
+
+def test_unknown_names_are_refused_before_reading() -> None:
+    with pytest.raises(RecipeError, match="no 'prompt' to rename"):
+        convert("alpaca", {}, columns={"prompt": "q"})
+    with pytest.raises(RecipeError, match="did you mean 'assistant'"):
+        convert("sharegpt", {}, tags={"asistant": "bot"})
+
+
+# ---- sharegpt --------------------------------------------------------------------------------------
+
+
+def chat(*turns: tuple[str, Any]) -> dict[str, Any]:
+    return {"conversations": [{"from": role, "value": value} for role, value in turns]}
+
+
+def test_sharegpt_turns_and_system_column() -> None:
+    record = chat(("human", "a"), ("gpt", "b"), ("user", "c"), ("assistant", "d")) | {"system": "S"}
+    found = messages("sharegpt", record)
+    assert roles(found) == ["system", "user", "assistant", "user", "assistant"]
+
+
+def test_sharegpt_tool_calls_join_the_turn_they_belong_to() -> None:
+    call = '{"name": "f", "arguments": {"a": 1}}'
+    found = messages(
+        "sharegpt",
+        chat(
+            ("human", "q"),
+            ("gpt", "let me see"),
+            ("function_call", call),
+            ("function_call", f"[{call}]"),
+            ("observation", "r1"),
+            ("observation", ""),
+            ("gpt", "done"),
+        ),
+    )
+    assert roles(found) == ["user", "assistant", "tool", "tool", "assistant"]
+    assert found[1] == Message("assistant", "let me see", tool_calls=[ToolCall("f", {"a": 1})] * 2)
+
+
+def test_sharegpt_tags_rename_keys_and_roles() -> None:
+    record = {"dialogue": [{"who": "U", "says": "a"}, {"who": "B", "says": "b"}]}
+    tags = {"role": "who", "content": "says", "user": "U", "assistant": "B"}
+    found = messages("sharegpt", record, columns={"conversations": "dialogue"}, tags=tags)
+    assert roles(found) == ["user", "assistant"]
+    turned = chat(("human", "a"), ("gpt", "b"))
+    assert "found 'gpt', expected system, human, user, B" in problem("sharegpt", turned, tags={"assistant": "B"})
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        ({"conversations": []}, "conversations: is empty"),
+        ({"conversations": "hi"}, "conversations: found 'hi', expected a list"),
+        ({"conversations": ["hi"]}, "conversations[0]: found 'hi', expected an object"),
+        ({"conversations": [{"from": "human"}]}, "conversations[0]: has no 'value'"),
+        (chat(("human", None), ("gpt", "b")), "conversations[0].value: found null, expected text"),
+        (chat(("human", "a"), ("bot", "b")), "conversations[1].from: found 'bot', expected system, human"),
+        (chat(("human", "a"), (None, "b")), "conversations[1].from: found null, expected"),
+        (chat(("gpt", "a"), ("human", "b")), "conversations[0]: found assistant at the start, expected system"),
+        (chat(("human", "a"), ("human", "b"), ("gpt", "c")), "conversations[1]: found user after user"),
+        (chat(("human", "a"), ("gpt", "b"), ("gpt", "c")), "conversations[2]: found assistant after assistant"),
+        (chat(("human", "a"), ("gpt", "b"), ("system", "c")), "conversations[2]: found system after assistant"),
+        (chat(("human", "a"), ("gpt", "b"), ("human", "c")), "conversations[2]: the last message is from user"),
+        (chat(("system", "a")), "conversations[0]: the last message is from system"),
+        (chat(("human", "a"), ("gpt", "b"), ("observation", "c")), "conversations[2]: found tool after assistant"),
+        (chat(("human", "a"), ("function_call", "f()")), "conversations[1].value: found 'f()', expected JSON"),
+        (chat(("human", "a"), ("function_call", "{}")), "conversations[1].value.name: found null"),
+        (
+            chat(("human", "a"), ("function_call", '{"name": "f", "arguments": [1]}')),
+            "conversations[1].value.arguments: found a list, expected an object",
+        ),
+        (
+            chat(("human", "a"), ("function_call", '{"name": "f"}'), ("tool", "1"), ("tool", "2"), ("gpt", "x")),
+            "conversations[3]: is one result more than there were calls",
+        ),
+        (
+            chat(("system", "one"), ("human", "a"), ("gpt", "b")) | {"system": "two"},
+            "system: says 'two', and conversations[0] another system text",
+        ),
+    ],
+)
+def test_sharegpt_names_what_is_wrong(record: dict[str, Any], expected: str) -> None:
+    assert problem("sharegpt", record).startswith(expected)
+
+
+# ---- openai ----------------------------------------------------------------------------------------
+
+
+def talk(*said: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"messages": list(said)} | more
+
+
+USER = {"role": "user", "content": "q"}
+ANSWER = {"role": "assistant", "content": "a"}
+
+
+def test_openai_parallel_tool_calls_with_arguments_as_text_or_object() -> None:
+    calls = [
+        {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}},
+        {"id": "2", "type": "function", "function": {"name": "g", "arguments": {"b": 2}}},
+        {"id": "3", "type": "function", "function": {"name": "h", "arguments": ""}},
+    ]
+    row = convert(
+        "openai",
+        talk(
+            USER,
+            {"role": "assistant", "content": None, "tool_calls": calls},
+            {"role": "tool", "tool_call_id": "2", "content": "r2"},
+            {"role": "tool", "tool_call_id": "1", "name": "f", "content": "r1"},
+            ANSWER,
+            tools=[SCHEMA],
+        ),
+    )
+    assert isinstance(row, Conversation)
+    assert row.messages[1].tool_calls == [
+        ToolCall("f", {"a": 1}, "1"),
+        ToolCall("g", {"b": 2}, "2"),
+        ToolCall("h", {}, "3"),
+    ]
+    assert row.messages[3] == Message("tool", "r1", tool_call_id="1", name="f")
+    assert row.tools == [SCHEMA]
+
+
+def test_openai_reasoning_weights_and_template_variables() -> None:
+    row = convert(
+        "openai",
+        talk(
+            {"role": "developer", "content": "S"},
+            USER,
+            ANSWER | {"reasoning_content": "hm", "train": False},
+            USER,
+            ANSWER | {"weight": 0.5},
+            chat_template_kwargs={"enable_thinking": True},
+        ),
+    )
+    assert isinstance(row, Conversation)
+    assert [m.loss_weight for m in row.messages] == [0, 0, 0, 0, 0.5]
+    assert row.messages[0].role == "system"
+    assert row.messages[2].reasoning == "hm"
+    assert row.variables == {"enable_thinking": True}
+
+
+def test_openai_function_call_of_the_old_api() -> None:
+    record = talk(
+        USER,
+        {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}},
+        {"role": "function", "name": "f", "content": "1"},
+        ANSWER,
+    )
+    found = messages("openai", record)
+    assert found[1].tool_calls == [ToolCall("f", {})]
+    assert found[2].role == "tool"
+
+
+def test_openai_parts() -> None:
+    parts = [
+        {"type": "text", "text": "see"},
+        {"type": "image_url", "image_url": {"url": "a/1.jpg"}},
+        {"type": "image", "image": "2.jpg"},
+        {"type": "video_url", "video_url": "3.mp4"},
+        {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}},
+        {"type": "image_url", "value": "data:image/png;base64,AAAA"},
+    ]
+    found = messages("openai", talk({"role": "user", "content": parts}, ANSWER))
+    assert found[0].content == [
+        TextPart("see"),
+        MediaPart("image", "a/1.jpg"),
+        MediaPart("image", "2.jpg"),
+        MediaPart("video", "3.mp4"),
+        MediaPart("audio", "data:audio/wav;base64,AAAA"),
+        MediaPart("image", "data:image/png;base64,AAAA"),
+    ]
+
+
+def test_openai_parts_of_the_assistant() -> None:
+    parts = [
+        {"type": "reasoning", "value": "hm"},
+        {"type": "text", "value": "a"},
+        {"type": "tool_call", "value": '{"name": "f", "arguments": {}}'},
+    ]
+    (_, found) = messages("openai", talk(USER, {"role": "assistant", "content": parts}))
+    assert found == Message("assistant", "a", reasoning="hm", tool_calls=[ToolCall("f", {})])
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (talk(), "messages: is empty"),
+        (talk({"role": "usr", "content": "q"}), "messages[0].role: found 'usr', expected system, developer, user"),
+        (talk({"content": "q"}), "messages[0].role: found null, expected"),
+        (talk({"role": "user", "content": ""}, ANSWER), "messages[0].content: found '', expected text"),
+        (talk(USER, {"role": "assistant", "content": None}), "messages[1].content: found null, expected text"),
+        (talk(USER, {"role": "assistant", "content": {"a": 1}}), "messages[1].content: found an object with a"),
+        (talk(USER), "messages[0]: the last message is from user"),
+        (talk(USER, ANSWER, {"role": "tool", "content": "x"}), "messages[2]: found tool after assistant"),
+        (talk(USER, ANSWER | {"weight": -1}), "messages[1].weight: found -1, expected a number of 0 or more"),
+        (talk(USER, ANSWER | {"weight": True}), "messages[1].weight: found true, expected a number"),
+        (talk(USER, ANSWER | {"weight": float("nan")}), "messages[1].weight: found NaN, expected a number"),
+        (talk(USER, ANSWER | {"train": "no"}), "messages[1].train: found 'no', expected true or false"),
+        (talk(USER, ANSWER | {"train": True, "weight": 1}), "messages[1]: has weight and train"),
+        (talk(USER, ANSWER | {"reasoning_content": 3}), "messages[1].reasoning_content: found 3"),
+        (talk(USER, ANSWER | {"tool_calls": [{"id": "1"}]}), "messages[1].tool_calls[0].name: found null"),
+        (
+            talk(USER, ANSWER | {"tool_calls": [{"function": {"name": "f", "arguments": "{a"}}]}),
+            "messages[1].tool_calls[0].function.arguments: found '{a', expected JSON",
+        ),
+        (
+            talk(
+                USER,
+                ANSWER | {"tool_calls": [{"id": "1", "name": "f"}]},
+                {"role": "tool", "tool_call_id": "2", "content": ""},
+                ANSWER,
+            ),
+            "messages[2].tool_call_id: '2' answers no call, expected 1",
+        ),
+        (talk({"role": "user", "content": [{"type": "pdf"}]}, ANSWER), "messages[0].content[0].type: found 'pdf'"),
+        (
+            talk({"role": "user", "content": [{"type": "reasoning", "value": "x"}]}, ANSWER),
+            "messages[0].content[0].type: found 'reasoning'",
+        ),
+        (talk(USER, ANSWER, tools="3"), "tools: found 3, expected a list"),
+        (talk(USER, ANSWER, chat_template_kwargs=3), "chat_template_kwargs: found 3, expected an object"),
+    ],
+)
+def test_openai_names_what_is_wrong(record: dict[str, Any], expected: str) -> None:
+    assert problem("openai", record).startswith(expected)
+
+
+# ---- text, media, and what all share ---------------------------------------------------------------
+
+
+def test_text_is_a_line_or_a_column() -> None:
+    for record in ("a document", {"text": "a document", "url": "x"}):
+        row = convert("text", record, rows="text")
+        assert isinstance(row, Text)
+        assert (row.text, str(row.origin)) == ("a document", "a.jsonl:7")
+    assert convert("text", {"body": "b"}, rows="text", columns={"text": "body"}).text == "b"  # type: ignore[union-attr]
+    assert str(convert("text", {"text": 3}, rows="text")) == "a.jsonl:7: text: found 3, expected text"
+
+
+def test_media_go_where_the_text_has_their_marks() -> None:
+    record = {"instruction": "<image>what? <video>", "output": "a cat", "images": "1.jpg", "videos": ["2.mp4"]}
+    assert messages("alpaca", record)[0].content == [
+        MediaPart("image", "1.jpg"),
+        TextPart("what? "),
+        MediaPart("video", "2.mp4"),
+    ]
+
+
+def test_marks_are_text_where_the_record_has_no_media() -> None:
+    record = {"instruction": "What does <image> mean?", "output": "<audio>", "videos": None}
+    assert [m.content for m in messages("alpaca", record)] == ["What does <image> mean?", "<audio>"]
+
+
+@pytest.mark.parametrize(
+    ("images", "expected"),
+    [
+        (["1.jpg", "2.jpg"], "images: has 2, but the texts have 1 times <image>"),
+        ([], "images: has 0, but the texts have 1 times <image>"),
+        ([["1.jpg"]], "images[0]: found a list, expected text"),
+        (["../../../../etc/passwd"], "images[0]: '../../../../etc/passwd' leads out of the media folder"),
+        (["a/../../x.jpg"], "images[0]: 'a/../../x.jpg' leads out"),
+        (["..\\x.jpg"], "images[0]: '..\\\\x.jpg' leads out"),
+        (["/dev/zero"], "images[0]: '/dev/zero' leads out"),
+        (["~/x.jpg"], "images[0]: '~/x.jpg' leads out"),
+        (["~root/x.jpg"], "images[0]: '~root/x.jpg' leads out"),
+        (["a\0.jpg"], "images[0]: 'a\\x00.jpg' leads out"),
+        (["http://169.254.169.254/x"], "images[0]: 'http://169.254.169.254/x' is a URL"),
+        (["file:///etc/passwd"], "images[0]: 'file:///etc/passwd' is a URL"),
+        (["gopher://x"], "images[0]: 'gopher://x' is a URL"),
+        (["C:\\x.jpg"], "images[0]: 'C:\\\\x.jpg' is a URL"),
+        (["data:text/html,x"], "images[0]: 'data:text/html,x' is a URL"),
+    ],
+)
+def test_media_that_cannot_be_used(images: list[Any], expected: str) -> None:
+    record = {"instruction": "<image>?", "output": "b", "images": images}
+    assert problem("alpaca", record).startswith(expected)
+
+
+def test_media_urls_in_parts_are_refused_too() -> None:
+    part = {"type": "image_url", "image_url": {"url": "https://example.com/x.jpg"}}
+    found = problem("openai", talk({"role": "user", "content": [part]}, ANSWER))
+    assert found.startswith("messages[0].content[0].image_url: 'https://example.com/x.jpg' is a URL")
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"), [("alpaca", "text"), ("sharegpt", "preference"), ("openai", "prompts"), ("text", "messages")]
+)
+def test_wrong_rows_are_refused_before_reading(name: str, rows: str) -> None:
+    with pytest.raises(RecipeError, match=f"format '{name}' gives (text|messages), the stage needs {rows}"):
+        convert(name, {}, rows=rows)
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        ({"instruction": "a", "input": "", "output": "b"}, "alpaca"),
+        (chat(("human", "a"), ("gpt", "b")), "sharegpt"),
+        (talk(USER, ANSWER), "openai"),
+        ({"text": "a"}, "text"),
+        ("a line", "text"),
+        ({"messages": [{"from": "human", "value": "a"}]}, None),
+        ({"conversations": [{"role": "user", "content": "a"}]}, None),
+        ({"instruction": "a", "chosen": "b", "rejected": "c"}, None),
+        ({"prompt": "a", "completion": "b"}, None),
+        ([1], None),
+        (None, None),
+    ],
+)
+def test_at_most_one_format_knows_a_record(record: Any, expected: str | None) -> None:
+    assert [name for name, plugin in FORMATS.items() if plugin.matches(record)] == ([expected] if expected else [])
