@@ -62,9 +62,7 @@ def chat(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_a_message_prints_only_the_reply(chat: Any) -> None:
     run = Run([" Hel", "lo."])
-    result = chat(
-        run, "--message", "hi", "--system", "Be kind.", "--max-new-tokens", "7", "--temperature", "0.5"
-    )
+    result = chat(run, "--message", "hi", "--system", "Be kind.", "--max-new-tokens", "7", "--temperature", "0.5")
     assert result.stdout == "Hello.\n"
     assert run.said(0) == [("system", "Be kind."), ("user", "hi")]
     assert (run.asked[0].max_new_tokens, run.asked[0].temperature) == (7, 0.5)

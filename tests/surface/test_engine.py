@@ -11,15 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers  # noqa: E402
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: E402
 from transformers.modeling_outputs import CausalLMOutputWithPast  # noqa: E402
 
-from tunewright.types import (  # noqa: E402
-    Conversation,
-    GenerateRequest,
-    Loaded,
-    Message,
-    Rendered,
-    Reply,
-    TemplateRequest,
-)
+from tunewright.types import Conversation, GenerateRequest, Loaded, Message, Rendered, Reply, TemplateRequest  # noqa: E402
 from tunewright_engine_hf import HfEngine  # noqa: E402
 from tunewright_hf.jinja import TemplateInfo  # noqa: E402
 
@@ -179,9 +171,7 @@ def test_a_real_model_is_loaded_once_and_repeats_itself_by_seed() -> None:
 
 def test_a_real_model_says_what_plain_greedy_decoding_gives() -> None:
     tokenizer = byte_tokenizer()
-    run = Run(
-        tiny(LlamaForCausalLM, tokenizer), tokenizer, TemplateInfo(stop=(END,), control=("<|im_start|>", END))
-    )
+    run = Run(tiny(LlamaForCausalLM, tokenizer), tokenizer, TemplateInfo(stop=(END,), control=("<|im_start|>", END)))
     ids = tokenizer(f"<|im_start|>hi{END}", add_special_tokens=False).input_ids
     prompt = len(ids)
     with torch.no_grad():

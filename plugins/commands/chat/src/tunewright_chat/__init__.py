@@ -17,9 +17,7 @@ def command(
     system: Annotated[str | None, typer.Option(help="a system message to begin with")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="longest reply, in tokens")] = 512,
     temperature: Annotated[float, typer.Option(min=0, help="0 always takes the likeliest token")] = 0.0,
-    engine: Annotated[
-        str | None, typer.Option(help="what answers; without it the recipe's own engine")
-    ] = None,
+    engine: Annotated[str | None, typer.Option(help="what answers; without it the recipe's own engine")] = None,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="run Python code that comes with the model")
     ] = False,

@@ -38,9 +38,7 @@ class Session:
         with contextlib.closing(self._run.ask("engine", "generate", request)) as replies:
             try:
                 for reply in replies:
-                    piece = (
-                        reply.text if answer else reply.text.lstrip()
-                    )  # some templates leave the space to it
+                    piece = reply.text if answer else reply.text.lstrip()  # some templates leave the space to it
                     answer += piece
                     print(printable(piece), end="", flush=True)
             finally:

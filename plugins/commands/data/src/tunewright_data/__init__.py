@@ -32,8 +32,6 @@ def preview(
 
     run = Run(*check.read(recipe, overrides), trust_remote_code=trust_remote_code)
     if stage > len(run.recipe.stages):
-        raise RecipeError(
-            f"found {stage}, the recipe has {len(run.recipe.stages)}", place="command line: --stage"
-        )
+        raise RecipeError(f"found {stage}, the recipe has {len(run.recipe.stages)}", place="command line: --stage")
     request = run.data_request(run.load(weights=False), stage - 1, limit)
     show(run.plugin("dataset").preview(run, request, count))

@@ -11,8 +11,7 @@ app = typer.Typer(help="Look at templates.", no_args_is_help=True)
 def show(
     name: Annotated[str, typer.Argument(help="an installed template, such as chatml")],
     example: Annotated[
-        Literal["simple", "multi", "system", "tools", "thinking"],
-        typer.Option(help="which conversation to render"),
+        Literal["simple", "multi", "system", "tools", "thinking"], typer.Option(help="which conversation to render")
     ] = "simple",
     generation_prompt: Annotated[
         bool, typer.Option("--generation-prompt", help="end where the model begins to write")

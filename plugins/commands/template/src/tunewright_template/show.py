@@ -29,6 +29,4 @@ def show_example(name: str, example: str, generation_prompt: bool) -> None:
     colour = console.is_terminal and not console.no_color
     console.print(show_trained(rendered.text, rendered.trained, colour=colour), soft_wrap=True)
     ends = " or ".join(template.info.stop) or "the tokenizer's own EOS"
-    console.print(
-        Text(printable(f"\nA reply ends with: {ends}\n{template.info.notes}".rstrip())), soft_wrap=True
-    )
+    console.print(Text(printable(f"\nA reply ends with: {ends}\n{template.info.notes}".rstrip())), soft_wrap=True)

@@ -30,8 +30,6 @@ class Generator:
         self._stop_ids = {vocabulary[token] for token in info.stop if token in vocabulary}
         if loaded.tokenizer.eos_token_id is not None:
             self._stop_ids.add(loaded.tokenizer.eos_token_id)
-        special = loaded.tokenizer.special_tokens_map
-        self._special_tokens = {name: token for name, token in special.items() if isinstance(token, str)}
         self._stop_strings = tuple(token for token in info.stop if token not in vocabulary)
 
     def reply(self, request: GenerateRequest) -> Iterator[Reply]:
@@ -79,7 +77,7 @@ class Generator:
             TemplateRequest(
                 request.conversation,
                 add_generation_prompt=True,
-                special_tokens=self._special_tokens,
+                special_tokens=self._tokeniser.special_tokens,
                 tokenizer=self._tokenizer,
             ),
         )
@@ -99,7 +97,7 @@ class Generator:
         return GenerationConfig(
             max_new_tokens=request.max_new_tokens,
             repetition_penalty=request.repetition_penalty,
-            eos_token_id=stop_ids,
+            eos_token_id=stop_ids or None,
             pad_token_id=stop_ids[0] if stop_ids else 0,  # one row has no padding, but generate asks
             use_cache=True,
             **sampling,

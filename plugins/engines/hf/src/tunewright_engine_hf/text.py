@@ -14,9 +14,7 @@ class TextStream:
     def __init__(self, decode: Callable[[list[int]], str], stop: tuple[str, ...] = ()) -> None:
         self._decode, self._stop = decode, stop
         self._ids: list[int] = []
-        self._context = self._done = (
-            0  # ids[context:done] is given out already; it decides how later ids decode
-        )
+        self._context = self._done = 0  # ids[context:done] is given out already; it decides how later ids decode
         self._held = ""  # decoded, and perhaps the beginning of a stop string
         self.stopped = False  # a stop string was met
 

@@ -48,9 +48,7 @@ class View:
                 self._line(f"  step {event.step}: saved  ", "dim", event.path)
             case events.StageFinished():
                 self._stop()
-                self._line(
-                    f"{event.stage} finished  ", "bold", f"{event.steps:,} steps, result in {event.path}"
-                )
+                self._line(f"{event.stage} finished  ", "bold", f"{event.steps:,} steps, result in {event.path}")
             case events.RunFinished():
                 self._stop()
                 self._finish_run(event)
@@ -64,8 +62,7 @@ class View:
         recipe = event.recipe
         rows = {
             "model": recipe["model"],
-            "method": " → ".join(stage["name"] for stage in recipe["stages"])
-            + f", {recipe['adapter']['name']}",
+            "method": " → ".join(stage["name"] for stage in recipe["stages"]) + f", {recipe['adapter']['name']}",
             "data": ", ".join(_source(entry) for entry in _entries(recipe)),
             "output": event.folder,
         }
@@ -144,8 +141,8 @@ def _entries(recipe: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _source(entry: dict[str, Any]) -> str:
-    """A source by its first value, which is what it is called by whatever dataset plugin reads it."""
-    return str(next(iter(entry.values()), ""))
+    """What a source is called; dataset plugins that read no files may have another word for it than path."""
+    return str(entry.get("path", next(iter(entry.values()), "")))
 
 
 def _duration(seconds: float) -> str:

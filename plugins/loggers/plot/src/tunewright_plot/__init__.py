@@ -1,7 +1,6 @@
 """The loss curve as a PNG."""
 
 import json
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,8 @@ from tunewright.events import Evaluated, Event, Logged, RunFinished, Saved, Stag
 
 if TYPE_CHECKING:
     from tunewright.run import Run
+
+LARGEST = 3e38  # about what a float32 holds; what is beyond, or not a number, is left out of the picture
 
 
 @dataclass
@@ -23,7 +24,7 @@ class Curve:
 
     def add(self, step: int, loss: float | None, eval_name: str | None = None) -> None:
         points = self.points if eval_name is None else self.evals.setdefault(eval_name, [])
-        if loss is not None and math.isfinite(loss):
+        if loss is not None and abs(loss) < LARGEST:
             points.append((step, loss))
 
 

@@ -44,9 +44,7 @@ def _panel(axes: Axes, curve: Curve) -> None:
         if points:
             style = {"color": EVALS[index % len(EVALS)], "marker": "D", "markersize": 5, "linewidth": 1.5}
             axes.plot(*zip(*points, strict=True), label=name, **style)
-    axes.set_title(
-        f"{curve.stage}: loss {losses[-1]:.3g} at step {steps[-1]}", color=INK, loc="left", fontsize=11
-    )
+    axes.set_title(f"{curve.stage}: loss {losses[-1]:.3g} at step {steps[-1]}", color=INK, loc="left", fontsize=11)
     axes.set_xlabel("step", color=INK)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.margins(x=0.02)
