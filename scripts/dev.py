@@ -26,23 +26,12 @@ ROOT = Path(__file__).resolve().parents[1]
 VENV = Path(os.environ.get("TUNEWRIGHT_VENV") or ROOT / ".venv").absolute()
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / "tunewright.json"  # what stood here when everything had been installed
-PIP = [
-    PYTHON,
-    "-m",
-    "pip",
-    "--disable-pip-version-check",
-    "--no-input",
-    "install",
-    "-c",
-    ROOT / "constraints.txt",
-]
+PIP = [PYTHON, "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "-c", ROOT / "constraints.txt"]
 
 
 def main() -> int:
     if sys.version_info < (3, 11):
-        return fail(
-            f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}; try python3.11 scripts/dev.py"
-        )
+        return fail(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}; try python3.11 scripts/dev.py")
     verb, *more = sys.argv[1:] or ["help"]
     if verb not in VERBS:
         print(__doc__)
@@ -67,11 +56,7 @@ def members() -> dict[str, Path]:
 def state() -> dict[str, object]:
     """What the environment depends on: when it is what it was, there is nothing to install."""
     found = members()
-    files = [
-        *ROOT.glob("requirements*.txt"),
-        ROOT / "constraints.txt",
-        *(f / "pyproject.toml" for f in found.values()),
-    ]
+    files = [*ROOT.glob("requirements*.txt"), ROOT / "constraints.txt", *(f / "pyproject.toml" for f in found.values())]
     digest = hashlib.sha256()
     for file in sorted(files):
         digest.update(f"{file}\n".encode() + file.read_bytes())
@@ -105,19 +90,17 @@ def step(title: str, command: list[object]) -> None:
     """Run a command under one line of output; all of it is shown only where it fails."""
     print(f"{title} ... ", end="", flush=True)
     started = time.monotonic()
-    process = subprocess.Popen(
-        [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
     output = []
-    assert process.stdout
-    for raw in process.stdout:
-        output.append(raw.decode(errors="replace").rstrip())
-        if sys.stdout.isatty():  # show that it is alive: the last line, on one line, then wiped
-            print(f"\r\033[K{title} ... {' '.join(output[-1].split())[:60]}", end="", flush=True)
+    with subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        assert process.stdout
+        for raw in process.stdout:
+            output.append(raw.decode(errors="replace").rstrip())
+            if sys.stdout.isatty():  # show that it is alive: the last line, on one line, then wiped
+                print(f"\r\033[K{title} ... {' '.join(output[-1].split())[:60]}", end="", flush=True)
     if sys.stdout.isatty():
         print(f"\r\033[K{title} ... ", end="")
     seconds = time.monotonic() - started
-    if process.wait():
+    if process.returncode:
         print("failed")
         print("\n".join(output[-40:]), file=sys.stderr)
         sys.exit(fail(f"{title}: exit code {process.returncode}; the last lines of its output stand above"))

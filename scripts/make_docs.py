@@ -4,6 +4,7 @@
   docs/reference/recipe.md    from the fields of recipe.py
   docs/reference/plugins.md   from the members' plugins and their Options
   README.md                   its table of kinds
+  pyproject.toml              import-linter's lists of packages
 
 With --check nothing is written; the exit code is 1 where a page is out of date.
 """
@@ -44,7 +45,8 @@ def pages() -> dict[Path, str]:
         reference / "hooks.md": hooks_page(),
         reference / "recipe.md": recipe_page(),
         reference / "plugins.md": plugins_page(),
-        ROOT / "README.md": readme(),
+        ROOT / "README.md": between("README.md", "<!-- kinds -->", "<!-- /kinds -->", kinds_table()),
+        ROOT / "pyproject.toml": between("pyproject.toml", "# packages", "# /packages", packages()),
     }
 
 
@@ -63,9 +65,7 @@ def hooks_page() -> str:
 
 def sections(source: str, wanted: Any, render: Any) -> Iterator[str]:
     """The banners of a source file (`# ---- title ---`) as headings, and what is wanted below them."""
-    banners = {
-        n: m[1] for n, line in enumerate(source.splitlines(), 1) if (m := re.match(r"# -{4} (.+?) -+$", line))
-    }
+    banners = {n: m[1] for n, line in enumerate(source.splitlines(), 1) if (m := re.match(r"# -{4} (.+?) -+$", line))}
     for node in ast.parse(source).body:
         for line in [n for n in banners if n < node.lineno]:
             yield f"## {banners.pop(line).capitalize()}\n"
@@ -94,11 +94,7 @@ def type_(node: ast.ClassDef, source: str) -> str:
 def recipe_page() -> str:
     intro = "A section that names a plugin is a name, or a mapping with `name` and that plugin's options."
     parts = [f"# The recipe\n\n{NOTE}{intro}\nThe options of every plugin are in [plugins.md](plugins.md).\n"]
-    for title, model in [
-        ("Sections", recipe.Recipe),
-        ("training", recipe.Training),
-        ("launch", recipe.Launch),
-    ]:
+    for title, model in [("Sections", recipe.Recipe), ("training", recipe.Training), ("launch", recipe.Launch)]:
         parts.append(f"## {title}\n\n{fields(model)}")
     return "\n".join(parts)
 
@@ -120,13 +116,16 @@ def plugins_page() -> str:
     return "\n".join(part for part in parts if part)
 
 
+def members() -> list[str]:
+    """The distributions of this repository, in the order of requirements.txt."""
+    lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
+    files = [ROOT / line.removeprefix("-e ./") / "pyproject.toml" for line in lines if line.startswith("-e ./")]
+    return [tomllib.loads(file.read_text("utf-8"))["project"]["name"] for file in files]
+
+
 def members_entries() -> dict[str, list[registry.Entry]]:
     """Kind → plugins, of this repository's members only: others may be installed beside them."""
-    lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
-    files = [
-        ROOT / line.removeprefix("-e ./") / "pyproject.toml" for line in lines if line.startswith("-e ./")
-    ]
-    ours = {tomllib.loads(file.read_text("utf-8"))["project"]["name"] for file in files}
+    ours = set(members())
     return {kind: [e for e in registry.entries(kind) if e.distribution in ours] for kind in registry.KINDS}
 
 
@@ -134,9 +133,7 @@ def fields(model: type[BaseModel]) -> str:
     rows = ["| field | type | default | |", "|---|---|---|---|"]
     for name, field in model.model_fields.items():
         kind = re.sub(r"\b(?:[a-z_]+\.)+(?=\w)|<class '|'>", "", str(field.annotation)).replace("|", "\\|")
-        default = (
-            "required" if field.is_required() else f"`{plain(field.get_default(call_default_factory=True))}`"
-        )
+        default = "required" if field.is_required() else f"`{plain(field.get_default(call_default_factory=True))}`"
         rows.append(f"| `{name}` | {kind} | {default} | {' '.join((field.description or '').split())} |")
     return "\n".join(rows) + "\n"
 
@@ -152,15 +149,28 @@ def plain(value: Any) -> str:
     return f"`{json.dumps(value, default=str)}`"
 
 
-# ---- the README's table --------------------------------------------------------------------------
+# ---- the README's table, pyproject's lists -------------------------------------------------------
 
 
-def readme() -> str:
-    text = (ROOT / "README.md").read_text("utf-8")
-    begin, end = "<!-- kinds -->\n", "<!-- /kinds -->"
-    before, _, rest = text.partition(begin)
-    _, _, after = rest.partition(end)
-    return before + begin + kinds_table() + end + after
+def between(name: str, begin: str, end: str, new: str) -> str:
+    """The text of a file, with what stands between the lines `begin` and `end` replaced."""
+    before, _, rest = (ROOT / name).read_text("utf-8").partition(f"{begin}\n")
+    _, _, after = rest.partition(f"{end}\n")
+    return f"{before}{begin}\n{new}{end}\n{after}"
+
+
+def packages() -> str:
+    """Every package, and the layers: the first knows all below it, and those beside a bar do not know each other."""
+    names = [name.replace("-", "_") for name in members()]
+    kernel, shared, *plugins, conformance = names
+    beside = " |\n    ".join(sorted(plugins))
+    layers = f'[\n    "{conformance}",\n    """\n    {beside}\n    """,\n    "{shared}",\n    "{kernel}",\n]'
+    listed = "".join(f'    "{name}",\n' for name in names)
+    contract = "Plugins know tunewright-hf and the kernel, never each other; the kernel knows nobody"
+    return (
+        f"root_packages = [\n{listed}]\n\n[[tool.importlinter.contracts]]\n"
+        f'id = "layers"\nname = "{contract}"\ntype = "layers"\nlayers = {layers}\n'
+    )
 
 
 def kinds_table() -> str:

@@ -47,17 +47,13 @@ class Bench:
     members: list[Path]
 
     def call(self, *command: str | Path) -> None:
-        subprocess.run(
-            [str(part) for part in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
+        subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
     def pip(self, *arguments: str | Path) -> None:
         self.call(self.python, "-m", "pip", "install", "--no-deps", "-q", *arguments)
 
     def uv(self, *arguments: str | Path) -> None:
-        self.call(
-            self.python, "-m", "uv", "pip", "install", "--no-deps", "-q", "--python", self.python, *arguments
-        )
+        self.call(self.python, "-m", "uv", "pip", "install", "--no-deps", "-q", "--python", self.python, *arguments)
 
     def editable(self) -> list[str]:
         return [part for member in self.members for part in ("-e", str(member))]
@@ -84,15 +80,9 @@ class Way:
 WAYS = [
     Way("pip -e, one call a member", "flit_core", one_by_one),
     Way("pip -e, one call", "flit_core", lambda b: b.pip(*b.editable())),
-    Way(
-        "pip -e, one call, no isolation", "flit_core", lambda b: b.pip("--no-build-isolation", *b.editable())
-    ),
-    Way(
-        "pip -e, one call, no isolation", "hatchling", lambda b: b.pip("--no-build-isolation", *b.editable())
-    ),
-    Way(
-        "pip -e, one call, no isolation", "setuptools", lambda b: b.pip("--no-build-isolation", *b.editable())
-    ),
+    Way("pip -e, one call, no isolation", "flit_core", lambda b: b.pip("--no-build-isolation", *b.editable())),
+    Way("pip -e, one call, no isolation", "hatchling", lambda b: b.pip("--no-build-isolation", *b.editable())),
+    Way("pip -e, one call, no isolation", "setuptools", lambda b: b.pip("--no-build-isolation", *b.editable())),
     Way("uv -e, one call", "flit_core", lambda b: b.uv(*b.editable())),
     Way("uv -e, one call, no isolation", "flit_core", lambda b: b.uv("--no-build-isolation", *b.editable())),
     Way("uv -e, one call, no isolation", "hatchling", lambda b: b.uv("--no-build-isolation", *b.editable())),
@@ -136,9 +126,7 @@ def seconds_of(command: list[str]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--members", type=int, default=60)
     parser.add_argument("--repeat", type=int, default=1, help="the best of so many is printed")
     parser.add_argument("--way", action="append", help="only ways whose name or backend holds this text")

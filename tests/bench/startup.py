@@ -21,17 +21,9 @@ COMMANDS = {
     "python -c pass": ["-c", "pass"],
     "tunewright --help": ["-m", "tunewright", "--help"],
     "tunewright plugins list": ["-m", "tunewright", "plugins", "list"],
-    "tunewright recipe check quickstart.yaml": [
-        "-m",
-        "tunewright",
-        "recipe",
-        "check",
-        "docs/examples/quickstart.yaml",
-    ],
+    "tunewright recipe check quickstart.yaml": ["-m", "tunewright", "recipe", "check", "docs/examples/quickstart.yaml"],
 }
-METADATA = (
-    "Metadata-Version: 2.4\nName: {name}\nVersion: 0.1.0\nSummary: Nothing.\nRequires-Dist: tunewright>=0.1\n"
-)
+METADATA = "Metadata-Version: 2.4\nName: {name}\nVersion: 0.1.0\nSummary: Nothing.\nRequires-Dist: tunewright>=0.1\n"
 
 
 def make_plugins(folder: Path, count: int) -> None:
@@ -58,9 +50,7 @@ def best_of(arguments: list[str], repeat: int, env: dict[str, str]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plugins", type=int, default=60, help="besides those that are installed")
     parser.add_argument("--repeat", type=int, default=5)
     options = parser.parse_args()

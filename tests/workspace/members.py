@@ -1,9 +1,11 @@
-"""The members of this checkout, as requirements.txt lists them."""
+"""The members of this checkout, as requirements.txt lists them, and its scripts."""
 
+import importlib.util
 import tomllib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
@@ -48,3 +50,12 @@ def names(*kinds: str) -> set[str]:
             if group.startswith("tunewright.") and (not kinds or group.removeprefix("tunewright.") in kinds):
                 found |= set(points)
     return found
+
+
+def script(name: str) -> ModuleType:
+    """A file of scripts/, which is no package, as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"scripts/{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,21 +1,16 @@
 """The generated pages say what the source says."""
 
-import importlib.util
+import re
+from pathlib import Path
 
-from workspace.members import ROOT
+import pytest
 
-from tunewright import hookspecs, registry
-
-
-def make_docs():
-    spec = importlib.util.spec_from_file_location("make_docs", ROOT / "scripts/make_docs.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from tunewright import check, hookspecs, registry
+from workspace.members import ROOT, script
 
 
 def test_pages_are_up_to_date(capsys) -> None:
-    assert make_docs().main(["--check"]) == 0, capsys.readouterr().out
+    assert script("make_docs").main(["--check"]) == 0, capsys.readouterr().out
 
 
 def test_every_hook_stands_in_the_reference_with_its_kind() -> None:
@@ -25,3 +20,40 @@ def test_every_hook_stands_in_the_reference_with_its_kind() -> None:
             section = page.partition(f"### {hook}\n")[2].partition("\n### ")[0]
             assert f"Kind: {kind}." in section
             assert hook in vars(hookspecs)
+
+
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "contrib/README.md")]
+PAGES += sorted((ROOT / "docs").rglob("*.md"))
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+
+
+@every_page
+def test_links_and_named_paths_exist(page: Path) -> None:
+    text = page.read_text("utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text) if "://" not in link]
+    missing = [link for link in links if not (page.parent / link).exists()]
+    named = re.findall(r"`((?:tests|plugins|kernel|scripts|docs)/[\w./-]+)`", text)
+    missing += [path for path in named if not (ROOT / path).exists()]
+    assert missing == []
+
+
+def test_the_readmes_recipe_is_good(tmp_path: Path) -> None:
+    (recipe,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    tmp_path.joinpath("recipe.yaml").write_text(recipe, "utf-8")
+    tmp_path.joinpath("data").mkdir()
+    tmp_path.joinpath("data/support.jsonl").write_text('{"messages": []}\n', "utf-8")
+    # named here, because it is found from the checkpoint, which would be fetched
+    checked = check.check(*check.read(tmp_path / "recipe.yaml", ["family=qwen"]))
+    assert (checked.adapter.name, checked.training.epochs) == ("lora", 1)
+
+
+@pytest.mark.parametrize("name", ["quickstart.yaml", "quickstart-lora.yaml"])
+def test_the_examples_recipes_are_good(name: str) -> None:
+    check.check(*check.read(ROOT / "docs/examples" / name, []))
+
+
+def test_the_readmes_two_commands_are_verbs_of_dev() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    commands = re.findall(r"```sh\npython3 scripts/dev.py (\w+)\n```", readme)
+    assert commands == ["quickstart", "test"]
+    assert set(commands) <= set(script("dev").VERBS)

@@ -9,16 +9,7 @@ import pytest
 
 from workspace.members import ROOT, Member, members
 
-FIELDS = {
-    "name",
-    "version",
-    "description",
-    "requires-python",
-    "license",
-    "dependencies",
-    "scripts",
-    "entry-points",
-}
+FIELDS = {"name", "version", "description", "requires-python", "license", "dependencies", "scripts", "entry-points"}
 every_member = pytest.mark.parametrize("member", members(), ids=str)
 
 
@@ -38,9 +29,7 @@ def test_pyproject_is_short_and_holds_no_tool_settings(member: Member) -> None:
     data = tomllib.loads(text)
     assert set(data) == {"project", "build-system"}
     assert set(data["project"]) <= FIELDS
-    assert (
-        data["build-system"]["build-backend"] == "flit_core.buildapi"
-    )  # scripts/build_members.py relies on it
+    assert data["build-system"]["build-backend"] == "flit_core.buildapi"  # scripts/build_members.py relies on it
 
 
 @every_member
@@ -51,9 +40,7 @@ def test_version_is_the_kernels(member: Member) -> None:
 
 @every_member
 def test_needs_the_kernel_of_this_minor_version_and_no_other_plugin(member: Member) -> None:
-    ours = {
-        re.match(r"[\w-]+", need)[0]: need for need in member.project["dependencies"] if "tunewright" in need
-    }
+    ours = {re.match(r"[\w-]+", need)[0]: need for need in member.project["dependencies"] if "tunewright" in need}
     if member.project["name"] == "tunewright":
         assert ours == {}
         return
@@ -69,9 +56,7 @@ def test_installed_distribution_says_what_it_is(member: Member) -> None:
     installed = metadata.metadata(member.project["name"])
     assert installed["Summary"] == member.project["description"]
     points = {(p.group, p.name, p.value) for p in metadata.distribution(member.project["name"]).entry_points}
-    wanted = {
-        (g, n, v) for g, found in member.project.get("entry-points", {}).items() for n, v in found.items()
-    }
+    wanted = {(g, n, v) for g, found in member.project.get("entry-points", {}).items() for n, v in found.items()}
     assert {point for point in points if point[0] != "console_scripts"} == wanted
 
 

@@ -62,7 +62,5 @@ def test_families_name_no_stage(package: str) -> None:
 
 
 def test_the_search_finds_names(tmp_path: Path) -> None:
-    tmp_path.joinpath("bad.py").write_text(
-        '"""llama is fine here"""\nif family == "llama" or x == "dist:lora": ...\n'
-    )
+    tmp_path.joinpath("bad.py").write_text('"""llama is fine here"""\nif family == "llama" or x == "dist:lora": ...\n')
     assert named(tmp_path, {"llama", "lora"}) == ["bad.py: 'dist:lora'", "bad.py: 'llama'"]

@@ -11,16 +11,24 @@ FILES = [file for member in members() for file in sorted(member.source.rglob("*.
 every_file = pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(ROOT).as_posix())
 
 
+def code_lines(file: Path) -> int:
+    """Lines that are not blank, a comment or a docstring: the contract may be explained at length."""
+    text = file.read_text("utf-8")
+    code = {n for n, line in enumerate(text.splitlines(), 1) if line.strip() and not line.strip().startswith("#")}
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            code -= set(range(node.lineno, node.end_lineno + 1))
+    return len(code)
+
+
 def test_kernel_is_small() -> None:
-    kernel = members()[0].source
-    assert sum(len(file.read_text("utf-8").splitlines()) for file in kernel.rglob("*.py")) <= 1500
+    files = {file.name: code_lines(file) for file in sorted(members()[0].source.rglob("*.py"))}
+    assert sum(files.values()) <= 1500, files
 
 
 @every_file
 def test_file_and_functions_are_short(file: Path) -> None:
     text = file.read_text("utf-8")
     assert len(text.splitlines()) <= 300
-    functions = (
-        n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)
-    )
+    functions = (n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
     assert [f.name for f in functions if f.end_lineno - f.lineno + 1 > 60] == []
