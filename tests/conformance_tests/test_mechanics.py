@@ -63,9 +63,7 @@ def test_the_plain_plugin_changes_nothing_for_other_projects(pytester: pytest.Py
 
 
 def test_the_pytest_plugin_imports_nothing_heavy(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(
-        "def test_one():\n    import sys\n    assert not {'torch', 'transformers'} & set(sys.modules)"
-    )
+    pytester.makepyfile("def test_one():\n    import sys\n    assert not {'torch', 'transformers'} & set(sys.modules)")
     pytester.runpytest_subprocess().assert_outcomes(passed=1)
 
 

@@ -19,8 +19,8 @@ class Subject:
     source: str
     requires: str = "tunewright>=0.1"
     summary: str = "A plugin for a test."
-    value: str = ""  # of the entry point; empty: the class Subject of the module
-    files: dict[str, str] = field(default_factory=dict)  # path below the package → text
+    value: str = ""  # of the entry point, with {name} for its name; empty: the class Subject of the module
+    files: dict[str, str] = field(default_factory=dict)  # path below the package, with {name} for its name → text
 
 
 @dataclass
@@ -58,11 +58,9 @@ def _install(site: Path, name: str, subject: Subject) -> None:
     needs = f"Requires-Dist: {subject.requires}\n" if subject.requires else ""
     head = f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.1\nSummary: {subject.summary}\n"
     (info / "METADATA").write_text(head + needs, encoding="utf-8")
-    value = subject.value or f"{name}:Subject"
-    (info / "entry_points.txt").write_text(
-        f"[tunewright.{subject.kind}]\n{name} = {value}\n", encoding="utf-8"
-    )
+    value = (subject.value or "{name}:Subject").format(name=name)
+    (info / "entry_points.txt").write_text(f"[tunewright.{subject.kind}]\n{name} = {value}\n", encoding="utf-8")
     for path, text in {"__init__.py": subject.source, **subject.files}.items():
-        target = site / name / path
+        target = site / name / path.format(name=name)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(textwrap.dedent(text), encoding="utf-8")

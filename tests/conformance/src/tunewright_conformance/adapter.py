@@ -1,1 +1,1 @@
-"""The adapter."""
+"""What is asked of every adapter."""

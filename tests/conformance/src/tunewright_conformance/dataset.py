@@ -1,1 +1,1 @@
-"""The dataset."""
+"""What is asked of every dataset."""

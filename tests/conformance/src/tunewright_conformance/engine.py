@@ -1,1 +1,1 @@
-"""The engine."""
+"""What is asked of every engine."""

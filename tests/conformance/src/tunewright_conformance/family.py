@@ -1,1 +1,1 @@
-"""The family."""
+"""What is asked of every family."""

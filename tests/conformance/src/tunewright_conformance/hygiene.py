@@ -18,9 +18,7 @@ from tunewright_conformance.subjects import build
 from tunewright_conformance.suite import Suite, deviations, is_sentence
 
 HOOKS = [
-    name
-    for name, spec in vars(hookspecs).items()
-    if inspect.isfunction(spec) and hasattr(spec, "tunewright_spec")
+    name for name, spec in vars(hookspecs).items() if inspect.isfunction(spec) and hasattr(spec, "tunewright_spec")
 ]
 
 
@@ -28,7 +26,7 @@ class TestDistribution(Suite):
     kinds = tuple(KINDS)
 
     def test_import_is_light(self, entry: Entry, imports: Imports) -> None:
-        """Importing the plugin works, and brings no torch or transformers, no connection, no change of environment."""
+        """Importing the plugin brings no torch or transformers, opens no connection, sets no variable."""
         assert imports[entry.kind, entry.qualified] == Imported()
 
     def test_metadata(self, entry: Entry) -> None:
@@ -82,8 +80,8 @@ class TestHygiene(Suite):
         assert implemented <= set(KINDS[entry.kind]), f"a {entry.kind} does not implement these hooks"
 
     def test_hook_signatures(self, entry: Entry) -> None:
-        """No argument of a hook has a default (pluggy's versions differ in whether they pass it), and every method
-        that is called like a hook is marked as one."""
+        """No argument of a hook has a default (pluggy's versions differ in whether they pass it), and a method
+        that is called like a hook is one."""
         plugin = build(entry)
         for name in hooks_of(plugin):
             for argument in inspect.signature(getattr(plugin, name)).parameters.values():
@@ -131,9 +129,7 @@ def check_accelerator(plugin: Plugin) -> None:
     callers = manager.get_hookcallers(plugin) or []
     assert callers, "wraps no hook"
     for caller in callers:
-        assert all(impl.wrapper for impl in caller.get_hookimpls()), (
-            f"replaces {caller.name}: it may only wrap it"
-        )
+        assert all(impl.wrapper for impl in caller.get_hookimpls()), f"replaces {caller.name}: it may only wrap it"
 
 
 def names_of_tests(kind: str) -> set[str]:

@@ -1,7 +1,7 @@
-"""What importing a plugin does, seen in a clean interpreter: `python -m tunewright_conformance.imports KIND NAME …`.
+"""What importing a plugin does, seen in a clean interpreter.
 
-Importing torch takes seconds, so that commands which only list or check would be slow; a plugin that reaches into the
-network or the environment at import changes runs that never name it.
+Importing torch takes seconds, so that commands which only list or check would be slow; a plugin that reaches
+into the network or the environment at import changes runs that never name it.
 """
 
 import json
@@ -31,7 +31,7 @@ Imports = dict[tuple[str, str], Imported]  # by (kind, qualified name)
 def observe(names: list[tuple[str, str]]) -> Imports:
     """Import plugins, given as (kind, qualified name), in as few interpreters as can tell them apart.
 
-    An interpreter goes from plugin to plugin and stops behind the first that leaves a trace; the rest get a new one.
+    An interpreter goes from plugin to plugin, and stops after the first that leaves a trace; the rest get another.
     """
     seen: Imports = {}
     while waiting := [name for name in names if name not in seen]:
@@ -41,9 +41,7 @@ def observe(names: list[tuple[str, str]]) -> Imports:
         for name, line in zip(waiting, lines, strict=False):
             seen[name] = Imported(**json.loads(line))
         if not lines:  # the import ended the interpreter
-            seen[waiting[0]] = Imported(
-                error=done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}"
-            )
+            seen[waiting[0]] = Imported(error=done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}")
     return seen
 
 
@@ -57,9 +55,7 @@ def _import(kind: str, name: str, connected: list[str]) -> Imported:
     result.heavy = [package for package in HEAVY if package in sys.modules]
     result.connected = list(connected)
     after = dict(os.environ)
-    result.environment = sorted(
-        key for key in before.keys() | after.keys() if before.get(key) != after.get(key)
-    )
+    result.environment = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
     return result
 
 

@@ -1,1 +1,120 @@
-"""The logger."""
+"""What is asked of every logger: it hears everything, and nothing that it hears makes it fail."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunewright import events
+from tunewright.registry import Entry
+from tunewright.report import Reporter
+from tunewright_conformance.bench import Bench, on_bench
+from tunewright_conformance.suite import Suite
+
+ODD = "a/b: ü 漢字 \U0001f600 [bold] \x1b[31m\x00\n%s {} \u202e"
+NUMBERS = (math.nan, math.inf, -math.inf, -0.0, 5e-324, 1.7e308, 2**70)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NeverHeardOf(events.Event):
+    """An event of a later kernel."""
+
+    what: Any
+
+
+class TestLogger(Suite):
+    kinds = ("logger",)
+
+    def test_whole_run(self, entry: Entry, tmp_path: Path) -> None:
+        """Every sort of event, in the order of a run with two stages."""
+        tell(entry, Bench(tmp_path), whole_run(tmp_path))
+
+    def test_resumed_run(self, entry: Entry, tmp_path: Path) -> None:
+        """A run that is interrupted, and one that goes on in the same folder."""
+        begun = [*start(tmp_path), *(logged(step) for step in range(1, 6)), finish(tmp_path, "interrupted")]
+        tell(entry, Bench(tmp_path), begun)
+        again = [*start(tmp_path, 3), *(logged(step) for step in range(4, 9)), finish(tmp_path)]
+        tell(entry, Bench(tmp_path), again)
+
+    @pytest.mark.parametrize("status", ["interrupted", "failed"])
+    def test_run_that_fails_early(self, entry: Entry, tmp_path: Path, status: str) -> None:
+        """The last event may come at any time, right after the first."""
+        tell(entry, Bench(tmp_path), [start(tmp_path)[0], finish(tmp_path, status, "RunError: " + ODD)])
+
+    def test_odd_values(self, entry: Entry, tmp_path: Path) -> None:
+        """Numbers that are none or huge, names and messages with anything in them, and no metrics at all."""
+        metrics = {f"{ODD}{index}": number for index, number in enumerate(NUMBERS)}
+        odd = [
+            *start(tmp_path),
+            *(logged(step, loss=number) for step, number in enumerate(NUMBERS, 1)),
+            logged(8, **metrics),
+            events.Logged(stage="sft", step=2**40, total_steps=2**40, metrics={}),
+            events.Evaluated(stage="sft", step=9, dataset=ODD, metrics=metrics),
+            events.Notice(message=ODD, level="warning"),
+            events.Saved(stage="sft", step=9, path=ODD),
+            finish(tmp_path, "failed", ODD),
+        ]
+        tell(entry, Bench(tmp_path), odd)
+
+    def test_unknown_event(self, entry: Entry, tmp_path: Path) -> None:
+        """A later kernel may send events that this logger does not know."""
+        tell(entry, Bench(tmp_path), [*start(tmp_path), NeverHeardOf(what={"a": [1]}), finish(tmp_path)])
+
+    def test_writes_into_the_run_folder_only(
+        self, entry: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nothing is left in the folder from which the command was called."""
+        here, folder = tmp_path / "here", tmp_path / "run"
+        here.mkdir()
+        folder.mkdir()
+        monkeypatch.chdir(here)
+        tell(entry, Bench(folder), whole_run(folder))
+        assert not list(here.iterdir())
+
+
+def tell(entry: Entry, bench: Bench, said: Iterable[events.Event]) -> None:
+    """Send events as a run does, from a thread, and fail where the logger was muted."""
+    reporter = Reporter(bench, [on_bench(entry)])
+    for event in said:
+        reporter.emit(event)
+    muted = reporter.close()
+    assert not muted, f"the run had to mute it: {muted}"
+
+
+def start(folder: Path, step: int = 0) -> list[events.Event]:
+    resumed = "checkpoints/step-3" if step else None
+    recipe = Bench(folder).recipe.as_dict()
+    return [
+        events.RunStarted(folder=str(folder), recipe=recipe, versions={"torch": "2"}, resumed_from=resumed),
+        events.StageStarted(stage="sft", number=1, of=2, total_steps=8, first_step=step, rows=16),
+    ]
+
+
+def logged(step: int, **metrics: float) -> events.Logged:
+    metrics = {"loss": 3.0 / step, "learning_rate": 1e-4, "epoch": step / 8, "tokens": 100 * step, **metrics}
+    return events.Logged(stage="sft", step=step, total_steps=8, metrics=metrics)
+
+
+def finish(folder: Path, status: str = "completed", error: str | None = None) -> events.RunFinished:
+    return events.RunFinished(status=status, folder=str(folder), error=error)
+
+
+def whole_run(folder: Path) -> list[events.Event]:
+    steps = ("load_model", "apply_adapter", "build_dataset", "train_stage")
+    return [
+        start(folder)[0],
+        *(events.StepStarted(step=step) for step in steps),
+        events.Notice(message="2 of 18 rows dropped: longer than max_length"),
+        start(folder)[1],
+        *(logged(step) for step in range(1, 9)),
+        events.Evaluated(stage="sft", step=8, dataset="held out", metrics={"loss": 0.5}),
+        events.Saved(stage="sft", step=8, path="checkpoints/step-8"),
+        events.StageFinished(stage="sft", steps=8, path="stages/1-sft/model", metrics={"loss": 0.4}),
+        events.StageStarted(stage="other:dpo", number=2, of=2, total_steps=1, rows=1),
+        events.Logged(stage="other:dpo", step=1, total_steps=1, metrics={"loss": 0.7}),
+        events.StageFinished(stage="other:dpo", steps=1, path="stages/2-dpo/model"),
+        finish(folder),
+    ]

@@ -1,7 +1,7 @@
-"""The pytest plugin: `pytest --plugin NAME` tests one installed plugin, `pytest --pyargs tunewright_conformance` all.
+"""The pytest plugin: `pytest --plugin NAME` tests one plugin, `pytest --pyargs tunewright_conformance` all.
 
-pytest loads this file in every run where the distribution is installed, so it imports nothing heavy. Fixtures stand
-in conftest.py, where only the suite sees them.
+pytest loads this file in every run where the distribution is installed, so it imports nothing heavy. Fixtures
+stand in conftest.py, where only the suite sees them.
 """
 
 from pathlib import Path
@@ -13,18 +13,7 @@ from tunewright_conformance.subjects import label, select
 
 FOLDER = Path(__file__).parent
 GENERAL = "hygiene"  # for every kind; the other files of tests are called like the kind that they test
-KINDS = (
-    "family",
-    "template",
-    "adapter",
-    "optimizer",
-    "dataset",
-    "format",
-    "stage",
-    "logger",
-    "engine",
-    "command",
-)
+KINDS = ("family", "template", "adapter", "optimizer", "dataset", "format", "stage", "logger", "engine", "command")
 
 for _name in ("suite", GENERAL, *KINDS):
     pytest.register_assert_rewrite(f"tunewright_conformance.{_name}")
@@ -36,7 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="run the conformance tests on this installed Tunewright plugin (NAME or KIND:NAME; may be repeated)",
+        help="run the conformance tests on this Tunewright plugin (NAME or KIND:NAME; may be repeated)",
     )
 
 
@@ -53,9 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Module | None:
     """Take this package's tests, which are not called test_*.py, where an installed plugin needs them."""
-    if file_path.parent != FOLDER or parent.session.isinitpath(
-        file_path
-    ):  # named by hand: pytest takes it itself
+    if file_path.parent != FOLDER or parent.session.isinitpath(file_path):  # named by hand: pytest takes it itself
         return None
     wanted = {GENERAL, *(entry.kind for entry in select(parent.config.getoption("plugin")))}
     if file_path.stem in wanted.intersection({GENERAL, *KINDS}):

@@ -1,1 +1,1 @@
-"""The stage."""
+"""What is asked of every stage."""

@@ -16,13 +16,11 @@ def select(asked: list[str]) -> list[Entry]:
     installed = [entry for kind in KINDS for entry in registry.entries(kind)]
     if not asked:
         return installed
-    chosen = [
-        entry for entry in installed if not {entry.name, f"{entry.kind}:{entry.name}"}.isdisjoint(asked)
-    ]
+    chosen = [entry for entry in installed if not {entry.name, f"{entry.kind}:{entry.name}"}.isdisjoint(asked)]
     known = {name for entry in chosen for name in (entry.name, f"{entry.kind}:{entry.name}")}
     for name in asked:
         if name not in known:
-            hint = did_you_mean(name, [entry.name for entry in installed])
+            hint = did_you_mean(name, {entry.name for entry in installed})
             raise RecipeError(f"no installed plugin is called {name!r}", place="--plugin", hint=hint)
     return chosen
 
@@ -37,9 +35,7 @@ def example_options(plugin: type[Plugin], **options: Any) -> Any:
     """The plugin's Options by default; a required one takes the first of its `examples`."""
     for name, field in plugin.Options.model_fields.items():
         if field.is_required() and name not in options:
-            assert field.examples, (
-                f"option {name!r} is required: give it Field(examples=[…]) so that it can be tested"
-            )
+            assert field.examples, f"option {name!r} is required: give it Field(examples=[…]) so that it can be tested"
             options[name] = field.examples[0]
     return plugin.Options(**options)
 

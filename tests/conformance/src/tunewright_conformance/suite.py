@@ -13,7 +13,7 @@ class Suite:
     """The tests of one kind. Every test takes `entry`, the plugin under test, as its metadata names it.
 
     A plugin cannot override or drop a test. What it does not pass it declares, with the reason:
-    `deviations = {"test_name": "A full sentence."}`; the test must then fail, or the declaration is out of date.
+    `deviations = {"test_name": "A full sentence."}`. The test must then fail, or the declaration is outdated.
     """
 
     kinds: ClassVar[tuple[str, ...]]

@@ -1,0 +1,79 @@
+"""Expected results, as data: of our own plugins here, of others in a folder `goldens` of their own package."""
+
+import json
+from dataclasses import dataclass
+from importlib import metadata, resources
+from importlib.resources.abc import Traversable
+from typing import Any
+
+from tunewright.errors import RowError
+from tunewright.registry import Entry, Handle
+from tunewright_conformance.cases import Case, cases, render, render_plain
+
+
+@dataclass
+class Official:
+    """The template that a model's makers publish. differs: case → why ours is another text."""
+
+    source: str
+    differs: dict[str, str]
+
+
+def _file(entry: Entry, suffix: str) -> Traversable | None:
+    package = entry.value.partition(":")[0].partition(".")[0]
+    for place in (resources.files(package) / "goldens", resources.files(__name__) / entry.kind):
+        file = place / f"{entry.name}{suffix}"
+        if file.is_file():
+            return file
+    return None
+
+
+def samples(entry: Entry) -> list[Any]:
+    """Records that a format can read: goldens/NAME.jsonl."""
+    file = _file(entry, ".jsonl")
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file else []
+
+
+def golden(entry: Entry) -> dict[str, Any] | None:
+    """What a template makes of the cases: goldens/NAME.json. None: nobody has made it yet."""
+    file = _file(entry, ".json")
+    return json.loads(file.read_text(encoding="utf-8")) if file else None
+
+
+def official(entry: Entry) -> Official | None:
+    """What the golden names as `official`: `trl:qwen3.jinja` of TRL's package, or a file in goldens/."""
+    declared = (golden(entry) or {}).get("official")
+    if declared is None:
+        return None
+    package, _, name = declared["file"].rpartition(":")
+    if package == "trl":  # found without importing it, which takes seconds
+        source = metadata.distribution("trl").locate_file(f"trl/chat_templates/{name}")
+        text = str(source.read_text(encoding="utf-8"))
+    else:
+        own = resources.files(entry.value.partition(":")[0].partition(".")[0]) / "goldens" / name
+        text = own.read_text(encoding="utf-8")
+    return Official(text, declared.get("differs", {}))
+
+
+def render_official(source: str, case: Case) -> str | None:
+    """The case in the official template; None where it refuses the conversation."""
+    from jinja2 import TemplateError
+
+    try:
+        return render_plain(source, case)
+    except TemplateError:
+        return None
+
+
+def of_cases(template: Handle) -> dict[str, Any]:
+    """What a golden holds: by case, the text in lines and its trained parts, or why it is refused."""
+    found: dict[str, Any] = {}
+    for name, case in cases().items():
+        try:
+            rendered = render(template, case)
+        except RowError as error:
+            found[name] = {"refused": error.problem}
+            continue
+        trained = [rendered.text[span.start : span.end] for span in rendered.trained]
+        found[name] = {"text": rendered.text.splitlines(keepends=True), "trained": trained}
+    return found
