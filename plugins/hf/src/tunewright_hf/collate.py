@@ -75,7 +75,7 @@ def tokens(batch: dict[str, Tensor]) -> int:
 
 
 def check_packing(config: Any) -> None:
-    """Raises RecipeError where rows of a pack would see each other: layers that carry a state along the row."""
+    """Raises RecipeError where rows of a pack would see each other: layers with a state along the row."""
     # only configurations of models with layers of several sorts have layer_types
     layers = set(getattr(config.get_text_config(), "layer_types", None) or ())
     if mixing := sorted(layers - {"full_attention", "sliding_attention", "chunked_attention"}):

@@ -1,4 +1,4 @@
-"""The result of a stage: weights, tokenizer with the chat template, generation settings with the stop tokens."""
+"""The result of a stage: weights, tokenizer with chat template, generation settings with stop tokens."""
 
 from pathlib import Path
 from typing import Any

@@ -25,7 +25,7 @@ CHUNK = 2**26  # logits that exist at a time: 256 MiB in fp32
 
 
 def shift(labels: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
-    """What each position predicts: the next label, and its loss weight (0 where it is ignored). All (B, T)."""
+    """What each position predicts: the next label, and its loss weight (0 where ignored). All (B, T)."""
     targets = F.pad(labels[:, 1:], (0, 1), value=IGNORED)
     known = (targets != IGNORED).float()
     return targets, known if weights is None else known * F.pad(weights[:, 1:], (0, 1))
@@ -61,7 +61,7 @@ def weighted_sum(
 
 
 class CausalLoss:
-    """The loss of one model. `model` may be PEFT-wrapped; the forward that is called may be wrapped further."""
+    """The loss of one model, which may be PEFT-wrapped; the forward that is called may be wrapped further."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -95,7 +95,7 @@ class CausalLoss:
             )
             return sums[0].reshape(1, 1, 1)
 
-        with (
+        with (  # _loss_function is where transformers' setter of loss_function puts it
             _replaced(head, "forward", score_trained),
             _replaced(self.base, "_loss_function", lambda *_, **__: sums[0] * scale),
         ):

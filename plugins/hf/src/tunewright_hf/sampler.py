@@ -138,7 +138,7 @@ class Batches:
         return [units[place] for place in rng.permutation(len(units))]
 
     def _grouped(self, order: np.ndarray, rng: np.random.Generator) -> list[int]:
-        """Rows of like length next to each other, step by step; the steps in random order, a short one last."""
+        """Rows of like length side by side, step by step; the steps in random order, a short one last."""
         rows = self._sorted_windows(order, WINDOW * self.per_step)
         steps = [rows[start : start + self.per_step] for start in range(0, len(rows), self.per_step)]
         whole = len(rows) // self.per_step
@@ -191,7 +191,7 @@ def pack(order: np.ndarray, lengths: np.ndarray, capacity: int) -> list[Unit]:
 
 
 def row_lengths(dataset: Any) -> list[int]:
-    """Tokens of each row of a datasets.Dataset, read as Arrow lengths: the tokens themselves are not touched."""
+    """Tokens of each row of a datasets.Dataset, from Arrow: the tokens themselves are not touched."""
     import pyarrow.compute as pc
 
     tables = dataset.select_columns(["input_ids"]).with_format("arrow").iter(10_000)

@@ -7,7 +7,7 @@ from tunewright.types import StageResult, TrainRequest
 
 
 class Sft(Stage):
-    """Train on the assistants' messages: mean negative log-likelihood of their tokens, weighted by message."""
+    """Train on what assistants say: mean negative log-likelihood of their tokens, weighted by message."""
 
     rows = "messages"
 

@@ -1,0 +1,61 @@
+"""Two processes train as one does on the same global batch."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from training_setup import loaded, lora, model, rows, run_training
+
+HERE = Path(__file__).parent
+
+
+def on_two_processes(folder: Path, checkpoint: Path | None = None, **settings):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    work = [
+        str(HERE / "worker.py"),
+        str(folder),
+        json.dumps(settings),
+        *([str(checkpoint)] if checkpoint else []),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([*torchrun, *work], capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    return json.loads(line.removeprefix("RESULT "))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [
+    {"rows": 32},
+    {"rows": 30, "packing": True, "max_length": 40, "lora": True},
+    {"rows": 30, "gradient_accumulation_steps": 2, "batching": "length_grouped"},
+])  # fmt: skip
+def test_two_processes_are_one_with_twice_the_batch(tmp_path, settings):
+    logged, metrics, tokens = on_two_processes(
+        tmp_path / "two", **settings, per_device_train_batch_size=2, per_device_eval_batch_size=2
+    )
+    how = dict(settings)
+    made = lora(model(), dropout=0.0) if how.pop("lora", False) else loaded(model())
+    data = rows(how.pop("rows"))
+    run, result = run_training(
+        tmp_path / "one", made, data, evals={"it": rows(7, seed=4)}, per_device_train_batch_size=4, **how
+    )
+    assert tokens == result.tokens
+    assert metrics == pytest.approx(result.metrics, rel=1e-5)
+    for two, one in zip(logged, run.logged(), strict=True):
+        assert two == pytest.approx(one, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_resume_where_they_were(tmp_path):
+    settings = {"max_steps": 8, "save_steps": 4, "lora": True}
+    logged, metrics, tokens = on_two_processes(tmp_path, **settings)
+    manifest = json.loads((tmp_path / "checkpoints" / "step-4" / "manifest.json").read_text())
+    assert {"rng-0.safetensors", "rng-1.safetensors"} <= manifest["files"].keys()
+    (tmp_path / "checkpoints" / "step-8" / "manifest.json").unlink()
+    again = on_two_processes(tmp_path, tmp_path / "checkpoints" / "step-4", **settings)
+    assert again == [logged[-len(again[0]) :], metrics, tokens]
+    assert len(again[0]) == 2

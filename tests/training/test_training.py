@@ -1,0 +1,182 @@
+"""Training as a whole: it learns, and equal settings give equal results."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from training_setup import FakeRun, loaded, lora, model, qwen, rows, run_training, tokenizer
+from transformers import AutoModelForCausalLM
+
+from tunewright import RunError, events
+
+
+def weights(model):
+    return {name: each.detach().clone() for name, each in model.named_parameters() if each.requires_grad}
+
+
+def of_kind(run, kind):
+    return [event for event in run.events if type(event) is kind]
+
+
+@pytest.fixture
+def small(tmp_path):
+    """Train the small model with these settings: (run, result, weights)."""
+
+    def go(made=None, data=None, name="run", **settings):
+        made = made or loaded(model())
+        run, result = run_training(tmp_path / name, made, data, **settings)
+        return run, result, weights(made.model)
+
+    return go
+
+
+@pytest.mark.parametrize("config", [None, qwen], ids=["llama", "qwen3"])
+def test_the_loss_falls(small, config):
+    run, result, _ = small(loaded(model(config and config())), max_steps=40, logging_steps=20)
+    first, *_, last = run.logged()
+    assert last["loss"] < 0.7 * first["loss"]
+    assert result.metrics["loss"] == last["loss"]
+    assert (result.steps, result.tokens) == (40, last["tokens"])
+
+
+def test_lora_learns_and_only_its_own_weights(small):
+    made = lora(model())
+    before = {name: each.clone() for name, each in made.model.named_parameters() if not each.requires_grad}
+    run, result, _ = small(made, max_steps=30, learning_rate=5e-2)
+    assert run.logged()[-1]["loss"] < run.logged()[0]["loss"]
+    after = dict(made.model.named_parameters())
+    assert all(torch.equal(each, after[name]) for name, each in before.items())
+    assert (result.path / "adapter_model.safetensors").exists()
+    assert not (result.path / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("packing", [False, True])
+def test_four_times_one_is_one_times_four(small, packing, weighted):
+    data = rows(21, weighted=weighted)
+    same = {"packing": packing, "max_length": 24, "max_steps": 8}
+    run, _, one = small(data=data, per_device_train_batch_size=4, **same)
+    how = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}
+    other, _, four = small(data=data, name="other", **how, **same)
+    torch.testing.assert_close(one, four, rtol=1e-4, atol=1e-5)
+    for left, right in zip(run.logged(), other.logged(), strict=True):
+        assert left == pytest.approx(right, rel=1e-5)
+
+
+def test_packed_training_equals_unpacked(small):
+    """All rows in one batch, so that both see the same rows at each step."""
+    data = rows(8)
+    run, _, padded = small(data=data, per_device_train_batch_size=8)
+    other, _, packed = small(data=data, name="other", packing=True, max_length=500)
+    torch.testing.assert_close(padded, packed, rtol=1e-4, atol=1e-5)
+    assert [log["loss"] for log in run.logged()] == pytest.approx([log["loss"] for log in other.logged()])
+
+
+def test_recomputed_activations_change_nothing(small):
+    _, _, plain = small()
+    _, _, recomputed = small(name="other", activation_checkpointing=True)
+    torch.testing.assert_close(plain, recomputed, rtol=1e-5, atol=1e-6)
+
+
+def test_lora_with_recomputed_activations(small):
+    run, *_ = small(lora(model()), activation_checkpointing=True)
+    assert run.logged()[-1]["grad_norm"] > 0
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_model_in_half_precision_is_trained_in_full_and_saved_as_it_was(small, precision):
+    made = loaded(model().bfloat16())
+    run, result, _ = small(made, precision=precision, max_steps=30)
+    assert run.logged()[-1]["loss"] < run.logged()[0]["loss"]
+    assert {each.dtype for each in made.model.parameters()} == {torch.bfloat16}
+    saved = AutoModelForCausalLM.from_pretrained(result.path)
+    assert saved.dtype == torch.bfloat16
+
+
+def test_events(small):
+    evals = {"held out": rows(5, seed=9), "seen": rows(8)}
+    run, result, _ = small(evals=evals, max_steps=13, save_steps=5, logging_steps=4)
+    started, *_ = run.events
+    assert isinstance(started, events.StageStarted)
+    assert (started.total_steps, started.first_step, started.rows, started.of) == (13, 0, 24, 1)
+    assert started.parameters == started.trainable_parameters == sum(p.numel() for p in model().parameters())
+    assert [log.step for log in of_kind(run, events.Logged)] == [1, 4, 8, 12, 13]
+    assert all(log.metrics.keys() >= {"tokens_per_second", "memory"} for log in of_kind(run, events.Logged))
+    assert [(each.step, each.dataset) for each in of_kind(run, events.Evaluated)] == [
+        (6, "held out"), (6, "seen"), (12, "held out"), (12, "seen"), (13, "held out"), (13, "seen")
+    ]  # fmt: skip
+    assert [each.path for each in of_kind(run, events.Saved)] == [
+        f"checkpoints/step-{n}" for n in (5, 10, 13)
+    ]
+    assert set(result.metrics) == {"loss", "held out_loss", "seen_loss"}
+
+
+def test_evaluation_is_the_mean_over_tokens_and_leaves_training_alone(small):
+    data = rows(7, seed=5, weighted=True)
+    run, result, trained = small(evals={"it": data}, eval_steps=2, per_device_eval_batch_size=2)
+    other, _, alone = small(name="other")
+    assert run.logged() == other.logged()
+    assert all(torch.equal(trained[name], alone[name]) for name in trained)
+    made = AutoModelForCausalLM.from_pretrained(result.path)
+    from tunewright_hf.collate import Padded
+    from tunewright_hf.loss import CausalLoss, shift
+
+    batch = Padded(0)(list(data))
+    labels, given = batch.pop("labels"), batch.pop("loss_weights")
+    expected = CausalLoss(made)(made, batch, labels, given)[1] / shift(labels, given)[1].sum()
+    assert result.metrics["it_loss"] == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_nothing_is_printed(small, capfd):
+    small(evals={"it": rows(3)}, save_steps=2)
+    printed = capfd.readouterr()
+    assert (printed.out, printed.err) == ("", "")
+
+
+def test_the_model_keeps_its_own_forward(small):
+    made = loaded(model())
+    small(made)
+    assert "forward" not in made.model.__dict__
+
+
+def test_two_trainings_in_one_process_may_differ_in_precision(small):
+    small(precision="bf16")
+    small(name="other", precision="fp32")
+
+
+def test_nothing_to_train(small):
+    made = loaded(model())
+    made.model.requires_grad_(False)
+    with pytest.raises(RunError, match="no parameter is trainable"):
+        small(made)
+
+
+def test_the_result_can_be_loaded_and_talks_as_it_was_trained(tmp_path):
+    from types import SimpleNamespace
+
+    from transformers import AutoTokenizer
+
+    from tunewright_hf.export import save_result
+
+    made = loaded(model())
+    made.model.generation_config.temperature = 0.6  # without do_sample: transformers alone refuses to save it
+    template = SimpleNamespace(
+        info=SimpleNamespace(stop=("w7", "not a token")), chat_template=lambda: "{{ messages }}"
+    )
+    save_result(made, tmp_path / "model", template)
+    back = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    assert all(
+        torch.equal(each, dict(made.model.named_parameters())[n]) for n, each in back.named_parameters()
+    )
+    assert back.generation_config.eos_token_id == [7, tokenizer().eos_token_id]
+    assert AutoTokenizer.from_pretrained(tmp_path / "model").chat_template == "{{ messages }}"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_only_rank_0_reports(tmp_path):
+    from tunewright_hf.callback import Reporter
+
+    for rank, expected in ((0, 1), (1, 0)):
+        run = FakeRun(Path(tmp_path), rank=rank)
+        Reporter(run, None, None, "sft").emit(events.Saved, step=1, path="it")
+        assert len(run.events) == expected
