@@ -1,0 +1,50 @@
+"""PiSSA and OLoRA take their beginning out of the model's weights; what is saved fits the original weights.
+
+With A0 and B0 the beginning and W the original matrix, training sees W - s B0 A0 + s B A. That is W + s (B A - B0 A0),
+a plain adapter of twice the rank: [B, -B0] [A; A0].
+"""
+
+import copy
+import types
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import get_peft_model_state_dict
+from safetensors.torch import save_file
+
+
+def save_as_plain(model: Any) -> None:
+    """Make `model.save_pretrained` write the plain adapter. Call it before training, when the adapters are new."""
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    beginning = {name: tensor.detach().cpu().clone() for name, tensor in state.items() if _is_matrix(name)}
+
+    def save_pretrained(self: Any, save_directory: Any, **_: Any) -> None:
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(_doubled(self, beginning), folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        _config(self.peft_config["default"], self.base_model.model.name_or_path).save_pretrained(folder)
+
+    model.save_pretrained = types.MethodType(save_pretrained, model)
+
+
+def _is_matrix(name: str) -> bool:
+    return "lora_A" in name or "lora_B" in name
+
+
+def _doubled(model: Any, beginning: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    for name, first in beginning.items():
+        now = state[name].detach().cpu()
+        state[name] = torch.cat([now, first], dim=0) if "lora_A" in name else torch.cat([now, -first], dim=1)
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+
+
+def _config(trained: Any, base: str) -> Any:
+    config = copy.deepcopy(trained)
+    config.r *= 2
+    config.lora_alpha *= 2**0.5 if config.use_rslora else 2  # the scale stays as it was
+    config.init_lora_weights = True
+    config.inference_mode = True
+    config.base_model_name_or_path = base
+    return config
