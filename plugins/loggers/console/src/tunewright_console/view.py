@@ -54,8 +54,9 @@ class View:
                 self._finish_run(event)
 
     def _line(self, head: str, style: str, text: str = "") -> None:
-        # soft_wrap: a line in a log file stays one line
-        self._console.print(Text.assemble((printable(head), style), printable(text)), soft_wrap=True)
+        line = Text.assemble((printable(head), style), printable(text))
+        line.rstrip()
+        self._console.print(line, soft_wrap=True)  # a line in a log file stays one line
 
     def _start_run(self, event: events.RunStarted) -> None:
         self._run_started = event.time
