@@ -80,12 +80,14 @@ class Subject(from_file(Path(__file__).with_name("chat.jinja"))):
         rendered.trained = [Span(span.start - 30, span.end) for span in rendered.trained]
         return rendered
 '''
+EARLY = "[Span(span.start - 30, span.end) for span in rendered.trained]"
+LATE = "rendered.trained + [Span(0, len(rendered.text))] * request.add_generation_prompt"
 DEVIATION = TEMPLATE[TEMPLATE.index("[deviations]") : TEMPLATE.index("-#}")]
 ACCEPTED = {  # the tests that go through all cases
     "test_trains_the_assistant_only",
     "test_trains_the_stop_token",
     "test_prompt_is_a_prefix",
-    "test_prompt_trains_nothing_new",
+    "test_prompt_is_not_trained",
     "test_exported_template_says_the_same",
 }
 
@@ -153,7 +155,11 @@ SUBJECTS: dict[str, tuple[Subject, set[str]]] = {
     "plain_chat": (template(), set()),
     "trains_the_prompt": (
         Subject("template", TRAINS_THE_PROMPT, files={"chat.jinja": TEMPLATE}),
-        {"test_trains_the_assistant_only", "test_prompt_is_a_prefix"},
+        {"test_trains_the_assistant_only", "test_prompt_is_a_prefix", "test_weights"},
+    ),
+    "trains_the_question": (
+        Subject("template", TRAINS_THE_PROMPT.replace(EARLY, LATE), files={"chat.jinja": TEMPLATE}),
+        {"test_prompt_is_not_trained"},
     ),
     "trains_the_role": (
         template(("{{- '<|start|>' + message.role + ':' }}", ""),
@@ -167,8 +173,7 @@ SUBJECTS: dict[str, tuple[Subject, set[str]]] = {
     ),
     "trains_no_history": (
         template(("{%- if message.role == 'assistant' %}", "{%- if message.role == 'assistant' and loop.last %}")),
-        {"test_trains_the_assistant_only", "test_prompt_is_a_prefix", "test_weights"}
-        | {"test_prompt_trains_nothing_new"},
+        {"test_trains_the_assistant_only", "test_prompt_is_a_prefix", "test_weights"},
     ),
     "rewrites_history": (
         template(("{{- '<|start|>' +", "{{- 'Again: ' if loop.length > 2 }}{{- '<|start|>' +")),
@@ -198,7 +203,7 @@ SUBJECTS: dict[str, tuple[Subject, set[str]]] = {
 @pytest.fixture(scope="module")
 def verdict(tmp_path_factory: pytest.TempPathFactory) -> Verdict:
     subjects = {name: subject for name, (subject, _) in SUBJECTS.items()}
-    return judge(tmp_path_factory.mktemp("site"), subjects, "-k", "not hygiene")
+    return judge(tmp_path_factory.mktemp("site"), subjects, "-k", "not hygiene and not TestTokens")
 
 
 @pytest.mark.parametrize("name", SUBJECTS)

@@ -11,6 +11,7 @@ from tunewright.registry import Handle
 from tunewright.types import Conversation, Message, Rendered, TemplateRequest, ToolCall
 
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>"}  # of the tokenizer that goldens are made with
+FOREIGN = ("<|begin|>", "<|end|>")  # of goldens/foreign.jinja
 BASIC = ("one_turn", "system", "turns", "prompt", "unicode")  # no template may refuse these
 
 
@@ -43,13 +44,15 @@ class Case:
 
 @cache
 def cases() -> dict[str, Case]:
-    folder = resources.files("tunewright_conformance") / "goldens"
-    tools = json.loads((folder / "tools.json").read_text(encoding="utf-8"))
-    found = json.loads((folder / "cases.json").read_text(encoding="utf-8"))
+    tools, found = json.loads(_goldens("tools.json")), json.loads(_goldens("cases.json"))
     for name, fields in found.items():
         fields["tools"] = [tools[tool] for tool in fields.get("tools", [])]
         found[name] = Case(name, **fields)
     return dict(found)
+
+
+def _goldens(name: str) -> str:
+    return (resources.files("tunewright_conformance") / "goldens" / name).read_text(encoding="utf-8")
 
 
 def _message(fields: dict[str, Any]) -> Message:
@@ -58,29 +61,88 @@ def _message(fields: dict[str, Any]) -> Message:
     return Message(fields["role"], fields["content"], reasoning, calls, name=name, weight=fields.get("weight"))
 
 
-def render(template: Handle, case: Case, tokenizer: Any = None, special: dict[str, str] | None = None) -> Rendered:
-    """The case as the plugin renders it. Raises RowError where it refuses the conversation."""
-    request = TemplateRequest(case.conversation(), case.add_generation_prompt, special or SPECIAL, tokenizer)
-    rendered: Rendered = template.call("format_template", run=None, request=request)
-    return rendered
+class Renderer:
+    """A template plugin, with what it needs to render the cases. style: of its tokenizer; light ones go without.
 
-
-def accepted(template: Handle, tokenizer: Any = None) -> list[tuple[Case, Rendered]]:
-    """The cases that the template takes. The basic ones it must take."""
-    found = []
-    for case in cases().values():
-        try:
-            found.append((case, render(template, case, tokenizer)))
-        except RowError:
-            assert case.name not in BASIC, f"refuses {case.name}, which no template may"
-    return found
-
-
-def render_plain(source: str, case: Case) -> str:
-    """The case as the ecosystem renders a chat template: sandboxed Jinja with transformers' functions and filters.
-
-    Raises jinja2's errors.
+    A template whose chat_template() is None renders the tokenizer's own: the one it gets has goldens/foreign.jinja.
     """
+
+    def __init__(self, template: Handle, style: str = "") -> None:
+        self.plugin: Any = template.plugin
+        self._template = template
+        self._source = self.plugin.chat_template()
+        self._foreign = self._source is None
+        self.tokenizer = _tokenizer(self.plugin, style or "byte_level") if style or self._foreign else None
+        self._special = self.tokenizer.special_tokens_map if self.tokenizer else SPECIAL
+        if self._foreign:
+            self._source = self.tokenizer.chat_template = _goldens("foreign.jinja")
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """The tokens that may end an answer."""
+        stop: tuple[str, ...] = self.plugin.info.stop or (FOREIGN[-1] if self._foreign else self._special["eos_token"],)
+        return stop
+
+    @property
+    def control(self) -> set[str]:
+        """All tokens that data must not be able to write."""
+        return {*self.plugin.info.control, *self.stop, *self._special.values()}
+
+    def render(self, case: Case) -> Rendered:
+        """Raises RowError where the template refuses the conversation."""
+        tokenizer = self.tokenizer if self._foreign else None
+        request = TemplateRequest(case.conversation(), case.add_generation_prompt, self._special, tokenizer)
+        rendered: Rendered = self._template.call("format_template", run=None, request=request)
+        return rendered
+
+    def accepted(self) -> list[tuple[Case, Rendered]]:
+        """The cases that the template takes. The basic ones it must take."""
+        found = []
+        for case in cases().values():
+            try:
+                found.append((case, self.render(case)))
+            except RowError:
+                assert case.name not in BASIC, f"refuses {case.name}, which no template may"
+        return found
+
+    def answered(self) -> list[tuple[Case, Rendered]]:
+        """Those that are trained: without prompts that wait for an answer."""
+        return [(case, rendered) for case, rendered in self.accepted() if not case.add_generation_prompt]
+
+    def plain(self, case: Case, source: str | None = None) -> str:
+        """The case in plain Jinja: the template that is exported, or another one. Raises jinja2's errors."""
+        return render_plain(source or self._source, case, self._special)
+
+
+def _tokenizer(plugin: Any, style: str) -> Any:
+    """A small tokenizer that has every token of the template."""
+    from tunewright_hf import tiny
+
+    info = plugin.info
+    named = ["<s>", "</s>", "<unk>", "<pad>"]
+    special = (*named, *(token for token in (*info.control, *info.stop, *FOREIGN) if token not in named))
+    twin = tiny.Twin(
+        "suite", "llama", "", style, eos="</s>", bos="<s>", unk="<unk>", pad="<pad>",
+        pattern=r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+        special=tuple(dict.fromkeys(special)), words=tuple(dict.fromkeys(info.words)),
+    )  # fmt: skip
+    return tiny.tokenizer(twin)
+
+
+def render_plain(source: str, case: Case, special: dict[str, str]) -> str:
+    """The case as the ecosystem renders a chat template. Raises jinja2's errors."""
+    return _compiled(source).render(
+        messages=case.messages,
+        tools=case.tools or None,
+        add_generation_prompt=case.add_generation_prompt,
+        **special,
+        **case.variables,
+    )
+
+
+@cache
+def _compiled(source: str) -> Any:
+    """Sandboxed Jinja with the functions and filters that transformers gives to chat templates."""
     from jinja2 import TemplateError
     from jinja2.ext import loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -94,10 +156,4 @@ def render_plain(source: str, case: Case) -> str:
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
     environment.filters["tojson"] = tojson
     environment.globals["raise_exception"] = refuse
-    return environment.from_string(source).render(
-        messages=case.messages,
-        tools=case.tools or None,
-        add_generation_prompt=case.add_generation_prompt,
-        **SPECIAL,
-        **case.variables,
-    )
+    return environment.from_string(source)

@@ -1,1 +1,156 @@
-"""What is asked of every family."""
+"""What is asked of every family, of each of its tiny twins: a real model and tokenizer in small."""
+
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunewright import registry
+from tunewright.registry import Entry
+from tunewright.types import Loaded, LoadRequest
+from tunewright_conformance.bench import Bench, on_bench
+from tunewright_conformance.suite import Suite
+
+TEXTS = [
+    "The Elbe flows through Dresden.",
+    "  Two spaces, a tab\tand\n\n\nnew lines. ",
+    "Überprüfe „das“: naïve café, e\u0301, 漢字\u3000かな, مرحبا, 👩‍👩‍👧 \U0001f999",
+    "def f(x):\n    return {'a': [1, 2.5]}  # 10**7\n",
+]
+
+
+class TestFamily(Suite):
+    kinds = ("family",)
+
+    @pytest.fixture
+    def loaded(self, entry: Entry, twin: str | None, tmp_path: Path) -> Loaded:
+        return load(entry, twin, tmp_path)
+
+    def test_forward(self, loaded: Loaded) -> None:
+        """Logits are finite, one for every token that the tokenizer can make."""
+        import torch
+
+        ids = encode(loaded)
+        with torch.no_grad():
+            logits = loaded.model(input_ids=ids).logits  # (B, T, V)
+        assert logits.shape[:2] == ids.shape
+        assert logits.shape[2] >= len(loaded.tokenizer)
+        assert torch.isfinite(logits).all()
+
+    def test_backward(self, loaded: Loaded) -> None:
+        """A loss reaches the first and the last layer, with finite gradients all the way."""
+        import torch
+
+        ids = encode(loaded)
+        loaded.model.train()
+        loaded.model(input_ids=ids, labels=ids).loss.backward()
+        gradients = {name: p.grad for name, p in loaded.model.named_parameters() if p.grad is not None}
+        assert all(torch.isfinite(gradient).all() for gradient in gradients.values())
+        without = [n for n, p in loaded.model.named_parameters() if p.ndim == 1 and n not in gradients]
+        assert not without, "no gradient reaches these"
+        assert loaded.model.get_input_embeddings().weight.grad.abs().sum() > 0
+
+    def test_seed(self, entry: Entry, twin: str | None, tmp_path: Path) -> None:
+        """The same seed makes the same weights, another makes others, and nothing else notices."""
+        import torch
+
+        state = torch.get_rng_state()
+        one, same, other = (load(entry, twin, tmp_path, seed=seed) for seed in (7, 7, 8))
+        assert torch.equal(torch.get_rng_state(), state), "the global random state was used up"
+        assert different(one.model, same.model) == []
+        assert different(one.model, other.model)
+
+    def test_save_and_load(self, entry: Entry, loaded: Loaded, tmp_path: Path) -> None:
+        """Saved as transformers saves, it is found by its config.json and loads again with equal logits."""
+        import torch
+
+        folder = tmp_path / "saved"
+        loaded.model.save_pretrained(folder)
+        loaded.tokenizer.save_pretrained(folder)
+        owners = {point.name: point.value for point in registry.group("model_type")}
+        assert owners.get(loaded.model.config.model_type) == entry.name, "declare it in tunewright.model_type"
+        again = load(entry, None, tmp_path, model=str(folder))
+        assert different(loaded.model, again.model) == []
+        with torch.no_grad():
+            logits, found = (each.model(input_ids=encode(each)).logits for each in (loaded, again))
+        assert torch.equal(logits, found)
+        assert [again.tokenizer.encode(text) for text in TEXTS] == [loaded.tokenizer.encode(text) for text in TEXTS]
+
+    @pytest.mark.parametrize("head", ["score", "value"])
+    def test_heads(self, entry: Entry, twin: str | None, tmp_path: Path, head: Any) -> None:
+        """Asked for a head that judges, the model gives one number in place of logits."""
+        loaded = load(entry, twin, tmp_path, head=head)
+        assert loaded.model(input_ids=encode(loaded)).logits.shape[-1] == 1
+
+    def test_tokenizer_only(self, entry: Entry, twin: str | None, tmp_path: Path, loaded: Loaded) -> None:
+        """Without weights the tokenizer is the same, and there is no model."""
+        light = load(entry, twin, tmp_path, weights=False)
+        assert light.model is None
+        assert light.tokenizer.get_vocab() == loaded.tokenizer.get_vocab()
+        assert light.template == loaded.template
+
+    def test_tokenizer_round_trip(self, loaded: Loaded) -> None:
+        """Any text comes back as it was, in Unicode's composed form where the family composes."""
+        for text in TEXTS:
+            back = loaded.tokenizer.decode(loaded.tokenizer.encode(text, add_special_tokens=False))
+            assert back in (text, unicodedata.normalize("NFC", text))
+
+    def test_special_tokens(self, loaded: Loaded) -> None:
+        """Every special token is one id of its own that the model knows; padding is not the end of an answer."""
+        tokenizer = loaded.tokenizer
+        specials = {token.content for token in tokenizer.added_tokens_decoder.values()}
+        rows = loaded.model.get_input_embeddings().weight.shape[0]
+        for token in specials:
+            ids = tokenizer.encode(token, add_special_tokens=False)
+            assert ids == [tokenizer.convert_tokens_to_ids(token)], token
+            assert ids[0] < rows, f"{token} has no embedding"
+        assert tokenizer.eos_token_id is not None
+        assert tokenizer.pad_token_id is not None
+        assert tokenizer.pad_token_id != tokenizer.eos_token_id, "what ends an answer would be masked as padding"
+
+    def test_adapters_find_their_places(self, loaded: Loaded) -> None:
+        """Beyond what is excluded there are linear layers in every block; head and embeddings are excluded."""
+        import torch
+
+        linear = {n for n, m in loaded.model.named_modules() if isinstance(m, torch.nn.Linear)}
+        targets = {name for name in linear if name.rpartition(".")[2] not in loaded.adapter_exclude}
+        blocks = {name.partition(".layers.")[2].partition(".")[0] for name in targets}
+        assert blocks == {str(number) for number in range(loaded.model.config.num_hidden_layers)}
+        ends = loaded.model.get_input_embeddings(), loaded.model.get_output_embeddings()
+        for name, module in loaded.model.named_modules():
+            if module in ends:
+                assert name.rpartition(".")[2] in loaded.adapter_exclude, f"adapters would take {name}"
+
+    def test_default_template(self, loaded: Loaded) -> None:
+        """The twin's template is installed, and the tokenizer has its control tokens."""
+        from tunewright_hf.tokenise import check_fit
+
+        assert loaded.template, "no template is named for the twin"
+        template = on_bench(registry.find("template", loaded.template)).plugin
+        check_fit(loaded.tokenizer, template.info, f"template {loaded.template}")  # type: ignore[attr-defined]
+
+
+def load(entry: Entry, twin: str | None, folder: Path, model: str = "tiny", **request: Any) -> Loaded:
+    """The twin, in float32 on the CPU, where what is equal is equal to the bit."""
+    options = {"device": "cpu", "dtype": "float32", **({"tiny_variant": twin} if twin else {})}
+    asked = LoadRequest(model, **request)
+    loaded: Loaded = on_bench(entry, **options).call("load_model", run=Bench(folder), request=asked)
+    return loaded
+
+
+def encode(loaded: Loaded) -> Any:
+    """Two rows of T token ids (B, T)."""
+    import torch
+
+    ids = torch.tensor(loaded.tokenizer.encode(TEXTS[2], add_special_tokens=False)[:24])
+    return torch.stack([ids, ids.flip(0)])
+
+
+def different(one: Any, other: Any) -> list[str]:
+    """The names of the weights in which two models differ."""
+    import torch
+
+    theirs = other.state_dict()
+    assert theirs.keys() == one.state_dict().keys()
+    return [name for name, value in one.state_dict().items() if not torch.equal(value, theirs[name])]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tunewright.errors import RecipeError
-from tunewright_conformance.subjects import label, select
+from tunewright_conformance.subjects import label, select, twins
 
 FOLDER = Path(__file__).parent
 GENERAL = "hygiene"  # for every kind; the other files of tests are called like the kind that they test
@@ -51,8 +51,13 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Mod
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run each test of the suite once for each plugin of its kind."""
+    """Run each test of the suite once for each plugin of its kind, and for each tiny twin of a family."""
     if metafunc.cls is None or Path(metafunc.module.__file__).parent != FOLDER:
         return
     entries = [e for e in select(metafunc.config.getoption("plugin")) if e.kind in metafunc.cls.kinds]
-    metafunc.parametrize("entry", entries, ids=label, scope="session")
+    if "twin" in metafunc.fixturenames:
+        pairs = [(entry, twin) for entry in entries for twin in twins(entry)]
+        names = ["-".join(filter(None, (label(entry), twin))) for entry, twin in pairs]
+        metafunc.parametrize(("entry", "twin"), pairs, ids=names, scope="session")
+    else:
+        metafunc.parametrize("entry", entries, ids=label, scope="session")

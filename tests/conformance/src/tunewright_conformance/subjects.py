@@ -1,5 +1,8 @@
 """What is tested: the installed plugins, by their metadata. Nothing is imported to list them."""
 
+import tomllib
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from tunewright import registry
@@ -29,6 +32,23 @@ def label(entry: Entry) -> str:
     """The id of a test: `template-qwen3`, or `template-DISTRIBUTION:qwen3` where two claim the name."""
     claims = [other for other in registry.entries(entry.kind) if other.name == entry.name]
     return f"{entry.kind}-{entry.name if len(claims) == 1 else entry.qualified}"
+
+
+def package_of(entry: Entry) -> str:
+    """The package in which a plugin's data files stand."""
+    return entry.value.partition(":")[0].partition(".")[0]
+
+
+def twins(entry: Entry) -> list[str | None]:
+    """The tiny twins of a family: the names in the tiny.toml of its package; None, its only one, without it.
+
+    The package is found, not imported: tests are collected by metadata.
+    """
+    spec = find_spec(package_of(entry))
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        if (path := Path(folder, "tiny.toml")).is_file():
+            return [twin["name"] for twin in tomllib.loads(path.read_text(encoding="utf-8"))["twin"]]
+    return [None]
 
 
 def example_options(plugin: type[Plugin], **options: Any) -> Any:

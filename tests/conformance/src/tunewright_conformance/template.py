@@ -1,53 +1,60 @@
 """What is asked of every template: the right text, and of it, the assistant's part and nothing else is trained."""
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tunewright.registry import Entry, Handle
+from tunewright.registry import Entry
 from tunewright.types import Rendered
 from tunewright_conformance import goldens
 from tunewright_conformance.bench import on_bench
-from tunewright_conformance.cases import SPECIAL, accepted, cases, render, render_plain
+from tunewright_conformance.cases import Case, Renderer, cases
 from tunewright_conformance.suite import Suite
+
+if TYPE_CHECKING:
+    from tunewright_hf.tokenise import Tokeniser
 
 
 class TestTemplate(Suite):
+    """As text."""
+
     kinds = ("template",)
 
     @pytest.fixture
-    def template(self, entry: Entry) -> Handle:
-        return on_bench(entry)
+    def template(self, entry: Entry) -> Renderer:
+        return Renderer(on_bench(entry))
 
-    def test_golden(self, entry: Entry, template: Handle) -> None:
+    def test_golden(self, entry: Entry) -> None:
         """Text and trained parts of every case are what was reviewed and written down."""
         made = goldens.golden(entry)
-        hint = f"make it with python -m tunewright_conformance.make_goldens {entry.name}, and review it"
+        hint = f"make it with python -m tunewright_conformance.make_goldens {entry.name} FOLDER, and review it"
         assert made, f"there is no goldens/{entry.name}.json: {hint}"
-        found = goldens.of_cases(template)
+        found = goldens.of_cases(on_bench(entry))
         for name, expected in made["cases"].items():
             assert found[name] == expected, name
         assert set(found) == set(made["cases"]), hint
 
-    def test_official(self, entry: Entry, template: Handle) -> None:
+    def test_official(self, entry: Entry, template: Renderer) -> None:
         """The text is that of the model's own template, wherever the golden does not say why it differs."""
+        from jinja2 import TemplateError
+
         official = goldens.official(entry)
         if official is None:
             pytest.skip("its golden declares no official template")
-        rendered = {case.name: rendered.text for case, rendered in accepted(template)}
-        for name, text in rendered.items():
-            expected = goldens.render_official(official.source, cases()[name])
-            if expected is None:
-                continue  # the official template refuses the conversation
-            if name in official.differs:
-                assert text != expected, f"{name} is equal: take it out of `differs`"
+        for case, rendered in template.accepted():
+            try:
+                expected = template.plain(case, official.source)
+            except TemplateError:
+                continue  # it refuses the conversation
+            if case.name in official.differs:
+                assert rendered.text != expected, f"{case.name} is equal: take it out of `differs`"
             else:
-                assert text == expected, name
+                assert rendered.text == expected, case.name
 
-    def test_trains_the_assistant_only(self, template: Handle) -> None:
+    def test_trains_the_assistant_only(self, template: Renderer) -> None:
         """Each answer of the assistant is trained, in order, and nothing that others wrote."""
-        for case, rendered in accepted(template):
+        for case, rendered in template.answered():
             spans = texts(rendered)
             assert len(spans) == len(case.answers), case.name
             for number, span in zip(case.answers, spans, strict=True):
@@ -55,62 +62,107 @@ class TestTemplate(Suite):
                 assert message["content"].strip() in span, case.name
                 for call in message.get("tool_calls", []):
                     assert call["function"]["name"] in span, case.name
-                if "tool_calls" not in message:
+                if "tool_calls" not in message and "reasoning_content" not in message:
                     assert not unexplained(span, message, template), f"{case.name}: trained besides the answer"
             foreign = case.written("user", "system", "tool")
             assert not [text for text in foreign if text.strip() in "\n".join(spans)], case.name
 
-    def test_trains_the_stop_token(self, template: Handle) -> None:
+    def test_trains_the_stop_token(self, template: Renderer) -> None:
         """What is trained ends with a token that ends an answer: else the model never learns to end."""
-        stop = template.plugin.info.stop or (SPECIAL["eos_token"],)
-        for case, rendered in accepted(template):
+        for case, rendered in template.answered():
             for span in texts(rendered):
-                assert span.endswith(stop), f"{case.name}: {span!r} ends with none of {stop}"
+                assert span.endswith(template.stop), f"{case.name}: {span!r} ends with none of {template.stop}"
 
-    def test_prompt_is_a_prefix(self, template: Handle) -> None:
+    def test_prompt_is_a_prefix(self, template: Renderer) -> None:
         """What is trained begins where the prompt of that turn ends, and all before it is that prompt."""
-        for case, rendered in accepted(template):
+        for case, rendered in template.answered():
             for number, span in zip(case.answers, rendered.trained, strict=True):
-                prompt = render(template, case.prompt_of(number))
+                prompt = template.render(case.prompt_of(number))
                 assert rendered.text[: span.start] == prompt.text, f"{case.name}, message {number + 1}"
 
-    def test_keeps_text(self, template: Handle) -> None:
+    def test_prompt_is_not_trained(self, template: Renderer) -> None:
+        """Of a prompt, nothing after the last answer is trained."""
+        for case, rendered in template.accepted():
+            if case.add_generation_prompt:
+                end = rendered.text.find(case.written("user", "tool")[-1])
+                assert all(span.end <= end for span in rendered.trained), case.name
+
+    def test_keeps_text(self, template: Renderer) -> None:
         """No character within a message is changed."""
         case = cases()["unicode"]
-        text = render(template, case).text
+        text = template.render(case).text
         assert all(message["content"] in text for message in case.messages)
 
-    def test_keeps_edges(self, template: Handle) -> None:
+    def test_keeps_edges(self, template: Renderer) -> None:
         """White space at the beginning and end of a message is kept."""
         case = cases()["edges"]
-        text = render(template, case).text
+        text = template.render(case).text
         assert all(message["content"] in text for message in case.messages)
 
-    def test_weights(self, template: Handle) -> None:
+    def test_weights(self, template: Renderer) -> None:
         """A message that weighs nothing is not trained, and another weight is kept; the text stays the same."""
         plain = cases()["turns"]
         weighted = [dict(message) for message in plain.messages]
         first, second, _ = plain.answers
         weighted[first]["weight"], weighted[second]["weight"] = 0.0, 0.5
-        before, after = render(template, plain), render(template, replace(plain, messages=weighted))
+        before, after = template.render(plain), template.render(replace(plain, messages=weighted))
         assert after.text == before.text
         kept = [(span.start, span.end) for span in before.trained[1:]]
         assert [(span.start, span.end) for span in after.trained] == kept
         assert [span.weight for span in after.trained] == [0.5, 1.0]
 
-    def test_prompt_trains_nothing_new(self, template: Handle) -> None:
-        """With add_generation_prompt, no part of the prompt's last turn is trained."""
-        for case, rendered in accepted(template):
-            if case.add_generation_prompt:
-                assert len(rendered.trained) == len(case.answers), case.name
-                assert all(span.end < len(rendered.text) for span in rendered.trained), case.name
-
-    def test_exported_template_says_the_same(self, template: Handle) -> None:
+    def test_exported_template_says_the_same(self, template: Renderer) -> None:
         """The chat template that a trained model is saved with renders the same text in plain Jinja."""
-        source = template.plugin.chat_template()
-        assert "generation %}" not in source.replace("add_generation", "")
-        for case, rendered in accepted(template):
-            assert render_plain(source, case) == rendered.text, case.name
+        for case, rendered in template.accepted():
+            assert template.plain(case) == rendered.text, case.name
+
+
+class TestTokens(Suite):
+    """As tokens, of both sorts of tokenizers: byte-level, and sentencepiece-like."""
+
+    kinds = ("template",)
+
+    @pytest.fixture(params=["byte_level", "metaspace"])
+    def template(self, entry: Entry, request: pytest.FixtureRequest) -> Renderer:
+        return Renderer(on_bench(entry), request.param)
+
+    @pytest.fixture
+    def tokeniser(self, template: Renderer) -> "Tokeniser":
+        from tunewright_hf.tokenise import Tokeniser
+
+        return Tokeniser(template.tokenizer, template.plugin.info)
+
+    def test_prompt_ids(self, template: Renderer, tokeniser: "Tokeniser") -> None:
+        """A row begins with the very ids that an engine sends when it asks for that answer."""
+        for case, rendered in template.answered():
+            ids = tokeniser.encode(rendered).input_ids
+            for number, span in zip(case.answers, rendered.trained, strict=True):
+                prompt = template.render(case.prompt_of(number))
+                if prompt.text == rendered.text[: span.start]:  # where not, test_prompt_is_a_prefix says so
+                    asked = tokeniser.encode_prompt(prompt)
+                    assert ids[: len(asked)] == asked, f"{case.name}, message {number + 1}"
+
+    def test_labels(self, template: Renderer, tokeniser: "Tokeniser") -> None:
+        """Labels are the ids of what is trained, and all others are -100."""
+        for case, rendered in template.answered():
+            row = tokeniser.encode(rendered)
+            pairs = [pair for pair in zip(row.input_ids, row.labels, strict=True) if pair[1] != -100]
+            assert all(token == label for token, label in pairs), case.name
+            trained = template.tokenizer.decode([label for _, label in pairs])
+            assert "".join(trained.split()) == "".join("".join(texts(rendered)).split()), case.name
+
+    @pytest.mark.parametrize("role", ["system", "user", "tool", "assistant"])
+    def test_control_tokens_in_data(self, template: Renderer, tokeniser: "Tokeniser", role: str) -> None:
+        """A control token that a message spells becomes text, never the token itself."""
+        words = set(template.plugin.info.words)
+        control = template.control - words if role == "assistant" else template.control | words
+        spelled, harmless = (
+            tokeniser.encode(template.render(written(cases()["tool"], role, text))).input_ids
+            for text in (" ".join(sorted(control)), "nothing")
+        )
+        for token in control:
+            known = template.tokenizer.convert_tokens_to_ids(token)
+            assert spelled.count(known) == harmless.count(known), f"{role} can write the token {token}"
 
 
 def texts(rendered: Rendered) -> list[str]:
@@ -118,11 +170,17 @@ def texts(rendered: Rendered) -> list[str]:
     return [rendered.text[span.start : span.end] for span in rendered.trained]
 
 
-def unexplained(span: str, message: dict[str, Any], template: Handle) -> str:
-    """What is left of a trained span without the answer, its thinking, and the words for thinking and stopping."""
-    info = template.plugin.info
-    for text in (message["content"], message.get("reasoning_content", "")):
-        span = span.replace(text.strip(), "", 1)
-    for word in (*(info.thinking or ()), *info.stop, SPECIAL["eos_token"]):
+def unexplained(span: str, message: dict[str, Any], template: Renderer) -> str:
+    """What is left of a trained span without the answer, and the words for thinking and stopping."""
+    span = span.replace(message["content"].strip(), "", 1)
+    for word in (*(template.plugin.info.thinking or ()), *template.stop):
         span = span.replace(word, "")
     return span.strip()
+
+
+def written(case: Case, role: str, text: str) -> Case:
+    """The case with `text` in each message of a role."""
+    messages = [
+        message | {"content": f"See {text} here."} if message["role"] == role else message for message in case.messages
+    ]
+    return replace(case, messages=messages)

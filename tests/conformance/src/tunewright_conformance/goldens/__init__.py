@@ -8,7 +8,8 @@ from typing import Any
 
 from tunewright.errors import RowError
 from tunewright.registry import Entry, Handle
-from tunewright_conformance.cases import Case, cases, render, render_plain
+from tunewright_conformance.cases import Renderer, cases
+from tunewright_conformance.subjects import package_of
 
 
 @dataclass
@@ -20,8 +21,7 @@ class Official:
 
 
 def _file(entry: Entry, suffix: str) -> Traversable | None:
-    package = entry.value.partition(":")[0].partition(".")[0]
-    for place in (resources.files(package) / "goldens", resources.files(__name__) / entry.kind):
+    for place in (resources.files(package_of(entry)) / "goldens", resources.files(__name__) / entry.kind):
         file = place / f"{entry.name}{suffix}"
         if file.is_file():
             return file
@@ -50,27 +50,18 @@ def official(entry: Entry) -> Official | None:
         source = metadata.distribution("trl").locate_file(f"trl/chat_templates/{name}")
         text = str(source.read_text(encoding="utf-8"))
     else:
-        own = resources.files(entry.value.partition(":")[0].partition(".")[0]) / "goldens" / name
+        own = resources.files(package_of(entry)) / "goldens" / name
         text = own.read_text(encoding="utf-8")
     return Official(text, declared.get("differs", {}))
 
 
-def render_official(source: str, case: Case) -> str | None:
-    """The case in the official template; None where it refuses the conversation."""
-    from jinja2 import TemplateError
-
-    try:
-        return render_plain(source, case)
-    except TemplateError:
-        return None
-
-
 def of_cases(template: Handle) -> dict[str, Any]:
     """What a golden holds: by case, the text in lines and its trained parts, or why it is refused."""
+    renderer = Renderer(template)
     found: dict[str, Any] = {}
     for name, case in cases().items():
         try:
-            rendered = render(template, case)
+            rendered = renderer.render(case)
         except RowError as error:
             found[name] = {"refused": error.problem}
             continue
