@@ -1,13 +1,16 @@
-"""What the tests put a plugin on: a run that does nothing, and calls that go the way the kernel's go."""
+"""What the tests put a plugin on: a run that does nothing, calls that go the way the kernel's go, and a tiny twin."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tunewright.events import Event
 from tunewright.recipe import Recipe
-from tunewright.registry import Entry, Handle
-from tunewright_conformance.subjects import build
+from tunewright.registry import Entry, Handle, entries, load
+from tunewright.types import Loaded, LoadRequest
+from tunewright_conformance.subjects import build, twins
 
 
 @dataclass
@@ -32,3 +35,30 @@ class Bench:
 def on_bench(entry: Entry, **options: Any) -> Handle:
     """The plugin, ready to be called as a run calls it, without accelerators."""
     return Handle(entry, build(entry, **options))
+
+
+def a_family() -> Entry:
+    """The installed family that is used where a test of another kind needs a model."""
+    found = entries("family")
+    if not found:
+        pytest.skip("no family plugin is installed, such as tunewright-llama")
+    return found[0]
+
+
+def family_options(family: Entry, twin: str | None = None) -> dict[str, Any]:
+    """float32 on the CPU, where what is equal is equal to the bit, of families that have these options."""
+    wanted = {"device": "cpu", "dtype": "float32", "tiny_variant": twin}
+    return {name: value for name, value in wanted.items() if value and name in load(family).Options.model_fields}
+
+
+def load_model(family: Entry, twin: str | None, folder: Path, model: str = "tiny", **request: Any) -> Loaded:
+    """A tiny twin, or what was saved of one."""
+    handle = on_bench(family, **family_options(family, twin))
+    loaded: Loaded = handle.call("load_model", run=Bench(folder), request=LoadRequest(model, **request))
+    return loaded
+
+
+def a_model(folder: Path, model: str = "tiny", **request: Any) -> Loaded:
+    """The first tiny twin of some family."""
+    family = a_family()
+    return load_model(family, twins(family)[0], folder, model, **request)

@@ -8,8 +8,8 @@ import pytest
 
 from tunewright import registry
 from tunewright.registry import Entry
-from tunewright.types import Loaded, LoadRequest
-from tunewright_conformance.bench import Bench, on_bench
+from tunewright.types import Loaded
+from tunewright_conformance.bench import load_model, on_bench
 from tunewright_conformance.suite import Suite
 
 TEXTS = [
@@ -25,7 +25,7 @@ class TestFamily(Suite):
 
     @pytest.fixture
     def loaded(self, entry: Entry, twin: str | None, tmp_path: Path) -> Loaded:
-        return load(entry, twin, tmp_path)
+        return load_model(entry, twin, tmp_path)
 
     def test_forward(self, loaded: Loaded) -> None:
         """Logits are finite, one for every token that the tokenizer can make."""
@@ -56,7 +56,7 @@ class TestFamily(Suite):
         import torch
 
         state = torch.get_rng_state()
-        one, same, other = (load(entry, twin, tmp_path, seed=seed) for seed in (7, 7, 8))
+        one, same, other = (load_model(entry, twin, tmp_path, seed=seed) for seed in (7, 7, 8))
         assert torch.equal(torch.get_rng_state(), state), "the global random state was used up"
         assert different(one.model, same.model) == []
         assert different(one.model, other.model)
@@ -70,7 +70,7 @@ class TestFamily(Suite):
         loaded.tokenizer.save_pretrained(folder)
         owners = {point.name: point.value for point in registry.group("model_type")}
         assert owners.get(loaded.model.config.model_type) == entry.name, "declare it in tunewright.model_type"
-        again = load(entry, None, tmp_path, model=str(folder))
+        again = load_model(entry, None, tmp_path, model=str(folder))
         assert different(loaded.model, again.model) == []
         with torch.no_grad():
             logits, found = (each.model(input_ids=encode(each)).logits for each in (loaded, again))
@@ -80,12 +80,12 @@ class TestFamily(Suite):
     @pytest.mark.parametrize("head", ["score", "value"])
     def test_heads(self, entry: Entry, twin: str | None, tmp_path: Path, head: Any) -> None:
         """Asked for a head that judges, the model gives one number in place of logits."""
-        loaded = load(entry, twin, tmp_path, head=head)
+        loaded = load_model(entry, twin, tmp_path, head=head)
         assert loaded.model(input_ids=encode(loaded)).logits.shape[-1] == 1
 
     def test_tokenizer_only(self, entry: Entry, twin: str | None, tmp_path: Path, loaded: Loaded) -> None:
         """Without weights the tokenizer is the same, and there is no model."""
-        light = load(entry, twin, tmp_path, weights=False)
+        light = load_model(entry, twin, tmp_path, weights=False)
         assert light.model is None
         assert light.tokenizer.get_vocab() == loaded.tokenizer.get_vocab()
         assert light.template == loaded.template
@@ -129,14 +129,6 @@ class TestFamily(Suite):
         assert loaded.template, "no template is named for the twin"
         template = on_bench(registry.find("template", loaded.template)).plugin
         check_fit(loaded.tokenizer, template.info, f"template {loaded.template}")  # type: ignore[attr-defined]
-
-
-def load(entry: Entry, twin: str | None, folder: Path, model: str = "tiny", **request: Any) -> Loaded:
-    """The twin, in float32 on the CPU, where what is equal is equal to the bit."""
-    options = {"device": "cpu", "dtype": "float32", **({"tiny_variant": twin} if twin else {})}
-    asked = LoadRequest(model, **request)
-    loaded: Loaded = on_bench(entry, **options).call("load_model", run=Bench(folder), request=asked)
-    return loaded
 
 
 def encode(loaded: Loaded) -> Any:
