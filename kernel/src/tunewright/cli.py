@@ -3,6 +3,7 @@
 Listing verbs reads metadata only: a command's module is imported when it is the one that was called.
 """
 
+import io
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ import typer
 
 from tunewright import __version__, registry
 from tunewright.errors import RecipeError, TunewrightError
+from tunewright.terminal import printable
 
 app = typer.Typer(
     help="Fine-tune large language models. One recipe, one command; everything else is a plugin.",
@@ -198,6 +200,9 @@ def _add_commands(called: str) -> None:
 
 def main() -> None:
     """The entry point. A user's mistake is one line; `--debug` shows where it was noticed."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # not every terminal can show what data holds
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
     try:
@@ -215,5 +220,5 @@ def main() -> None:
 def _fail(message: str, code: int, debug: bool) -> None:
     if debug:
         traceback.print_exc()
-    print("\n".join(f"error: {line}" for line in message.splitlines()), file=sys.stderr)
+    print("\n".join(f"error: {printable(line)}" for line in message.splitlines()), file=sys.stderr)
     sys.exit(code)

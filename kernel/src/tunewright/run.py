@@ -33,7 +33,13 @@ def train(
         status, error, result = "failed", "", None
         with run.reporting():
             try:
-                run.emit(events.RunStarted(folder=str(run.folder), recipe=state["recipe"], versions=state["libraries"]))
+                resumed = str(run.folder) if state["resumed"] else None
+                versions = state["libraries"]
+                run.emit(
+                    events.RunStarted(
+                        folder=str(run.folder), recipe=state["recipe"], versions=versions, resumed_from=resumed
+                    )
+                )
                 for number in range(len(run.recipe.stages)):
                     result = _train_one(run, number, state, result, stopper, limit)
                 status = "completed"

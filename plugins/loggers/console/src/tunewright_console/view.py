@@ -117,8 +117,7 @@ class View:
             self._line(f"Finished in {after}.  ", "bold green", f"Everything is in {event.folder}")
             self._line("  Talk to it:  ", "", f"tunewright chat {folder}")
         elif event.status == "interrupted":
-            self._line(f"Interrupted after {after}.", "bold yellow")
-            self._line("  Go on:  ", "", f"tunewright train {folder}/recipe.yaml --resume")
+            self._line(f"Interrupted after {after}.", "bold yellow")  # the command ends with how to go on
         else:
             self._line(f"Failed after {after}.", "bold red")  # the command ends with the error itself
 
