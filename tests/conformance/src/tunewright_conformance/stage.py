@@ -1,1 +1,87 @@
-"""What is asked of every stage."""
+"""What is asked of every stage: it learns, and what should make no difference makes none."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunewright.registry import Entry, load
+from tunewright_conformance.suite import Suite
+from tunewright_conformance.trial import Trial, go, recipe
+
+NOT_EQUAL = ("time", "tokens_per_second", "memory")  # what differs between equal runs
+
+
+class TestStage(Suite):
+    kinds = ("stage",)
+
+    def test_loss_falls(self, entry: Entry, tmp_path: Path) -> None:
+        """A dozen passes over a dozen simple rows bring the loss down by a third."""
+        trial = run(entry, tmp_path, 12, epochs=12)
+        assert trial.result is not None
+        assert trial.result.steps == len(trial.logged)
+        assert sum(trial.losses[-3:]) / 3 < 0.67 * trial.losses[0]
+
+    def test_accumulation(self, entry: Entry, tmp_path: Path) -> None:
+        """Four rows at once, and four after another in one step, train the same."""
+        at_once = run(entry, tmp_path / "4x1", 4, max_steps=3)
+        one_by_one = run(entry, tmp_path / "1x4", 4, max_steps=3, **by_one(4))
+        check_same(one_by_one, at_once)
+
+    def test_packing(self, entry: Entry, tmp_path: Path) -> None:
+        """Rows that are packed do not see each other: they train as they do apart."""
+        if "packing" not in load(entry).Options.model_fields:
+            pytest.skip("it has no option `packing`")
+        apart = run(entry, tmp_path / "apart", 4, max_steps=3, max_length=256)
+        packed = run(entry, tmp_path / "packed", 4, {"packing": True}, max_steps=3, max_length=256)
+        check_same(packed, apart)
+
+    def test_seed(self, entry: Entry, tmp_path: Path) -> None:
+        """The same recipe trains the same weights, to the bit."""
+        import torch
+
+        one, same = (run(entry, tmp_path / name, 6, max_steps=3).weights() for name in ("one", "same"))
+        assert one.keys() == same.keys()
+        assert not [name for name in one if not torch.equal(one[name], same[name])]
+
+    def test_resume(self, entry: Entry, tmp_path: Path) -> None:
+        """Stopped in the middle of an epoch and resumed, it ends with the same bits as without: weights, optimizer,
+        sampler and random states, and the metrics of every step."""
+        settings: dict[str, Any] = {"max_steps": 7, "save_steps": 7, "lr_scheduler_type": "cosine", "warmup_steps": 2}
+        whole = run(entry, tmp_path / "whole", 10, **settings)
+        asked = recipe({"name": entry.name}, rows(entry), tmp_path / "stopped", 10, **settings)
+        stopped, resumed = go(asked, stop_at=4), go(asked, resume=True)
+        assert stopped.result is None, "it did not stop when it was asked to"
+        assert len(stopped.logged) < 7
+        assert [metrics(event) for event in stopped.logged + resumed.logged] == [metrics(e) for e in whole.logged]
+        expected, found = whole.checkpoint(), resumed.checkpoint()
+        assert expected.keys() == found.keys()
+        assert not [name for name in expected if found[name] != expected[name]]
+
+
+def rows(entry: Entry) -> str:
+    sort: str = load(entry).rows
+    return sort
+
+
+def by_one(count: int) -> dict[str, int]:
+    return {"per_device_train_batch_size": 1, "gradient_accumulation_steps": count}
+
+
+def run(entry: Entry, folder: Path, count: int, options: dict[str, Any] | None = None, **training: Any) -> Trial:
+    return go(recipe({"name": entry.name, **(options or {})}, rows(entry), folder, count, **training))
+
+
+def check_same(found: Trial, expected: Trial) -> None:
+    """The same losses, and the same weights but for the order of sums in float32."""
+    import torch
+
+    assert found.losses == pytest.approx(expected.losses, rel=1e-4)
+    weights, right = found.weights(), expected.weights()
+    assert weights.keys() == right.keys()
+    for name, value in right.items():
+        torch.testing.assert_close(weights[name], value, atol=1e-4, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def metrics(event: Any) -> dict[str, float]:
+    return {name: value for name, value in event.metrics.items() if name not in NOT_EQUAL}
