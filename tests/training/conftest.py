@@ -1,4 +1,4 @@
-"""Makes `training_setup` importable, and keeps torch to one thread, so that results are bit for bit the same."""
+"""Makes `training_setup` importable, and keeps torch to one thread: then results are equal bit for bit."""
 
 import sys
 from pathlib import Path

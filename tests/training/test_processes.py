@@ -28,11 +28,14 @@ def on_two_processes(folder: Path, checkpoint: Path | None = None, **settings):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [
-    {"rows": 32},
-    {"rows": 30, "packing": True, "max_length": 40, "lora": True},
-    {"rows": 30, "gradient_accumulation_steps": 2, "batching": "length_grouped"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"rows": 32},
+        {"rows": 30, "packing": True, "max_length": 40, "lora": True, "gradient_accumulation_steps": 2},
+    ],
+    ids=["full", "lora, packed, accumulated"],
+)
 def test_two_processes_are_one_with_twice_the_batch(tmp_path, settings):
     logged, metrics, tokens = on_two_processes(
         tmp_path / "two", **settings, per_device_train_batch_size=2, per_device_eval_batch_size=2

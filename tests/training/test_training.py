@@ -7,7 +7,7 @@ import torch
 from training_setup import FakeRun, loaded, lora, model, qwen, rows, run_training, tokenizer
 from transformers import AutoModelForCausalLM
 
-from tunewright import RunError, events
+from tunewright import RecipeError, RunError, events
 
 
 def weights(model):
@@ -47,7 +47,8 @@ def test_lora_learns_and_only_its_own_weights(small):
     after = dict(made.model.named_parameters())
     assert all(torch.equal(each, after[name]) for name, each in before.items())
     assert (result.path / "adapter_model.safetensors").exists()
-    assert not (result.path / "model.safetensors").exists()
+    files = {path.name for path in result.path.iterdir()}
+    assert not files & {"model.safetensors", "README.md"}
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -137,11 +138,17 @@ def test_the_model_keeps_its_own_forward(small):
     made = loaded(model())
     small(made)
     assert "forward" not in made.model.__dict__
+    assert made.model.config.use_cache
 
 
 def test_two_trainings_in_one_process_may_differ_in_precision(small):
     small(precision="bf16")
     small(name="other", precision="fp32")
+
+
+def test_fp16_needs_a_gpu(small):
+    with pytest.raises(RecipeError, match="fp16 needs a GPU"):
+        small(precision="fp16")
 
 
 def test_nothing_to_train(small):

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 import torch
 from transformers import TrainerCallback
 
@@ -19,7 +19,6 @@ class Reporter(TrainerCallback):
         self.run, self.request, self.batches, self.stage = run, request, batches, stage
         self.trainer: Any = None  # set once it exists
         self.stopped_at: int | None = None  # step
-        self.metrics: dict[str, float] = {}  # the last that were logged and evaluated
         self._time, self._tokens = 0.0, 0  # of the last log
 
     def emit(self, kind: type[events.Event], **fields: Any) -> None:
@@ -27,7 +26,7 @@ class Reporter(TrainerCallback):
             self.run.emit(kind(stage=self.stage, **fields))
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        self._time, self._tokens = time.monotonic(), self.trainer.tokens
+        self._time, self._tokens = time.monotonic(), self.trainer.progress["tokens"]
         if self.trainer.causal_loss.after_head is None and self.run.rank == 0:
             slow = (
                 "this model makes its logits in a way of its own: all of them are kept in memory for the loss"
@@ -56,22 +55,19 @@ class Reporter(TrainerCallback):
         control.should_save = training.save_steps is not None and (last or step % training.save_steps == 0)
         if self.trainer.any_process(self.request.stop_requested()) and not last:
             self.stopped_at = step
-            control.should_save = control.should_training_stop = True
+            control.should_log = control.should_save = control.should_training_stop = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
         if "loss" not in logs:  # the summary at the end
             return
-        now, tokens = time.monotonic(), self.trainer.tokens
-        metrics = {
-            name: float(logs[name])
-            for name in ("loss", "learning_rate", "grad_norm", "epoch")
-            if name in logs
-        }
+        now, tokens = time.monotonic(), self.trainer.progress["tokens"]
+        names = ("loss", "learning_rate", "grad_norm", "epoch")
+        metrics: dict[str, float] = {name: float(logs[name]) for name in names}
         metrics["tokens"] = tokens
         metrics["tokens_per_second"] = (tokens - self._tokens) / (now - self._time)
         metrics["memory"] = memory(args.device)
         self._time, self._tokens = now, tokens
-        self.metrics["loss"] = metrics["loss"]
+        self.trainer.progress["metrics"]["loss"] = metrics["loss"]
         self.emit(events.Logged, step=state.global_step, total_steps=state.max_steps, metrics=metrics)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -81,7 +77,7 @@ class Reporter(TrainerCallback):
         )
 
     def evaluated(self, step: int, name: str, metrics: dict[str, float]) -> None:
-        self.metrics |= {f"{name}_{key}": value for key, value in metrics.items()}
+        self.trainer.progress["metrics"] |= {f"{name}_{key}": value for key, value in metrics.items()}
         self.emit(events.Evaluated, step=step, dataset=name, metrics=metrics)
 
 

@@ -32,6 +32,7 @@ def _write(loaded: Loaded, folder: Path, template: Any) -> None:
     if loaded.weights == "adapter":
         # PEFT would ask the hub whether the vocabulary has grown
         loaded.model.save_pretrained(folder, save_embedding_layers=False)
+        (folder / "README.md").unlink()  # PEFT's form, not filled in: the run folder has a real one
         base.generation_config.save_pretrained(folder)
     else:
         base.save_pretrained(folder)

@@ -1,17 +1,24 @@
 """Number formats: what the forward pass computes in, and what trained weights are kept in."""
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
+
+from tunewright import RecipeError
 
 _HALVES = (torch.bfloat16, torch.float16)
 
 
-def resolve(precision: str, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
-    """auto: bf16 on a GPU that has it, else fp32."""
-    if precision != "auto":
-        return precision  # type: ignore[return-value]  # the recipe has checked it
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+def resolve(precision: str, device: torch.device) -> str:
+    """auto: bf16 on a GPU that has it, else fp32. Raises RecipeError where the device cannot do it."""
+    on_gpu = device.type == "cuda"
+    if precision == "auto":
+        return "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "fp32"
+    if precision == "fp16" and not on_gpu:
+        raise RecipeError("fp16 needs a GPU", place="training.precision", hint="set bf16 or fp32")
+    if precision == "bf16" and on_gpu and not torch.cuda.is_bf16_supported():
+        raise RecipeError("this GPU has no bf16", place="training.precision", hint="set fp16 or fp32")
+    return precision
 
 
 def widen(model: Any, precision: str) -> dict[str, torch.dtype]:

@@ -28,15 +28,20 @@ STATE_FILE = "trainer_state.json"  # transformers reads it itself, by this name
 class OwnCheckpoints:
     """Stands before a transformers Trainer among the bases of a class, and needs these attributes of it."""
 
+    accelerator: Any  # the first six are the Trainer's own
+    args: Any
+    lr_scheduler: Any
+    model: Any
+    optimizer: Any
+    state: Any
     checkpoint_folder: Path
     checkpoint_limit: int
     identity: dict[str, Any]  # what must be the same when a checkpoint is resumed
-    tokens: int  # trained on so far
+    progress: dict[str, Any]  # what is counted while training, and goes on when resumed
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         step, args = self.state.global_step, self.args
         folder = self.checkpoint_folder / f"step-{step}"
-        self.store_flos()
         facts = {"step": step, "world_size": args.world_size}
         barrier = self.accelerator.wait_for_everyone
         write_checkpoint(folder, self._write_state, facts=facts, rank=args.process_index, barrier=barrier)
@@ -50,26 +55,26 @@ class OwnCheckpoints:
         save_state(dict(_trained(self.model)), folder, "weights")
         save_state(self.optimizer.state_dict(), folder, "optimizer")
         scaler = self.accelerator.scaler
-        progress = {
+        others = {
             "identity": self.identity,
-            "tokens": self.tokens,
+            "progress": self.progress,
             "scheduler": self.lr_scheduler.state_dict(),
             "scaler": scaler.state_dict() if scaler else None,
         }
-        save_state(progress, folder, "progress")
+        save_state(others, folder, "others")
         self.state.save_to_json(str(folder / STATE_FILE))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         folder = Path(resume_from_checkpoint)
         verify(folder)
-        progress = load_state(folder, "progress")
-        saved, now = progress["identity"], self.identity
+        others = load_state(folder, "others")
+        saved, now = others["identity"], self.identity
         if changed := [name for name in sorted(saved | now) if saved.get(name) != now.get(name)]:
             words = ", ".join(f"{name} was {saved.get(name)}, is {now.get(name)}" for name in changed)
             raise RunError(
                 f"cannot be resumed: {words}", place=str(folder), hint="set it back, or begin a new run"
             )
-        self.tokens = progress["tokens"]
+        self.progress = others["progress"]
         weights, trained = load_state(folder, "weights"), dict(_trained(self.model))
         there, here = (
             {name: tuple(each.shape) for name, each in all_.items()} for all_ in (weights, trained)
@@ -87,7 +92,7 @@ class OwnCheckpoints:
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
-        self.lr_scheduler.load_state_dict(load_state(Path(checkpoint), "progress")["scheduler"])
+        self.lr_scheduler.load_state_dict(load_state(Path(checkpoint), "others")["scheduler"])
         try:
             self.optimizer.load_state_dict(load_state(Path(checkpoint), "optimizer"))
         except ValueError as error:
@@ -95,7 +100,7 @@ class OwnCheckpoints:
 
     def _load_scaler(self, checkpoint: str | None) -> None:
         if checkpoint is not None and self.accelerator.scaler:
-            self.accelerator.scaler.load_state_dict(load_state(Path(checkpoint), "progress")["scaler"])
+            self.accelerator.scaler.load_state_dict(load_state(Path(checkpoint), "others")["scaler"])
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
@@ -128,17 +133,19 @@ def silence(trainer: Any) -> None:
     trainer.remove_callback(PrinterCallback)
 
 
-def keep_forward(model: Any) -> Callable[[], None]:
-    """Remember the model's forward. The function that is returned takes TRL's fused head off it again.
+def keep_model(model: Any) -> Callable[[], None]:
+    """Remember what SFTTrainer changes in a model when it is made; the function that is returned changes it
+    back.
 
-    SFTTrainer puts it there for its own loss, which is not used here. It would outlive the training.
+    That is the fused head of its own loss, and use_cache: both would outlive the training, and be saved.
     """
     base = unwrap_peft_model(model)
-    before = base.__dict__.get("forward")
+    forward, use_cache = base.__dict__.get("forward"), base.config.use_cache
 
     def restore() -> None:
-        del base.forward
-        if before is not None:
-            base.forward = before
+        base.__dict__.pop("forward", None)
+        if forward is not None:
+            base.forward = forward
+        base.config.use_cache = use_cache
 
     return restore

@@ -50,9 +50,7 @@ class Batches:
         self.total_units = self._count_units()
         whole, rest = divmod(self.total_units, self.per_pass)
         self._passes = whole + (rest >= world_size)
-        self.left_over = (
-            0 if rest >= world_size else rest
-        )  # units at the very end, too few to give each process one
+        self.left_over = self._rows_at_the_end(rest) if 0 < rest < world_size else 0  # too few for all
         if not self._passes:
             raise RunError(f"{len(self.lengths)} rows are too few for {world_size} processes", place="data")
         self.steps = math.ceil(self._passes / training.gradient_accumulation_steps)
@@ -118,6 +116,11 @@ class Batches:
         before = self._ends[-2] if len(self._ends) > 1 else 0
         share = training.epochs - (len(self._ends) - 1)  # of the last epoch
         return before + max(1, round(share * (self._ends[-1] - before)))
+
+    def _rows_at_the_end(self, units: int) -> int:
+        start = self._ends[-2] if len(self._ends) > 1 else 0
+        last = self.units(len(self._ends) - 1)[: self.total_units - start]
+        return sum(len(unit) for unit in last[len(last) - units :])
 
     @property
     def _is_by_row(self) -> bool:

@@ -73,10 +73,11 @@ def _decode(value: Any, tensors: dict[str, Tensor]) -> Any:
 
 def rng_state() -> dict[str, Any]:
     """The states of all random number generators of this process."""
-    numpy_name, numpy_keys, *numpy_rest = np.random.get_state()
-    state = {
+    numpy_state: Any = np.random.get_state()
+    name, keys, *rest = numpy_state
+    state: dict[str, Any] = {
         "python": random.getstate(),
-        "numpy": (numpy_name, numpy_keys.tolist(), *numpy_rest),
+        "numpy": (name, keys.tolist(), *rest),
         "torch": torch.get_rng_state(),
     }
     if torch.cuda.is_available():

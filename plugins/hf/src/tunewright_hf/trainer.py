@@ -17,7 +17,7 @@ from tunewright_hf.callback import Reporter
 from tunewright_hf.checkpoint import latest_checkpoint
 from tunewright_hf.export import save_result
 from tunewright_hf.loss import CausalLoss, shift
-from tunewright_hf.private import OwnCheckpoints, keep_forward, one_gpu, silence
+from tunewright_hf.private import OwnCheckpoints, keep_model, one_gpu, silence
 from tunewright_hf.sampler import Batches, row_lengths
 
 
@@ -34,9 +34,7 @@ def train(run: Any, request: TrainRequest, *, stage: str, packing: bool, templat
     lengths = row_lengths(request.data.train)
     batches = Batches(lengths, training, packing=packing, rank=run.rank, world_size=run.world_size)
     if batches.left_over and run.rank == 0:
-        dropped = (
-            f"the last {batches.left_over} of all rows are left out: too few for {run.world_size} processes"
-        )
+        dropped = f"the last {batches.left_over} rows are left out: too few for {run.world_size} processes"
         run.emit(Notice(message=dropped))
     args = arguments(request, batches.steps, loaded.model.device)
     stored = precision.widen(loaded.model, args.mixed_precision if args.mixed_precision != "no" else "fp32")
@@ -52,7 +50,7 @@ def train(run: Any, request: TrainRequest, *, stage: str, packing: bool, templat
     if run.rank == 0:
         save_result(loaded, path, template)
     trainer.accelerator.wait_for_everyone()
-    return StageResult(path, loaded.weights, steps, trainer.tokens, reporter.metrics)
+    return StageResult(path, loaded.weights, steps, **trainer.progress)
 
 
 def arguments(request: TrainRequest, steps: int, device: torch.device) -> SFTConfig:
@@ -90,9 +88,8 @@ def arguments(request: TrainRequest, steps: int, device: torch.device) -> SFTCon
 class CausalTrainer(OwnCheckpoints, SFTTrainer):
     """SFTTrainer with our rows, batches, loss, optimizer, evaluation and checkpoints."""
 
-    loss_is_scaled_for_ga = (
-        False  # transformers divides by the forward passes of a step, and DDP by the processes
-    )
+    #: transformers divides by the forward passes of a step, and DDP by the processes
+    loss_is_scaled_for_ga = False
 
     def __init__(
         self,
@@ -111,9 +108,9 @@ class CausalTrainer(OwnCheckpoints, SFTTrainer):
         self.checkpoint_folder = request.folder / "checkpoints"
         self.checkpoint_limit = request.training.save_total_limit
         self.identity = batches.identity()
-        self.tokens = 0
+        self.progress: dict[str, Any] = {"tokens": 0, "metrics": {}}
         reporter.trainer = self
-        restore = keep_forward(loaded.model)
+        restore = keep_model(loaded.model)
         super().__init__(
             loaded.model,
             args,
@@ -154,7 +151,7 @@ class CausalTrainer(OwnCheckpoints, SFTTrainer):
         sums = torch.tensor([weight, sum(map(collate.tokens, batches))], dtype=torch.float64)
         if self.args.world_size > 1:
             sums = self.accelerator.reduce(sums.to(device), "sum").cpu()
-        self.tokens += int(sums[1])
+        self.progress["tokens"] += int(sums[1])
         return batches, sums[0] if sums[0] > 0 else torch.ones(())
 
     def compute_loss(
@@ -166,12 +163,8 @@ class CausalTrainer(OwnCheckpoints, SFTTrainer):
     ) -> Tensor:
         """Weighted mean over the trained tokens of the whole step, nats, times what is divided out later."""
         labels, weights = inputs.pop("labels"), inputs.pop("loss_weights", None)
-        scale = (
-            self.current_gradient_accumulation_steps
-            * self.accelerator.num_processes
-            / float(num_items_in_batch)
-        )
-        return self.causal_loss(model, inputs, labels, weights, scale)[0]
+        divided_out = self.current_gradient_accumulation_steps * self.args.world_size
+        return self.causal_loss(model, inputs, labels, weights, divided_out / float(num_items_in_batch))[0]
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
@@ -186,21 +179,19 @@ class CausalTrainer(OwnCheckpoints, SFTTrainer):
 
     @torch.no_grad()
     def _evaluate_one(self, rows: Any) -> float:
-        size, rank, processes = (
-            self.args.per_device_eval_batch_size,
-            self.args.process_index,
-            self.args.world_size,
-        )
+        args, processes = self.args, self.args.world_size
+        size = args.per_device_eval_batch_size * processes
         sums = torch.zeros(2, dtype=torch.float64)  # loss, weight
-        for start in range(0, len(rows), size * processes):
-            own = range(start, min(start + size * processes, len(rows)))[rank::processes]
-            batch = self._prepare_inputs(self.padded([rows[number] for number in own or [start]]))
+        for start in range(0, len(rows), size):
+            own = range(start, min(start + size, len(rows)))[args.process_index :: processes]
+            padded = self.padded([rows[number] for number in own or [start]])
+            batch = {name: each.to(args.device) for name, each in padded.items()}
             labels, weights = batch.pop("labels"), batch.pop("loss_weights", None)
             total = self.causal_loss(self.model, batch, labels, weights)[1]
             if own:  # a process without a row runs along, so that none waits for another
                 sums += torch.stack([total, shift(labels, weights)[1].sum()]).cpu()
         if processes > 1:
-            sums = self.accelerator.reduce(sums.to(self.args.device), "sum").cpu()
+            sums = self.accelerator.reduce(sums.to(args.device), "sum").cpu()
         return float(sums[0] / sums[1]) if sums[1] else 0.0
 
     def any_process(self, flag: bool) -> bool:
