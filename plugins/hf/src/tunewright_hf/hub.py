@@ -77,6 +77,7 @@ def _explained(model: str, revision: str | None, error: Exception) -> RunError:
     if isinstance(error, errors.LocalEntryNotFoundError) and constants.HF_HUB_OFFLINE:
         return RunError("is not in the local cache", place=model, hint="unset HF_HUB_OFFLINE to download it")
     if isinstance(error, errors.LocalEntryNotFoundError):
-        problem = f"is neither a folder here nor in the local cache, and {constants.ENDPOINT} cannot be reached"
+        cause = str(error).strip().splitlines()[0].removeprefix("Got: ")
+        problem = f"is neither a folder here nor in the local cache, and {constants.ENDPOINT} cannot be asked: {cause}"
         return RunError(problem, place=model, hint="HF_ENDPOINT names another hub; a folder needs no network")
     return RunError(f"cannot be downloaded: {str(error).strip().splitlines()[0]}", place=model)

@@ -22,6 +22,8 @@ HEADS = {
     "value": transformers.AutoModelForSequenceClassification,
 }
 
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.*", "*.model", "*.tiktoken", "tekken.json", "tokenization_*.py")
+
 
 def load(request: LoadRequest, revision: str | None, device: torch.device, notify: Notify) -> Loaded:
     """Load what `request` names from a folder or the hub, onto `device`; the folder is only read.
@@ -72,11 +74,10 @@ def _config(folder: Path, trusted: bool, notify: Notify) -> Any:
 def _tokenizer(folder: Path, config: Any, trusted: bool) -> Any:
     if not trusted:
         safe.check_tokenizer(folder, [config.to_dict().get("tokenizer_class")])
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, config=config, trust_remote_code=trusted)
-    files = tokenizer.vocab_files_names.values()
-    if files and not any((folder / name).is_file() for name in files):  # transformers makes one with no vocabulary
-        raise RunError(f"holds no tokenizer: none of {', '.join(files)}", place=str(folder))
-    return tokenizer
+    if not any(path for pattern in _TOKENIZER_FILES for path in folder.glob(pattern)):
+        # transformers would make a tokenizer with no vocabulary
+        raise RunError(f"holds no tokenizer, none of {', '.join(_TOKENIZER_FILES)}", place=str(folder))
+    return transformers.AutoTokenizer.from_pretrained(folder, config=config, trust_remote_code=trusted)
 
 
 def _model(folder: Path, config: Any, request: LoadRequest, device: torch.device) -> Any:

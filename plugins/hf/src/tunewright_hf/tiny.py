@@ -119,10 +119,14 @@ def _metaspace() -> Tokenizer:
     in_bytes = [f"<0x{byte:02X}>" for byte in range(256)]
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")  # no piece spans two words
+    # Other characters fall back on bytes. Were the trainer to choose which, it would choose others each time.
+    alphabet = ["▁", *(chr(code) for code in range(33, 127))]
     size = VOCABULARY - len(in_bytes) - len(specials)
     learner.train_from_iterator(
-        (f" {line}" for line in _corpus()),
-        trainers.BpeTrainer(vocab_size=size, limit_alphabet=100, show_progress=False),
+        (f" {line.rstrip()}" for line in _corpus()),
+        trainers.BpeTrainer(
+            vocab_size=size, initial_alphabet=alphabet, limit_alphabet=len(alphabet), show_progress=False
+        ),
     )
     learned = sorted(learner.get_vocab().items(), key=lambda item: item[1])
     vocabulary = {

@@ -1,0 +1,60 @@
+"""A hub with one repository, a/b, that speaks as much of the hub's protocol as snapshot_download needs."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+COMMIT = "a" * 40
+
+
+class FakeHub:
+    """files: what a/b holds; asked: the paths of all requests so far."""
+
+    def __init__(self, files: dict[str, bytes], port: int) -> None:
+        self.files, self.url, self.asked = files, f"http://127.0.0.1:{port}", list[str]()
+
+    def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
+        self.asked.append(path)
+        name = path.partition(f"/a/b/resolve/{COMMIT}/")[2]
+        if name in self.files:
+            return 200, {"X-Repo-Commit": COMMIT, "ETag": f'"{name}"'}, self.files[name]
+        if path == "/api/models/a/b/revision/main":
+            listing = [{"rfilename": file} for file in self.files]
+            return 200, {}, json.dumps({"id": "a/b", "sha": COMMIT, "siblings": listing}).encode()
+        if path.startswith(f"/api/models/a/b/tree/{COMMIT}"):
+            tree = [{"type": "file", "path": f, "oid": f, "size": len(data)} for f, data in self.files.items()]
+            return 200, {}, json.dumps(tree).encode()
+        if path.startswith("/api/models/a/b/revision/"):
+            return 404, {"X-Error-Code": "RevisionNotFound"}, b""
+        if path.startswith("/api/models/a/gated"):
+            return 403, {"X-Error-Code": "GatedRepo"}, b""
+        return 404, {"X-Error-Code": "RepoNotFound"}, b""
+
+
+@contextmanager
+def fake_hub(files: dict[str, bytes]) -> Iterator[FakeHub]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            code, headers, body = hub.answer(self.path)
+            self.send_response(code)
+            for name, value in (headers | {"Content-Length": str(len(body))}).items():
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    hub = FakeHub(files, server.server_port)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield hub
+    server.shutdown()
+    thread.join()
+    server.server_close()

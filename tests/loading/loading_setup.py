@@ -1,0 +1,68 @@
+"""Tiny twins, checkpoints made of them, and a run that only collects what it is told."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tunewright.events import Event, Notice
+from tunewright.types import Loaded, LoadRequest
+from tunewright_llama import Llama
+from tunewright_qwen import Qwen
+
+FAMILIES = {"qwen3": Qwen, "qwen3_moe": Qwen, "qwen2": Qwen, "qwen2_moe": Qwen, "llama3": Llama, "llama2": Llama}
+
+
+class Listener:
+    """Stands where the run does."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def emit(self, event: Event) -> None:
+        self.events.append(event)
+
+    @property
+    def notices(self) -> str:
+        return "\n".join(event.message for event in self.events if isinstance(event, Notice))
+
+
+def load(run: Listener, model: str = "tiny", *, twin: str = "qwen3", options: Any = None, **request: Any) -> Loaded:
+    """What the family of `twin` loads; options: of the family, request: fields of LoadRequest."""
+    family = FAMILIES[twin]
+    chosen = {"tiny_variant": twin, "device": "cpu"} | (options or {})
+    loaded: Loaded = family(family.Options(**chosen)).load_model(run, LoadRequest(model, **request))
+    return loaded
+
+
+def save(loaded: Loaded, folder: Path) -> Path:
+    """A checkpoint as transformers writes it."""
+    loaded.model.save_pretrained(folder)
+    loaded.tokenizer.save_pretrained(folder)
+    return folder
+
+
+def edit_json(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def logits(loaded: Loaded) -> torch.Tensor:
+    """Logits (1, 6, V) of one row of six tokens; for a model with a score (1, 1)."""
+    with torch.no_grad():
+        found: torch.Tensor = loaded.model.eval()(input_ids=torch.tensor([[5, 6, 7, 8, 9, 10]])).logits
+    return found
+
+
+def train(loaded: Loaded, steps: int = 3) -> None:
+    """A few large steps on all that is trainable."""
+    ids = torch.tensor([[5, 6, 7, 8, 9, 10]])
+    optimizer = torch.optim.SGD([p for p in loaded.model.parameters() if p.requires_grad], lr=0.5)
+    for _ in range(steps):
+        loaded.model(input_ids=ids, labels=ids).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def trainable(loaded: Loaded) -> set[str]:
+    return {name for name, parameter in loaded.model.named_parameters() if parameter.requires_grad}

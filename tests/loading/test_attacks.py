@@ -1,0 +1,345 @@
+"""Hostile checkpoints: the outcome, that nothing of theirs was opened or ran, and what the message says."""
+
+import importlib
+import json
+import struct
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loading_setup import Listener, edit_json, load, save
+
+from tunewright import RunError
+from tunewright.types import AdapterRequest
+from tunewright_hf.safe import check_safetensors, sanitised
+from tunewright_lora import Lora
+
+_opened: list[str] | None = None
+
+
+def _watch(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "open" and _opened is not None and isinstance(arguments[0], str):
+        _opened.append(arguments[0])
+
+
+sys.addaudithook(_watch)
+
+
+@contextmanager
+def no_pickle_is_opened() -> Iterator[None]:
+    global _opened
+    _opened = []
+    try:
+        yield
+        assert not [name for name in _opened if name.endswith((".bin", ".pt", ".pth", ".pkl", ".mdl"))]
+    finally:
+        _opened = None
+
+
+@pytest.fixture
+def checkpoint(run: Listener, tmp_path: Path) -> Path:
+    return save(load(run), tmp_path / "checkpoint")
+
+
+@pytest.fixture
+def marker(tmp_path: Path) -> Path:
+    return tmp_path / "it_ran"
+
+
+def hostile_pickle(marker: Path) -> bytes:
+    """A pickle that makes the file `marker` when it is read."""
+    return f"cbuiltins\nopen\n(S'{marker}'\nS'w'\ntR.".encode()
+
+
+def test_the_hostile_pickle_is_one(marker: Path) -> None:
+    importlib.import_module("pickle").loads(hostile_pickle(marker)).close()
+    assert marker.exists()
+
+
+# ---- 1, 2, 4, 5: pickle weights ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "consolidated.00.pth"])
+def test_pickle_weights_are_refused(run: Listener, checkpoint: Path, marker: Path, name: str) -> None:
+    (checkpoint / "model.safetensors").unlink()
+    (checkpoint / name).write_bytes(hostile_pickle(marker))
+    with no_pickle_is_opened(), pytest.raises(RunError, match="pickle weights are not loaded") as caught:
+        load(run, str(checkpoint))
+    assert name in str(caught.value)
+    assert "convert" in caught.value.hint
+    assert not marker.exists()
+
+
+def test_no_fallback_from_broken_safetensors(run: Listener, checkpoint: Path, marker: Path) -> None:
+    weights = checkpoint / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    (checkpoint / "pytorch_model.bin").write_bytes(hostile_pickle(marker))
+    with no_pickle_is_opened(), pytest.raises(RunError, match=r"model\.safetensors: is no safetensors file"):
+        load(run, str(checkpoint))
+    assert not marker.exists()
+
+
+def test_pickles_beside_safetensors_are_left_alone(run: Listener, checkpoint: Path, marker: Path) -> None:
+    for name in ("pytorch_model.bin", "value_head.bin", ".cache.mdl", "rng_state.pth", "adapter_model.bin"):
+        (checkpoint / name).write_bytes(hostile_pickle(marker))
+    with no_pickle_is_opened():
+        load(run, str(checkpoint))
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("shard", ["evil.bin", "../evil.safetensors", "/evil.safetensors", "missing.safetensors"])
+def test_index_names_only_files_beside_it(run: Listener, checkpoint: Path, marker: Path, shard: str) -> None:
+    """transformers hands whatever an index names to torch.load, unless it ends in .safetensors."""
+    (checkpoint / "model.safetensors").rename(checkpoint.parent / "evil.safetensors")
+    (checkpoint / "evil.bin").write_bytes(hostile_pickle(marker))
+    index = {"metadata": {}, "weight_map": {"model.norm.weight": shard}}
+    (checkpoint / "model.safetensors.index.json").write_text(json.dumps(index))
+    with no_pickle_is_opened(), pytest.raises(RunError, match=r"index\.json: names"):
+        load(run, str(checkpoint))
+    assert not marker.exists()
+
+
+def test_config_cannot_name_the_weights(run: Listener, checkpoint: Path, marker: Path) -> None:
+    """`transformers_weights: adapter_model.bin` in a config.json makes transformers call torch.load."""
+    edit_json(checkpoint / "config.json", transformers_weights="adapter_model.bin")
+    (checkpoint / "adapter_model.bin").write_bytes(hostile_pickle(marker))
+    with no_pickle_is_opened():
+        load(run, str(checkpoint))
+    assert "transformers_weights" in run.notices
+    assert not marker.exists()
+
+
+def adapter_folder(run: Listener, folder: Path) -> Path:
+    made = Lora(Lora.Options(rank=2)).apply_adapter(run, AdapterRequest(load(run)))
+    made.model.save_pretrained(folder, save_embedding_layers=False)
+    return folder
+
+
+def test_pickled_adapter_is_refused(run: Listener, tmp_path: Path, marker: Path) -> None:
+    folder = adapter_folder(run, tmp_path / "adapter")
+    (folder / "adapter_model.safetensors").unlink()
+    (folder / "adapter_model.bin").write_bytes(hostile_pickle(marker))
+    with no_pickle_is_opened(), pytest.raises(RunError, match="pickle weights are not loaded"):
+        Lora(Lora.Options()).apply_adapter(run, AdapterRequest(load(run), weights=folder))
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"init_lora_weights": "pissa"}, "belongs to weights that pissa changed"),
+        ({"megatron_config": {"a": 1}, "megatron_core": "antigravity"}, "uses megatron_config, megatron_core"),
+        ({"layer_replication": [[0, 2], [0, 2]]}, "uses layer_replication"),
+        ({"peft_type": "BOFT"}, "type 'BOFT'"),
+        ({"target_modules": ["down_proj"]}, "does not fit the model"),
+        ({"target_modules": ["no_such"]}, "does not fit the model"),
+        ({"r": 3}, "does not fit the model"),
+    ],
+)
+def test_strange_adapter_is_refused(run: Listener, tmp_path: Path, change: dict[str, Any], problem: str) -> None:
+    folder = adapter_folder(run, tmp_path / "adapter")
+    edit_json(folder / "adapter_config.json", **change)
+    with pytest.raises(RunError, match=problem):
+        Lora(Lora.Options()).apply_adapter(run, AdapterRequest(load(run), weights=folder))
+    assert "antigravity" not in sys.modules
+
+
+def test_adapter_in_place_of_a_model(run: Listener, checkpoint: Path) -> None:
+    """transformers would load the base model from wherever adapter_config.json says."""
+    (checkpoint / "adapter_config.json").write_text('{"base_model_name_or_path": "evil/repo", "peft_type": "LORA"}')
+    with pytest.raises(RunError, match="holds an adapter") as caught:
+        load(run, str(checkpoint))
+    assert "evil/repo" in caught.value.hint
+
+
+# ---- 6: safetensors headers ----------------------------------------------------------------------
+
+
+def safetensors(header: dict[str, Any] | bytes, data: bytes = b"\0" * 16, length: int | None = None) -> bytes:
+    written = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(written) if length is None else length) + written + data
+
+
+def tensor(start: int, end: int, dtype: str = "F32", shape: tuple[int, ...] = (2,)) -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0\0\0",
+        safetensors({}, length=2**63),
+        safetensors({}, length=2**40),
+        safetensors({"a": tensor(0, 8), "b": tensor(4, 12)}, b"\0" * 12),
+        safetensors({"a": tensor(0, 8), "b": tensor(0, 8)}, b"\0" * 8),
+        safetensors({"a": tensor(8, 16), "b": tensor(0, 16)}),
+        safetensors({"a": tensor(0, 8, "F64")}, b"\0" * 8),
+        safetensors({"a": tensor(0, 8, shape=(2**62, 4))}, b"\0" * 8),
+        safetensors({"a": tensor(0, 8, shape=(-1,))}, b"\0" * 8),
+        safetensors({"a": tensor(0, 8, "EVIL")}, b"\0" * 8),
+        safetensors({"a": tensor(0, 2**60)}, b"\0" * 8),
+        safetensors({"a": tensor(0, 16, shape=(4,))}, b"\0" * 15),
+        safetensors({"a": tensor(0, 8)}, b"\0" * 9000),
+        safetensors(b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, "a": 1}', b"\0" * 8),
+        safetensors(b"[" * 100_000, b""),
+        safetensors(b"\xff\xfe\xfd", b""),
+        b"PK\x03\x04 a pickle that was renamed",
+    ],
+    ids=range(18),
+)
+def test_hostile_header(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(RunError, match=r"is no (sound )?safetensors file"):
+        check_safetensors(path)
+
+
+def test_endless_header(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(safetensors(b"{" + b" " * 26 * 2**20 + b"}", b""))
+    with pytest.raises(RunError, match="is no safetensors file"):
+        check_safetensors(path)
+
+
+def test_hostile_header_stops_the_load(run: Listener, checkpoint: Path) -> None:
+    (checkpoint / "model.safetensors").write_bytes(safetensors({}, length=2**63))
+    with pytest.raises(RunError, match="header of 9223372036854775808 bytes"):
+        load(run, str(checkpoint))
+
+
+# ---- 7, 8, 9: config.json ------------------------------------------------------------------------
+
+
+def add_own_code(checkpoint: Path, marker: Path) -> None:
+    code = f"open({str(marker)!r}, 'w').close()\n"
+    config = "from transformers import Qwen3Config\nclass EvilConfig(Qwen3Config):\n    model_type = 'evil'\n"
+    model = (
+        "from transformers import Qwen3ForCausalLM\nfrom .configuration_evil import EvilConfig\n"
+        "class EvilModel(Qwen3ForCausalLM):\n    config_class = EvilConfig\n"
+    )
+    (checkpoint / "configuration_evil.py").write_text(code + config)
+    (checkpoint / "modeling_evil.py").write_text(code + model)
+    names = {"AutoConfig": "configuration_evil.EvilConfig", "AutoModelForCausalLM": "modeling_evil.EvilModel"}
+    edit_json(checkpoint / "config.json", auto_map=names)
+
+
+def test_own_code_does_not_run(run: Listener, checkpoint: Path, marker: Path) -> None:
+    add_own_code(checkpoint, marker)
+    loaded = load(run, str(checkpoint))
+    assert type(loaded.model).__module__.startswith("transformers.")
+    assert "auto_map" in run.notices
+    assert not marker.exists()
+
+
+def test_own_code_runs_where_it_is_trusted(
+    run: Listener, checkpoint: Path, marker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(marker.parent / "modules"))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    add_own_code(checkpoint, marker)
+    edit_json(checkpoint / "config.json", model_type="evil")
+    loaded = load(run, str(checkpoint), trust_remote_code=True)
+    assert type(loaded.model).__name__ == "EvilModel"
+    assert marker.exists()
+
+
+def test_unknown_architecture_says_what_helps(run: Listener, checkpoint: Path, marker: Path) -> None:
+    add_own_code(checkpoint, marker)
+    edit_json(checkpoint / "config.json", model_type="evil")
+    with pytest.raises(RunError, match="knows no model_type 'evil'") as caught:
+        load(run, str(checkpoint))
+    assert "--trust-remote-code" in caught.value.hint
+    assert not marker.exists()
+
+
+def test_trust_in_config_is_ignored(run: Listener, checkpoint: Path, marker: Path) -> None:
+    add_own_code(checkpoint, marker)
+    edit_json(
+        checkpoint / "config.json", trust_remote_code=True, extra={"trust_remote_code": True, "list": [{"auto_map": 1}]}
+    )
+    load(run, str(checkpoint))
+    for name in ("trust_remote_code", "extra.trust_remote_code", "extra.list.auto_map"):
+        assert name in run.notices
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "_attn_implementation_internal",
+        "_attn_implementation",
+        "attn_implementation",
+        "_experts_implementation_internal",
+    ],
+)
+def test_attention_code_is_ignored(run: Listener, checkpoint: Path, key: str) -> None:
+    edit_json(checkpoint / "config.json", **{key: "evil/kernel"})
+    loaded = load(run, str(checkpoint))
+    assert key in run.notices
+    assert loaded.model.config._attn_implementation == "sdpa"
+    assert "evil" not in json.dumps(loaded.model.config.to_dict())
+
+
+def test_sanitising_keeps_the_rest() -> None:
+    config = {"model_type": "a", "attention_bias": True, "vision": {"implementation": 1, "auto_map": {}}, "x": [1, "a"]}
+    kept, dropped = sanitised(config)
+    assert kept == {"model_type": "a", "attention_bias": True, "vision": {"implementation": 1}, "x": [1, "a"]}
+    assert dropped == ["vision.auto_map"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"model_type": ["qwen3"]}', '{"model_type": null}', "[" * 100_000])
+def test_broken_config(run: Listener, checkpoint: Path, content: str) -> None:
+    (checkpoint / "config.json").write_text(content)
+    with pytest.raises(RunError) as caught:
+        load(run, str(checkpoint))
+    assert "\n" not in str(caught.value)
+
+
+def test_shapes_that_do_not_fit(run: Listener, checkpoint: Path) -> None:
+    edit_json(checkpoint / "config.json", hidden_size=128)
+    with pytest.raises(RunError, match="cannot be loaded") as caught:
+        load(run, str(checkpoint))
+    assert "\n" not in str(caught.value)
+
+
+# ---- 10: tokenizers ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"auto_map": {"AutoTokenizer": ["tok.Evil", None]}}, "names code of its own"),
+        ({"tokenizer_class": "EvilTokenizer"}, "knows no tokenizer class 'EvilTokenizer'"),
+        ({"tokenizer_class": "Trainer"}, "knows no tokenizer class 'Trainer'"),
+        ({"tokenizer_class": ["a"]}, "knows no tokenizer class"),
+    ],
+)
+def test_strange_tokenizer_is_refused(run: Listener, checkpoint: Path, change: dict[str, Any], problem: str) -> None:
+    edit_json(checkpoint / "tokenizer_config.json", **change)
+    with pytest.raises(RunError, match=problem) as caught:
+        load(run, str(checkpoint))
+    assert "--trust-remote-code" in caught.value.hint
+
+
+def test_tokenizer_class_of_config(run: Listener, checkpoint: Path) -> None:
+    edit_json(checkpoint / "config.json", tokenizer_class="EvilTokenizer")
+    with pytest.raises(RunError, match="knows no tokenizer class 'EvilTokenizer'"):
+        load(run, str(checkpoint))
+
+
+@pytest.mark.parametrize("content", ["{", '{"model": 1}', ""])
+def test_broken_tokenizer(run: Listener, checkpoint: Path, content: str) -> None:
+    (checkpoint / "tokenizer.json").write_text(content)
+    with pytest.raises(RunError, match="cannot be loaded"):
+        load(run, str(checkpoint))
+
+
+def test_the_folder_is_only_read(run: Listener, checkpoint: Path) -> None:
+    edit_json(checkpoint / "config.json", auto_map={"AutoConfig": "a.B"})
+    before = {path: path.read_bytes() for path in checkpoint.rglob("*")}
+    load(run, str(checkpoint))
+    assert {path: path.read_bytes() for path in checkpoint.rglob("*")} == before

@@ -1,0 +1,316 @@
+"""Tiny twins and the checkpoints that are made of them: load, run, save, load again."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from loading_setup import FAMILIES, Listener, load, logits, save, trainable
+
+from tunewright import RecipeError, RunError
+from tunewright.types import Loaded, LoadRequest
+
+TEMPLATES = {
+    "qwen3": "qwen3",
+    "qwen3_moe": "qwen3",
+    "qwen2": "qwen",
+    "qwen2_moe": "qwen",
+    "llama3": "llama3",
+    "llama2": "llama2",
+}
+
+
+@pytest.mark.parametrize("twin", FAMILIES)
+def test_twin(run: Listener, tmp_path: Path, twin: str) -> None:
+    loaded = load(run, twin=twin)
+    assert loaded.template == TEMPLATES[twin]
+    assert loaded.tokenizer.pad_token_id not in (None, loaded.tokenizer.eos_token_id)
+    assert loaded.model.config.pad_token_id == loaded.tokenizer.pad_token_id
+    assert loaded.model.get_input_embeddings().weight.shape[0] == len(loaded.tokenizer)
+    assert {parameter.dtype for parameter in loaded.model.parameters()} == {torch.float32}
+    ids = torch.tensor([loaded.tokenizer("What is your name?").input_ids])
+    loaded.model(input_ids=ids, labels=ids).loss.backward()
+    assert all(torch.isfinite(p.grad).all() for p in loaded.model.parameters() if p.grad is not None)
+    again = load(run, str(save(loaded, tmp_path)), twin=twin)
+    assert torch.allclose(logits(again), logits(loaded), atol=1e-6)
+    assert again.tokenizer("<s>Hi<|im_end|> there").input_ids == loaded.tokenizer("<s>Hi<|im_end|> there").input_ids
+
+
+@pytest.mark.parametrize("head", ["score", "value"])
+def test_heads_that_judge(run: Listener, tmp_path: Path, head: str) -> None:
+    assert logits(load(run, head=head)).shape == (1, 1)
+    folder = str(save(load(run), tmp_path / "a"))
+    before = torch.get_rng_state()
+    one, same, other = (load(run, folder, head=head, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(one.model.score.weight, same.model.score.weight)
+    assert not torch.equal(one.model.score.weight, other.model.score.weight)
+    again = load(run, str(save(one, tmp_path / "b")), head=head, seed=2)
+    assert torch.equal(again.model.score.weight, one.model.score.weight)
+
+
+def test_seed_makes_the_weights(run: Listener) -> None:
+    before = torch.get_rng_state()
+    one, same, other = (load(run, seed=seed).model.model.norm for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(one.weight, same.weight)
+    one, same, other = (load(run, seed=seed).model.get_input_embeddings() for seed in (1, 1, 2))
+    assert torch.equal(one.weight, same.weight)
+    assert not torch.equal(one.weight, other.weight)
+
+
+def test_sizes(run: Listener) -> None:
+    config = load(run, options={"tiny_hidden_size": 32, "tiny_layers": 3}).model.config
+    assert (config.hidden_size, config.num_hidden_layers) == (32, 3)
+
+
+def test_unknown_twin(run: Listener) -> None:
+    with pytest.raises(RecipeError, match="no tiny twin 'qwen33'") as caught:
+        load(run, options={"tiny_variant": "qwen33"})
+    assert "did you mean 'qwen3'" in caught.value.hint
+
+
+def test_tokenizer_alone(run: Listener, tmp_path: Path) -> None:
+    assert load(run, weights=False).model is None
+    folder = save(load(run), tmp_path)
+    (folder / "model.safetensors").unlink()
+    assert load(run, str(folder), weights=False).template == "qwen3"
+
+
+def test_frozen(run: Listener, tmp_path: Path) -> None:
+    assert trainable(load(run))
+    assert not trainable(load(run, trainable=False))
+    assert not trainable(load(run, str(save(load(run), tmp_path)), trainable=False))
+
+
+def test_another_loader(run: Listener) -> None:
+    made = load(run, twin="qwen2")
+    made.template = None
+
+    def loader(request: LoadRequest) -> Loaded:
+        assert request.dtype == "auto"
+        return Loaded(made.model, made.tokenizer, adapter_exclude=("own",))
+
+    loaded = load(run, "somewhere", loader=loader)
+    assert loaded.model is made.model
+    assert loaded.template == "qwen"
+    assert {"own", "lm_head"} <= set(loaded.adapter_exclude)
+
+
+# ---- checkpoints ---------------------------------------------------------------------------------
+
+
+def test_dtype(run: Listener, tmp_path: Path) -> None:
+    half = load(run, dtype="bfloat16")
+    assert {parameter.dtype for parameter in half.model.parameters()} == {torch.bfloat16}
+    folder = str(save(half, tmp_path))
+    assert load(run, folder).model.dtype == torch.bfloat16
+    assert load(run, folder, options={"dtype": "float32"}).model.dtype == torch.float32
+    assert load(run, folder, options={"dtype": "float32"}, dtype="float16").model.dtype == torch.float16
+
+
+def test_attention(run: Listener, tmp_path: Path) -> None:
+    folder = str(save(load(run), tmp_path))
+    eager = load(run, folder, options={"attention": "eager"})
+    assert eager.model.config._attn_implementation == "eager"
+    assert torch.allclose(logits(eager), logits(load(run, folder)), atol=1e-5)
+
+
+def test_model_arguments(run: Listener, tmp_path: Path) -> None:
+    folder = str(save(load(run), tmp_path))
+    loaded = load(run, folder, model_arguments={"attn_implementation": "eager"})
+    assert loaded.model.config._attn_implementation == "eager"
+
+
+def test_missing_device(run: Listener) -> None:
+    with pytest.raises(RunError, match="there is no device cuda:99"):
+        load(run, options={"device": "cuda:99"})
+
+
+def test_missing_pad_token(run: Listener, tmp_path: Path) -> None:
+    loaded = load(run, twin="llama3")
+    loaded.tokenizer.pad_token = None
+    folder = save(loaded, tmp_path)
+    again = load(run, str(folder), twin="llama3")
+    assert again.tokenizer.pad_token == "<|finetune_right_pad_id|>"
+    assert "<|finetune_right_pad_id|> pads" in run.notices
+    again = load(run, str(folder), twin="qwen2")  # a family that names no pad tokens
+    assert again.tokenizer.pad_token == again.tokenizer.eos_token == "<|eot_id|>"
+    assert again.model.generation_config.pad_token_id == again.tokenizer.pad_token_id
+
+
+def test_base_model_keeps_the_name_of_the_recipe(run: Listener, tmp_path: Path) -> None:
+    folder = str(save(load(run), tmp_path))
+    assert load(run, folder).model.name_or_path == folder
+    assert load(run).model.name_or_path == "tiny"
+
+
+def test_missing_weights_are_not_made_up(run: Listener, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    path = save(load(run), tmp_path) / "model.safetensors"
+    weights = load_file(path)
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(RunError, match=r"has no weights for model\.layers\.1\.mlp\.up_proj\.weight"):
+        load(run, str(tmp_path))
+
+
+def test_sharded(run: Listener, tmp_path: Path) -> None:
+    loaded = load(run)
+    loaded.model.save_pretrained(tmp_path, max_shard_size="200KB")
+    loaded.tokenizer.save_pretrained(tmp_path)
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    assert torch.allclose(logits(load(run, str(tmp_path))), logits(loaded), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("remove", "problem"),
+    [
+        ("model.safetensors", "holds no model.safetensors"),
+        ("config.json", "holds no config.json"),
+        ("tokenizer.json", "holds no tokenizer"),
+    ],
+)
+def test_incomplete(run: Listener, tmp_path: Path, remove: str, problem: str) -> None:
+    (save(load(run), tmp_path) / remove).unlink()
+    with pytest.raises(RunError, match=problem):
+        load(run, str(tmp_path))
+
+
+def test_a_file_is_no_checkpoint(run: Listener, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(RunError, match="is not a folder"):
+        load(run, str(tmp_path / "model.safetensors"))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_the_gpu(run: Listener, tmp_path: Path) -> None:
+    cpu = load(run)
+    folder = str(save(cpu, tmp_path))
+    loaded = load(run, folder, options={"device": "auto"})
+    assert loaded.model.device.type == "cuda"
+    ids = torch.tensor([[5, 6, 7, 8, 9, 10]], device="cuda")
+    assert torch.allclose(loaded.model(input_ids=ids).logits.cpu(), logits(cpu), atol=1e-3)
+    twin = load(run, options={"device": "auto"}).model
+    assert torch.equal(twin.get_input_embeddings().weight.cpu(), cpu.model.get_input_embeddings().weight)
+
+
+# ---- tokenizers ----------------------------------------------------------------------------------
+
+
+def tokenizer(twin: str) -> object:
+    return load(Listener(), twin=twin, weights=False).tokenizer
+
+
+@pytest.mark.parametrize("twin", ["qwen3", "llama3", "llama2"])
+@given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="▁")))
+def test_any_text_comes_back(twin: str, text: str) -> None:
+    made = _TOKENIZERS.setdefault(twin, tokenizer(twin) if twin not in _TOKENIZERS else None)
+    assert made.decode(made.encode(text, add_special_tokens=False)) == text
+
+
+_TOKENIZERS: dict[str, object] = {}
+
+
+@pytest.mark.parametrize("twin", ["qwen3", "llama3", "llama2"])
+def test_words_are_learned(twin: str) -> None:
+    made = tokenizer(twin)
+    text = "My name is Wren. I am a small assistant."
+    assert len(made.encode(text, add_special_tokens=False)) < len(text) / 2
+
+
+def test_bos() -> None:
+    assert tokenizer("llama3").encode("a")[0] == tokenizer("llama3").bos_token_id
+    assert tokenizer("llama2").encode("a")[0] == tokenizer("llama2").bos_token_id
+    assert tokenizer("qwen3").bos_token is None
+
+
+def test_control_tokens_and_words() -> None:
+    made = tokenizer("qwen3")
+    kinds = {token.content: token.special for token in made.added_tokens_decoder.values()}
+    assert kinds["<|im_start|>"] is True
+    assert kinds["<think>"] is False
+    assert made.decode(made.encode("<|im_start|><think>a"), skip_special_tokens=True) == "<think>a"
+
+
+def test_changes_stay_with_one_tokenizer() -> None:
+    one, other = tokenizer("qwen3"), tokenizer("qwen3")
+    one.add_tokens(["<new>"])
+    assert len(other) == len(one) - 1
+
+
+HASHES = """
+import hashlib
+from tunewright_hf import tiny
+for how in (("byte_level", ".+"), ("metaspace", "")):
+    print(hashlib.sha256(tiny._trained(*how).encode()).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_the_same_in_every_process() -> None:
+    found = {subprocess.run([sys.executable, "-c", HASHES], capture_output=True, check=True).stdout for _ in range(2)}
+    assert len(found) == 1
+
+
+# ---- which template ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "template"),
+    [
+        ("Qwen/Qwen3-0.6B", "qwen3"),
+        ("Qwen/Qwen3-4B-Instruct-2507", "auto"),
+        ("Qwen/Qwen2.5-7B-Instruct", "qwen"),
+        ("meta-llama/Llama-3.1-8B-Instruct", "llama3_1"),
+        ("LLM-Research/Meta-Llama-3.1-8B-Instruct", "llama3_1"),
+        ("meta-llama/Llama-2-7b-chat-hf", "llama2"),
+    ],
+)
+def test_template_of_a_listed_checkpoint(model: str, template: str) -> None:
+    family = FAMILIES["qwen3" if "Qwen" in model else "llama3"]
+    assert family(family.Options()).template_for(model, tokenizer("llama2")) == template
+
+
+@pytest.mark.parametrize(
+    ("twin", "own", "template"),
+    [
+        ("qwen3", None, "qwen3"),
+        ("qwen3", "… enable_thinking …", "qwen3"),
+        ("qwen3", "something of their own", "auto"),
+        ("qwen2", None, "qwen"),
+        ("qwen2", "… You are Qwen, created by Alibaba Cloud. You are a helpful assistant. …", "qwen"),
+        ("qwen2", "Please reason step by step", "auto"),
+        ("llama3", None, "llama3"),
+        ("llama3", "… Environment: ipython …", "llama3_1"),
+        ("llama2", "… <<SYS>> …", "llama2"),
+        ("llama2", "<|user|>", "auto"),
+        ("llama2", None, None),
+    ],
+)
+def test_template_of_an_unlisted_checkpoint(twin: str, own: str | None, template: str | None) -> None:
+    made = tokenizer(twin)
+    made.chat_template = own
+    assert FAMILIES[twin](FAMILIES[twin].Options()).template_for("my/model", made) == template
+
+
+def test_lists_of_checkpoints() -> None:
+    from tunewright import registry
+
+    known = {entry.name for entry in registry.entries("template")}
+    for family in set(FAMILIES.values()):
+        data = family(family.Options())._data("checkpoints.toml")
+        ids = [checkpoint["id"] for line in data["line"] for checkpoint in line["checkpoints"]]
+        assert len(ids) == len(set(ids))
+        for line in data["line"]:
+            assert line["template"] in known, line["template"]
+            for checkpoint in line["checkpoints"]:
+                assert checkpoint["kind"] in ("base", "chat")
+                assert (
+                    checkpoint["size"] and checkpoint["modelscope"] and (checkpoint.get("license") or line["license"])
+                )
