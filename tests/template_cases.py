@@ -92,11 +92,7 @@ def template(name: str, **options: Any) -> JinjaTemplate:
 
 
 def render(
-    made: Any,
-    conversation: Conversation,
-    special: dict[str, str] | None = None,
-    prompt: bool = False,
-    **more: Any,
+    made: Any, conversation: Conversation, special: dict[str, str] | None = None, prompt: bool = False, **more: Any
 ) -> Rendered:
     return made.format_template(TemplateRequest(conversation, prompt, special or SPECIAL, **more))
 
@@ -144,15 +140,9 @@ def metaspace(scheme: str = "first") -> Any:
     from transformers import PreTrainedTokenizerFast
 
     made = Tokenizer(models.Unigram())
-    letters = sorted(
-        {letter for text in [*CORPUS, *SPECIALS, *WORDS] for letter in text if letter != " "} | {"▁"}
-    )
+    letters = sorted({letter for text in [*CORPUS, *SPECIALS, *WORDS] for letter in text if letter != " "} | {"▁"})
     trainer = trainers.UnigramTrainer(
-        vocab_size=400,
-        special_tokens=SPECIALS,
-        unk_token="<unk>",
-        initial_alphabet=letters,
-        show_progress=False,
+        vocab_size=400, special_tokens=SPECIALS, unk_token="<unk>", initial_alphabet=letters, show_progress=False
     )
     if scheme == "legacy":
         made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
@@ -161,6 +151,4 @@ def metaspace(scheme: str = "first") -> Any:
     made.decoder = decoders.Metaspace()
     made.train_from_iterator(CORPUS * 3, trainer)
     made.add_tokens([AddedToken(word, special=False, normalized=False) for word in WORDS])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=made, eos_token="</s>", bos_token="<s>", unk_token="<unk>"
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>", bos_token="<s>", unk_token="<unk>")

@@ -9,19 +9,7 @@ from typing import Any
 import pytest
 
 from shared import SHARED
-from template_cases import (
-    FILES,
-    SPECIAL,
-    TALKS,
-    assistant,
-    render,
-    system,
-    talk,
-    template,
-    tool,
-    trained,
-    user,
-)
+from template_cases import FILES, SPECIAL, TALKS, assistant, render, system, talk, template, tool, trained, user
 from tunewright import RecipeError, RowError
 from tunewright.types import Conversation, MediaPart, Message, Span, TextPart, ToolCall
 from tunewright_hf.conversation import template_data
@@ -33,15 +21,7 @@ OFFICIAL = {"qwen": "qwen2_5", "qwen3": "qwen3", "llama3": "llama3", "llama3_1":
 #: what our template writes on purpose, and the official one does not
 ADDED = {
     "qwen": {"thinking", "thinking_history", "tool_thinking"},
-    "llama3": {
-        "thinking",
-        "thinking_history",
-        "tool_thinking",
-        "tool",
-        "tool_text",
-        "tools_parallel",
-        "tool_offered",
-    },
+    "llama3": {"thinking", "thinking_history", "tool_thinking", "tool", "tool_text", "tools_parallel", "tool_offered"},
     "llama3_1": {"thinking", "thinking_history", "tool_thinking", "tool_text", "tools_parallel"},
 }
 
@@ -67,11 +47,7 @@ def _official(renderer: Any, source: str, data: dict[str, Any], variables: dict[
 
 def _official_cases() -> list[Any]:
     cases = product(OFFICIAL, TALKS, (None, True, False), (False, True))
-    return [
-        case
-        for case in cases
-        if case[1] not in ADDED.get(case[0], ()) and (case[2] is None or case[0] == "qwen3")
-    ]
+    return [case for case in cases if case[1] not in ADDED.get(case[0], ()) and (case[2] is None or case[0] == "qwen3")]
 
 
 @pytest.mark.parametrize(("name", "sort", "thinking", "prompt"), _official_cases())
@@ -110,14 +86,10 @@ def test_text_equals_the_goldens(name: str) -> None:
         found = render(made, golden_talk(case)).text
         expected = "".join(prompt + answer for prompt, answer in case["pairs"])
         if name == "llama2":  # Llama 2's own: spaces round the answer
-            expected = "".join(
-                f"{prompt} {answer.replace('<EOS>', ' <EOS>')}" for prompt, answer in case["pairs"]
-            )
+            expected = "".join(f"{prompt} {answer.replace('<EOS>', ' <EOS>')}" for prompt, answer in case["pairs"])
         if name == "qwen3":  # Qwen3's own: no empty thinking but in the last answer
             *earlier, (prompt, answer) = case["pairs"]
-            expected = (
-                "".join(p + a.replace("<think>\n\n</think>\n\n", "") for p, a in earlier) + prompt + answer
-            )
+            expected = "".join(p + a.replace("<think>\n\n</think>\n\n", "") for p, a in earlier) + prompt + answer
         assert found == expected, case["id"]
 
 
@@ -165,12 +137,7 @@ def test_empty_thinking_is_the_prompts_where_thinking_is_off() -> None:
 
 def test_loss_weights_of_messages() -> None:
     conversation = talk(
-        user("a"),
-        assistant("one", weight=0),
-        user("b"),
-        assistant("two", weight=0.5),
-        user("c"),
-        assistant("three"),
+        user("a"), assistant("one", weight=0), user("b"), assistant("two", weight=0.5), user("c"), assistant("three")
     )
     rendered = render(template("chatml"), conversation)
     assert trained(rendered) == ["two<|im_end|>", "three<|im_end|>"]
@@ -205,16 +172,10 @@ def test_the_prompt_is_a_prefix_of_what_is_trained(name: str, sort: str, thinkin
     made = template(name, enable_thinking=thinking)
     whole, conversation = render(made, TALKS[sort]), TALKS[sort]
     answers = [number for number, message in enumerate(conversation.messages) if message.role == "assistant"]
-    spans = (
-        whole.trained
-        if name != "empty" or sort != "empty_answer"
-        else [Span(len(whole.text), len(whole.text))]
-    )
+    spans = whole.trained if name != "empty" or sort != "empty_answer" else [Span(len(whole.text), len(whole.text))]
     for number, span in zip(answers, spans, strict=True):
         if not _rewritten(name, number, conversation, thinking):
-            prompt = render(
-                made, talk(*conversation.messages[:number], tools=conversation.tools), prompt=True
-            ).text
+            prompt = render(made, talk(*conversation.messages[:number], tools=conversation.tools), prompt=True).text
             assert whole.text.startswith(prompt) and span.start == len(prompt)
 
 
@@ -234,10 +195,7 @@ def test_a_system_prompt_of_ones_own() -> None:
         ([assistant("x")], "message 1 is from assistant, expected system or user to begin with"),
         ([user("x"), user("y")], "message 2 is from user, expected assistant after user"),
         ([user("x"), system("y")], "message 2 is from system, expected assistant after user"),
-        (
-            [user("x"), assistant("y"), assistant("z")],
-            "message 3 is from assistant, expected user after assistant",
-        ),
+        ([user("x"), assistant("y"), assistant("z")], "message 3 is from assistant, expected user after assistant"),
         ([user("x"), assistant("y"), tool("z")], "message 3 is from tool, expected user after assistant"),
         (
             [user("x"), TALKS["tool"].messages[2], user("z")],
@@ -258,9 +216,7 @@ def test_any_order_where_asked() -> None:
 
 
 def test_a_template_may_refuse_a_conversation() -> None:
-    with pytest.raises(
-        RowError, match="refuses this conversation: only the first message can be a system message"
-    ):
+    with pytest.raises(RowError, match="refuses this conversation: only the first message can be a system message"):
         render(template("alpaca", role_order="any"), talk(user("x"), system("y")))
 
 
@@ -273,9 +229,7 @@ def test_parts_become_text_and_media_an_error() -> None:
     parts = Message("user", [TextPart("Hi "), TextPart("there")])
     assert "user\nHi there<|im_end|>" in render(template("chatml"), talk(parts, assistant("Hello"))).text
     picture = Message("user", [TextPart("Look"), MediaPart("image", "a.png")])
-    with pytest.raises(
-        RowError, match=r"data.jsonl:7: message 1 has image, and this template has no place for it"
-    ):
+    with pytest.raises(RowError, match=r"data.jsonl:7: message 1 has image, and this template has no place for it"):
         render(template("chatml"), talk(picture, assistant("Hello")))
 
 
@@ -347,5 +301,5 @@ def test_a_bad_file(tmp_path: Path, source: str, problem: str) -> None:
 
 
 def test_templates_cannot_see_the_place_of_a_message(tmp_path: Path) -> None:
-    made = write(tmp_path, "[{{ messages[0]._place }}{{ messages[0]._mark }}{{ messages | tojson }}]")
+    made = write(tmp_path, "[{{ messages[0]._place }}{{ messages | tojson }}]")
     assert render(made, TALKS["single"]).text.startswith('[[{"role": "user", "content": "How are you?"}')

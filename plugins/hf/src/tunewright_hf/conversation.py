@@ -3,7 +3,7 @@
 from typing import Any
 
 from tunewright import RowError
-from tunewright.types import Conversation, MediaPart, Message
+from tunewright.types import Conversation, MediaPart, Message, TextPart
 from tunewright_hf.sandbox import TemplateMessage
 
 _NEXT = {
@@ -34,9 +34,7 @@ def check_roles(conversation: Conversation, add_generation_prompt: bool = False)
 
 def _wrong_role(conversation: Conversation, number: int, found: str, state: str) -> RowError:
     expected = " or ".join(_NEXT[state])
-    after = {"start": "to begin with", "calls": "after the assistant's tool call"}.get(
-        state, f"after {state}"
-    )
+    after = {"start": "to begin with", "calls": "after the assistant's tool call"}.get(state, f"after {state}")
     return RowError(
         f"message {number} is from {found}, expected {expected} {after}",
         place=place_of(conversation),
@@ -53,17 +51,13 @@ def template_data(conversation: Conversation, media: bool) -> dict[str, Any]:
 
     Raises RowError where a message has media and the template no place for it.
     """
-    messages = [
-        _fields(message, place, conversation, media) for place, message in enumerate(conversation.messages)
-    ]
+    messages = [_fields(message, place, conversation, media) for place, message in enumerate(conversation.messages)]
     return conversation.variables | {"messages": messages, "tools": conversation.tools or None}
 
 
 def _fields(message: Message, place: int, conversation: Conversation, media: bool) -> TemplateMessage:
     if message.weight and message.role != "assistant":
-        problem = (
-            f"message {place + 1} is from {message.role} and has a loss weight, but only answers are trained"
-        )
+        problem = f"message {place + 1} is from {message.role} and has a loss weight, but only answers are trained"
         raise RowError(problem, place=place_of(conversation))
     content = message.content
     fields: dict[str, Any] = {"role": message.role, "content": content}
@@ -87,22 +81,16 @@ def _fields(message: Message, place: int, conversation: Conversation, media: boo
     return TemplateMessage(fields, place)
 
 
-def _parts(
-    message: Message, place: int, conversation: Conversation, media: bool
-) -> str | list[dict[str, str]]:
-    """Parts as dicts, or one text for a template that knows no parts."""
-    if media:
-        return [
-            {"type": part.kind, part.kind: part.path}
-            if isinstance(part, MediaPart)
-            else {"type": "text", "text": part.text}
-            for part in message.content
-            if not isinstance(part, str)
-        ]
-    texts: list[str] = []
-    for part in message.content:
-        if isinstance(part, MediaPart):
-            problem = f"message {place + 1} has {part.kind}, and this template has no place for it"
-            raise RowError(problem, place=place_of(conversation))
-        texts.append(part if isinstance(part, str) else part.text)
-    return "".join(texts)
+def _parts(message: Message, place: int, conversation: Conversation, media: bool) -> str | list[dict[str, str]]:
+    """Parts as dicts where there is media among them, else their text."""
+    found = next((part for part in message.content if isinstance(part, MediaPart)), None)
+    if found is None:
+        return "".join(part.text for part in message.content if isinstance(part, TextPart))
+    if not media:
+        problem = f"message {place + 1} has {found.kind}, and this template has no place for it"
+        raise RowError(problem, place=place_of(conversation))
+    return [
+        {"type": "text", "text": part.text} if isinstance(part, TextPart) else {"type": part.kind, part.kind: part.path}
+        for part in message.content
+        if not isinstance(part, str)
+    ]

@@ -9,17 +9,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from jinja2 import Template, nodes
+from jinja2 import Template
 
 from tunewright import Plugin, PluginOptions, RecipeError, RowError, hookimpl
 from tunewright.types import Conversation, Rendered, Span, TemplateRequest
 from tunewright_hf.conversation import check_roles, place_of, template_data
 from tunewright_hf.marks import Cut, Guard
-from tunewright_hf.sandbox import compile_template, describe, parse_template
+from tunewright_hf.sandbox import compile_template, describe, pieces
 
 _HEAD = re.compile(r"\A\{#-\s*tunewright\b(.*?)-#\}\s*", re.DOTALL)
 _TAGS = re.compile(r"\{%([-+]?)\s*((?:end)?generation)\s*([-+]?)%\}")
-_CONTROL = re.compile(r"<\|[^\s|<>]+\|>")
+CONTROL = re.compile(r"<\|[^\s|<>]+\|>")  # what a control token looks like
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +73,7 @@ class JinjaTemplate(Plugin):
     def __init__(self, options: JinjaOptions, name: str = "") -> None:
         super().__init__(options, name)
         if options.system is not None and self.head.default_system is None:
-            raise RecipeError(
-                f"template {name!r} has no default system prompt to replace", place="template.system"
-            )
+            raise RecipeError(f"template {name!r} has no default system prompt to replace", place="template.system")
         self.info = self.head if options.system is None else replace(self.head, default_system=options.system)
         self._last_tokens: dict[str, str] | None = None
 
@@ -107,7 +105,7 @@ class JinjaTemplate(Plugin):
 
         def render(data: dict[str, Any]) -> str:
             try:
-                return template.render(fixed, **data)
+                return "".join(pieces(template, fixed | data))
             except Exception as error:
                 raise template_error(error, self.name, place) from error
 
@@ -150,11 +148,12 @@ def from_file(path: Path) -> type[JinjaTemplate]:
     if unknown := declared.keys() - known:
         problem = f"unknown in the head comment: {', '.join(sorted(unknown))}"
         raise RecipeError(problem, place=str(path), hint=f"there is: {', '.join(sorted(known))}")
-    head = TemplateInfo(**{key: tuple(v) if isinstance(v, list) else v for key, v in declared.items()})
+    given: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in declared.items()}
+    head = TemplateInfo(**given)
     macros = "".join(path.with_name(name).read_text(encoding="utf-8") for name in head.include)
     body = macros + text[found.end() if found else 0 :]
     if "control" not in declared:
-        head = replace(head, control=tuple(dict.fromkeys(_CONTROL.findall(body))))
+        head = replace(head, control=tuple(dict.fromkeys(CONTROL.findall(body))))
     namespace = {"body": body, "head": head, "file": path, "deviations": deviations, "__doc__": head.notes}
     return type("JinjaTemplate", (JinjaTemplate,), namespace)
 
@@ -162,13 +161,6 @@ def from_file(path: Path) -> type[JinjaTemplate]:
 def plain_source(source: str) -> str:
     """Source without generation tags. A comment in their place keeps the white space as it is."""
     return _TAGS.sub(r"{#\1 \2 \3#}", source)
-
-
-def literal_text(source: str) -> str:
-    """All text that a template can write of its own, pieces apart. Raises jinja2's errors."""
-    tree = parse_template(source)
-    pieces = [node.data for node in tree.find_all(nodes.TemplateData)]
-    return "\0".join([*pieces, *(c.value for c in tree.find_all(nodes.Const) if isinstance(c.value, str))])
 
 
 def template_error(error: Exception, name: str, place: str) -> RecipeError | RowError:

@@ -34,9 +34,7 @@ class Cut:
     """Rendered text without its marks, and what they said."""
 
     text: str
-    trained: list[tuple[int, int, int | None]] = field(
-        default_factory=list
-    )  # start, end, number of the message
+    trained: list[tuple[int, int, int | None]] = field(default_factory=list)  # start, end, number of the message
     untrusted: list[Span] = field(default_factory=list)
     answers: list[Span] = field(default_factory=list)
 
@@ -114,17 +112,21 @@ class Guard:
         """
         if not self._spelled(data):
             return cut(render(data))
-        plain = cut(render(self._marked(data, self._nothing, self._nothing)))
+        plain = self.plain(data, render)
         # A template may look for its own words in users' text (Qwen3 does, for <tool_response>): then they stay.
         for untrusted in (self._all, self._control):
             marked = cut(render(self._marked(data, untrusted, self._control)))
-            if marked.text == plain.text:
+            if marked.text == plain:
                 return marked
         raise RowError(
             "a message spells a control token, and the template reacts to it, so that it cannot be made plain text",
             place=place,
             hint="take the control token out of the data",
         )
+
+    def plain(self, data: dict[str, Any], render: Render) -> str:
+        """The text alone, whatever characters the data has."""
+        return cut(render(self._marked(data, self._nothing, self._nothing))).text
 
     def _spelled(self, data: dict[str, Any]) -> bool:
         for message in data["messages"]:

@@ -6,8 +6,9 @@ that renders here renders there.
 """
 
 import json
+from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from jinja2 import Template, TemplateError, nodes
 from jinja2.exceptions import SecurityError, TemplateSyntaxError
@@ -34,10 +35,6 @@ class TemplateMessage(dict[str, Any]):
         super().__init__(fields)
         self._place = place
 
-    @property
-    def _mark(self) -> str:
-        return f"{TRAINED}{self._place}{NUMBERED}"
-
 
 class Generation(Extension):
     """`{% generation %}…{% endgeneration %}`: puts marks round what the model is trained to produce.
@@ -45,17 +42,19 @@ class Generation(Extension):
     The body is no scope of its own: a template without the tags, as it is exported, must behave the same.
     """
 
-    tags = {"generation"}
+    tags: ClassVar[set[str]] = {"generation"}
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        begin = self.call_method("begin", [nodes.Name("message", "load")], lineno=line)
+        message = nodes.Name("message", "load", lineno=line)
+        begin = nodes.Filter(message, "_begin", [], [], None, None, lineno=line)  # not a call: those are slow
         end = nodes.TemplateData(TRAINED_END)
         return [nodes.Output([begin], lineno=line), *body, nodes.Output([end], lineno=line)]
 
-    def begin(self, message: Any) -> str:
-        return message._mark if type(message) is TemplateMessage else TRAINED + NUMBERED
+
+def _begin(message: Any) -> str:
+    return f"{TRAINED}{message._place if type(message) is TemplateMessage else ''}{NUMBERED}"
 
 
 class _Namespace(Namespace):
@@ -84,9 +83,7 @@ def _tojson(
     sort_keys: bool = False,
 ) -> str:
     """Jinja's own filter escapes HTML, which no chat template wants."""
-    return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _raise_exception(message: str) -> None:
@@ -101,30 +98,29 @@ def _environment() -> ImmutableSandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
     )
-    environment.filters["tojson"] = _tojson
-    environment.globals |= {
-        "raise_exception": _raise_exception,
-        "strftime_now": _strftime_now,
-        "namespace": _Namespace,
-    }
+    environment.filters |= {"tojson": _tojson, "_begin": _begin}
+    environment.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now, "namespace": _Namespace}
     return environment
 
 
 ENVIRONMENT = _environment()
-
-
-def parse_template(source: str) -> nodes.Template:
-    """Raises TemplateSyntaxError, and SecurityError where other files are asked for."""
-    tree = ENVIRONMENT.parse(source)
-    if found := tree.find((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)):
-        raise SecurityError(f"line {found.lineno}: a chat template may not load other templates")
-    return tree
+_GLOBALS = dict(ENVIRONMENT.globals)
 
 
 def compile_template(source: str) -> Template:
-    """Raises TemplateSyntaxError or SecurityError. Folds constants, so foreign sources are compiled in a worker."""
-    parse_template(source)
+    """Raises TemplateSyntaxError, and SecurityError where other files are asked for.
+
+    Folds constants, which may take for ever: foreign sources are compiled in a worker.
+    """
+    for found in ENVIRONMENT.parse(source).find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)):
+        raise SecurityError(f"line {found.lineno}: a chat template may not load other templates")
     return ENVIRONMENT.from_string(source)
+
+
+def pieces(template: Template, variables: dict[str, Any]) -> Iterator[str]:
+    """The text, piece by piece. `Template.render` spends more time on copying its globals than on a short template."""
+    context = template.new_context(_GLOBALS | variables, shared=True)
+    return template.root_render_func(context)
 
 
 def describe(error: Exception) -> tuple[str, str]:

@@ -1,8 +1,8 @@
 """From rendered text to token ids and labels.
 
 A text is encoded as a whole, and the spans that are trained become labels by offset overlap. It is cut, and the
-pieces encoded one by one, in three cases only: where a token would cross the beginning of a trained span (serving
-encodes the prompt without the answer), round control tokens that data spells, which become plain text, and with slow
+pieces encoded one by one, in three cases only: where the tokens before a trained span are others with the answer
+than without it, as serving encodes them, round control tokens that data spells, which become plain text, and with slow
 tokenizers, which tell no offsets.
 """
 
@@ -25,6 +25,7 @@ _UNTRAINED = -100
 # A piece from the middle of a text is encoded after one of these, whose tokens are then dropped: alone, many
 # tokenizers would take it for a beginning, and write a space. There is one that merges with letters, one with newlines.
 _ANCHORS = ("\n", "a", ".")
+_CONTEXT = 16  # characters on each side of a place that decide how tokens are split there
 
 Offsets = list[tuple[int, int]]  # of each token: characters [start, end), in order
 
@@ -36,7 +37,7 @@ class Encoded:
     input_ids: list[int]
     labels: list[int]
     loss_weights: list[float] | None = None  # T floats, 0 where nothing is trained; only where one is not 1
-    split_tokens: int = 0  # tokens that were cut in two at the beginning of a trained span
+    split_tokens: int = 0  # places where a trained span begins and the text had to be cut, mostly through a token
 
 
 class Tokeniser:
@@ -49,17 +50,14 @@ class Tokeniser:
         self._tokenizer = tokenizer
         self._added: set[str] = {token.content for token in tokenizer.added_tokens_decoder.values()}
         self._added |= {*info.control, *info.stop}
+        self._joints: dict[str, bool] = {}
         self._encoder: _Encoder = _Fast(tokenizer) if tokenizer.is_fast else _Slow(tokenizer)
 
     @cached_property
     def special_tokens(self) -> dict[str, str]:
         """For TemplateRequest.special_tokens: bos_token and the like under their names, all others under their own
         text, so that the template recognises them in data. Give this one dict to all requests: it is known again."""
-        named = {
-            name: token
-            for name, token in self._tokenizer.special_tokens_map.items()
-            if isinstance(token, str)
-        }
+        named = {name: token for name, token in self._tokenizer.special_tokens_map.items() if isinstance(token, str)}
         special = [token.content for token in self._tokenizer.added_tokens_decoder.values() if token.special]
         return {token: token for token in special if token not in named.values()} | named
 
@@ -100,11 +98,27 @@ class Tokeniser:
             cuts = [] if whole else [edge for span in row.trained for edge in (span.start, span.end)]
             ids, offsets = self._pieces(row.text, spelled, cuts)
         split = 0
-        while crossed := [span.start for span in row.trained if _crosses(offsets, span.start)]:
-            cuts += crossed
-            split += len(crossed)
+        while more := [
+            s.start for s in row.trained if s.start not in cuts and self._joined(row.text, s.start, offsets)
+        ]:
+            cuts += more
+            split += len(more)
             ids, offsets = self._pieces(row.text, spelled, cuts)
         return _label(row, ids, offsets, split)
+
+    def _joined(self, text: str, start: int, offsets: Offsets) -> bool:
+        """Whether what is before `start` is encoded in another way because of what follows."""
+        following = bisect_left(offsets, (start,))
+        if following and offsets[following - 1][1] > start:
+            return True  # one token has characters of both
+        # GPT-2 and others split white space by what comes after it. Prompts end alike, so few are looked at.
+        left = text[max(0, start - _CONTEXT) : start]
+        key = left + text[start : start + 1]
+        if key not in self._joints:
+            alone, _ = self._encoder.piece(left, False)
+            within, _ = self._encoder.piece(left + text[start : start + _CONTEXT], False)
+            self._joints[key] = within[: len(alone)] != alone
+        return self._joints[key]
 
     def _pieces(self, text: str, spelled: list[Span], cuts: Iterable[int]) -> tuple[list[int], Offsets]:
         plain = {span.start for span in spelled}
@@ -127,9 +141,7 @@ class Tokeniser:
             rest, rest_offsets = self._encoder.piece(text[1:], False, plain=True)
             ids, offsets = ids + rest, offsets + [(start + 1, end + 1) for start, end in rest_offsets]
         if forbidden in ids:
-            raise RowError(
-                f"the text spells {text!r}, and this tokenizer can only write it as the control token"
-            )
+            raise RowError(f"the text spells {text!r}, and this tokenizer can only write it as the control token")
         return ids, offsets
 
 
@@ -148,12 +160,6 @@ def check_fit(tokenizer: Any, info: TemplateInfo, place: str) -> None:
     if not info.stop and tokenizer.eos_token is None:
         problem = "the template ends answers with the tokenizer's EOS token, which it does not have"
         raise RecipeError(problem, place=place, hint=hint)
-
-
-def _crosses(offsets: Offsets, position: int) -> bool:
-    """Whether a token has characters on both sides of `position`."""
-    following = bisect_left(offsets, (position,))
-    return following > 0 and offsets[following - 1][1] > position
 
 
 def _label(row: Rendered, ids: list[int], offsets: Offsets, split_tokens: int) -> Encoded:
@@ -212,9 +218,7 @@ class _Fast:
             offsets, length = encoded.offsets, len(anchor)
             dropped = bisect_left(offsets, (length,))
             if dropped and offsets[dropped - 1][1] == length:
-                return encoded.ids[dropped:], [
-                    (start - length, end - length) for start, end in offsets[dropped:]
-                ]
+                return encoded.ids[dropped:], [(start - length, end - length) for start, end in offsets[dropped:]]
         encoded = tokenizer.encode(text, add_special_tokens=False)
         return encoded.ids, encoded.offsets
 

@@ -4,6 +4,7 @@ A deadline inside the process would not do: `10**10**7` holds the interpreter fo
 JSON, one a line, over pipes: `{"source", "variables", "limit"}` → `{"text"}` or `{"blamed", "problem"}`.
 """
 
+import atexit
 import contextlib
 import json
 import os
@@ -15,9 +16,13 @@ import time
 from functools import lru_cache
 from typing import IO, Any
 
-from tunewright_hf.sandbox import compile_template, describe
+from tunewright_hf.sandbox import compile_template, describe, pieces
 
 _ENVIRONMENT = ("PATH", "SYSTEMROOT", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH")  # and no secrets
+
+# Workers of the parent, in a fork. They are left alone: closing a pipe would wait for the lock of the thread that reads
+# from it, which did not come along, and dropping the object would do the same.
+_INHERITED: list["subprocess.Popen[bytes]"] = []
 
 
 class WorkerError(Exception):
@@ -29,7 +34,7 @@ class WorkerError(Exception):
 
 
 class RenderWorker:
-    """A worker process, started at the first render and kept. One render at a time; safe in threads and forks.
+    """A worker process, started at the first render and kept. One render at a time; works in threads, and after a fork.
 
     timeout: seconds a render; memory: bytes of address space, where the system can limit it; output: characters
     """
@@ -40,6 +45,7 @@ class RenderWorker:
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0  # the process that started it: a fork must not share its pipes
         self._answers: queue.Queue[bytes]
+        atexit.register(self.close)
 
     def render(self, source: str, variables: dict[str, Any]) -> str:
         """The text that `source` makes of `variables`, which are JSON. Raises WorkerError."""
@@ -55,12 +61,16 @@ class RenderWorker:
     def close(self) -> None:
         """Kill the worker, if it runs. A later render starts another."""
         process, self._process = self._process, None
-        if process is not None and self._owner == os.getpid():
-            process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
-                with contextlib.suppress(OSError):  # what was never read may not be flushed any more
-                    pipe.close()  # type: ignore[union-attr]
+        if process is None:
+            return
+        if self._owner != os.getpid():
+            _INHERITED.append(process)
+            return
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            with contextlib.suppress(OSError):  # what was never read may not be flushed any more
+                pipe.close()  # type: ignore[union-attr]
 
     def _start(self) -> None:
         self.close()
@@ -75,9 +85,7 @@ class RenderWorker:
         self._owner = os.getpid()
         self._answers = queue.Queue()
         reader = threading.Thread(
-            target=_read_lines,
-            args=(self._process.stdout, self._answers, 6 * self._output + 1000),
-            daemon=True,
+            target=_read_lines, args=(self._process.stdout, self._answers, 6 * self._output + 1000), daemon=True
         )  # JSON writes a character in up to 6 bytes, 12 outside the first plane
         reader.start()
         if self._receive(30.0) != {"ready": True}:  # not the render's time: starting Python takes a while
@@ -143,20 +151,17 @@ _compiled = lru_cache(maxsize=16)(compile_template)
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
     limit = request["limit"]
-    pieces, length = [], 0
+    written, length = [], 0
     try:
-        for piece in _compiled(request["source"]).generate(request["variables"]):
-            pieces.append(piece)
+        for piece in pieces(_compiled(request["source"]), request["variables"]):
+            written.append(piece)
             length += len(piece)
             if length > limit:
-                return {
-                    "blamed": "template",
-                    "problem": f"the template writes more than {limit:,} characters",
-                }
+                return {"blamed": "template", "problem": f"the template writes more than {limit:,} characters"}
     except Exception as error:
         blamed, problem = describe(error)
         return {"blamed": blamed, "problem": problem[:2000]}
-    return {"text": "".join(pieces)}
+    return {"text": "".join(written)}
 
 
 def main() -> None:

@@ -1,1 +1,5 @@
 """Templates that belong to no vendor: default, chatml, alpaca, vicuna, empty, auto."""
+
+from tunewright_templates.auto import Auto
+
+__all__ = ["Auto"]

@@ -1,0 +1,124 @@
+"""Template `auto`: the chat template that comes with the tokenizer."""
+
+import re
+from collections.abc import Callable
+from os.path import commonprefix
+from typing import Any
+
+from tunewright import Plugin, RecipeError, RowError, hookimpl
+from tunewright.types import Rendered, TemplateRequest
+from tunewright_hf.conversation import check_roles, place_of, template_data
+from tunewright_hf.jinja import CONTROL, TemplateInfo, TemplateOptions, plain_source, rendered
+from tunewright_hf.marks import Cut, Guard
+from tunewright_hf.worker import RenderWorker, WorkerError
+
+_WORKER = RenderWorker()  # one for the whole process; it starts when it is used
+
+
+class Auto(Plugin):
+    """The tokenizer's own chat template, rendered in a worker process that can be killed.
+
+    Such a template does not say what is trained. That is found by rendering prefixes of the conversation: the prompt
+    of an answer, with `add_generation_prompt`, must be a prefix of the whole, and the answer must follow it, up to a
+    stop token. Where that cannot be shown, the row is an error.
+    """
+
+    Options = TemplateOptions
+    info = TemplateInfo(media=True, notes="The chat template that comes with the tokenizer, whatever it is.")
+    source = "auto"
+
+    def __init__(self, options: TemplateOptions, name: str = "") -> None:
+        super().__init__(options, name)
+        self._foreign: dict[str, _Foreign] = {}  # by source: a tokenizer may have another one for tools
+
+    def chat_template(self) -> None:
+        """None: the tokenizer keeps its own."""
+
+    @hookimpl
+    def format_template(self, request: TemplateRequest) -> Rendered:
+        conversation = request.conversation
+        if self.options.role_order == "strict":
+            check_roles(conversation, request.add_generation_prompt)
+        data = template_data(conversation, media=True)
+        if self.options.enable_thinking is not None:
+            data = {"enable_thinking": self.options.enable_thinking} | data
+        foreign = self._find(request.tokenizer, bool(conversation.tools))
+        place = place_of(conversation)
+
+        def render(data: dict[str, Any], prompt: bool = request.add_generation_prompt) -> str:
+            return foreign.render(data, request.special_tokens | {"add_generation_prompt": prompt}, place)
+
+        found = foreign.guard.render(data, render, place)
+        if not request.add_generation_prompt:
+            answers = [number for number, m in enumerate(conversation.messages) if m.role == "assistant"]
+            for number in answers if self.options.train_on == "all" else answers[-1:]:
+                found.trained.append(foreign.find_answer(found, data, number, render, place))
+        return rendered(conversation, found, self.options.train_on)
+
+    def _find(self, tokenizer: Any, tools: bool) -> "_Foreign":
+        if tokenizer is None or not tokenizer.chat_template:
+            problem = "the tokenizer has no chat template of its own"
+            raise RecipeError(problem, place="template", hint="name a template: a base model may take any")
+        source = tokenizer.get_chat_template(tools=[] if tools else None)
+        if source not in self._foreign:
+            self._foreign[source] = _Foreign(source, tokenizer)
+        return self._foreign[source]
+
+
+class _Foreign:
+    """A template that came with a checkpoint, and the control tokens that its tokenizer knows."""
+
+    def __init__(self, source: str, tokenizer: Any) -> None:
+        self._source = plain_source(source)
+        control, words = set(), set()
+        for token in tokenizer.added_tokens_decoder.values():
+            if token.special or (token.content in source and CONTROL.fullmatch(token.content)):
+                control.add(token.content)
+            elif token.content in source and not token.content.isspace():
+                words.add(token.content)
+        self.guard = Guard(control, words)
+        self._stop = re.compile("|".join(map(re.escape, sorted(control, key=len, reverse=True))) or "(?!)")
+
+    def render(self, data: dict[str, Any], fixed: dict[str, Any], place: str) -> str:
+        named = {name: value for name, value in fixed.items() if name.isidentifier()}
+        try:
+            return _WORKER.render(self._source, named | data)
+        except WorkerError as error:
+            if error.blamed == "template":
+                raise RecipeError(str(error), place="template auto", hint="name a template") from error
+            raise RowError(str(error), place=place) from error
+
+    def find_answer(
+        self, whole: Cut, data: dict[str, Any], number: int, render: Callable[[dict[str, Any], bool], str], place: str
+    ) -> tuple[int, int, int]:
+        """Where the message `number` stands in the whole text, up to its stop token. Raises RowError."""
+
+        def until(count: int, prompt: bool) -> str:
+            part = data | {"messages": data["messages"][:count]}
+            return self.guard.plain(part, lambda marked: render(marked, prompt))
+
+        prompt, through = until(number, True), until(number + 1, False)
+        start = len(prompt)
+        problem = "the tokenizer's chat template rewrites the messages before it"
+        if whole.text.startswith(prompt) and through.startswith(prompt):
+            spelled = {span.start for span in (*whole.untrusted, *whole.answers)}
+            end = self._end(whole.text, through[start:], start, spelled)
+            if end:
+                return start, end, number
+            problem = "the tokenizer's chat template does not show where it ends"
+        raise RowError(
+            f"message {number + 1} cannot be trained with template auto: {problem}",
+            place=place,
+            hint="name the template of the model's family, or set template.train_on to 'last'",
+        )
+
+    def _end(self, whole: str, answer: str, start: int, spelled: set[int]) -> int | None:
+        stops = [match.end() for match in self._stop.finditer(whole, start) if match.start() not in spelled]
+        common = start + len(commonprefix([answer, whole[start:]]))
+        for end in stops:  # the first one after which nothing but others come
+            if end <= common and not self._stop.sub("", answer[end - start :]).strip():
+                return end
+        # An answer that has become history may have lost its beginning, such as its thinking.
+        if stops and answer.rstrip().endswith(whole[start : stops[0]]):
+            return stops[0]
+        return None
