@@ -17,7 +17,8 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -132,10 +133,27 @@ def members_entries() -> dict[str, list[registry.Entry]]:
 def fields(model: type[BaseModel]) -> str:
     rows = ["| field | type | default | |", "|---|---|---|---|"]
     for name, field in model.model_fields.items():
-        kind = re.sub(r"\b(?:[a-z_]+\.)+(?=\w)|<class '|'>", "", str(field.annotation)).replace("|", "\\|")
-        default = "required" if field.is_required() else f"`{plain(field.get_default(call_default_factory=True))}`"
-        rows.append(f"| `{name}` | {kind} | {default} | {' '.join((field.description or '').split())} |")
+        default = "required" if field.is_required() else plain(field.get_default(call_default_factory=True))
+        about = " ".join((field.description or "").split()).replace("|", "\\|")
+        rows.append(f"| `{name}` | {type_name(field.annotation)} | {default} | {about} |")
     return "\n".join(rows) + "\n"
+
+
+def type_name(annotation: Any) -> str:
+    """A type as a reader of recipes sees it."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return ", ".join(f"`{value}`" for value in inner)
+    if origin in (Union, UnionType):
+        return " or ".join(type_name(part) for part in inner if part is not type(None))
+    if origin in (list, tuple):
+        return f"list of {type_name(inner[0])}s"
+    if origin is dict:
+        return "mapping" if inner[1] is Any else f"mapping to {type_name(inner[1])}"
+    if isinstance(annotation, type) and issubclass(annotation, recipe.Section):
+        return "plugin"
+    names = {str: "text", int: "integer", float: "number", bool: "true or false"}
+    return names.get(annotation) or annotation.__name__.lower()
 
 
 def plain(value: Any) -> str:
@@ -146,7 +164,9 @@ def plain(value: Any) -> str:
         return "see below"
     if isinstance(value, list) and value and isinstance(value[0], recipe.Section):
         return f"`[{', '.join(section.name for section in value)}]`"
-    return f"`{json.dumps(value, default=str)}`"
+    if value is None:
+        return ""
+    return f"`{value if isinstance(value, str) else json.dumps(value, default=str)}`"
 
 
 # ---- the README's table, pyproject's lists -------------------------------------------------------
