@@ -180,6 +180,15 @@ def test_the_result_can_be_loaded_and_talks_as_it_was_trained(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+def test_pretraining_leaves_stop_tokens_alone_and_saves_odd_settings(small):
+    made = loaded(model())
+    made.model.generation_config.eos_token_id = [2, 9]
+    made.model.generation_config.top_p = 0.9
+    _, result, _ = small(made, max_steps=1)
+    back = AutoModelForCausalLM.from_pretrained(result.path).generation_config
+    assert (back.eos_token_id, back.top_p, back.do_sample) == ([2, 9], 0.9, True)
+
+
 def test_only_rank_0_reports(tmp_path):
     from tunewright_hf.callback import Reporter
 

@@ -28,9 +28,7 @@ class Reporter(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         self._time, self._tokens = time.monotonic(), self.trainer.progress["tokens"]
         if self.trainer.causal_loss.after_head is None and self.run.rank == 0:
-            slow = (
-                "this model makes its logits in a way of its own: all of them are kept in memory for the loss"
-            )
+            slow = "this model makes its logits in a way of its own: the loss keeps all of them in memory"
             self.run.emit(events.Notice(message=slow, level="warning"))
         sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
         self.emit(

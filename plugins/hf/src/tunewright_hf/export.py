@@ -28,7 +28,8 @@ def _write(loaded: Loaded, folder: Path, template: Any) -> None:
     base = unwrap_peft_model(loaded.model)
     if template is not None:
         tokenizer.chat_template = template.chat_template()
-        base.generation_config = generation_config(base.generation_config, tokenizer, template.info.stop)
+    stop = template.info.stop if template is not None else ()
+    base.generation_config = generation_config(base.generation_config, tokenizer, stop)
     if loaded.weights == "adapter":
         # PEFT would ask the hub whether the vocabulary has grown
         loaded.model.save_pretrained(folder, save_embedding_layers=False)
@@ -40,16 +41,11 @@ def _write(loaded: Loaded, folder: Path, template: Any) -> None:
 
 
 def generation_config(own: GenerationConfig, tokenizer: Any, stop: tuple[str, ...]) -> GenerationConfig:
-    """The model's settings with the template's stop tokens, and greedy where they contradict each other."""
+    """The model's settings with the template's stop tokens, in a form that transformers agrees to save."""
+    settings = own.to_diff_dict() | {"pad_token_id": tokenizer.pad_token_id}
     known = tokenizer.get_vocab()
-    ends = [known[token] for token in stop if token in known]
-    if tokenizer.eos_token_id is not None:
-        ends.append(tokenizer.eos_token_id)
-    settings = own.to_diff_dict()
-    settings |= {"eos_token_id": list(dict.fromkeys(ends)) or None, "pad_token_id": tokenizer.pad_token_id}
-    sampling = {"temperature", "top_p", "top_k", "min_p", "typical_p"} & settings.keys()
-    if sampling and not settings.get("do_sample"):
-        settings["do_sample"] = (
-            True  # published models often forget it, and transformers refuses to save them
-        )
+    if ends := [known[token] for token in stop if token in known]:
+        settings["eos_token_id"] = list(dict.fromkeys([*ends, tokenizer.eos_token_id]))
+    if settings.keys() & {"temperature", "top_p", "top_k", "min_p", "typical_p"}:
+        settings["do_sample"] = True  # published models often forget it
     return GenerationConfig(**settings)
