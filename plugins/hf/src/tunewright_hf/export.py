@@ -44,8 +44,9 @@ def generation_config(own: GenerationConfig, tokenizer: Any, stop: tuple[str, ..
     """The model's settings with the template's stop tokens, in a form that transformers agrees to save."""
     settings = own.to_diff_dict() | {"pad_token_id": tokenizer.pad_token_id}
     known = tokenizer.get_vocab()
-    if ends := [known[token] for token in stop if token in known]:
-        settings["eos_token_id"] = list(dict.fromkeys([*ends, tokenizer.eos_token_id]))
+    if stop:
+        ends = dict.fromkeys(known[token] for token in (*stop, tokenizer.eos_token) if token in known)
+        settings["eos_token_id"] = list(ends) or None
     if settings.keys() & {"temperature", "top_p", "top_k", "min_p", "typical_p"}:
         settings["do_sample"] = True  # published models often forget it
     return GenerationConfig(**settings)
