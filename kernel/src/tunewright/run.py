@@ -1,5 +1,6 @@
 """A run: `train` and `_train_one` read top to bottom, step by step. Everything that they call by name is a plugin."""
 
+import gc
 import signal
 import threading
 from pathlib import Path
@@ -74,6 +75,7 @@ def _train_one(
     stage, training = run.use_stage(number).plugin, stage_recipe(run.recipe, number).training
     base = run.folder if len(run.recipe.stages) == 1 else run.folder / "stages" / f"{number + 1}-{stage.name}"
 
+    gc.collect()  # trainers hold their model in cycles: the stage before would keep its memory
     loaded = run.load(head=stage.head, prior=prior)
     others: dict[types.ModelRole, types.Loaded] = {
         role: run.load(prior=prior, trainable=False) for role in stage.models if role != "policy"
