@@ -1,5 +1,9 @@
 """How the suite is started, what it selects, and how a deviation is declared."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from conformance_tests.test_hygiene import GOOD
@@ -70,3 +74,15 @@ def test_the_pytest_plugin_imports_nothing_heavy(pytester: pytest.Pytester) -> N
 def test_all_installed_plugins_are_tested_by_the_package_name(pytester: pytest.Pytester) -> None:
     result = pytester.runpytest_subprocess("--pyargs", "tunewright_conformance", "--collect-only", "-q")
     result.stdout.fnmatch_lines(["*test_hooks[[]template-qwen3]", "*test_hooks[[]logger-jsonl]"])
+
+
+def test_check_is_what_the_command_line_calls(tmp_path: Path) -> None:
+    """`tunewright plugins check NAME` works in any folder, whatever pytest is told there."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option\n")
+    called = "import sys; from tunewright_conformance import check; sys.exit(check(sys.argv[1:]))"
+    command = [sys.executable, "-c", called]
+    done = subprocess.run([*command, "logger:jsonl"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "passed" in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["pytest.ini"]
+    assert subprocess.run([*command, "nobody"], cwd=tmp_path, capture_output=True, check=False).returncode != 0

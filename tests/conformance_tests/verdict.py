@@ -20,6 +20,7 @@ class Subject:
     requires: str = "tunewright>=0.1"
     summary: str = "A plugin for a test."
     value: str = ""  # of the entry point, with {name} for its name; empty: the class Subject of the module
+    more_points: str = ""  # further lines of entry_points.txt, with {name} for its name
     files: dict[str, str] = field(default_factory=dict)  # path below the package, with {name} for its name → text
 
 
@@ -59,7 +60,8 @@ def _install(site: Path, name: str, subject: Subject) -> None:
     head = f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.1\nSummary: {subject.summary}\n"
     (info / "METADATA").write_text(head + needs, encoding="utf-8")
     value = (subject.value or "{name}:Subject").format(name=name)
-    (info / "entry_points.txt").write_text(f"[tunewright.{subject.kind}]\n{name} = {value}\n", encoding="utf-8")
+    points = f"[tunewright.{subject.kind}]\n{name} = {value}\n{subject.more_points.format(name=name)}"
+    (info / "entry_points.txt").write_text(points, encoding="utf-8")
     for path, text in {"__init__.py": subject.source, **subject.files}.items():
         target = site / name / path.format(name=name)
         target.parent.mkdir(parents=True, exist_ok=True)

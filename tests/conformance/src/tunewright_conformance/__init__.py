@@ -4,9 +4,15 @@
 def check(names: list[str]) -> int:
     """Test the installed plugins that `names` gives, as NAME or KIND:NAME; all where it is empty.
 
-    Prints pytest's short report and returns its exit code: 0 where all pass.
+    Prints pytest's short report and returns its exit code, 0 where all pass. The current folder's settings for pytest
+    do not count.
     """
+    import os
+    from pathlib import Path
+
     import pytest
 
+    folder = Path(__file__).parent
     wanted = [f"--plugin={name}" for name in names]
-    return int(pytest.main([*wanted, "--pyargs", __name__, "-q", "--no-header", "-p", "no:cacheprovider"]))
+    alone = [f"--rootdir={folder}", f"--config-file={os.devnull}", "-p", "no:cacheprovider"]
+    return int(pytest.main([str(folder), *wanted, *alone, "-q", "-rfExX", "--no-header"]))

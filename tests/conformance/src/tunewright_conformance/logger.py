@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tunewright import events
+from tunewright import events, report
+from tunewright.folder import versions
 from tunewright.registry import Entry
-from tunewright.report import Reporter
 from tunewright_conformance.bench import Bench, on_bench
 from tunewright_conformance.suite import Suite
 
@@ -77,18 +77,21 @@ class TestLogger(Suite):
 
 def tell(entry: Entry, bench: Bench, said: Iterable[events.Event]) -> None:
     """Send events as a run does, from a thread, and fail where the logger was muted."""
-    reporter = Reporter(bench, [on_bench(entry)])
-    for event in said:
-        reporter.emit(event)
-    muted = reporter.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "PATIENCE", 300.0)  # seconds: what it says is tested here, not how fast
+        reporter = report.Reporter(bench, [on_bench(entry)])
+        for event in said:
+            reporter.emit(event)
+        muted = reporter.close()
     assert not muted, f"the run had to mute it: {muted}"
 
 
 def start(folder: Path, step: int = 0) -> list[events.Event]:
     resumed = "checkpoints/step-3" if step else None
     recipe = Bench(folder).recipe.as_dict()
+    libraries = versions()["libraries"]
     return [
-        events.RunStarted(folder=str(folder), recipe=recipe, versions={"torch": "2"}, resumed_from=resumed),
+        events.RunStarted(folder=str(folder), recipe=recipe, versions=libraries, resumed_from=resumed),
         events.StageStarted(stage="sft", number=1, of=2, total_steps=8, first_step=step, rows=16),
     ]
 

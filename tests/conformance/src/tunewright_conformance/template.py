@@ -179,8 +179,9 @@ def unexplained(span: str, message: dict[str, Any], template: Renderer) -> str:
 
 
 def written(case: Case, role: str, text: str) -> Case:
-    """The case with `text` in each message of a role."""
-    messages = [
-        message | {"content": f"See {text} here."} if message["role"] == role else message for message in case.messages
-    ]
+    """The case with `text` in each message of a role; beside a call not all templates take one."""
+    messages = [dict(message) for message in case.messages]
+    for message in messages:
+        if message["role"] == role and "tool_calls" not in message:
+            message["content"] = f"See {text} here."
     return replace(case, messages=messages)

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from importlib import metadata, resources
 from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any
 
 from tunewright.errors import RowError
@@ -28,6 +29,13 @@ def _file(entry: Entry, suffix: str) -> Traversable | None:
     return None
 
 
+def folder(entry: Entry) -> Path:
+    """Where a plugin's golden stands, with the files that it names."""
+    file = _file(entry, ".json")
+    assert isinstance(file, Path), f"{entry.distribution} is not installed as files"
+    return file.parent
+
+
 def samples(entry: Entry) -> list[Any]:
     """Records that a format can read: goldens/NAME.jsonl."""
     file = _file(entry, ".jsonl")
@@ -35,7 +43,7 @@ def samples(entry: Entry) -> list[Any]:
 
 
 def golden(entry: Entry) -> dict[str, Any] | None:
-    """What a template makes of the cases: goldens/NAME.json. None: nobody has made it yet."""
+    """goldens/NAME.json: what a template makes of the cases, or what a dataset reads. None: there is none yet."""
     file = _file(entry, ".json")
     return json.loads(file.read_text(encoding="utf-8")) if file else None
 
