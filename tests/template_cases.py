@@ -5,6 +5,7 @@ from typing import Any
 
 from tunewright.types import Conversation, Message, Origin, Rendered, TemplateRequest, ToolCall
 from tunewright_hf.jinja import JinjaTemplate, from_file
+from tunewright_hf.tokenise import Tokeniser
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
 FILES = {
@@ -57,8 +58,12 @@ def talk(*messages: Message, **more: Any) -> Conversation:
 TALKS = {
     "single": talk(user("How are you?"), assistant("Fine, thank you!")),
     "system": talk(system("Be brief."), user("How are you?"), assistant("Fine!")),
-    "multi": talk(user("Hi"), assistant("Hello!"), user("2+2?"), assistant("4."), user("Thanks.\nBye"), assistant("Bye!")),
-    "edges": talk(user("  two  \n"), assistant("\n\n leading and trailing \n "), user("é日本🙂"), assistant("🙂\tñ e\u0301")),
+    "multi": talk(
+        user("Hi"), assistant("Hello!"), user("2+2?"), assistant("4."), user("Thanks.\nBye"), assistant("Bye!")
+    ),
+    "edges": talk(
+        user("  two  \n"), assistant("\n\n leading and trailing \n "), user("é日本🙂"), assistant("🙂\tñ e\u0301")
+    ),
     "empty_answer": talk(user("say nothing"), assistant("")),
     "thinking": talk(user("2+2?"), assistant("4.", reasoning="Let me add.")),
     "thinking_tag": talk(user("2+2?"), assistant("<think>\nLet me add.\n</think>\n\n4.")),
@@ -66,8 +71,8 @@ TALKS = {
         user("2+2?"), assistant("4.", reasoning="Let me add."), user("3+3?"), assistant("6.", reasoning="Again.\n")
     ),
     "tool": talk(
-        system("Be brief."), user("Weather?"), assistant(tool_calls=[CALL]), tool('{"temp": 21}'), assistant("21 degrees."),
-        tools=[WEATHER],
+        system("Be brief."), user("Weather?"), assistant(tool_calls=[CALL]), tool('{"temp": 21}'),
+        assistant("21 degrees."), tools=[WEATHER],
     ),
     "tool_text": talk(
         user("Weather?"), assistant("I look it up.", tool_calls=[CALL]), tool("21"), assistant("21 degrees."),
@@ -152,3 +157,32 @@ def metaspace(scheme: str = "first") -> Any:
     made.train_from_iterator(CORPUS * 3, trainer)
     made.add_tokens([AddedToken(word, special=False, normalized=False) for word in WORDS])
     return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>", bos_token="<s>", unk_token="<unk>")
+
+
+# ---- templates and tokenizers together -------------------------------------------------------------
+
+PAIRS: dict[tuple[int, str], tuple[Any, Tokeniser]] = {}
+
+
+def both(tokenizer: Any, name: str) -> tuple[Any, Tokeniser]:
+    """The template and the tokeniser for it, kept."""
+    if (id(tokenizer), name) not in PAIRS:
+        made = template(name)
+        PAIRS[id(tokenizer), name] = made, Tokeniser(tokenizer, made.info)
+    return PAIRS[id(tokenizer), name]
+
+
+def pair(tokenizer: Any, name: str, conversation: Conversation) -> tuple[Tokeniser, Rendered]:
+    made, tokeniser = both(tokenizer, name)
+    return tokeniser, render(made, conversation, tokeniser.special_tokens)
+
+
+def runs(labels: list[int]) -> list[list[int]]:
+    """Stretches of labels that are trained."""
+    found: list[list[int]] = [[]]
+    for label in labels:
+        if label != -100:
+            found[-1].append(label)
+        elif found[-1]:
+            found.append([])
+    return [run for run in found if run]

@@ -51,7 +51,7 @@ def test_a_template_that_takes_thinking_out_of_history(tokenizer: Any) -> None:
     """Qwen3's own, where an earlier question was answered with tools: the thinking between them is gone afterwards."""
     source = (TRL / "qwen3.jinja").read_text()
     with pytest.raises(
-        RowError, match="message 4 cannot be trained with template auto: .*rewrites the messages before"
+        RowError, match=r"message 4 cannot be trained with template auto: .*rewrites the messages before"
     ):
         auto(tokenizer, source, TALKS["tool_thinking"])
     assert trained(auto(tokenizer, source, TALKS["tool_thinking"], train_on="last"))[0].endswith("Welcome<|im_end|>")
@@ -95,7 +95,10 @@ def test_parts_without_media_are_text(tokenizer: Any) -> None:
     assert "\n\nab<|eot_id|>" in auto(tokenizer, source, conversation).text
 
 
-PLAIN = "{% for m in messages %}{{ m.role }}: {{ m.content }}{END}{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+PLAIN = (
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}{END}{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
 
 
 @pytest.mark.parametrize(
@@ -123,9 +126,9 @@ def test_plain_roles_and_a_stop_token(tokenizer: Any) -> None:
 
 
 def test_bad_templates(tokenizer: Any) -> None:
-    with pytest.raises(RecipeError, match="template auto: .*what the sandbox forbids"):
+    with pytest.raises(RecipeError, match=r"template auto: .*what the sandbox forbids"):
         auto(tokenizer, "{{ ''.__class__.__mro__[1].__subclasses__() }}", TALKS["single"])
-    with pytest.raises(RowError, match="data.jsonl:7: the template refuses this conversation: no tools"):
+    with pytest.raises(RowError, match=r"data.jsonl:7: the template refuses this conversation: no tools"):
         auto(tokenizer, "{{ raise_exception('no tools') }}", TALKS["single"])
     with pytest.raises(RecipeError, match="has no chat template of its own"):
         auto(tokenizer, "", TALKS["single"])

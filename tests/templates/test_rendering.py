@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from shared import SHARED
-from template_cases import FILES, SPECIAL, TALKS, assistant, render, system, talk, template, tool, trained, user
-from tunewright import RecipeError, RowError
-from tunewright.types import Conversation, MediaPart, Message, Span, TextPart, ToolCall
+from template_cases import FILES, SPECIAL, TALKS, assistant, render, talk, template, trained, user
+from tunewright import RowError
+from tunewright.types import Conversation, Message, Span, ToolCall
 from tunewright_hf.conversation import template_data
 from tunewright_hf.jinja import from_file
 
@@ -179,60 +179,6 @@ def test_the_prompt_is_a_prefix_of_what_is_trained(name: str, sort: str, thinkin
             assert whole.text.startswith(prompt) and span.start == len(prompt)
 
 
-# ---- options, roles, contents ------------------------------------------------------------------------
-
-
-def test_a_system_prompt_of_ones_own() -> None:
-    rendered = render(template("qwen", system='Say "hi"\n\\o/ 日本'), TALKS["single"])
-    assert rendered.text.startswith('<|im_start|>system\nSay "hi"\n\\o/ 日本<|im_end|>\n')
-    with pytest.raises(RecipeError, match="no default system prompt"):
-        template("chatml", system="x")
-
-
-@pytest.mark.parametrize(
-    ("messages", "problem"),
-    [
-        ([assistant("x")], "message 1 is from assistant, expected system or user to begin with"),
-        ([user("x"), user("y")], "message 2 is from user, expected assistant after user"),
-        ([user("x"), system("y")], "message 2 is from system, expected assistant after user"),
-        ([user("x"), assistant("y"), assistant("z")], "message 3 is from assistant, expected user after assistant"),
-        ([user("x"), assistant("y"), tool("z")], "message 3 is from tool, expected user after assistant"),
-        (
-            [user("x"), TALKS["tool"].messages[2], user("z")],
-            "message 3 is from user, expected tool after the assistant's",
-        ),
-        ([], "has no messages"),
-    ],
-)
-def test_a_wrong_order_of_roles(messages: list[Message], problem: str) -> None:
-    with pytest.raises(RowError) as error:
-        render(template("chatml"), talk(*messages))
-    assert problem in str(error.value) and str(error.value).startswith("data.jsonl:7: ")
-
-
-def test_any_order_where_asked() -> None:
-    text = render(template("chatml", role_order="any"), talk(user("x"), user("y"), assistant("z"))).text
-    assert text.count("<|im_start|>user") == 2
-
-
-def test_a_template_may_refuse_a_conversation() -> None:
-    with pytest.raises(RowError, match="refuses this conversation: only the first message can be a system message"):
-        render(template("alpaca", role_order="any"), talk(user("x"), system("y")))
-
-
-def test_a_prompt_needs_the_assistants_turn() -> None:
-    with pytest.raises(RowError, match="message 3 is from assistant, expected user"):
-        render(template("chatml"), TALKS["single"], prompt=True)
-
-
-def test_parts_become_text_and_media_an_error() -> None:
-    parts = Message("user", [TextPart("Hi "), TextPart("there")])
-    assert "user\nHi there<|im_end|>" in render(template("chatml"), talk(parts, assistant("Hello"))).text
-    picture = Message("user", [TextPart("Look"), MediaPart("image", "a.png")])
-    with pytest.raises(RowError, match=r"data.jsonl:7: message 1 has image, and this template has no place for it"):
-        render(template("chatml"), talk(picture, assistant("Hello")))
-
-
 # ---- export ------------------------------------------------------------------------------------------
 
 
@@ -250,56 +196,3 @@ def test_the_exported_template_renders_the_same_text(name: str, thinking: bool |
         data = template_data(TALKS[sort], media=False)
         text = _official(render_jinja_template, source, data, {"add_generation_prompt": prompt})
         assert text == render(made, TALKS[sort], prompt=prompt).text, sort
-
-
-# ---- the file ----------------------------------------------------------------------------------------
-
-
-def write(folder: Path, source: str) -> Any:
-    path = folder / "mine.jinja"
-    path.write_text(source)
-    made = from_file(path)
-    return made(made.Options(), "mine")
-
-
-def test_a_file_without_a_head(tmp_path: Path) -> None:
-    made = write(tmp_path, "{% for m in messages %}<|{{ m.role }}|>{% if m.role == 'assistant' %}{% generation %}"
-                           "{{ m.content }}<|end|>{% endgeneration %}{% endif %}{% endfor %}")  # fmt: skip
-    assert made.info.control == ("<|end|>",)
-    assert trained(render(made, TALKS["multi"])) == [
-        "Hello!<|end|>",
-        "4.<|end|>",
-        "Bye!<|end|>",
-    ]  # counted: no `message`
-
-
-def test_spans_that_fit_no_message(tmp_path: Path) -> None:
-    made = write(tmp_path, "{% generation %}x{% endgeneration %}")
-    with pytest.raises(RecipeError, match="1 spans for 3 messages"):
-        render(made, TALKS["multi"])
-
-
-@pytest.mark.parametrize(
-    ("source", "problem"),
-    [
-        ("{#- tunewright\nstop = -#}", "the head comment is not TOML"),
-        ("{#- tunewright\nstopp = []\n-#}", "unknown in the head comment: stopp"),
-        ("{% if %}", "the template cannot be read, line 1"),
-        ("{% include 'x' %}", "may not load other templates"),
-        ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "what the sandbox forbids"),
-        ("{{ (messages|attr('__class__')).mro() }}", "what the sandbox forbids"),
-        ("{{ '{0.__class__.__mro__}'.format(1) }}", "what the sandbox forbids"),
-        ("{% set f = '{0.__class__.__mro__}'.format %}{{ f(1) }}", "what the sandbox forbids"),
-        ("{% set n = namespace(__class__=1) %}", "what the sandbox forbids"),
-        ("{% set n = namespace() %}{% set n._x = 1 %}", "what the sandbox forbids"),
-        ("{{ messages.append(1) }}", "what the sandbox forbids"),
-    ],
-)
-def test_a_bad_file(tmp_path: Path, source: str, problem: str) -> None:
-    with pytest.raises(RecipeError, match=problem):
-        render(write(tmp_path, source), TALKS["single"])
-
-
-def test_templates_cannot_see_the_place_of_a_message(tmp_path: Path) -> None:
-    made = write(tmp_path, "[{{ messages[0]._place }}{{ messages | tojson }}]")
-    assert render(made, TALKS["single"]).text.startswith('[[{"role": "user", "content": "How are you?"}')

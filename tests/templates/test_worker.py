@@ -118,7 +118,8 @@ print(os.waitstatus_to_exitcode(status))
 
 
 def test_the_worker_gets_no_secrets_and_imports_neither_ours_nor_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    code = "import sys, tunewright_hf.worker; print([m for m in ('torch', 'transformers', 'tunewright') if m in sys.modules])"
+    heavy = ["torch", "transformers", "tunewright"]
+    code = f"import sys, tunewright_hf.worker; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
     seen: dict[str, str] = {}

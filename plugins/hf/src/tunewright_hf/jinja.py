@@ -57,20 +57,18 @@ class TemplateOptions(PluginOptions):
     template itself may refuse an order."""
 
 
-class JinjaOptions(TemplateOptions):
-    system: str | None = None
-    """The system prompt of conversations that have none, in place of the template's own."""
-
-
 class JinjaTemplate(Plugin):
     """Base of the templates that `from_file` makes."""
+
+    class Options(TemplateOptions):
+        system: str | None = None
+        """The system prompt of conversations that have none, in place of the template's own."""
 
     body: ClassVar[str]  #: source without the head comment
     head: ClassVar[TemplateInfo]
     file: ClassVar[Path]
-    Options = JinjaOptions
 
-    def __init__(self, options: JinjaOptions, name: str = "") -> None:
+    def __init__(self, options: Options, name: str = "") -> None:
         super().__init__(options, name)
         if options.system is not None and self.head.default_system is None:
             raise RecipeError(f"template {name!r} has no default system prompt to replace", place="template.system")
@@ -105,7 +103,7 @@ class JinjaTemplate(Plugin):
 
         def render(data: dict[str, Any]) -> str:
             try:
-                return "".join(pieces(template, fixed | data))
+                return "".join(pieces(template, data | fixed))
             except Exception as error:
                 raise template_error(error, self.name, place) from error
 
@@ -121,8 +119,8 @@ class JinjaTemplate(Plugin):
             raise template_error(error, self.name, str(self.file)) from error
 
     def _prepared(self, special_tokens: dict[str, str]) -> tuple[dict[str, str], Guard]:
-        """The special tokens that have names, and the guard; kept, because one dict serves all rows of a run."""
-        if special_tokens is not self._last_tokens:
+        """The special tokens that have names, and the guard; kept, because they are the same for all rows of a run."""
+        if special_tokens is not self._last_tokens and special_tokens != self._last_tokens:
             named = {name: token for name, token in special_tokens.items() if name.isidentifier()}
             control = {*self.info.control, *self.info.stop, *special_tokens.values()}
             self._last_prepared = named, Guard(control, self.info.words)

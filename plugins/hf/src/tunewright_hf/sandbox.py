@@ -8,7 +8,7 @@ that renders here renders there.
 import json
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any
 
 from jinja2 import Template, TemplateError, nodes
 from jinja2.exceptions import SecurityError, TemplateSyntaxError
@@ -42,7 +42,7 @@ class Generation(Extension):
     The body is no scope of its own: a template without the tags, as it is exported, must behave the same.
     """
 
-    tags: ClassVar[set[str]] = {"generation"}
+    tags: set[str] = {"generation"}  # noqa: RUF012 - as its base declares it
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
         line = next(parser.stream).lineno

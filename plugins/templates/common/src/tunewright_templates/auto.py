@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from os.path import commonprefix
 from typing import Any
 
 from tunewright import Plugin, RecipeError, RowError, hookimpl
@@ -23,11 +22,13 @@ class Auto(Plugin):
     stop token. Where that cannot be shown, the row is an error.
     """
 
-    Options = TemplateOptions
+    class Options(TemplateOptions):
+        pass
+
     info = TemplateInfo(media=True, notes="The chat template that comes with the tokenizer, whatever it is.")
     source = "auto"
 
-    def __init__(self, options: TemplateOptions, name: str = "") -> None:
+    def __init__(self, options: Options, name: str = "") -> None:
         super().__init__(options, name)
         self._foreign: dict[str, _Foreign] = {}  # by source: a tokenizer may have another one for tools
 
@@ -82,7 +83,7 @@ class _Foreign:
     def render(self, data: dict[str, Any], fixed: dict[str, Any], place: str) -> str:
         named = {name: value for name, value in fixed.items() if name.isidentifier()}
         try:
-            return _WORKER.render(self._source, named | data)
+            return _WORKER.render(self._source, data | named)
         except WorkerError as error:
             if error.blamed == "template":
                 raise RecipeError(str(error), place="template auto", hint="name a template") from error
@@ -114,9 +115,8 @@ class _Foreign:
 
     def _end(self, whole: str, answer: str, start: int, spelled: set[int]) -> int | None:
         stops = [match.end() for match in self._stop.finditer(whole, start) if match.start() not in spelled]
-        common = start + len(commonprefix([answer, whole[start:]]))
         for end in stops:  # the first one after which nothing but others come
-            if end <= common and not self._stop.sub("", answer[end - start :]).strip():
+            if answer.startswith(whole[start:end]) and not self._stop.sub("", answer[end - start :]).strip():
                 return end
         # An answer that has become history may have lost its beginning, such as its thinking.
         if stops and answer.rstrip().endswith(whole[start : stops[0]]):
