@@ -194,6 +194,13 @@ def test_template_that_refuses_a_row_names_its_line(tmp_path: Path) -> None:
     assert caught.value.place.endswith("a.jsonl:1")
 
 
+def test_media_are_not_left_out_silently(tmp_path: Path) -> None:
+    record = {"instruction": "<image>?", "output": "a", "images": ["1.jpg"]}
+    run = StubRun(tmp_path, "{#- tunewright\nmedia = true\n-#}" + TEMPLATE)
+    with pytest.raises(RowError, match=r"a\.jsonl:1: has image '1\.jpg', and these rows hold text only"):
+        build(run, request(tmp_path, write(tmp_path / "a.jsonl", record)))
+
+
 def test_nothing_left(tmp_path: Path) -> None:
     name = write(tmp_path / "a.jsonl", chat("a", "b"))
     with pytest.raises(RunError, match=r"no row is left of 1: 1 longer than max_length \(3 tokens\)"):
@@ -253,6 +260,8 @@ def test_fingerprint_changes_with_everything_that_matters(tmp_path: Path) -> Non
     assert made(path={"path": "a.jsonl", "format": "openai"}) == base
     more = copy.deepcopy(tokenizer())
     more.add_tokens(["cat"])
+    templated = copy.deepcopy(tokenizer())
+    templated.chat_template = "{{ messages }}"  # what the template `auto` renders
     changed = [
         made(path="b.jsonl"),
         made(path={"path": "c.jsonl"}),
@@ -260,6 +269,7 @@ def test_fingerprint_changes_with_everything_that_matters(tmp_path: Path) -> Non
         made(path={"path": "a.jsonl", "limit": 1}),
         made(limit=1),
         made(loaded=Loaded(None, more)),
+        made(loaded=Loaded(None, templated)),
         made(max_length=100),
         made(run=StubRun(tmp_path, truncate="end")),
         made(run=StubRun(tmp_path, on_bad_row="skip")),

@@ -54,4 +54,4 @@ def _tokenizer(tokenizer: Any) -> list[Any]:
     """What the tokenizer does with text, and its special tokens. A slow one shows its vocabulary only."""
     fast = tokenizer.is_fast
     work = tokenizer.backend_tokenizer.to_str() if fast else sorted(tokenizer.get_vocab().items())
-    return [type(tokenizer).__name__, work, tokenizer.special_tokens_map]
+    return [type(tokenizer).__name__, work, tokenizer.special_tokens_map, tokenizer.chat_template]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tunewright import RecipeError, RowError
-from tunewright.types import Conversation, DataRequest, Rendered, Row, Span, TemplateRequest, Text
+from tunewright.types import Conversation, DataRequest, MediaPart, Rendered, Row, Span, TemplateRequest, Text
 from tunewright_dataset_chat.source import Source, rows
 from tunewright_hf.tokenise import Tokeniser, check_fit
 
@@ -116,6 +116,10 @@ class Preparation:
             yield from ((*pair, tokens) for pair, tokens in zip(kept, found, strict=True))
 
     def _render(self, row: Conversation) -> Rendered:
+        for message in row.messages:
+            for part in () if isinstance(message.content, str) else message.content:
+                if isinstance(part, MediaPart):  # a template may well write a place for it, which nothing would fill
+                    raise RowError(f"has {part.kind} {part.path[:40]!r}, and these rows hold text only")
         asked = TemplateRequest(row, special_tokens=self._tokeniser.special_tokens, tokenizer=self._tokenizer)
         rendered: Rendered = self.run.ask("template", "format_template", asked)
         return rendered

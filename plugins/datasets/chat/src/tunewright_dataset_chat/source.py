@@ -29,8 +29,8 @@ class Source:
 
     @property
     def note(self) -> str:
-        how = "detected" if self.detected else "named"
-        return f"{self.entry.path}: {self.records} records, format {self.format or 'unknown'} ({how})"
+        how = f", format {self.format}" + " (detected)" * self.detected if self.format else ""
+        return f"{self.entry.path}: {self.records} records{how}"
 
 
 def open_sources(entries: list[Any], place: str, root: Path) -> list[Source]:
