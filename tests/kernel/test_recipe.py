@@ -3,10 +3,11 @@
 import time
 
 import pytest
+import yaml
 
 from tunewright import check, yamlio
 from tunewright.errors import RecipeError
-from tunewright.recipe import Recipe
+from tunewright.recipe import Recipe, mask
 
 GOOD = """\
 model: tiny
@@ -70,8 +71,6 @@ def test_a_good_recipe_is_resolved_with_every_default(recipe):
 
 
 def test_the_resolved_recipe_reads_back_as_itself(recipe, tmp_path):
-    import yaml
-
     first = recipe()
     again = recipe(yaml.safe_dump(first.as_dict()))
     assert again.as_dict() == first.as_dict()
@@ -191,9 +190,6 @@ def test_a_file_that_is_no_recipe(tmp_path, data, reason):
 
 def test_secrets_are_masked_in_what_is_written(recipe):
     text = GOOD.replace("path: a.jsonl", "path: a.jsonl, hf_token: abc, options: {api_key: x, tokens_per_batch: 4}")
-    from tunewright.recipe import mask
-    import yaml
-
     masked = mask(yaml.safe_load(text))
     assert masked["data"][0] == {
         "path": "a.jsonl",

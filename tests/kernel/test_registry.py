@@ -43,7 +43,7 @@ def test_a_name_that_two_distributions_claim_names_both_and_the_qualified_form_w
 
 def test_an_unknown_name_says_what_is_close(install):
     install("tw-one", {"adapter": {"banana": "tw_one:A"}}, ADAPTER)
-    with pytest.raises(RecipeError, match="no installed plugin gives the adapter 'bananna'.*did you mean 'banana'"):
+    with pytest.raises(RecipeError, match=r"no installed plugin gives the adapter 'bananna'.*did you mean 'banana'"):
         registry.find("adapter", "bananna")
 
 

@@ -6,9 +6,9 @@ import os
 import sys
 from pathlib import Path
 
-import kernel_fakes as fakes
 import pytest
 
+import kernel_fakes as fakes
 from tunewright import check, cli, events, folder, report, run
 from tunewright.errors import RecipeError, RunError, Stopped
 
@@ -117,7 +117,7 @@ def test_a_foreign_folder_is_refused_and_kept(train):
 def test_a_resumed_run_must_be_the_same_recipe_and_data(train):
     with pytest.raises(Stopped):
         train("stage.fail=stop")
-    with pytest.raises(RecipeError, match="training was .* when the run began, is .* now"):
+    with pytest.raises(RecipeError, match=r"training was .* when the run began, is .* now"):
         train("stage.fail=stop", "training.epochs=9", resume=True)
     state = json.loads((train.out / "run.json").read_text())
     state["data"]["0"] = "other"

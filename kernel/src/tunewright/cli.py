@@ -98,9 +98,8 @@ def plugins_info(name: Annotated[str, typer.Argument(help="a plugin's name, or k
     """What a plugin is, and its options with defaults."""
     for entry in _find(name):
         plugin = registry.load(entry)
-        print(
-            f"{entry.kind} {entry.name}, from {entry.distribution} {entry.version}\n\n{(plugin.__doc__ or entry.summary).strip()}"
-        )
+        print(f"{entry.kind} {entry.name}, from {entry.distribution} {entry.version}\n")
+        print((plugin.__doc__ or entry.summary).strip())
         if entry.kind == "command":
             continue
         print("\noptions:" if plugin.Options.model_fields else "\nno options")

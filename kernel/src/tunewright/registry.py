@@ -1,4 +1,4 @@
-"""How a name finds its plugin: entry points are listed without an import; what a recipe names is imported, checked, called.
+"""How a name finds its plugin: entry points are listed without an import; what a recipe names is imported and called.
 
 Each plugin in use gets a small PluginManager of its own, which holds it and the run's accelerators, so that a call
 goes to exactly one implementation, inside every wrapper, and the order of registration decides nothing else.

@@ -24,7 +24,7 @@ def train(
     trust_remote_code: bool = False,
     limit: int | None = None,
 ) -> types.StageResult:
-    """Do all that a recipe says. limit: rows of each source. Raises TunewrightError; Stopped after Ctrl-C or SIGTERM."""
+    """Do all that a recipe says. limit: rows of each source. Raises TunewrightError; Stopped on Ctrl-C or SIGTERM."""
     run = Run(recipe, source, trust_remote_code=trust_remote_code)
     for number in range(len(run.recipe.stages)):
         run.use_stage(number)  # what is broken stops the run here, before anything is loaded

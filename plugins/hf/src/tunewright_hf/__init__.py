@@ -1,1 +1,1 @@
-"""What Tunewright's torch and transformers plugins share: loading, templates, masks, collating, trainer glue, checkpoints."""
+"""What the plugins on torch and transformers share: loading, templates, masks, collating, trainer glue, checkpoints."""
