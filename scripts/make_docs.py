@@ -95,9 +95,9 @@ def type_(node: ast.ClassDef, source: str) -> str:
 def recipe_page() -> str:
     intro = "A section that names a plugin is a name, or a mapping with `name` and that plugin's options."
     parts = [f"# The recipe\n\n{NOTE}{intro}\nThe options of every plugin are in [plugins.md](plugins.md).\n"]
-    for title, model in [("Sections", recipe.Recipe), ("training", recipe.Training), ("launch", recipe.Launch)]:
-        parts.append(f"## {title}\n\n{fields(model)}")
-    return "\n".join(parts)
+    models: dict[str, type[BaseModel]] = {"Sections": recipe.Recipe}
+    models |= {"training": recipe.Training, "launch": recipe.Launch}
+    return "\n".join(parts + [f"## {title}\n\n{fields(model)}" for title, model in models.items()])
 
 
 def plugins_page() -> str:
