@@ -72,7 +72,9 @@ class Renderer:
         self._template = template
         self._source = self.plugin.chat_template()
         self._foreign = self._source is None
-        self.tokenizer = _tokenizer(self.plugin, style or "byte_level") if style or self._foreign else None
+        self.tokenizer: Any = None
+        if style or self._foreign:
+            self.tokenizer = _tokenizer(self.plugin, style or "byte_level")
         self._special = self.tokenizer.special_tokens_map if self.tokenizer else SPECIAL
         if self._foreign:
             self._source = self.tokenizer.chat_template = _goldens("foreign.jinja")
@@ -114,9 +116,9 @@ class Renderer:
         return render_plain(source or self._source, case, self._special)
 
 
-def _tokenizer(plugin: Any, style: str) -> Any:
+def _tokenizer(plugin: Any, style: Any) -> Any:
     """A small tokenizer that has every token of the template."""
-    from tunewright_hf import tiny
+    import tunewright_hf.tiny as tiny
 
     info = plugin.info
     named = ["<s>", "</s>", "<unk>", "<pad>"]

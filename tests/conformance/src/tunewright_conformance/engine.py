@@ -7,7 +7,7 @@ import pytest
 from tunewright.context import Run
 from tunewright.recipe import Recipe, Section
 from tunewright.registry import Entry
-from tunewright.types import Conversation, GenerateRequest, Message, Reply
+from tunewright.types import Conversation, GenerateRequest, Loaded, Message, Reply
 from tunewright_conformance.dataset import messages_stage
 from tunewright_conformance.suite import Suite
 from tunewright_conformance.trial import go, recipe
@@ -76,9 +76,13 @@ class TestEngine(Suite):
 
     def test_loads_once(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         """The model is loaded for the first answer and kept."""
-        loads: list[Any] = []
-        load = Run.load_policy
-        monkeypatch.setattr(Run, "load_policy", lambda self: loads.append(self) or load(self))
+        load, loads = Run.load_policy, []
+
+        def counted(self: Run) -> Loaded:
+            loads.append(self)
+            return load(self)
+
+        monkeypatch.setattr(Run, "load_policy", counted)
         ask(run)
         ask(run)
         assert len(loads) <= 1

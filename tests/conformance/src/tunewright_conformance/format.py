@@ -74,8 +74,9 @@ class TestFormat(Suite):
 
         def records() -> Iterator[tuple[Origin, Any]]:
             nonlocal taken
-            for taken, record in enumerate(JUNK * 100, 1):
-                yield Origin("long.jsonl", taken), record
+            while taken < 100 * len(JUNK):
+                taken += 1
+                yield Origin("long.jsonl", taken), JUNK[taken % len(JUNK)]
 
         found = call(entry, tmp_path, records(), load(entry).rows[0])
         assert len(list(itertools.islice(found, 3))) == 3

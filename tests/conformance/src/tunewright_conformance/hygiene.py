@@ -134,7 +134,7 @@ def check_accelerator(plugin: Plugin) -> None:
 
 def names_of_tests(kind: str) -> set[str]:
     """The names of the tests that a plugin of this kind has to pass."""
-    names = set()
+    names: set[str] = set()
     for file in (pytest_plugin.GENERAL, *({kind} & set(pytest_plugin.KINDS))):
         for found in vars(import_module(f"tunewright_conformance.{file}")).values():
             if isinstance(found, type) and issubclass(found, Suite) and kind in getattr(found, "kinds", ()):

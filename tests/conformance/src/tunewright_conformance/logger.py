@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -13,6 +13,9 @@ from tunewright.folder import versions
 from tunewright.registry import Entry
 from tunewright_conformance.bench import Bench, on_bench
 from tunewright_conformance.suite import Suite
+
+if TYPE_CHECKING:
+    from tunewright.run import Run
 
 ODD = "a/b: ü 漢字 \U0001f600 [bold] \x1b[31m\x00\n%s {} \u202e"
 NUMBERS = (math.nan, math.inf, -math.inf, -0.0, 5e-324, 1.7e308, 2**70)
@@ -79,7 +82,7 @@ def tell(entry: Entry, bench: Bench, said: Iterable[events.Event]) -> None:
     """Send events as a run does, from a thread, and fail where the logger was muted."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "PATIENCE", 300.0)  # seconds: what it says is tested here, not how fast
-        reporter = report.Reporter(bench, [on_bench(entry)])
+        reporter = report.Reporter(cast("Run", bench), [on_bench(entry)])
         for event in said:
             reporter.emit(event)
         muted = reporter.close()

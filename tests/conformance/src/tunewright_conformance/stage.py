@@ -25,7 +25,8 @@ class TestStage(Suite):
     def test_accumulation(self, entry: Entry, tmp_path: Path) -> None:
         """Four rows at once, and four after another in one step, train the same."""
         at_once = run(entry, tmp_path / "4x1", 4, max_steps=3)
-        one_by_one = run(entry, tmp_path / "1x4", 4, max_steps=3, **by_one(4))
+        by_one: dict[str, Any] = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}
+        one_by_one = run(entry, tmp_path / "1x4", 4, max_steps=3, **by_one)
         check_same(one_by_one, at_once)
 
     def test_packing(self, entry: Entry, tmp_path: Path) -> None:
@@ -62,10 +63,6 @@ class TestStage(Suite):
 def rows(entry: Entry) -> str:
     sort: str = load(entry).rows
     return sort
-
-
-def by_one(count: int) -> dict[str, int]:
-    return {"per_device_train_batch_size": 1, "gradient_accumulation_steps": count}
 
 
 def run(entry: Entry, folder: Path, count: int, options: dict[str, Any] | None = None, **training: Any) -> Trial:

@@ -56,7 +56,7 @@ def official(entry: Entry) -> Official | None:
     package, _, name = declared["file"].rpartition(":")
     if package == "trl":  # found without importing it, which takes seconds
         source = metadata.distribution("trl").locate_file(f"trl/chat_templates/{name}")
-        text = str(source.read_text(encoding="utf-8"))
+        text = Path(str(source)).read_text(encoding="utf-8")
     else:
         own = resources.files(package_of(entry)) / "goldens" / name
         text = own.read_text(encoding="utf-8")
