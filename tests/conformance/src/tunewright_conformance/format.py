@@ -85,8 +85,9 @@ class TestFormat(Suite):
     def test_detection_never_raises(self, entry: Entry) -> None:
         """`matches` answers for any record, and never claims one that is no record at all."""
         plugin = load(entry)
+        nothing: list[Any] = [None, True, 0, [], {}]
         assert {plugin.matches(record) for record in JUNK} <= {True, False}
-        assert not any(plugin.matches(record) for record in (None, True, 0, [], {}))
+        assert not any(plugin.matches(record) for record in nothing)
 
 
 def convert(entry: Entry, folder: Path, records: list[Any], rows: Any) -> list[Any]:
