@@ -7,7 +7,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from loading_setup import Listener
+from loading_setup import Listener, load, save
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -20,3 +20,13 @@ def one_thread() -> None:
 @pytest.fixture
 def run() -> Listener:
     return Listener()
+
+
+@pytest.fixture
+def checkpoint(run: Listener, tmp_path: Path) -> Path:
+    return save(load(run), tmp_path / "checkpoint")
+
+
+@pytest.fixture
+def marker(tmp_path: Path) -> Path:
+    return tmp_path / "it_ran"

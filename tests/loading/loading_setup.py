@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from tunewright.events import Event, Notice
-from tunewright.types import Loaded, LoadRequest
+from tunewright.types import AdapterRequest, Loaded, LoadRequest
 from tunewright_llama import Llama
 from tunewright_qwen import Qwen
 
@@ -34,6 +34,11 @@ def load(run: Listener, model: str = "tiny", *, twin: str = "qwen3", options: An
     chosen = {"tiny_variant": twin, "device": "cpu"} | (options or {})
     loaded: Loaded = family(family.Options(**chosen)).load_model(run, LoadRequest(model, **request))
     return loaded
+
+
+def apply(run: Listener, plugin: Any, loaded: Loaded | None = None, **request: Any) -> Loaded:
+    adapted: Loaded = plugin.apply_adapter(run, AdapterRequest(loaded or load(run), **request))
+    return adapted
 
 
 def save(loaded: Loaded, folder: Path) -> Path:

@@ -1,6 +1,7 @@
 """Loading a checkpoint: sanitised config, tokenizer and safetensors, with the head that the stage asks for."""
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,6 +92,8 @@ def _model(folder: Path, config: Any, request: LoadRequest, device: torch.device
         arguments["quantization_config"] = request.quantization
     if request.head != "causal_lm":
         config.num_labels = 1
+    if not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()
     with seeded(request.seed, device):
         model, report = HEADS[request.head].from_pretrained(
             folder,

@@ -1,10 +1,11 @@
 """Tiny twins: a family's own architecture and special tokens, made offline, the same on every machine.
 
 A twin's tokenizer is trained on tiny_corpus.txt when it is first asked for, which takes some 50 ms. Any text can be
-encoded and comes back as it was.
+encoded and comes back as it was, but for what the family itself changes.
 """
 
 import functools
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -29,6 +30,7 @@ class Twin:
     template: str
     style: Literal["byte_level", "metaspace"]  # as GPT-2 and its heirs, or as sentencepiece with bytes to fall back on
     eos: str
+    composed: bool = False  # byte_level: text is brought into Unicode's composed form (NFC) first
     pattern: str = ""  # byte_level: the regular expression of the family's pre-tokenizer
     bos: str | None = None
     pad: str | None = None
@@ -42,6 +44,8 @@ class Twin:
 def tokenizer(twin: Twin) -> PreTrainedTokenizerFast:
     """A new tokenizer with `VOCABULARY` tokens and the twin's own; a change to it changes no other."""
     backend = Tokenizer.from_str(_trained(twin.style, twin.pattern))
+    if twin.composed:
+        backend.normalizer = normalizers.NFC()
     backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in twin.special])
     backend.add_tokens([AddedToken(token, normalized=False, special=False) for token in twin.words])
     if twin.add_bos:
@@ -128,21 +132,13 @@ def _metaspace() -> Tokenizer:
             vocab_size=size, initial_alphabet=alphabet, limit_alphabet=len(alphabet), show_progress=False
         ),
     )
-    learned = sorted(learner.get_vocab().items(), key=lambda item: item[1])
-    vocabulary = {
-        piece: number for number, piece in enumerate([*specials, *in_bytes, *(piece for piece, _ in learned)])
-    }
-    merges = _merges(learner)
+    learned = json.loads(learner.to_str())["model"]  # the library tells its merges in no other way
+    pieces = [*specials, *in_bytes, *sorted(learned["vocab"], key=learned["vocab"].get)]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    merges = [(left, right) for left, right in learned["merges"]]
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
     return tokenizer
-
-
-def _merges(tokenizer: Tokenizer) -> list[tuple[str, str]]:
-    """In the order in which they were learned; the library tells them in its JSON alone."""
-    import json
-
-    return [(left, right) for left, right in json.loads(tokenizer.to_str())["model"]["merges"]]

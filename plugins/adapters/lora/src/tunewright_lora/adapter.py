@@ -1,6 +1,7 @@
 """Adapters in a model: new ones, trained ones, and merging them into the weights."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,7 @@ def fresh(loaded: Loaded, request: AdapterRequest, options: "Lora.Options") -> A
     expected = _matched(loaded.model, config.target_modules)
     with seeded(request.seed, loaded.model.device):
         try:
-            model = peft.get_peft_model(loaded.model, config)
+            model = _inject(loaded.model, config)
         except (TypeError, ValueError) as error:
             raise RecipeError(str(error).strip().splitlines()[0], place="adapter") from error
     _check_targets(model, expected)
@@ -68,7 +69,7 @@ def trained(loaded: Loaded, request: AdapterRequest) -> Any:
     config = _config(folder, request)
     try:
         with seeded(request.seed, loaded.model.device):  # PEFT makes random ones first
-            model = peft.get_peft_model(loaded.model, config)
+            model = _inject(loaded.model, config)
         report = peft.set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
     except (RuntimeError, KeyError, ValueError) as error:
         problem = f"does not fit the model: {' '.join(str(error).split())[:300]}"
@@ -79,6 +80,12 @@ def trained(loaded: Loaded, request: AdapterRequest) -> Any:
     if not request.trainable:
         model.eval().requires_grad_(False)
     return model
+
+
+def _inject(model: Any, config: peft.LoraConfig) -> Any:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        return peft.get_peft_model(model, config)
 
 
 def merge(loaded: Loaded) -> Loaded:

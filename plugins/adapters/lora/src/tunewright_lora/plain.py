@@ -5,7 +5,6 @@ a plain adapter of twice the rank: [B, -B0] [A; A0].
 """
 
 import copy
-import types
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,15 @@ def save_as_plain(model: Any) -> None:
     """Make `model.save_pretrained` write the plain adapter. Call it before training, when the adapters are new."""
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
     beginning = {name: tensor.detach().cpu().clone() for name, tensor in state.items() if _is_matrix(name)}
+    own_save = model.save_pretrained
 
-    def save_pretrained(self: Any, save_directory: Any, **_: Any) -> None:
+    def save_pretrained(save_directory: Any, **arguments: Any) -> None:
+        own_save(save_directory, **arguments)
         folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(_doubled(self, beginning), folder / "adapter_model.safetensors", metadata={"format": "pt"})
-        _config(self.peft_config["default"], self.base_model.model.name_or_path).save_pretrained(folder)
+        save_file(_doubled(model, beginning), folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        _config(model).save_pretrained(folder)
 
-    model.save_pretrained = types.MethodType(save_pretrained, model)
+    model.save_pretrained = save_pretrained
 
 
 def _is_matrix(name: str) -> bool:
@@ -40,11 +40,10 @@ def _doubled(model: Any, beginning: dict[str, torch.Tensor]) -> dict[str, torch.
     return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
 
 
-def _config(trained: Any, base: str) -> Any:
-    config = copy.deepcopy(trained)
+def _config(model: Any) -> Any:
+    config = copy.deepcopy(model.peft_config["default"])
     config.r *= 2
     config.lora_alpha *= 2**0.5 if config.use_rslora else 2  # the scale stays as it was
     config.init_lora_weights = True
     config.inference_mode = True
-    config.base_model_name_or_path = base
     return config

@@ -1,0 +1,145 @@
+"""Hostile config.json and tokenizers: nothing of theirs runs, and the message says what helps."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loading_setup import Listener, edit_json, load
+
+from tunewright import RunError
+from tunewright_hf.safe import sanitised
+
+# ---- 7, 8, 9: config.json ------------------------------------------------------------------------
+
+
+def add_own_code(checkpoint: Path, marker: Path) -> None:
+    code = f"open({str(marker)!r}, 'w').close()\n"
+    config = "from transformers import Qwen3Config\nclass EvilConfig(Qwen3Config):\n    model_type = 'evil'\n"
+    model = (
+        "from transformers import Qwen3ForCausalLM\nfrom .configuration_evil import EvilConfig\n"
+        "class EvilModel(Qwen3ForCausalLM):\n    config_class = EvilConfig\n"
+    )
+    (checkpoint / "configuration_evil.py").write_text(code + config)
+    (checkpoint / "modeling_evil.py").write_text(code + model)
+    names = {"AutoConfig": "configuration_evil.EvilConfig", "AutoModelForCausalLM": "modeling_evil.EvilModel"}
+    edit_json(checkpoint / "config.json", auto_map=names)
+
+
+def test_own_code_does_not_run(run: Listener, checkpoint: Path, marker: Path) -> None:
+    add_own_code(checkpoint, marker)
+    loaded = load(run, str(checkpoint))
+    assert type(loaded.model).__module__.startswith("transformers.")
+    assert "auto_map" in run.notices
+    assert not marker.exists()
+
+
+def test_own_code_runs_where_it_is_trusted(
+    run: Listener, checkpoint: Path, marker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(marker.parent / "modules"))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    add_own_code(checkpoint, marker)
+    edit_json(checkpoint / "config.json", model_type="evil")
+    loaded = load(run, str(checkpoint), trust_remote_code=True)
+    assert type(loaded.model).__name__ == "EvilModel"
+    assert marker.exists()
+
+
+def test_unknown_architecture_says_what_helps(run: Listener, checkpoint: Path, marker: Path) -> None:
+    add_own_code(checkpoint, marker)
+    edit_json(checkpoint / "config.json", model_type="evil")
+    with pytest.raises(RunError, match="knows no model_type 'evil'") as caught:
+        load(run, str(checkpoint))
+    assert "--trust-remote-code" in caught.value.hint
+    assert not marker.exists()
+
+
+def test_trust_in_config_is_ignored(run: Listener, checkpoint: Path, marker: Path) -> None:
+    add_own_code(checkpoint, marker)
+    edit_json(
+        checkpoint / "config.json", trust_remote_code=True, extra={"trust_remote_code": True, "list": [{"auto_map": 1}]}
+    )
+    load(run, str(checkpoint))
+    for name in ("trust_remote_code", "extra.trust_remote_code", "extra.list.auto_map"):
+        assert name in run.notices
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "_attn_implementation_internal",
+        "_attn_implementation",
+        "attn_implementation",
+        "_experts_implementation_internal",
+    ],
+)
+def test_attention_code_is_ignored(run: Listener, checkpoint: Path, key: str) -> None:
+    edit_json(checkpoint / "config.json", **{key: "evil/kernel"})
+    loaded = load(run, str(checkpoint))
+    assert key in run.notices
+    assert loaded.model.config._attn_implementation == "sdpa"
+    assert "evil" not in json.dumps(loaded.model.config.to_dict())
+
+
+def test_sanitising_keeps_the_rest() -> None:
+    config = {"model_type": "a", "attention_bias": True, "vision": {"implementation": 1, "auto_map": {}}, "x": [1, "a"]}
+    kept, dropped = sanitised(config)
+    assert kept == {"model_type": "a", "attention_bias": True, "vision": {"implementation": 1}, "x": [1, "a"]}
+    assert dropped == ["vision.auto_map"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"model_type": ["qwen3"]}', '{"model_type": null}', "[" * 100_000])
+def test_broken_config(run: Listener, checkpoint: Path, content: str) -> None:
+    (checkpoint / "config.json").write_text(content)
+    with pytest.raises(RunError) as caught:
+        load(run, str(checkpoint))
+    assert "\n" not in str(caught.value)
+
+
+def test_shapes_that_do_not_fit(run: Listener, checkpoint: Path) -> None:
+    edit_json(checkpoint / "config.json", hidden_size=128)
+    with pytest.raises(RunError, match="cannot be loaded") as caught:
+        load(run, str(checkpoint))
+    assert "\n" not in str(caught.value)
+
+
+# ---- 10: tokenizers ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"auto_map": {"AutoTokenizer": ["tok.Evil", None]}}, "names code of its own"),
+        ({"tokenizer_class": "EvilTokenizer"}, "knows no tokenizer class 'EvilTokenizer'"),
+        ({"tokenizer_class": "Trainer"}, "knows no tokenizer class 'Trainer'"),
+        ({"tokenizer_class": ["a"]}, "knows no tokenizer class"),
+    ],
+)
+def test_strange_tokenizer_is_refused(run: Listener, checkpoint: Path, change: dict[str, Any], problem: str) -> None:
+    edit_json(checkpoint / "tokenizer_config.json", **change)
+    with pytest.raises(RunError, match=problem) as caught:
+        load(run, str(checkpoint))
+    assert "--trust-remote-code" in caught.value.hint
+
+
+def test_tokenizer_class_of_config(run: Listener, checkpoint: Path) -> None:
+    edit_json(checkpoint / "config.json", tokenizer_class="EvilTokenizer")
+    with pytest.raises(RunError, match="knows no tokenizer class 'EvilTokenizer'"):
+        load(run, str(checkpoint))
+
+
+@pytest.mark.parametrize("content", ["{", '{"model": 1}', ""])
+def test_broken_tokenizer(run: Listener, checkpoint: Path, content: str) -> None:
+    (checkpoint / "tokenizer.json").write_text(content)
+    with pytest.raises(RunError, match="cannot be loaded"):
+        load(run, str(checkpoint))
+
+
+def test_the_folder_is_only_read(run: Listener, checkpoint: Path) -> None:
+    edit_json(checkpoint / "config.json", auto_map={"AutoConfig": "a.B"})
+    before = {path: path.read_bytes() for path in checkpoint.rglob("*")}
+    load(run, str(checkpoint))
+    assert {path: path.read_bytes() for path in checkpoint.rglob("*")} == before
