@@ -114,9 +114,9 @@ def quickstart(more: list[str]) -> int:
     if code := run("tunewright", "train", "docs/examples/quickstart.yaml", "--overwrite", *more):
         return code
     print("\nThe loss curve is runs/quickstart/loss.png. Now the trained model answers:")
-    for question in ("What is your name?", "Who made you?"):
-        if code := run("tunewright", "chat", "runs/quickstart", "--message", question):
-            return code
+    questions = ["--message", "What is your name?", "--message", "Who made you?"]
+    if code := run("tunewright", "chat", "runs/quickstart", *questions):
+        return code
     print(f"\nTalk to it yourself: {shown(PYTHON.parent)}{os.sep}tunewright chat runs/quickstart")
     return 0
 
