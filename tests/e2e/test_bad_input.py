@@ -66,14 +66,26 @@ def test_a_good_recipe_runs(run):
     assert Path("out/model/model.safetensors").is_file()
 
 
-BAD = {
-    "unknown key": (("max_steps: 2", "maxsteps: 2"), 2, "r.yaml:7: training.maxsteps: unknown key (did you mean 'max_steps'?)"),
-    "wrong type": (("max_steps: 2", "max_steps: two"), 2, "r.yaml:7: training.max_steps: found 'two', expected a valid integer"),
-    "unknown template": (("chatml", "chatnl"), 2, "template: no installed plugin gives the template 'chatnl' (did you mean 'chatml'?)"),
+BAD = {  # name: (what is changed, exit code, what is said)
+    "unknown key": (
+        ("max_steps: 2", "maxsteps: 2"),
+        2,
+        "r.yaml:7: training.maxsteps: unknown key (did you mean 'max_steps'?)",
+    ),
+    "wrong type": (
+        ("max_steps: 2", "max_steps: two"),
+        2,
+        "r.yaml:7: training.max_steps: found 'two', expected a valid integer",
+    ),
+    "unknown template": (
+        ("chatml", "chatnl"),
+        2,
+        "r.yaml:3: template: no installed plugin gives the template 'chatnl' (did you mean 'chatml'?)",
+    ),
     "missing file": (("good.jsonl", "god.jsonl"), 2, "there is no file"),
     "unfit template": (("chatml", "llama3"), 2, "the tokenizer has no token for <|start_header_id|>"),
-    "missing model": (("model: tiny", "model: ./nothing"), 1, "nothing"),
-}  # fmt: skip
+    "missing model": (("model: tiny", "model: ./nothing"), 1, "./nothing"),
+}
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -109,11 +121,11 @@ def test_a_checkpoint_of_pickles_is_refused_unopened(run, tmp_path):
             return Path.touch, (tmp_path / "opened",)
 
     run()
-    import pickle
+    import pickle  # noqa: TID251 - the attack itself
 
     model = tmp_path / "out" / "model"
     (model / "model.safetensors").unlink()
-    (model / "pytorch_model.bin").write_bytes(pickle.dumps(Touch()))  # noqa: TID251 - the attack itself
+    (model / "pytorch_model.bin").write_bytes(pickle.dumps(Touch()))
     code, error = run("model: tiny", "model: out/model", "output: out", "output: out2")
     assert "pickle weights are not loaded" in one_line(error)
     assert code == 1

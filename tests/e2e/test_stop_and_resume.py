@@ -13,7 +13,7 @@ import pytest
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 STEPS = 30
 OVERRIDES = [
-    f"training.max_steps={STEPS}", "training.logging_steps=5", "training.save_steps=5", "family.tiny_hidden_size=64",
+    f"training.max_steps={STEPS}", "training.logging_steps=1", "training.save_steps=5", "family.tiny_hidden_size=64",
     "family.tiny_layers=2", "template=chatml", "loggers=[jsonl]",
 ]  # fmt: skip
 

@@ -56,7 +56,8 @@ def test_the_run_folder_describes_itself(train):
     assert state["libraries"]["tunewright"] == "0.1.0"
     assert state["data"] == {"0": "a.jsonl"}
     assert state["stages"][0] == {
-        "name": "mine", "path": "model", "weights": "model", "steps": 1, "tokens": 10, "rows": 2, "metrics": {"loss": 1.0},
+        "name": "mine", "path": "model", "weights": "model", "steps": 1, "tokens": 10, "rows": 2,
+        "metrics": {"loss": 1.0},
     }  # fmt: skip
     assert "some/model" in (train.out / "recipe.yaml").read_text()
 

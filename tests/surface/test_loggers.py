@@ -130,7 +130,7 @@ def test_tensorboard_reads_back_what_was_written_and_forgets_what_a_resumed_run_
     tell(TensorBoard(None), tmp_path, started(), logged(1, 4.0), logged(2, 3.0), evaluated, logged(3, 9.0), finished)
     done = events.StageFinished(stage="sft", steps=4, path="x")
     tell(TensorBoard(None), tmp_path, started(first_step=2), logged(3, 2.0), logged(4, 1.0), done)
-    read = EventAccumulator(str(tmp_path / "tensorboard" / "1-sft"))
+    read = EventAccumulator(str(tmp_path / "logs" / "tensorboard" / "1-sft"))
     read.Reload()
     assert [(point.step, point.value) for point in read.Scalars("loss")] == [(1, 4.0), (2, 3.0), (3, 2.0), (4, 1.0)]
     assert [point.value for point in read.Scalars("eval/held out/loss")] == [0.5]

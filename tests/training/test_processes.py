@@ -14,12 +14,7 @@ HERE = Path(__file__).parent
 
 def on_two_processes(folder: Path, checkpoint: Path | None = None, **settings):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    work = [
-        str(HERE / "worker.py"),
-        str(folder),
-        json.dumps(settings),
-        *([str(checkpoint)] if checkpoint else []),
-    ]
+    work = [str(HERE / "worker.py"), str(folder), json.dumps(settings), *([str(checkpoint)] if checkpoint else [])]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run([*torchrun, *work], capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -30,10 +25,7 @@ def on_two_processes(folder: Path, checkpoint: Path | None = None, **settings):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
-    [
-        {"rows": 32},
-        {"rows": 30, "packing": True, "max_length": 40, "lora": True, "gradient_accumulation_steps": 2},
-    ],
+    [{"rows": 32}, {"rows": 30, "packing": True, "max_length": 40, "lora": True, "gradient_accumulation_steps": 2}],
     ids=["full", "lora, packed, accumulated"],
 )
 def test_two_processes_are_one_with_twice_the_batch(tmp_path, settings):

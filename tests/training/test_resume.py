@@ -87,9 +87,7 @@ def test_resumed_equals_uninterrupted(tmp_path, kind, mode):
     settings = {"data": rows(30), **LENGTH, **mode}
     whole, _ = run_training(tmp_path / "whole", MODELS[kind](), save_steps=6, **settings)
     first, checkpoint = interrupted(tmp_path / "parts", MODELS[kind](), at=6, **settings)
-    second, result = run_training(
-        tmp_path / "parts", MODELS[kind](), checkpoint=checkpoint, save_steps=6, **settings
-    )
+    second, result = run_training(tmp_path / "parts", MODELS[kind](), checkpoint=checkpoint, save_steps=6, **settings)
     assert result.steps == 12
     assert first.logged() + second.logged() == whole.logged()
     assert_same_state(*(tmp_path / name / "checkpoints" / "step-12" for name in ("whole", "parts")))

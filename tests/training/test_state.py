@@ -46,9 +46,7 @@ def test_not_a_number_comes_back(tmp_path):
     assert np.isnan(load_state(tmp_path, "it")[0])
 
 
-@pytest.mark.parametrize(
-    "thing", [object(), {1, 2}, b"bytes", torch.float32, torch.eye(2).to_sparse(), lambda: 0]
-)
+@pytest.mark.parametrize("thing", [object(), {1, 2}, b"bytes", torch.float32, torch.eye(2).to_sparse(), lambda: 0])
 def test_what_cannot_be_held_is_refused_by_its_place(tmp_path, thing):
     with pytest.raises(RunError, match=r"it\['state'\]\[0\] is a .* which a checkpoint cannot hold"):
         save_state({"state": [thing]}, tmp_path, "it")
@@ -144,7 +142,5 @@ def test_killed_while_writing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_checkpoint(tmp_path / "step-5", killed, facts={})
     assert latest_checkpoint(tmp_path) is None
-    assert (
-        latest_checkpoint(written(tmp_path, 5).parent) == tmp_path / "step-5"
-    )  # what was left is no obstacle
+    assert latest_checkpoint(written(tmp_path, 5).parent) == tmp_path / "step-5"  # what was left is no obstacle
     assert json.loads((tmp_path / "step-5" / "manifest.json").read_text())["format"] == 1

@@ -106,9 +106,7 @@ def test_events(small):
     assert [(each.step, each.dataset) for each in of_kind(run, events.Evaluated)] == [
         (6, "held out"), (6, "seen"), (12, "held out"), (12, "seen"), (13, "held out"), (13, "seen")
     ]  # fmt: skip
-    assert [each.path for each in of_kind(run, events.Saved)] == [
-        f"checkpoints/step-{n}" for n in (5, 10, 13)
-    ]
+    assert [each.path for each in of_kind(run, events.Saved)] == [f"checkpoints/step-{n}" for n in (5, 10, 13)]
     assert set(result.metrics) == {"loss", "held out_loss", "seen_loss"}
 
 
@@ -167,14 +165,10 @@ def test_the_result_can_be_loaded_and_talks_as_it_was_trained(tmp_path):
 
     made = loaded(model())
     made.model.generation_config.temperature = 0.6  # without do_sample: transformers alone refuses to save it
-    template = SimpleNamespace(
-        info=SimpleNamespace(stop=("w7", "not a token")), chat_template=lambda: "{{ messages }}"
-    )
+    template = SimpleNamespace(info=SimpleNamespace(stop=("w7", "not a token")), chat_template=lambda: "{{ messages }}")
     save_result(made, tmp_path / "model", template)
     back = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
-    assert all(
-        torch.equal(each, dict(made.model.named_parameters())[n]) for n, each in back.named_parameters()
-    )
+    assert all(torch.equal(each, dict(made.model.named_parameters())[n]) for n, each in back.named_parameters())
     assert back.generation_config.eos_token_id == [7, tokenizer().eos_token_id]
     assert AutoTokenizer.from_pretrained(tmp_path / "model").chat_template == "{{ messages }}"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]

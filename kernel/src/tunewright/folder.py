@@ -22,7 +22,7 @@ _MADE_BY_RUNS = (
     "checkpoints",
     "model",
     "stages",
-    "tensorboard",
+    "logs",
     "metrics.jsonl",
     "loss.png",
     "README.md",

@@ -1,6 +1,7 @@
 """What a trainer does after each step, and what it tells the loggers."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ class Reporter(TrainerCallback):
         self.stopped_at: int | None = None  # step
         self._time, self._tokens = 0.0, 0  # of the last log
 
-    def emit(self, kind: type[events.Event], **fields: Any) -> None:
+    def emit(self, kind: Callable[..., events.Event], **fields: Any) -> None:
         if self.run.rank == 0:
             self.run.emit(kind(stage=self.stage, **fields))
 
@@ -70,9 +71,7 @@ class Reporter(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         path = self.request.folder / "checkpoints" / f"step-{state.global_step}"
-        self.emit(
-            events.Saved, step=state.global_step, path=path.relative_to(Path(self.run.folder)).as_posix()
-        )
+        self.emit(events.Saved, step=state.global_step, path=path.relative_to(Path(self.run.folder)).as_posix())
 
     def evaluated(self, step: int, name: str, metrics: dict[str, float]) -> None:
         self.trainer.progress["metrics"] |= {f"{name}_{key}": value for key, value in metrics.items()}

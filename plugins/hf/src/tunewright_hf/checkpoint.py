@@ -51,14 +51,8 @@ def write_checkpoint(
         writer(temporary)
         barrier()  # every process has written its part
         if rank == 0:
-            files = {
-                path.relative_to(temporary).as_posix(): path
-                for path in temporary.rglob("*")
-                if path.is_file()
-            }
-            listed = {
-                name: {"size": path.stat().st_size, "sha256": _digest(path)} for name, path in files.items()
-            }
+            files = {path.relative_to(temporary).as_posix(): path for path in temporary.rglob("*") if path.is_file()}
+            listed = {name: {"size": path.stat().st_size, "sha256": _digest(path)} for name, path in files.items()}
             text = json.dumps({"format": 1, **facts, "files": listed}, indent=1)
             (temporary / MANIFEST).write_text(text, encoding="utf-8")
 

@@ -69,12 +69,7 @@ class CausalLoss:
         self.vocab = self.base.config.get_text_config().vocab_size
 
     def __call__(
-        self,
-        forward: Any,
-        inputs: dict[str, Tensor],
-        labels: Tensor,
-        weights: Tensor | None,
-        scale: Any = 1.0,
+        self, forward: Any, inputs: dict[str, Tensor], labels: Tensor, weights: Tensor | None, scale: Any = 1.0
     ) -> tuple[Tensor, Tensor]:
         """(loss, sum): the loss to be backpropagated, scale × sum plus the family's own auxiliary loss if it
         has one, and the sum of weight × negative log-likelihood without gradient. Both scalars.
@@ -90,9 +85,7 @@ class CausalLoss:
         own_forward = head.forward
 
         def score_trained(states: Tensor) -> Tensor:
-            sums.append(
-                weighted_sum(states, lambda each: after_head(own_forward(each)), targets, weights, self.vocab)
-            )
+            sums.append(weighted_sum(states, lambda each: after_head(own_forward(each)), targets, weights, self.vocab))
             return sums[0].reshape(1, 1, 1)
 
         with (  # _loss_function is where transformers' setter of loss_function puts it

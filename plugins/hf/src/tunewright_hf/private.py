@@ -71,20 +71,14 @@ class OwnCheckpoints:
         saved, now = others["identity"], self.identity
         if changed := [name for name in sorted(saved | now) if saved.get(name) != now.get(name)]:
             words = ", ".join(f"{name} was {saved.get(name)}, is {now.get(name)}" for name in changed)
-            raise RunError(
-                f"cannot be resumed: {words}", place=str(folder), hint="set it back, or begin a new run"
-            )
+            raise RunError(f"cannot be resumed: {words}", place=str(folder), hint="set it back, or begin a new run")
         self.progress = others["progress"]
         weights, trained = load_state(folder, "weights"), dict(_trained(self.model))
-        there, here = (
-            {name: tuple(each.shape) for name, each in all_.items()} for all_ in (weights, trained)
-        )
+        there, here = ({name: tuple(each.shape) for name, each in all_.items()} for all_ in (weights, trained))
         if wrong := sorted(name for name in there | here if there.get(name) != here.get(name)):
             name = wrong[0]
             problem = f"is of another model: {name} is {there.get(name)} there and {here.get(name)} here"
-            raise RunError(
-                problem, place=str(folder), hint="keep the model and the adapter that it began with"
-            )
+            raise RunError(problem, place=str(folder), hint="keep the model and the adapter that it began with")
         with torch.no_grad():
             for name, parameter in trained.items():
                 parameter.copy_(weights[name])
@@ -107,9 +101,7 @@ class OwnCheckpoints:
             set_rng_state(load_state(Path(checkpoint), f"rng-{self.args.process_index}"))
 
     def _closed(self, *_: Any, **__: Any) -> None:
-        raise NotImplementedError(
-            "results are written by tunewright_hf.export, checkpoints by OwnCheckpoints"
-        )
+        raise NotImplementedError("results are written by tunewright_hf.export, checkpoints by OwnCheckpoints")
 
     _save = _save_optimizer_and_scheduler = _save_rng_state = _save_scaler = _closed
     _load_best_model = _push_from_checkpoint = _tune_save_checkpoint = _closed

@@ -31,13 +31,7 @@ class Batches:
     """
 
     def __init__(
-        self,
-        lengths: Sequence[int],
-        training: Any,
-        *,
-        packing: bool = False,
-        rank: int = 0,
-        world_size: int = 1,
+        self, lengths: Sequence[int], training: Any, *, packing: bool = False, rank: int = 0, world_size: int = 1
     ) -> None:
         self.lengths = np.asarray(lengths, dtype=np.int64)
         self.training, self.packing, self.rank, self.world_size = training, packing, rank, world_size
@@ -76,13 +70,7 @@ class Batches:
 
     def identity(self) -> dict[str, Any]:
         """All that the order of batches depends on: a checkpoint of another order cannot be resumed."""
-        fields = (
-            "batching",
-            "tokens_per_batch",
-            "seed",
-            "per_device_train_batch_size",
-            "gradient_accumulation_steps",
-        )
+        fields = ("batching", "tokens_per_batch", "seed", "per_device_train_batch_size", "gradient_accumulation_steps")
         own = {"rows": len(self.lengths), "tokens": int(self.lengths.sum()), "processes": self.world_size}
         own |= {"max_length": self.training.max_length} if self.packing else {}
         return {**own, "packing": self.packing, **{name: getattr(self.training, name) for name in fields}}
@@ -92,15 +80,11 @@ class Batches:
             raise RunError("there are no rows to train on", place="data")
         if self.packing and self.training.batching == "length_grouped":
             hint = "leave batching out, or set token_budget"
-            raise RecipeError(
-                "packing fills its rows itself", place="training.batching: length_grouped", hint=hint
-            )
+            raise RecipeError("packing fills its rows itself", place="training.batching: length_grouped", hint=hint)
         longest, budget = int(self.lengths.max()), self.training.tokens_per_batch
         if budget is not None and longest > budget:
             problem = f"is {budget}, but the longest row has {longest} tokens"
-            raise RecipeError(
-                problem, place="training.tokens_per_batch", hint="raise it, or lower training.max_length"
-            )
+            raise RecipeError(problem, place="training.tokens_per_batch", hint="raise it, or lower training.max_length")
 
     def _count_units(self) -> int:
         """Units of the whole training; fills `_ends` as far as it goes."""
@@ -162,11 +146,7 @@ class Batches:
 
     def _sorted_windows(self, order: np.ndarray, size: int) -> list[int]:
         windows = (order[start : start + size] for start in range(0, len(order), size))
-        return [
-            row
-            for window in windows
-            for row in window[np.argsort(-self.lengths[window], kind="stable")].tolist()
-        ]
+        return [row for window in windows for row in window[np.argsort(-self.lengths[window], kind="stable")].tolist()]
 
 
 def pack(order: np.ndarray, lengths: np.ndarray, capacity: int) -> list[Unit]:

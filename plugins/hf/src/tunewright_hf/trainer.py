@@ -92,13 +92,7 @@ class CausalTrainer(OwnCheckpoints, SFTTrainer):
     loss_is_scaled_for_ga = False
 
     def __init__(
-        self,
-        run: Any,
-        request: TrainRequest,
-        args: SFTConfig,
-        batches: Batches,
-        reporter: Reporter,
-        packing: bool,
+        self, run: Any, request: TrainRequest, args: SFTConfig, batches: Batches, reporter: Reporter, packing: bool
     ) -> None:
         self.run, self.request, self.batches, self.reporter = run, request, batches, reporter
         loaded = request.loaded
@@ -125,9 +119,7 @@ class CausalTrainer(OwnCheckpoints, SFTTrainer):
 
     def get_train_dataloader(self) -> DataLoader:
         pin = self.args.device.type == "cuda"
-        return DataLoader(
-            self.train_dataset, batch_sampler=self.batches, collate_fn=self.data_collator, pin_memory=pin
-        )
+        return DataLoader(self.train_dataset, batch_sampler=self.batches, collate_fn=self.data_collator, pin_memory=pin)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
@@ -155,11 +147,7 @@ class CausalTrainer(OwnCheckpoints, SFTTrainer):
         return batches, sums[0] if sums[0] > 0 else torch.ones(())
 
     def compute_loss(
-        self,
-        model: Any,
-        inputs: dict[str, Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
+        self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Tensor:
         """Weighted mean over the trained tokens of the whole step, nats, times what is divided out later."""
         labels, weights = inputs.pop("labels"), inputs.pop("loss_weights", None)

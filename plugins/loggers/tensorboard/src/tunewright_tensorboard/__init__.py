@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class TensorBoard(Plugin):
-    """Writes event files below tensorboard/ in the run folder, one TensorBoard run for each stage.
+    """Writes event files below logs/tensorboard/ in the run folder, one TensorBoard run for each stage.
 
     To look at them: `tensorboard --logdir <run folder>/tensorboard`.
     """
@@ -28,7 +28,7 @@ class TensorBoard(Plugin):
                 from tunewright_tensorboard.scalars import ScalarWriter
 
                 name = event.stage.rpartition(":")[2]  # a colon cannot stand in a folder's name everywhere
-                folder = run.folder / "tensorboard" / f"{event.number}-{name}"
+                folder = run.folder / "logs" / "tensorboard" / f"{event.number}-{name}"
                 self._writer = ScalarWriter(folder, event.first_step)
             case Logged() if self._writer:
                 self._writer.add(event.step, event.time, event.metrics)

@@ -21,6 +21,4 @@ class Sft(Stage):
     def train_stage(self, run: Any, request: TrainRequest) -> StageResult:
         from tunewright_hf.trainer import train
 
-        return train(
-            run, request, stage=self.name, packing=self.options.packing, template=run.plugin("template")
-        )
+        return train(run, request, stage=self.name, packing=self.options.packing, template=run.plugin("template"))
