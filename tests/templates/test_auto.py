@@ -120,6 +120,15 @@ def test_masks_that_cannot_be_found(tokenizer: Any, source: str, problem: str) -
         auto(tokenizer, source, TALKS["multi"])
 
 
+def test_a_template_cannot_forge_marks(tokenizer: Any) -> None:
+    """The renderer's own marks, as characters of the template: alone, out of order, with numbers of no message."""
+    marks = "".join(f"\\uf7e{number}" for number in (0, 6, 5, 2, 1, 3, 0)) + "99\\uf7e1x\\uf7e2\\uf7e69"
+    source = '{{ "' + marks + '" }}' + PLAIN.replace("{END}", "{{ eos_token }}")
+    rendered = auto(tokenizer, source, TALKS["single"])
+    assert rendered.text == "x9user: How are you?<|eot_id|>assistant: Fine, thank you!<|eot_id|>"
+    assert trained(rendered) == ["Fine, thank you!<|eot_id|>"]
+
+
 def test_plain_roles_and_a_stop_token(tokenizer: Any) -> None:
     found = trained(auto(tokenizer, PLAIN.replace("{END}", "{{ eos_token }}\n"), TALKS["multi"]))
     assert found == ["Hello!<|eot_id|>", "4.<|eot_id|>", "Bye!<|eot_id|>"]

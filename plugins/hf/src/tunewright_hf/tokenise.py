@@ -8,7 +8,7 @@ tokenizers, which tell no offsets.
 
 import json
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -177,7 +177,7 @@ def _label(row: Rendered, ids: list[int], offsets: Offsets, split_tokens: int) -
 
 
 class _Encoder(Protocol):
-    def whole(self, texts: list[str]) -> "Sequence[tuple[list[int], Offsets] | None]":
+    def whole(self, texts: list[str]) -> "Iterable[tuple[list[int], Offsets] | None]":
         """Each text's ids and offsets, or None where there are no offsets to be had."""
 
     def piece(self, text: str, first: bool, plain: bool = False) -> tuple[list[int], Offsets]:
@@ -208,8 +208,9 @@ class _Fast:
         }
         return Tokenizer.from_str(json.dumps(state))
 
-    def whole(self, texts: list[str]) -> list[tuple[list[int], Offsets]]:
-        return [(e.ids, e.offsets) for e in self._full.encode_batch(texts, add_special_tokens=False)]
+    def whole(self, texts: list[str]) -> Iterator[tuple[list[int], Offsets]]:
+        for encoded in self._full.encode_batch(texts, add_special_tokens=False):
+            yield encoded.ids, encoded.offsets  # one row's at a time: a batch has millions of pairs
 
     def piece(self, text: str, first: bool, plain: bool = False) -> tuple[list[int], Offsets]:
         tokenizer = self._without_added if plain else self._full

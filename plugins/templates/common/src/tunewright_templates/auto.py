@@ -50,6 +50,7 @@ class Auto(Plugin):
             return foreign.render(data, request.special_tokens | {"add_generation_prompt": prompt}, place)
 
         found = foreign.guard.render(data, render, place)
+        found.trained = []  # a foreign template has no say in it
         if not request.add_generation_prompt:
             answers = [number for number, m in enumerate(conversation.messages) if m.role == "assistant"]
             for number in answers if self.options.train_on == "all" else answers[-1:]:
