@@ -21,6 +21,8 @@ TEMPLATE = """\
 {{ message.content }}<|im_end|>
 {% endif %}
 {%- endfor -%}
+{%- if add_generation_prompt %}<|im_start|>assistant
+{% endif -%}
 """
 
 
