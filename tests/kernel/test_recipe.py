@@ -136,7 +136,7 @@ def test_a_wrong_override_is_said_as_one(recipe, override, line):
 @pytest.mark.parametrize(
     ("written", "value"),
     [("1e-5", 1e-5), ("2e4", 2e4), ("on", "on"), ("yes", "yes"), ("true", True), ("2024-01-01", "2024-01-01"),
-     ("12", 12), ("-0.5", -0.5), ("null", None), ("0x10", 16), ("${oc.env:HF_TOKEN}", "${oc.env:HF_TOKEN}"), 
+     ("12", 12), ("-0.5", -0.5), ("null", None), ("0x10", 16), ("${oc.env:HF_TOKEN}", "${oc.env:HF_TOKEN}"),
      ("'1'", "1"), ("1.2.3", "1.2.3")],
 )  # fmt: skip
 def test_scalars_mean_what_they_look_like(written, value):

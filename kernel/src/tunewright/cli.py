@@ -96,14 +96,17 @@ def _find(name: str) -> list[registry.Entry]:
 @plugins_app.command("info")
 def plugins_info(name: Annotated[str, typer.Argument(help="a plugin's name, or kind:name")]) -> None:
     """What a plugin is, and its options with defaults."""
+    from tunewright.plugin import describe
+
     for entry in _find(name):
         plugin = registry.load(entry)
         print(f"{entry.kind} {entry.name}, from {entry.distribution} {entry.version}\n")
         print((plugin.__doc__ or entry.summary).strip())
         if entry.kind == "command":
             continue
-        print("\noptions:" if plugin.Options.model_fields else "\nno options")
-        for key, field in plugin.Options.model_fields.items():
+        fields = describe(plugin.Options).model_fields
+        print("\noptions:" if fields else "\nno options")
+        for key, field in fields.items():
             default = (
                 "required"
                 if field.is_required()

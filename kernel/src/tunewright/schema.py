@@ -5,13 +5,16 @@ from typing import Any
 
 from tunewright import registry
 from tunewright.errors import TunewrightError
-from tunewright.recipe import Recipe, StageSection
+from tunewright.plugin import describe
+from tunewright.recipe import Launch, Recipe, StageSection, Training
 
 _SECTIONS = {"family", "template", "quantizer", "adapter", "dataset", "optimizer", "engine"}
 
 
 def schema() -> dict[str, Any]:
     """The schema. A plugin that cannot be imported is left out, and said on standard error."""
+    for model in (Training, Launch, Recipe):  # inner ones first: a model's schema is made of theirs
+        describe(model)
     whole = Recipe.model_json_schema()
     definitions, fields = whole["$defs"], whole["properties"]
     for kind in _SECTIONS:
@@ -41,7 +44,7 @@ def _plugins(kind: str) -> list[tuple[str, Any]]:
 
 
 def _options(model: Any, definitions: dict[str, Any]) -> dict[str, Any]:
-    own: dict[str, Any] = model.model_json_schema()
+    own: dict[str, Any] = describe(model).model_json_schema()
     definitions.update(own.pop("$defs", {}))
     return own
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from tunewright import RowError
 from tunewright.types import Conversation, MediaPart, Message, TextPart
-from tunewright_hf.sandbox import TemplateMessage
+from tunewright_hf.signs import TemplateMessage
 
 _NEXT = {
     "start": ("system", "user"),

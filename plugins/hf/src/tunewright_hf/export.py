@@ -26,14 +26,14 @@ def save_result(loaded: Loaded, folder: Path, template: Any = None) -> None:
 def _write(loaded: Loaded, folder: Path, template: Any) -> None:
     tokenizer = loaded.tokenizer
     base = unwrap_peft_model(loaded.model)
-    if template is not None:
-        tokenizer.chat_template = template.chat_template()
+    if template is not None and (source := template.chat_template()) is not None:  # `auto` leaves it as it came
+        tokenizer.chat_template = source
     stop = template.info.stop if template is not None else ()
     base.generation_config = generation_config(base.generation_config, tokenizer, stop)
     if loaded.weights == "adapter":
         # PEFT would ask the hub whether the vocabulary has grown
         loaded.model.save_pretrained(folder, save_embedding_layers=False)
-        (folder / "README.md").unlink()  # PEFT's form, not filled in: the run folder has a real one
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's form, not filled in: the run folder has a real one
         base.generation_config.save_pretrained(folder)
     else:
         base.save_pretrained(folder)

@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
-
-from jinja2 import Template
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from tunewright import Plugin, PluginOptions, RecipeError, RowError, hookimpl
 from tunewright.types import Conversation, Rendered, Span, TemplateRequest
 from tunewright_hf.conversation import check_roles, place_of, template_data
 from tunewright_hf.marks import Cut, Guard
-from tunewright_hf.sandbox import compile_template, describe, pieces
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 _HEAD = re.compile(r"\A\{#-\s*tunewright\b(.*?)-#\}\s*", re.DOTALL)
 _TAGS = re.compile(r"\{%([-+]?)\s*((?:end)?generation)\s*([-+]?)%\}")
@@ -94,6 +94,8 @@ class JinjaTemplate(Plugin):
 
     @hookimpl
     def format_template(self, request: TemplateRequest) -> Rendered:
+        from tunewright_hf.sandbox import pieces  # recipes are checked without jinja2
+
         conversation = request.conversation
         if self.options.role_order == "strict":
             check_roles(conversation, request.add_generation_prompt)
@@ -112,7 +114,9 @@ class JinjaTemplate(Plugin):
         return rendered(conversation, found, self.options.train_on)
 
     @cached_property
-    def _template(self) -> Template:
+    def _template(self) -> "Template":
+        from tunewright_hf.sandbox import compile_template
+
         try:
             return compile_template(self.source)
         except Exception as error:
@@ -162,6 +166,8 @@ def plain_source(source: str) -> str:
 
 
 def template_error(error: Exception, name: str, place: str) -> RecipeError | RowError:
+    from tunewright_hf.sandbox import describe
+
     blamed, problem = describe(error)
     if blamed == "template":
         return RecipeError(problem, place=f"template {name}")

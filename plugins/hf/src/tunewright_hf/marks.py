@@ -11,16 +11,7 @@ from typing import Any
 
 from tunewright import RowError
 from tunewright.types import Span
-from tunewright_hf.sandbox import (
-    ANSWER,
-    ESCAPE,
-    NUMBERED,
-    SPELLED_END,
-    TRAINED,
-    TRAINED_END,
-    UNTRUSTED,
-    TemplateMessage,
-)
+from tunewright_hf.signs import ANSWER, ESCAPE, NUMBERED, SPELLED_END, TRAINED, TRAINED_END, UNTRUSTED, TemplateMessage
 
 _MARKS = TRAINED + NUMBERED + TRAINED_END + UNTRUSTED + ANSWER + SPELLED_END + ESCAPE
 _MARK_CLASS = f"[{_MARKS[0]}-{_MARKS[-1]}]"

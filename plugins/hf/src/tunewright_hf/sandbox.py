@@ -1,6 +1,6 @@
 """The sandboxed Jinja environment of chat templates, and the marks that its text carries.
 
-Imports jinja2 and nothing of ours, because the worker that renders foreign templates starts from here.
+Imports jinja2 and `signs`, because the worker that renders foreign templates starts from here.
 What a template can say is what transformers' renderer lets it say (`apply_chat_template`), so that a template
 that renders here renders there.
 """
@@ -17,23 +17,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-# Private-use characters that stand in rendered text until `marks.cut` takes them out.
-# A span that is trained: TRAINED, the message's number (or nothing), NUMBERED, the text, TRAINED_END.
-TRAINED, NUMBERED, TRAINED_END, UNTRUSTED, ANSWER, SPELLED_END, ESCAPE = map(chr, range(0xF7E0, 0xF7E7))
-
-
-class TemplateMessage(dict[str, Any]):
-    """A message as templates see it, which knows its place in the conversation.
-
-    The sandbox hides names that begin with an underscore, so the place is no part of what a template can read.
-    """
-
-    __slots__ = ("_place",)
-    _place: int
-
-    def __init__(self, fields: dict[str, Any], place: int) -> None:
-        super().__init__(fields)
-        self._place = place
+from tunewright_hf.signs import NUMBERED, TRAINED, TRAINED_END, TemplateMessage
 
 
 class Generation(Extension):

@@ -12,6 +12,7 @@ import pytest
 
 from tunewright import RowError, registry
 from tunewright.context import Run
+from tunewright.plugin import describe
 from tunewright.recipe import Recipe, Section
 from tunewright.registry import Entry
 from tunewright.types import Data
@@ -33,7 +34,7 @@ class TestDataset(Suite):
         """`Entry` describes an item of the recipe's data: every field is explained, an unknown one refused."""
         fields: Any = registry.load(entry).Entry  # type: ignore[attr-defined]
         assert fields.model_config.get("extra") == "forbid"
-        assert not [name for name, field in fields.model_fields.items() if not field.description]
+        assert not [name for name, field in describe(fields).model_fields.items() if not field.description]
 
     def test_rows(self, entry: Entry, golden: dict[str, Any], tmp_path: Path) -> None:
         """All rows are there, no longer than allowed, with labels that are the ids or -100."""
