@@ -35,7 +35,11 @@ def free_port() -> int:
 def test_two_processes_give_the_losses_of_one(tmp_path):
     one = train("one", tmp_path, "training.per_device_train_batch_size=4")
     two = train(
-        "two", tmp_path, "training.per_device_train_batch_size=2", "launch.processes=2", f"launch.main_port={free_port()}"
+        "two",
+        tmp_path,
+        "training.per_device_train_batch_size=2",
+        "launch.processes=2",
+        f"launch.main_port={free_port()}",
     )
     assert [line["step"] for line in two] == [1, 2, 3, 4]
     assert [line["tokens"] for line in two] == [line["tokens"] for line in one]
