@@ -51,8 +51,8 @@ def test_the_run_folder_is_complete(trained):
 
 @pytest.mark.slow
 def test_the_trained_model_answers_trained_questions(trained):
-    asked = [row["messages"] for row in rows("wren.jsonl") if len(row["messages"]) == 2][::12]
-    assert len(asked) >= 5
+    asked = [row["messages"] for row in rows("wren.jsonl") if len(row["messages"]) == 2][::20]
+    assert len(asked) >= 4
     right = 0
     for question, answer in asked:
         said = tunewright("chat", "runs/quickstart", "--message", question["content"], cwd=trained).stdout.strip()
