@@ -26,7 +26,7 @@ BROKEN = {
         "test_import_is_light",
         "import socket\nsocket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('127.0.0.1', 9))\n" + GOOD,
     ),
-    "environment": ("test_import_is_light", "import os\nos.environ['TOKENIZERS_PARALLELISM'] = 'false'\n" + GOOD),
+    "environment": ("test_import_is_light", "import os\nos.environ['SET_BY_AN_IMPORT'] = 'yes'\n" + GOOD),
     "docstring": ("test_class", GOOD.replace('"""A logger that listens to nothing."""', "")),
     "description": ("test_options_are_documented", GOOD.replace('"""the colour of nothing"""', "")),
     "example": ("test_options_are_documented", GOOD.replace('str = "red"', "str")),

@@ -169,9 +169,9 @@ def test_console_in_a_pipe_prints_plain_lines() -> None:
     assert "tunewright chat 'runs/a b'" in text
 
 
-def test_console_says_how_to_go_on() -> None:
+def test_console_of_an_interrupted_run_offers_no_chat() -> None:
     text = shown(*RUN, events.RunFinished(status="interrupted", folder="runs/a", time=165.0))
-    assert "tunewright train runs/a/recipe.yaml --resume" in text
+    assert "Interrupted after" in text
     assert "tunewright chat" not in text
 
 

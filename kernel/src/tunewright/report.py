@@ -23,11 +23,11 @@ class _Listener:
         self._thread.start()
 
     def _listen(self) -> None:
-        while (event := self._events.get()) is not None and not self.muted:
+        for event in iter(self._events.get, None):  # None: closed
             try:
                 self.handle.tell(run=self._run, event=event)
             except Exception as error:  # a failing observer is muted, the run goes on
-                self._mute(f"{type(error).__name__}: {error}")
+                return self._mute(f"{type(error).__name__}: {error}")
 
     def put(self, event: Event | None) -> None:
         if not self.muted:
@@ -37,6 +37,8 @@ class _Listener:
                 self._mute(f"is {CAPACITY} events behind")
 
     def close(self) -> None:
+        if self.muted:  # nobody waits for it: its thread ends with the process
+            return
         self.put(None)
         self._thread.join(PATIENCE)
         if self._thread.is_alive() and not self.muted:
