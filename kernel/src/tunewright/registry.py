@@ -69,7 +69,7 @@ def group(name: str) -> metadata.EntryPoints:
 
 @functools.cache
 def _described(dist: metadata.Distribution) -> tuple[str, str, str]:
-    """Name, version and summary, read by hand: `dist.metadata` takes ten times as long, and verbs that list read all."""
+    """Name, version and summary, read by hand: `dist.metadata` takes ten times as long, and listing reads all."""
     head = (dist.read_text("METADATA") or "").partition("\n\n")[0]
     fields = dict(line.partition(": ")[::2] for line in reversed(head.splitlines()))
     return fields["Name"], fields["Version"], fields.get("Summary", "")
