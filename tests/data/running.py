@@ -59,10 +59,10 @@ class StubRun:
         assert (kind, hook) == ("template", "format_template")
         return self.plugins[kind].format_template(request)
 
-    def named(self, kind: str, name: str) -> registry.Handle:
+    def named(self, kind: str, name: str, **written: Any) -> registry.Handle:
         entry = registry.find(kind, name)
         plugin = registry.load(entry)
-        return registry.Handle(entry, plugin(plugin.Options(), entry.name))
+        return registry.Handle(entry, plugin(plugin.Options.model_validate(written), entry.name))
 
     def installed(self, kind: str) -> list[str]:
         return sorted({entry.name for entry in registry.entries(kind)})

@@ -15,12 +15,12 @@ RECORD = {"instruction": "a, “b”\nc", "output": "d"}
 
 def read(folder: Path, path: str) -> list[Any]:
     """Records, errors as text."""
-    found = files.read(files.find(path, folder, "data.0.path"))
+    found = files.read(files.find(path, folder, "data.0.path").files)
     return [str(item) if isinstance(item, RowError) else item[1] for item in found]
 
 
 def lines(folder: Path, path: str) -> list[int]:
-    return [item[0].line for item in files.read(files.find(path, folder, "")) if not isinstance(item, RowError)]
+    return [item[0].line for item in files.read(files.find(path, folder, "").files) if not isinstance(item, RowError)]
 
 
 @pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
@@ -99,14 +99,18 @@ def test_broken_file_is_an_error(tmp_path: Path, name: str, content: bytes, expe
     assert caught.match(expected)
 
 
+def names(path: str, folder: Path) -> list[str]:
+    return [Path(file.path).name for file in files.find(path, folder, "").files]
+
+
 def test_folder_and_pattern_in_order(tmp_path: Path) -> None:
     for name in ("b.jsonl", "a.jsonl", "c.txt", "notes.md"):
         (tmp_path / name).write_text(f'{{"n": "{name}"}}\n')
-    assert [path.name for path in files.find(".", tmp_path, "")] == ["a.jsonl", "b.jsonl", "c.txt"]
-    assert [path.name for path in files.find("*.jsonl", tmp_path, "")] == ["a.jsonl", "b.jsonl"]
-    assert [path.name for path in files.find(str(tmp_path / "*.jsonl"), Path(), "")] == ["a.jsonl", "b.jsonl"]
+    assert names(".", tmp_path) == ["a.jsonl", "b.jsonl", "c.txt"]
+    assert names("*.jsonl", tmp_path) == ["a.jsonl", "b.jsonl"]
+    assert names(str(tmp_path / "*.jsonl"), Path()) == ["a.jsonl", "b.jsonl"]
     (tmp_path / "x[1].jsonl").write_text("{}")
-    assert [path.name for path in files.find("x[1].jsonl", tmp_path, "")] == ["x[1].jsonl"]
+    assert names("x[1].jsonl", tmp_path) == ["x[1].jsonl"]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +120,9 @@ def test_folder_and_pattern_in_order(tmp_path: Path) -> None:
         ("*.jsonl", "finds no file"),
         ("empty", "finds no file"),
         ("a.md", r"a\.md has an unknown ending, expected \.jsonl, \.json"),
-        ("https://me:secret@example.com/a.jsonl", "is a URL, expected a file on this machine"),
+        ("https://me:secret@example.com/a.md?key=secret", r"a\.md has an unknown ending"),
+        ("file:///a.jsonl", "found file://, expected the path"),
+        ("ftp://me:secret@example.com/a.jsonl", "found ftp://, expected one of s3://"),
         ("fifo.jsonl", "is not a regular file"),
     ],
 )

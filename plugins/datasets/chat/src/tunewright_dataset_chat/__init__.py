@@ -2,9 +2,8 @@
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
-
 from tunewright import Plugin, PluginOptions, hookimpl
+from tunewright_dataset_chat.entry import Entry
 
 if TYPE_CHECKING:
     from tunewright.run import Run
@@ -22,20 +21,7 @@ class Chat(Plugin):
         """conversations longer than max_length are dropped and counted, cut off at their end, or lose their
         oldest turns (never the system message); documents are split into rows of max_length tokens instead"""
 
-    class Entry(PluginOptions):
-        """One source: an item of the recipe's `data`, or of a list in `eval_data`."""
-
-        path: str = Field(min_length=1)
-        """a file, a folder of files, or a pattern such as data/*.jsonl, from the recipe's folder: .jsonl,
-        .json, .csv, .tsv, .parquet, or .txt with one document a line"""
-        format: str | None = None
-        """how a record is read: the name of a format plugin; found from the first record where not named"""
-        columns: dict[str, str] = Field(default_factory=dict)
-        """the format's name for a column → its name in this source, such as {messages: dialogue}"""
-        tags: dict[str, str] = Field(default_factory=dict)
-        """the format's name for a key or a role → its name in this source, such as {assistant: bot}"""
-        limit: int | None = Field(None, gt=0)
-        """read only so many records from the start"""
+    Entry = Entry
 
     @hookimpl
     def build_dataset(self, run: "Run", request: "DataRequest") -> "Data":

@@ -4,11 +4,10 @@ import dataclasses
 import hashlib
 import json
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunewright.types import DataRequest
-from tunewright_dataset_chat.source import Source
+from tunewright_dataset_chat.source import WHERE, Source
 
 if TYPE_CHECKING:
     from tunewright.run import Run
@@ -38,16 +37,11 @@ def of(run: "Run", request: DataRequest, options: Any, sources: list[Source]) ->
 def _source(source: Source) -> dict[str, Any]:
     return {
         "group": source.place.rpartition(".")[0],
-        "files": [_digest(path) for path in source.files],
-        "read": source.entry.model_dump(exclude={"path", "format"}),
-        "format": source.format,
+        "data": source.digests(),
+        "read": source.entry.model_dump(exclude=WHERE),
+        "format": [source.format, source.format_options],
         "brought_by": source.distribution,
     }
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _tokenizer(tokenizer: Any) -> list[Any]:

@@ -1,14 +1,18 @@
-"""One item of the recipe's `data`: its files, its format, its records as rows."""
+"""One item of the recipe's `data`: where its records are, its format, its records as rows."""
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunewright import RecipeError, RowError
 from tunewright.types import DataRequest, Origin, Row, RowsRequest
-from tunewright_dataset_chat import files
+from tunewright_dataset_chat import dataset_info, files, media, remote
+from tunewright_dataset_chat.entry import Entry
+from tunewright_dataset_chat.hub import HubData
+from tunewright_dataset_chat.readers import Read
 
 if TYPE_CHECKING:
     from tunewright.registry import Handle
@@ -16,34 +20,70 @@ if TYPE_CHECKING:
 
 Record = tuple[Origin, Any]
 
+#: fields of an Entry that say where data is; what is there is told by `Source.digests`
+WHERE = {"path", "hub", "dataset_info", "name", "split", "subset", "folder", "revision", "format", "media_root"}
+_LOOKED_AT = 20  # first records, from which the format is found
+
 
 @dataclass
 class Source:
-    entry: Any  # Chat.Entry
+    entry: Entry  # what dataset_info says is filled in
     place: str  # of the entry in the recipe, for errors
-    files: list[Path]
+    files: list[files.File] = field(default_factory=list)
+    hub: HubData | None = None  # in place of files
+    media_root: Path | None = None  # None: paths of media are refused
+    notes: list[str] = field(default_factory=list)
     records: int = 0  # read so far, broken ones included
     format: str = ""  # known when the first record was seen
+    format_options: dict[str, Any] = field(default_factory=dict)
     distribution: str = ""  # that brings the format, with its version
     detected: bool = False
 
     @property
+    def title(self) -> str:
+        """The source in messages; without secrets."""
+        return self.hub.name if self.hub else remote.shown(self.entry.path or "")
+
+    @property
     def note(self) -> str:
         how = f", format {self.format}" + " (detected)" * self.detected if self.format else ""
-        return f"{self.entry.path}: {self.records} records{how}"
+        return "; ".join([f"{self.title}: {self.records} records{how}", *self.notes])
+
+    def read(self) -> Iterator[Read]:
+        """Records, in order. Raises RowError where a file cannot be read on."""
+        return self.hub.read() if self.hub else files.read(self.files)
+
+    def digests(self) -> list[str]:
+        """What changes when the stored data changes."""
+        return [self.hub.digest()] if self.hub else [file.digest() for file in self.files]
 
 
 def open_sources(entries: list[Any], place: str, root: Path) -> list[Source]:
     """Find the files of all entries, before anything is read. Raises RecipeError."""
-    sources = []
-    for index, entry in enumerate(entries):
-        at = f"{place}.{index}"
-        sources.append(Source(entry, at, files.find(entry.path, root, f"{at}.path")))
-    return sources
+    return [_open(entry, f"{place}.{index}", root) for index, entry in enumerate(entries)]
+
+
+def _open(entry: Entry, at: str, root: Path) -> Source:
+    notes = []
+    if entry.dataset_info:
+        entry, note = dataset_info.resolve(entry, root, at)
+        notes = [note] * bool(note)
+    assert entry.path
+    media_root = root / Path(entry.media_root).expanduser() if entry.media_root else None
+    if entry.hub:
+        return Source(entry, at, hub=HubData(entry, at), media_root=media_root, notes=notes)
+    found = files.find(entry.path, root, f"{at}.path", entry.split)
+    if found.aside:
+        shown = ", ".join(found.aside[:3]) + (", …" if len(found.aside) > 3 else "")
+        notes.append(f"left aside {len(found.aside)} other files ({shown})")
+    if media_root is None and not remote.is_url(entry.path):
+        start = root / Path(entry.path).expanduser()
+        media_root = start if start.is_dir() else start.parent if start.exists() else root
+    return Source(entry, at, found.files, media_root=media_root, notes=notes)
 
 
 def rows(run: "Run", source: Source, request: DataRequest, reject: Callable[[RowError], None]) -> Iterator[Row]:
-    """A source's rows, lazily; records that cannot be used go to `reject`.
+    """A source's rows, lazily; records that cannot be used go to `reject`. One record may give several rows.
 
     Raises RecipeError where no format fits, several do, or the format cannot give what the stage needs.
     """
@@ -51,30 +91,45 @@ def rows(run: "Run", source: Source, request: DataRequest, reject: Callable[[Row
     limit = min((n for n in (entry.limit, request.limit) if n is not None), default=None)
     records = _records(source, limit, reject)
     if entry.format:
-        handle, place = run.named("format", entry.format), f"{source.place}.format"
+        handle, place = run.named("format", entry.format.name, **entry.format.options), f"{source.place}.format"
     else:
-        first = next(records, None)
-        if first is None:
+        first = list(itertools.islice(records, _LOOKED_AT))
+        if not first:
             return
-        handle, place = _detect(run, entry, first), str(first[0])
-        records = itertools.chain([first], records)
+        handle, place = _detect(run, entry, first), str(first[0][0])
+        records = itertools.chain(first, records)
         source.detected = True
     plugin: Any = handle.plugin
     if request.rows not in plugin.rows:
-        problem = f"format {plugin.name!r} gives {' or '.join(plugin.rows)}, the stage needs {request.rows}"
-        raise RecipeError(problem, place=place)
+        raise RecipeError(_unfit(run, plugin, request.rows), place=place, hint=_fitting(run, request.rows))
     source.format = plugin.name
+    source.format_options = plugin.options.model_dump()
     source.distribution = f"{handle.entry.distribution} {handle.entry.version}"
     asked = RowsRequest(records, request.rows, entry.columns, entry.tags)
     for row in handle.call("convert_rows", run=run, request=asked):
         if isinstance(row, RowError):
             reject(row)
+            continue
+        try:
+            media.locate(row, source.media_root)
+        except RowError as error:
+            reject(RowError(error.problem, place=str(row.origin), hint=error.hint))
         else:
             yield row
 
 
+def _unfit(run: "Run", plugin: Any, needed: str) -> str:
+    return f"format {plugin.name!r} gives {' or '.join(plugin.rows)}, the stage needs {needed}"
+
+
+def _fitting(run: "Run", needed: str) -> str:
+    every: list[Any] = [run.named("format", name).plugin for name in run.installed("format")]
+    names = [plugin.name for plugin in every if needed in plugin.rows]
+    return f"formats that give {needed}: {', '.join(names) or 'none is installed'}"
+
+
 def _records(source: Source, limit: int | None, reject: Callable[[RowError], None]) -> Iterator[Record]:
-    for item in itertools.islice(files.read(source.files), limit):
+    for item in itertools.islice(source.read(), limit):
         source.records += 1
         if isinstance(item, RowError):
             reject(item)
@@ -82,20 +137,28 @@ def _records(source: Source, limit: int | None, reject: Callable[[RowError], Non
             yield item
 
 
-def _detect(run: "Run", entry: Any, first: Record) -> "Handle":
-    """The one format that knows the first record. Raises RecipeError where none or several do."""
-    origin, record = first
-    seen, has = record, f"a {type(record).__name__}"
-    if isinstance(record, dict):
-        has = f"an object with {', '.join(map(str, record)) or 'nothing in it'}"
-        # under the format's own names, where the recipe says which column is which
-        seen = record | {ours: record[theirs] for ours, theirs in entry.columns.items() if theirs in record}
+def _detect(run: "Run", entry: Entry, first: list[Record]) -> "Handle":
+    """The one format that knows most of the first records. Raises RecipeError where none or several do.
+
+    Those records that it does not know will be errors of their own.
+    """
     names = run.installed("format")
     handles: list[Any] = [run.named("format", name) for name in names]
-    matching = [handle for handle in handles if handle.plugin.matches(seen)]
-    if len(matching) == 1:
-        found: Handle = matching[0]
+    counts: Counter[str] = Counter()
+    for _, record in first:
+        seen = record
+        if isinstance(record, dict):
+            # under the format's own names, where the recipe says which column is which
+            seen = record | {ours: record[theirs] for ours, theirs in entry.columns.items() if theirs in record}
+        counts.update(handle.plugin.name for handle in handles if handle.plugin.matches(seen))
+    best = [handle for handle in handles if counts[handle.plugin.name] == max(counts.values(), default=0) > 0]
+    if len(best) == 1:
+        found: Handle = best[0]
         return found
-    which = " and ".join(handle.plugin.name for handle in matching) or "no format"
+    origin, record = first[0]
+    has = f"a {type(record).__name__}"
+    if isinstance(record, dict):
+        has = f"an object with {', '.join(map(str, record)) or 'nothing in it'}"
+    which = " and ".join(handle.plugin.name for handle in best) or "no format"
     hint = f"name one with `format:`; there are {', '.join(names)}"
     raise RecipeError(f"found {has}: {which} fits, expected exactly one", place=str(origin), hint=hint)

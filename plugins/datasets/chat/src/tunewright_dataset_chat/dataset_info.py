@@ -1,0 +1,159 @@
+"""LLaMA-Factory's dataset_info.json, read as it is: one of its data sets becomes an entry of ours.
+
+Unlike there, a column or tag that the file leaves out keeps its default name, as its own README says.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tunewright import RecipeError
+from tunewright.errors import did_you_mean
+from tunewright_dataset_chat.entry import Entry
+from tunewright_dataset_chat.remote import is_url
+
+FILE = "dataset_info.json"
+_KEYS = (
+    "hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name", "file_name", "formatting", "ranking",
+    "subset", "split", "folder", "num_samples", "columns", "tags",
+)  # fmt: skip
+_HUBS = {"hf": "hf_hub_url", "modelscope": "ms_hub_url", "modelers": "om_hub_url"}
+_CLOUD = ("s3://", "gs://", "gcs://", "az://")
+
+_COLUMNS = (
+    "prompt", "query", "response", "history", "messages", "system", "tools", "images", "videos", "audios", "chosen",
+    "rejected", "kto_tag",
+)  # fmt: skip
+_TAGS = ("role_tag", "content_tag", "user_tag", "assistant_tag", "observation_tag", "function_tag", "system_tag")
+
+_SHARED = {name: name for name in ("system", "tools", "images", "videos", "audios")}
+#: `formatting` → its columns that make up the conversation → ours
+_CONVERSATION = {
+    "alpaca": {"prompt": "instruction", "query": "input", "history": "history", **_SHARED},
+    "sharegpt": {"messages": "conversations", **_SHARED},
+    "openai": {"messages": "messages", **_SHARED},
+}
+#: our format → what else it reads
+_ANSWERS = {
+    "alpaca": {"response": "output"},
+    "sharegpt": {},
+    "openai": {},
+    "preference": {"chosen": "chosen", "rejected": "rejected"},
+    "unpaired": {"response": "output", "kto_tag": "label"},
+    "prompts": {},
+}
+#: `formatting` → its tags → ours. openai finds calls by their key, and needs no tag for them
+_TAGGED = {
+    "sharegpt": {name: name.removesuffix("_tag") for name in _TAGS} | {"function_tag": "function_call"},
+    "openai": {name: name.removesuffix("_tag") for name in _TAGS if name != "function_tag"}
+    | {"observation_tag": "tool"},
+}
+
+
+def resolve(entry: Entry, root: Path, place: str) -> tuple[Entry, str]:
+    """The entry that dataset_info means, and what has to be said of it. Raises RecipeError.
+
+    What the recipe's own entry says beside it wins; its `hub` chooses between several hubs.
+    """
+    assert entry.dataset_info and entry.name
+    file = root / Path(entry.dataset_info).expanduser()
+    file = file / FILE if file.is_dir() else file
+    info = _read(file, entry.name, f"{place}.dataset_info")
+    at = f"{file}: {entry.name}"
+    formatting = info.get("formatting") or "alpaca"
+    if formatting not in _CONVERSATION:
+        hint = f"there is: {', '.join(_CONVERSATION)}"
+        raise RecipeError(f"found {formatting!r}", place=f"{at}.formatting", hint=hint)
+    columns = _names(info, "columns", _COLUMNS, at)
+    tags = _names(info, "tags", _TAGS, at)
+    made, note = _where(info, entry, file.parent, at)
+    name = entry.format.name if entry.format else _format(formatting, info, columns)
+    renamed = {ours: columns[theirs] for theirs, ours in _ours(formatting, name).items() if theirs in columns}
+    made |= {
+        "format": {"name": name},
+        "columns": {ours: theirs for ours, theirs in renamed.items() if ours != theirs} | entry.columns,
+        "tags": {ours: tags[t] for t, ours in _TAGGED.get(formatting, {}).items() if t in tags} | entry.tags,
+    }
+    own = entry.model_dump(exclude_unset=True, exclude={"dataset_info", "name", "hub", "columns", "tags"})
+    return Entry.model_validate({"media_root": str(file.parent.resolve())} | made | own), note
+
+
+def _read(file: Path, name: str, place: str) -> dict[str, Any]:
+    if not file.is_file():
+        raise RecipeError(f"there is no file {file}", place=place)
+    try:
+        every = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"{file} is not valid JSON: {error}", place=place) from error
+    if not isinstance(every, dict):
+        raise RecipeError(f"{file} holds no data sets by name", place=place)
+    if name not in every:
+        raise RecipeError(f"{file} has no data set {name!r}", place=place, hint=did_you_mean(name, every))
+    info = every[name]
+    _check_keys(info, _KEYS, f"{file}: {name}")
+    return dict(info)
+
+
+def _check_keys(found: Any, known: tuple[str, ...], place: str) -> None:
+    if not isinstance(found, dict):
+        raise RecipeError(f"found {found!r}, expected an object", place=place)
+    for key in found:
+        if key not in known:
+            raise RecipeError("unknown key", place=f"{place}.{key}", hint=did_you_mean(key, known))
+
+
+def _names(info: dict[str, Any], key: str, known: tuple[str, ...], at: str) -> dict[str, str]:
+    found = info.get(key) or {}
+    _check_keys(found, known, f"{at}.{key}")
+    for name, value in found.items():
+        if value is not None and not isinstance(value, str):
+            raise RecipeError(f"found {value!r}, expected a name", place=f"{at}.{key}.{name}")
+    return {name: value for name, value in found.items() if value}
+
+
+def _format(formatting: str, info: dict[str, Any], columns: dict[str, str]) -> str:
+    if info.get("ranking"):
+        return "preference"
+    if "kto_tag" in columns:
+        return "unpaired"
+    if formatting == "alpaca" and "prompt" in columns and "response" not in columns:
+        return "text"  # there, texts for pretraining are prompts without answers
+    return formatting
+
+
+def _ours(formatting: str, name: str) -> dict[str, str]:
+    """Their columns → those of our format; nothing for formats that they do not have."""
+    if name == "text":
+        return {"prompt": "text"}
+    answers = _ANSWERS.get(name)
+    return {} if answers is None else _CONVERSATION[formatting] | answers
+
+
+def _where(info: dict[str, Any], entry: Entry, folder: Path, at: str) -> tuple[dict[str, Any], str]:
+    """Path or hub of the data, in their order: hub, script, cloud, file."""
+    made: dict[str, Any] = {"split": info["split"]} if info.get("split") else {}
+    note = ""
+    if (count := info.get("num_samples")) is not None:
+        made["limit"] = count
+        note = f"num_samples: the first {count} records, where LLaMA-Factory draws them at random"
+    hubs = [hub for hub, key in _HUBS.items() if info.get(key)]
+    if entry.hub and entry.hub not in hubs:
+        raise RecipeError(f"names no data set of {entry.hub}", place=at, hint=did_you_mean(entry.hub, hubs))
+    if hubs:
+        hub = entry.hub or hubs[0]
+        return made | {
+            "hub": hub, "path": info[_HUBS[hub]], "subset": info.get("subset"), "folder": info.get("folder"),
+        }, note  # fmt: skip
+    if info.get("script_url"):
+        hint = "convert the data set once, and name its file"
+        raise RecipeError("is a script, and no code of data sets is run", place=f"{at}.script_url", hint=hint)
+    if cloud := info.get("cloud_file_name"):
+        if not str(cloud).startswith(_CLOUD):
+            expected = ", ".join(_CLOUD)
+            hint = "the recipe may name other places with `path`"
+            raise RecipeError(f"found {cloud!r}, expected {expected}", place=f"{at}.cloud_file_name", hint=hint)
+        return made | {"path": cloud}, note
+    name = info.get("file_name")
+    if not isinstance(name, str) or not name or is_url(name):
+        raise RecipeError(f"found {name!r}, expected a file or a folder beside it", place=f"{at}.file_name")
+    return made | {"path": str((folder / name).absolute())}, note

@@ -1,0 +1,56 @@
+"""One item of the recipe's `data`, as it is written."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from tunewright import PluginOptions
+from tunewright.recipe import Section
+
+
+class Entry(PluginOptions):
+    """One source: an item of the recipe's `data`, or of a list in `eval_data`."""
+
+    path: str | None = Field(None, min_length=1)
+    """a file, a folder of files (also in folders below it), or a pattern such as data/*.jsonl, from the recipe's
+    folder: .jsonl, .json, .csv, .tsv, .txt with one document a line (each also as .gz or .zst), .parquet, .arrow,
+    .feather; a folder that `save_to_disk` of datasets wrote; the same on s3://, gs://, az:// or hf://; a file on
+    https://; or the name of a data set of `hub`"""
+    hub: Literal["hf", "modelscope", "modelers"] | None = None
+    """path is a data set of Hugging Face, ModelScope or Modelers, read with their own library"""
+    dataset_info: str | None = Field(None, min_length=1)
+    """in place of path: a dataset_info.json of LLaMA-Factory, or its folder. What stands here beside it wins"""
+    name: str | None = Field(None, min_length=1)
+    """which of the data sets in dataset_info"""
+    split: str | None = Field(None, min_length=1)
+    """split of a hub's data set or of a saved one; train where not named"""
+    subset: str | None = Field(None, min_length=1)
+    """part of a hub's data set that has several, there also called configuration"""
+    folder: str | None = Field(None, min_length=1)
+    """folder of a hub's data set whose files are read"""
+    revision: str | None = Field(None, min_length=1)
+    """branch, tag or commit of a hub's data set"""
+    format: Section | None = None
+    """how a record is read: the name of a format plugin, or its name and options; found from the first records
+    where not named"""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """the format's name for a column → its name in this source, such as {messages: dialogue}"""
+    tags: dict[str, str] = Field(default_factory=dict)
+    """the format's name for a key or a role → its name in this source, such as {assistant: bot}"""
+    limit: int | None = Field(None, gt=0)
+    """read only so many records from the start"""
+    media_root: str | None = Field(None, min_length=1)
+    """folder that the paths of images, videos and audios start from, itself from the recipe's folder; where not
+    named it is the folder of the data"""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "Entry":
+        if (self.path is None) == (self.dataset_info is None):
+            raise ValueError("expected either path or dataset_info")
+        if (self.name is None) != (self.dataset_info is None):
+            raise ValueError("dataset_info and name go together")
+        if self.path is not None and self.hub is None:
+            for field in ("subset", "folder", "revision"):
+                if getattr(self, field) is not None:
+                    raise ValueError(f"{field} is for data sets of a hub, and no hub is named")
+        return self

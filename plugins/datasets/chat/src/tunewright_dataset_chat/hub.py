@@ -1,0 +1,96 @@
+"""Data sets of a hub, through the hub's own library. No code that comes with a data set is ever run."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from tunewright import RecipeError
+from tunewright_dataset_chat.readers import Read, records
+
+_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)?")
+_BATCH = 1000  # records
+
+
+def _hf(entry: Any, split: str) -> Any:
+    import datasets
+
+    return datasets.load_dataset(
+        entry.path, entry.subset, split=split, data_dir=entry.folder, revision=entry.revision
+    )  # this library no longer runs code of data sets
+
+
+def _modelscope(entry: Any, split: str) -> Any:
+    from modelscope.msdatasets import MsDataset
+
+    more = {"version": entry.revision} if entry.revision else {}
+    found = MsDataset.load(
+        entry.path, subset_name=entry.subset, split=split, data_dir=entry.folder, trust_remote_code=False, **more
+    )
+    return found.to_hf_dataset() if isinstance(found, MsDataset) else found
+
+
+def _modelers(entry: Any, split: str) -> Any:
+    from openmind import OmDataset
+
+    more = {"revision": entry.revision} if entry.revision else {}
+    return OmDataset.load_dataset(entry.path, name=entry.subset, split=split, data_dir=entry.folder, **more)
+
+
+#: hub → its library, what pip installs for it, how it loads
+_HUBS: dict[str, tuple[str, str, Callable[[Any, str], Any]]] = {
+    "hf": ("datasets", "datasets", _hf),
+    "modelscope": ("modelscope", "modelscope", _modelscope),
+    "modelers": ("openmind", "openmind openmind-hub", _modelers),
+}
+
+
+@dataclass
+class HubData:
+    """One data set of a hub. It is loaded when it is first asked for."""
+
+    entry: Any  # Entry
+    place: str
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.entry.path):
+            problem = f"found {self.entry.path!r}, expected the name of a data set such as owner/name"
+            raise RecipeError(problem, place=f"{self.place}.path")
+        library, package, _ = _HUBS[self.entry.hub]
+        if find_spec(library) is None:
+            raise RecipeError(f"{self.entry.hub} needs {package}", place=self.place, hint=f"pip install {package}")
+
+    @property
+    def name(self) -> str:
+        parts = (self.entry.path, self.entry.subset, self.entry.split or "train")
+        return f"{self.entry.hub}:{'/'.join(filter(None, parts))}"
+
+    @cached_property
+    def _data(self) -> Any:
+        try:
+            return _HUBS[self.entry.hub][2](self.entry, self.entry.split or "train")
+        except Exception as error:  # each library has errors of its own, and those of what it is made of
+            said = " ".join(str(error).split()) or type(error).__name__
+            raise RecipeError(f"{self.name} cannot be loaded: {said[:500]}", place=self.place) from error
+
+    def read(self) -> Iterator[Read]:
+        # in Arrow's form media are not decoded
+        yield from records(self._data.with_format("arrow").iter(batch_size=_BATCH), self.name)
+
+    def digest(self) -> str:
+        """Changes with the records: of the files in the library's cache, or of the records themselves."""
+        digest = hashlib.sha256()
+        if stored := self._data.cache_files:
+            for name in sorted(file["filename"] for file in stored):
+                with Path(name).open("rb") as stream:
+                    digest.update(hashlib.file_digest(stream, "sha256").digest())
+        else:
+            for item in self.read():
+                assert isinstance(item, tuple)
+                digest.update(json.dumps(item[1], sort_keys=True, default=str).encode())
+        return digest.hexdigest()
