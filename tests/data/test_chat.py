@@ -196,6 +196,7 @@ def test_template_that_refuses_a_row_names_its_line(tmp_path: Path) -> None:
 
 def test_media_are_not_left_out_silently(tmp_path: Path) -> None:
     record = {"instruction": "<image>?", "output": "a", "images": ["1.jpg"]}
+    (tmp_path / "1.jpg").write_bytes(b"")
     run = StubRun(tmp_path, "{#- tunewright\nmedia = true\n-#}" + TEMPLATE)
     with pytest.raises(RowError, match=r"a\.jsonl:1: has image '1\.jpg', and these rows hold text only"):
         build(run, request(tmp_path, write(tmp_path / "a.jsonl", record)))
@@ -234,8 +235,6 @@ def test_wrong_rows_are_refused(tmp_path: Path) -> None:
     for entry, rows in (("b.txt", "messages"), ({"path": "b.txt", "format": "text"}, "messages"), (chats, "text")):
         with pytest.raises(RecipeError, match=f"gives (text|messages), the stage needs {rows}"):
             build(StubRun(tmp_path), request(tmp_path, entry, rows=rows))
-    with pytest.raises(RecipeError, match="gives text and messages, the stage needs preference"):
-        build(StubRun(tmp_path), request(tmp_path, "nowhere", rows="preference"))
 
 
 # ---- fingerprint -----------------------------------------------------------------------------------

@@ -202,6 +202,8 @@ class Data:
     dropped: dict[str, int] = field(default_factory=dict)  # reason → rows
     notes: list[str] = field(default_factory=list)  # what was detected or decided, one line each
     fingerprint: str = ""  # of the sources' bytes, the template and the options
+    order: Callable[[int], Any] | None = None  # epoch (0 is the first) → its row numbers in train, a NumPy array in
+    # the order of training; as many in every epoch. None: all rows once, shuffled by the trainer
 
 
 @dataclass(slots=True)

@@ -1,6 +1,8 @@
 """Conversations and plain text from files, rendered, masked and tokenised."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
 
 from tunewright import Plugin, PluginOptions, hookimpl
 from tunewright_dataset_chat.entry import Entry
@@ -17,9 +19,24 @@ class Chat(Plugin):
     class Options(PluginOptions):
         on_bad_row: Literal["error", "skip"] = "error"
         """a row that cannot be used ends the run with its file and line, or is left out and counted"""
-        truncate: Literal["drop", "end", "turns"] = "drop"
-        """conversations longer than max_length are dropped and counted, cut off at their end, or lose their
-        oldest turns (never the system message); documents are split into rows of max_length tokens instead"""
+        truncate: Literal["drop", "end", "start", "turns"] = "drop"
+        """conversations longer than max_length are dropped and counted, lose their end (and with it the end token),
+        lose their start, or lose their oldest turns (never the system message); documents are split into rows of
+        max_length tokens instead"""
+        mixing: Literal["concatenate", "interleave"] = "concatenate"
+        """an epoch has all rows of each source, times its weight; or shares of each by weight, spread evenly"""
+        stop: Literal["first", "all"] = "first"
+        """an interleaved epoch ends when the first source has given all its rows, or when every source has, and
+        the smaller ones have given theirs again"""
+        validation: Annotated[float, Field(gt=0, lt=1)] | Annotated[int, Field(ge=1)] | None = None
+        """this share of the rows of `data`, or so many of them, are not trained on, but make the evaluation set
+        `validation`"""
+        cache: str | None = Field(None, min_length=1)
+        """folder for prepared rows, from the recipe's folder; ~/.cache/tunewright/data where not named, or data in the
+        folder that the environment variable TUNEWRIGHT_CACHE names. It may be deleted at any time"""
+        prepared: str | None = Field(None, min_length=1)
+        """folder that `tunewright data prepare --to` wrote: rows are taken from it, and the sources need not be
+        there; a recipe with another template, tokenizer, length or option is refused"""
 
     Entry = Entry
 

@@ -1,24 +1,29 @@
-"""The tables that training reads, and the samples that `data preview` shows."""
+"""The rows that training reads: prepared once, kept on disk by what they depend on, split and mixed by number."""
 
-import hashlib
-import itertools
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import datasets
+import numpy as np
 import pyarrow as pa
+from datasets.table import Table, concat_tables
 
-from tunewright import RunError
+from tunewright import RecipeError, RunError
 from tunewright.types import Data, DataRequest
-from tunewright_dataset_chat import fingerprint
-from tunewright_dataset_chat.prepare import BATCH, IGNORED, Preparation, Sample
+from tunewright_dataset_chat import fingerprint, mix, parts
+from tunewright_dataset_chat.parts import Part
+from tunewright_dataset_chat.prepare import IGNORED, Sample, Work
 from tunewright_dataset_chat.source import open_sources
+from tunewright_dataset_chat.stream import Stream, Tally
+from tunewright_hf.tokenise import check_fit
 
 if TYPE_CHECKING:
     from tunewright.run import Run
 
-_COLUMNS = {"input_ids": pa.list_(pa.int32()), "labels": pa.list_(pa.int32()), "loss_weights": pa.list_(pa.float32())}
+VALIDATION = "validation"  # name of the evaluation set that is split off
 
 
 @dataclass
@@ -34,17 +39,42 @@ class Preview:
 def build(run: "Run", request: DataRequest, options: Any) -> Data:
     """The tokenised rows of the recipe's `data` and `eval_data`; rows_read and dropped count both.
 
-    Raises RecipeError and RowError; RunError where no row is left.
+    Raises RecipeError and RowError; RunError where no row is left, or the cache cannot be written.
     """
-    work = Preparation(run, request, options)
-    groups = {"data": request.entries} | {f"eval_data.{n}": e for n, e in request.eval_entries.items()}
-    opened = {place: open_sources(entries, place, request.root) for place, entries in groups.items()}
-    tables = {place: _table(work.samples(sources), place, work) for place, sources in opened.items()}
-    work.close()
-    key = fingerprint.of(run, request, options, [source for sources in opened.values() for source in sources])
-    train, *evals = (_dataset(table, f"{key} {place}") for place, table in tables.items())
-    names = dict(zip(request.eval_entries, evals, strict=True))
-    return Data(train, names, work.read, dict(work.dropped), work.notes, key)
+    if options.validation and VALIDATION in request.eval_entries:
+        raise RecipeError("eval_data has a set of that name, and so has dataset.validation", place=VALIDATION)
+    tally, identity = Tally(), []
+    groups: dict[str, list[Part]] = {}
+    for place, entries in _groups(request).items():
+        groups[place] = prepare(run, request, options, place, entries)
+        for part in groups[place]:
+            tally.add(Tally.from_dict(part.facts["tally"]))
+            identity.append([place, part.facts["identity"]])
+        if not any(part.rows for part in groups[place]):
+            reasons = ", ".join(f"{count} {reason}" for reason, count in tally.dropped.items())
+            raise RunError(f"no row is left of {tally.records}: {reasons}", place=place)
+    mixing = [options.model_dump(include={"mixing", "stop", "validation"}), [e.weight for e in request.entries]]
+    key = fingerprint.digest([identity, mixing, request.seed])
+    train, *evals = (_dataset(each, f"{key} {place}") for place, each in groups.items())
+    data = Data(train, dict(zip(request.eval_entries, evals, strict=True)), tally.records, dict(tally.dropped))
+    data.notes, data.fingerprint = tally.words(), key
+    _split_and_mix(data, groups["data"], request, options)
+    return data
+
+
+def prepare(run: "Run", request: DataRequest, options: Any, place: str, entries: list[Any]) -> list[Part]:
+    """The prepared rows of these entries: as they lie in the cache, or made now. Raises as `build` does."""
+    shared = fingerprint.settings(run, request, options)
+    if options.prepared:
+        folder = request.root / Path(options.prepared).expanduser()
+        return [_brought(folder, shared, entry, f"{place}.{index}") for index, entry in enumerate(entries)]
+    cache = _cache(request, options)
+    work = _work(run, request, options)
+    found = []
+    for entry, source in zip(entries, open_sources(entries, place, request.root), strict=True):
+        stream = Stream(run, source, request, work, options.on_bad_row == "skip")
+        found.append(_part(stream, cache, shared, _written(entry), run))
+    return found
 
 
 def preview(run: "Run", request: DataRequest, count: int) -> Preview:
@@ -52,39 +82,139 @@ def preview(run: "Run", request: DataRequest, count: int) -> Preview:
 
     Raises RecipeError and RowError.
     """
-    work = Preparation(run, request, run.plugin("dataset").options)
-    samples: list[Sample] = []
-    lengths: list[int] = []
-    trained = 0
-    for sample in work.samples(open_sources(request.entries, "data", request.root)):
-        lengths.append(len(sample.input_ids))
-        trained += sum(label != IGNORED for label in sample.labels)
-        if len(samples) < count:
-            samples.append(sample)
-    work.close()
-    return Preview(samples, lengths, trained, work.read, dict(work.dropped), work.notes)
+    options = run.plugin("dataset").options
+    work, tally = _work(run, request, options), Tally()
+    shown = Preview([], [], 0, 0, {}, [])
+    for source in open_sources(request.entries, "data", request.root):
+        stream = Stream(run, source, request, work, options.on_bad_row == "skip")
+        for sample in (sample for batch in stream for sample in batch):
+            shown.lengths.append(len(sample.input_ids))
+            shown.trained_tokens += sum(label != IGNORED for label in sample.labels)
+            if len(shown.samples) < count:
+                shown.samples.append(sample)
+        tally.add(stream.tally)
+    shown.rows_read, shown.dropped, shown.notes = tally.records, dict(tally.dropped), tally.words()
+    return shown
 
 
-def _table(samples: Iterator[Sample], place: str, work: Preparation) -> pa.Table:
-    """The rows in memory: input_ids, labels and, if any row has them, loss_weights (null where all are 1)."""
-    batches: list[pa.RecordBatch] = []
+def _groups(request: DataRequest) -> dict[str, list[Any]]:
+    return {"data": request.entries} | {f"eval_data.{n}": e for n, e in request.eval_entries.items()}
+
+
+def _work(run: "Run", request: DataRequest, options: Any) -> Work:
+    info, tokenizer = run.plugin("template").info, request.loaded.tokenizer
+    if request.rows != "text":
+        check_fit(tokenizer, info, "template")
+
+    def ask(asked: Any) -> Any:
+        return run.ask("template", "format_template", asked)
+
+    return Work(ask, info, tokenizer, request.rows, request.max_length, options.truncate)
+
+
+# ---- parts -----------------------------------------------------------------------------------------
+
+
+def _part(stream: Stream, cache: Path, shared: dict[str, Any], written: str, run: "Run") -> Part:
+    """The source's rows from the cache, or prepared now and put there."""
+    source = stream.source
+    identity = fingerprint.digest([shared, fingerprint.entry(source), source.digests()])
+    packages = {type(run.named("format", source.format).plugin).__module__.partition(".")[0]} if source.format else {}
+    folder = cache / fingerprint.digest([identity, fingerprint.code(set(packages))])
+    if found := parts.read(folder):
+        found.facts["tally"]["notes"][-1] += ", from the cache"
+        return found
+    with parts.locked(folder):
+        if found := parts.read(folder):  # another process made it while this one waited
+            return found
+        facts = {"identity": identity, "entry": written, "settings": shared}
+        schema = parts.schema(shared["rows"])
+        return parts.write(folder, _record_batches(stream, facts, schema), schema, facts)
+
+
+def _record_batches(stream: Stream, facts: dict[str, Any], schema: pa.Schema | None) -> Iterator[pa.RecordBatch]:
     weighted = False
-    while batch := list(itertools.islice(samples, BATCH)):
-        weighted = weighted or any(sample.loss_weights for sample in batch)
-        columns = [
-            [sample.input_ids for sample in batch],
-            [sample.labels for sample in batch],
-            [sample.loss_weights for sample in batch],
-        ]
-        arrays = [pa.array(column, kind) for column, kind in zip(columns, _COLUMNS.values(), strict=True)]
-        batches.append(pa.record_batch(arrays, names=list(_COLUMNS)))
-    if not batches:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in work.dropped.items())
-        raise RunError(f"no row is left of {work.read}: {reasons}", place=place)
-    table = pa.Table.from_batches(batches)
-    return table if weighted else table.drop_columns("loss_weights")
+    for samples in stream:
+        if samples:
+            batch = parts.record_batch(samples, stream.kind, schema)
+            schema = batch.schema
+            weighted = weighted or any(sample.columns.get("loss_weights") for sample in samples)
+            yield batch
+    facts |= {"tally": stream.tally.as_dict(), "weighted": weighted}
 
 
-def _dataset(table: pa.Table, key: str) -> datasets.Dataset:
+def _brought(folder: Path, shared: dict[str, Any], entry: Any, place: str) -> Part:
+    """The part of this entry in a folder that `data prepare --to` wrote. Raises RecipeError where it does not fit."""
+    every = [part for path in sorted(folder.glob("*/")) if (part := parts.read(path))]
+    same = [part for part in every if part.facts["entry"] == _written(entry)]
+    for part in same:
+        if part.facts["settings"] == shared:
+            part.table().validate(full=True)  # it comes from elsewhere
+            return part
+    place, hint = f"dataset.prepared: {folder}", "prepare it anew: tunewright data prepare RECIPE --to FOLDER"
+    if not same:
+        raise RecipeError(f"holds no rows of {place}", place=place, hint=hint)
+    differing = [name for name in shared if same[0].facts["settings"].get(name) != shared[name]]
+    raise RecipeError(f"was prepared with another {', '.join(differing)}", place=place, hint=hint)
+
+
+def _written(entry: Any) -> str:
+    return fingerprint.digest(entry.model_dump(mode="json", exclude={"weight"}))
+
+
+def _cache(request: DataRequest, options: Any) -> Path:
+    if options.cache:
+        return request.root / Path(options.cache).expanduser()
+    return request.cache or Path(os.environ.get("TUNEWRIGHT_CACHE", "~/.cache/tunewright")).expanduser() / "data"
+
+
+# ---- tables ----------------------------------------------------------------------------------------
+
+
+def _dataset(found: list[Part], key: str) -> datasets.Dataset:
+    weighted = any(part.facts["weighted"] for part in found)
+    left_out = [parts.LINE] if weighted or "loss_weights" not in _names(found) else [parts.LINE, "loss_weights"]
+    tables = [part.table().drop(left_out) for part in found if part.rows]
     # with a fingerprint of ours the library makes none, for which it would pickle the table
-    return datasets.Dataset(table, fingerprint=hashlib.sha256(key.encode()).hexdigest())
+    return datasets.Dataset(_joined(tables), fingerprint=fingerprint.digest(key))
+
+
+def _names(found: list[Part]) -> Iterable[str]:
+    names: Iterable[str] = next(part.table().column_names for part in found if part.rows)
+    return names
+
+
+def _joined(tables: list[Table]) -> Table:
+    return tables[0] if len(tables) == 1 else concat_tables(tables)
+
+
+def _split_and_mix(data: Data, found: list[Part], request: DataRequest, options: Any) -> None:
+    """Take the rows for validation out of the training rows, and say which rows an epoch has."""
+    sizes, weights = [part.rows for part in found], [entry.weight for entry in request.entries]
+    if options.validation:
+        kept, held = mix.split(_records(found), options.validation, request.seed)
+        whole, key = data.train, data.fingerprint
+        data.train = whole.select(kept, new_fingerprint=fingerprint.digest([key, "train"]))
+        data.evals = {VALIDATION: whole.select(held, new_fingerprint=fingerprint.digest([key, "held"])), **data.evals}
+        data.notes.append(f"{len(held)} of {len(whole)} rows are set aside for validation")
+        edges = np.searchsorted(kept, np.cumsum([0, *sizes]))
+        sizes = np.diff(edges).tolist()
+    if options.mixing == "concatenate" and set(weights) == {1.0}:
+        return
+    some = [place for place, size in enumerate(sizes) if size]
+    sizes, weights = [sizes[place] for place in some], [weights[place] for place in some]
+    counts = mix.counts(sizes, weights, options.mixing, options.stop)
+    data.order = mix.Mix(tuple(sizes), tuple(counts), options.mixing == "interleave", request.seed)
+    for place, count, size in zip(some, counts, sizes, strict=True):
+        data.notes.append(f"data.{place}: {count} of {size} rows an epoch ({100 * count / sum(counts):.1f} % of it)")
+
+
+def _records(found: list[Part]) -> np.ndarray:
+    """The number of each row's record: another one begins where the line is another, or not known."""
+    numbers, before = [], 0
+    for part in found:
+        if part.rows:
+            lines = part.table().column(parts.LINE).to_numpy()  # not known: NaN, which differs from itself
+            numbers.append(before + np.cumsum(np.append(True, lines[1:] != lines[:-1])))
+            before = numbers[-1][-1]
+    return np.concatenate(numbers)

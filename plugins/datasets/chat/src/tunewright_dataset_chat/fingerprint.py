@@ -1,9 +1,11 @@
-"""A digest of everything that the tokenised rows depend on: change any of it and the digest is another."""
+"""Digests of everything that prepared rows depend on: change any of it and the digest is another."""
 
 import dataclasses
 import hashlib
 import json
+import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunewright.types import DataRequest
@@ -12,40 +14,47 @@ from tunewright_dataset_chat.source import WHERE, Source
 if TYPE_CHECKING:
     from tunewright.run import Run
 
-_CODE = ("tunewright", "tunewright-hf", "tunewright-dataset-chat", "tokenizers", "transformers")
+_PACKAGES = ("tunewright", "tunewright_hf", "tunewright_dataset_chat")  # ours: their files are looked at
+_LIBRARIES = ("tokenizers", "transformers", "jinja2")
+_CHANGES_ROWS = {"on_bad_row", "truncate"}  # of the dataset's options; the others say where and when, or come later
 
 
-def of(run: "Run", request: DataRequest, options: Any, sources: list[Source]) -> str:
-    """sha256 of the files' bytes and how they are read, template, tokenizer, lengths, options and versions.
-
-    sources: read already, so that their formats are known. A file's name and place do not matter.
-    """
+def settings(run: "Run", request: DataRequest, options: Any) -> dict[str, Any]:
+    """What rows depend on besides their source, each under a name that people know."""
     template = run.plugin("template")
-    parts = {
-        "sources": [_source(source) for source in sources],
+    return {
         "rows": request.rows,
         "max_length": request.max_length,
         "limit": request.limit,
-        "options": options.model_dump(),
-        "template": [template.source, template.options.model_dump(), dataclasses.asdict(template.info)],
+        "template": digest([template.source, template.options.model_dump(), dataclasses.asdict(template.info)]),
         "tokenizer": _tokenizer(request.loaded.tokenizer),
-        "versions": {name: version(name) for name in _CODE},
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _source(source: Source) -> dict[str, Any]:
-    return {
-        "group": source.place.rpartition(".")[0],
-        "data": source.digests(),
-        "read": source.entry.model_dump(exclude=WHERE),
-        "format": [source.format, source.format_options],
-        "brought_by": source.distribution,
+        **options.model_dump(include=_CHANGES_ROWS),
     }
 
 
-def _tokenizer(tokenizer: Any) -> list[Any]:
+def entry(source: Source) -> dict[str, Any]:
+    """How a source is read, wherever it is: the names and places of files do not matter."""
+    how = source.entry.model_dump(mode="json", exclude=WHERE | {"weight"})
+    return {**how, "format": source.format, "format_options": source.format_options, "brought_by": source.distribution}
+
+
+def code(packages: set[str]) -> str:
+    """Of the Python files of our packages, of `packages` (those that bring formats), and of the libraries' versions."""
+    files = {}
+    for name in sorted({*_PACKAGES, *packages}):
+        folder = Path(sys.modules[name].__file__ or "").parent
+        for file in sorted(folder.rglob("*.py")):
+            files[f"{name}/{file.relative_to(folder).as_posix()}"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return digest([files, {name: version(name) for name in _LIBRARIES}])
+
+
+def digest(value: Any) -> str:
+    """sha256 of a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _tokenizer(tokenizer: Any) -> str:
     """What the tokenizer does with text, and its special tokens. A slow one shows its vocabulary only."""
     fast = tokenizer.is_fast
     work = tokenizer.backend_tokenizer.to_str() if fast else sorted(tokenizer.get_vocab().items())
-    return [type(tokenizer).__name__, work, tokenizer.special_tokens_map, tokenizer.chat_template]
+    return digest([type(tokenizer).__name__, work, tokenizer.special_tokens_map, tokenizer.chat_template])

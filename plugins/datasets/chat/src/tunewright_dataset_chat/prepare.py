@@ -1,179 +1,234 @@
-"""From sources to samples: convert, render, mask, tokenise, fit into max_length. One pass, batch by batch."""
+"""From rows to samples: render, mask, tokenise, fit into max_length. A batch of rows at a time, nothing is kept."""
 
-import bisect
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from tunewright import RecipeError, RowError
-from tunewright.types import Conversation, DataRequest, MediaPart, Rendered, Row, Span, TemplateRequest, Text
-from tunewright_dataset_chat.source import Source, rows
-from tunewright_hf.tokenise import Tokeniser, check_fit
-
-if TYPE_CHECKING:
-    from tunewright.run import Run
+from tunewright import RowError
+from tunewright.types import Conversation, MediaPart, Rendered, Row, Rows, Span, TemplateRequest, Text
+from tunewright_dataset_chat import pairs, truncate
+from tunewright_hf.tokenise import Encoded, Tokeniser
 
 IGNORED = -100  # label of a token that is not trained
-BATCH = 1000  # rows that are rendered, then tokenised in one call
-SHOWN = 5  # bad rows that are named in the notes
-UNUSABLE = "cannot be used"
 CUT_EMPTY = "nothing to train within max_length"
 SPLIT_TOKENS = "tokens crossed the start of an answer and were split there"
 PIECES = "rows more, because long documents were split"
 
+_WHOLE = ("prompt_ids", "chosen_ids", "completion_ids")
+
+#: what `start` makes of one row: its text, or why there is none
+Started = list[tuple[Any, Rendered | RowError]]
+
 
 @dataclass(slots=True)
 class Sample:
-    """A row that is ready. labels: -100 where nothing is trained; loss_weights: None where all are 1."""
+    """A row that is ready. columns: as `types.Data` names them, T token ids in each."""
 
     origin: str  # file:line
-    text: str
-    trained: list[Span]  # characters of the text
-    input_ids: list[int]  # T token ids; of a cut or split row, a part of the text
-    labels: list[int]
-    loss_weights: list[float] | None
+    line: int | None
+    columns: dict[str, Any]
+    text: str = ""  # whole, also where the row was cut or split
+    trained: list[Span] = field(default_factory=list)  # characters of the text
+
+    @property
+    def input_ids(self) -> list[int]:
+        """All T tokens; of a preference those of the prompt and the answer that was chosen."""
+        if "input_ids" in self.columns:
+            ids: list[int] = self.columns["input_ids"]
+            return ids
+        return [token for name in _WHOLE for token in self.columns.get(name, ())]
+
+    @property
+    def labels(self) -> list[int]:
+        if "labels" in self.columns:
+            labels: list[int] = self.columns["labels"]
+            return labels
+        prompt = self.columns["prompt_ids"]
+        return [IGNORED] * len(prompt) + self.input_ids[len(prompt) :]
 
 
-@dataclass
-class Preparation:
-    """One pass over the sources of a request, with what has to be said of it afterwards."""
+@dataclass(slots=True)
+class Done:
+    """What became of a batch of rows."""
 
-    run: "Run"
-    request: DataRequest
-    options: Any  # Chat.Options
-    read: int = 0  # records
+    samples: list[Sample] = field(default_factory=list)
+    errors: list[RowError] = field(default_factory=list)  # rows that cannot be used, in order
     dropped: Counter[str] = field(default_factory=Counter)  # reason → rows
-    notes: list[str] = field(default_factory=list)
+    changed: Counter[str] = field(default_factory=Counter)  # what was done to rows that were kept → rows
 
-    def __post_init__(self) -> None:
-        if self.request.rows not in ("text", "messages"):
-            problem = f"gives text and messages, the stage needs {self.request.rows}"
-            raise RecipeError(problem, place="dataset")
-        template = self.run.plugin("template")
-        self._tokenizer = self.request.loaded.tokenizer
-        if self.request.rows == "messages":
-            check_fit(self._tokenizer, template.info, "template")
-        self._tokeniser = Tokeniser(self._tokenizer, template.info)
-        self._changed: Counter[str] = Counter()  # what was done to rows that were kept
-        self._bad: list[str] = []
 
-    def samples(self, sources: list[Source]) -> Iterator[Sample]:
-        """The rows of these sources, in order. Raises RowError, RecipeError."""
-        for source in sources:
-            found = rows(self.run, source, self.request, self._reject)
-            while batch := list(itertools.islice(found, BATCH)):
-                yield from self._documents(batch) if self.request.rows == "text" else self._chats(batch)
-            if not source.records:
-                raise RecipeError(f"{source.entry.path} holds no record", place=f"{source.place}.path")
-            self.read += source.records
-            self.notes.append(source.note)
+class Work:
+    """Makes samples of rows, in three steps: `tokenise` touches nothing but the tokenizer, and may run in a thread."""
 
-    def close(self) -> None:
-        """Put into words what was changed and left out."""
-        self.notes += [f"{count} {what}" for what, count in self._changed.items() if count]
-        self.notes += [f"left out: {error}" for error in self._bad]
-        if (more := self.dropped[UNUSABLE] - len(self._bad)) > 0:
-            self.notes.append(f"left out: {more} more rows that cannot be used")
+    def __init__(
+        self,
+        ask: Callable[[TemplateRequest], Rendered],
+        info: Any,  # TemplateInfo
+        tokenizer: Any,
+        rows: Rows,
+        max_length: int,
+        policy: truncate.Policy,
+    ) -> None:
+        self._ask, self._tokenizer, self._rows = ask, tokenizer, rows
+        self._size, self._policy, self._bos = max_length, policy, tokenizer.bos_token_id
+        self._tokeniser = Tokeniser(tokenizer, info)
 
-    def _reject(self, error: RowError) -> None:
-        if self.options.on_bad_row == "error":
-            skip = "`dataset: {name: chat, on_bad_row: skip}` leaves such rows out"
-            raise RowError(error.problem, place=error.place, hint="; ".join(filter(None, [error.hint, skip])))
-        self.dropped[UNUSABLE] += 1
-        if len(self._bad) < SHOWN:
-            self._bad.append(str(error))
+    def __call__(self, batch: list[Row]) -> Done:
+        started = self.start(batch)
+        return self.finish(started, self.tokenise(started))
 
-    def _chats(self, batch: list[Row]) -> Iterator[Sample]:
-        kept: list[tuple[Conversation, Rendered]] = []
-        for row in batch:
-            assert isinstance(row, Conversation)
-            try:
-                kept.append((row, self._render(row)))
-            except RowError as error:
-                self._reject(RowError(error.problem, place=error.place or str(row.origin), hint=error.hint))
-        for row, rendered, tokens in self._encoded(kept):
-            self._changed[SPLIT_TOKENS] += tokens.split_tokens
-            if not _trains(tokens.labels):
-                self._reject(RowError("no answer in it is trained", place=str(row.origin)))
-            elif (sample := self._fit(row, rendered, tokens)) is not None:
-                yield sample
+    def start(self, batch: list[Row]) -> Started:
+        """Render the rows. Pairs and prompts are rendered by `finish`, more than one text a row."""
+        if self._rows == "messages":
+            return [(row, self._rendered(row)) for row in batch]
+        return [(row, Rendered(row.text if isinstance(row, Text) else "")) for row in batch]
 
-    def _encoded(self, kept: list[tuple[Conversation, Rendered]]) -> Iterator[tuple[Conversation, Rendered, Any]]:
+    def tokenise(self, started: Started) -> list[Encoded | RowError]:
+        """Tokens of each text that was rendered, in order."""
+        texts = [text for _, text in started if isinstance(text, Rendered)]
+        if self._rows == "text":
+            return list(self._tokeniser.encode_text_batch([text.text for text in texts]))
+        if self._rows != "messages":
+            return []
         try:
-            found = self._tokeniser.encode_batch([rendered for _, rendered in kept])
+            return list(self._tokeniser.encode_batch(texts))
         except RowError:  # of which row is known only one by one
-            for row, rendered in kept:
-                try:
-                    tokens = self._tokeniser.encode(rendered)
-                except RowError as error:
-                    self._reject(RowError(error.problem, place=str(row.origin), hint=error.hint))
-                else:
-                    yield row, rendered, tokens
-        else:
-            yield from ((*pair, tokens) for pair, tokens in zip(kept, found, strict=True))
+            return [self._encoded(text) for text in texts]
 
-    def _render(self, row: Conversation) -> Rendered:
+    def finish(self, started: Started, tokens: list[Encoded | RowError]) -> Done:
+        """Fit the rows into max_length, and count what is left out or changed."""
+        done = Done()
+        if self._rows not in ("text", "messages"):
+            self._pairs([row for row, _ in started], done)
+            return done
+        found = iter(tokens)
+        for row, rendered in started:
+            encoded = rendered if isinstance(rendered, RowError) else next(found)
+            if isinstance(encoded, RowError):
+                done.errors.append(_placed(encoded, row))
+            elif isinstance(row, Text):
+                self._document(row, encoded, done)
+            else:
+                self._chat(row, rendered, encoded, done)
+        return done
+
+    def _rendered(self, row: Row) -> Rendered | RowError:
+        assert isinstance(row, Conversation)
+        try:
+            return self._render(row)
+        except RowError as error:
+            return error
+
+    def _render(self, row: Conversation, add_generation_prompt: bool = False) -> Rendered:
         for message in row.messages:
             for part in () if isinstance(message.content, str) else message.content:
                 if isinstance(part, MediaPart):  # a template may well write a place for it, which nothing would fill
-                    raise RowError(f"has {part.kind} {part.path[:40]!r}, and these rows hold text only")
-        asked = TemplateRequest(row, special_tokens=self._tokeniser.special_tokens, tokenizer=self._tokenizer)
-        rendered: Rendered = self.run.ask("template", "format_template", asked)
-        return rendered
+                    raise RowError(f"has {part.kind} {Path(part.path).name[:40]!r}, and these rows hold text only")
+        special = self._tokeniser.special_tokens
+        return self._ask(TemplateRequest(row, add_generation_prompt, special, self._tokenizer))
 
-    def _fit(self, row: Conversation, rendered: Rendered, tokens: Any) -> Sample | None:
-        """The row within max_length, by the policy of `truncate`; None: it is dropped, and counted."""
-        size, policy = self.request.max_length, self.options.truncate
-        if len(tokens.input_ids) > size:
-            if policy == "turns":
-                rendered, tokens = self._without_oldest(row, rendered, tokens)
-            if policy != "end" and len(tokens.input_ids) > size:
-                self.dropped[f"longer than max_length ({size} tokens)"] += 1
-                return None
-            if not _trains(tokens.labels[:size]):
-                self.dropped[CUT_EMPTY] += 1
-                return None
-            how = "lost their oldest turns" if policy == "turns" else "were cut at their end"
-            self._changed[f"rows {how} to fit into {size} tokens"] += 1
-        weights = tokens.loss_weights[:size] if tokens.loss_weights else None
-        ids, labels = tokens.input_ids[:size], tokens.labels[:size]
-        return Sample(str(row.origin), rendered.text, rendered.trained, ids, labels, weights)
+    def _encoded(self, text: Rendered) -> Encoded | RowError:
+        try:
+            return self._tokeniser.encode(text)
+        except RowError as error:
+            return error
 
-    def _without_oldest(self, row: Conversation, rendered: Rendered, tokens: Any) -> tuple[Rendered, Any]:
-        """Rendered without as few of the oldest turns as makes the row fit; as it is where nothing does."""
-        system = row.messages[: row.messages[0].role == "system"]
-        starts = [i for i, message in enumerate(row.messages) if message.role == "user"][1:]
-
-        def attempt(start: int) -> tuple[Rendered, Any]:
-            shorter = self._render(dataclasses.replace(row, messages=system + row.messages[start:]))
-            return shorter, self._tokeniser.encode(shorter)
-
-        def fits(start: int) -> bool:
-            return len(attempt(start)[1].input_ids) <= self.request.max_length
-
-        first = bisect.bisect_left(starts, True, key=fits)
-        return attempt(starts[first]) if first < len(starts) else (rendered, tokens)
-
-    def _documents(self, batch: list[Row]) -> Iterator[Sample]:
-        """Documents in pieces of max_length tokens; every token stays."""
-        documents = [row for row in batch if isinstance(row, Text)]
-        encoded = self._tokeniser.encode_text_batch([row.text for row in documents])
-        for row, tokens in zip(documents, encoded, strict=True):
-            total = len(tokens.input_ids)
+    def _chat(self, row: Conversation, rendered: Any, tokens: Encoded, done: Done) -> None:
+        done.changed[SPLIT_TOKENS] += tokens.split_tokens
+        if not _trains(tokens.labels):
+            done.errors.append(RowError("no answer in it is trained", place=str(row.origin)))
+            return
+        if len(tokens.input_ids) > self._size:
+            found = self._shorter(row, rendered, tokens)
+            if found is None:
+                done.dropped[self._too_long] += 1
+                return
+            rendered, tokens = found
             if not _trains(tokens.labels):
-                self._reject(RowError("is too short: its only token is predicted from nothing", place=str(row.origin)))
+                done.dropped[CUT_EMPTY] += 1
+                return
+            done.changed[self._made_to_fit] += 1
+        done.samples.append(_sample(row, _columns(tokens), rendered.text, rendered.trained))
+
+    def _shorter(self, row: Conversation, rendered: Rendered, tokens: Encoded) -> tuple[Rendered, Encoded] | None:
+        """The row within max_length; None where it is to be dropped."""
+        if self._policy == "drop":
+            return None
+        if self._policy != "turns":
+            return rendered, truncate.cut(tokens, self._size, self._policy, self._bos)
+
+        def attempt(messages: list[Any]) -> tuple[Rendered, Encoded] | None:
+            shorter = self._render(dataclasses.replace(row, messages=messages))
+            encoded = self._tokeniser.encode(shorter)
+            return (shorter, encoded) if len(encoded.input_ids) <= self._size else None
+
+        return truncate.without_oldest(row.messages, attempt)
+
+    @property
+    def _too_long(self) -> str:
+        return f"longer than max_length ({self._size} tokens)"
+
+    @property
+    def _made_to_fit(self) -> str:
+        return f"rows {truncate.DONE[self._policy]} to fit into {self._size} tokens"
+
+    def _document(self, row: Text, tokens: Encoded, done: Done) -> None:
+        """A document in pieces of max_length tokens; every token stays."""
+        if not _trains(tokens.labels):
+            problem = "is too short: its only token is predicted from nothing"
+            done.errors.append(RowError(problem, place=str(row.origin)))
+            return
+        total = len(tokens.input_ids)
+        edges = [*range(0, total, self._size), total]
+        if len(edges) > 2 and edges[-1] - edges[-2] == 1:  # nothing would stand before a lone token
+            edges[-2] -= 1
+        done.changed[PIECES] += len(edges) - 2
+        for start, end in itertools.pairwise(edges):
+            piece = Encoded(tokens.input_ids[start:end], tokens.labels[start:end])
+            done.samples.append(_sample(row, _columns(piece), row.text, [Span(0, len(row.text))]))
+
+    def _pairs(self, rows: list[Row], done: Done) -> None:
+        """Rows of a prompt and answers: preference, unpaired, prompts."""
+        for row, found in zip(rows, pairs.encode_rows(rows, self._render, self._tokeniser), strict=True):
+            columns: Any = found
+            if isinstance(columns, RowError):
+                done.errors.append(columns)
                 continue
-            edges = [*range(0, total, self.request.max_length), total]
-            if len(edges) > 2 and edges[-1] - edges[-2] == 1:  # nothing would stand before a lone token
-                edges[-2] -= 1
-            self._changed[PIECES] += len(edges) - 2
-            for start, end in itertools.pairwise(edges):
-                ids, labels = tokens.input_ids[start:end], tokens.labels[start:end]
-                yield Sample(str(row.origin), row.text, [Span(0, len(row.text))], ids, labels, None)
+            if truncate.pair_length(columns) > self._size:
+                columns = self._shorter_pair(row, columns)
+                if columns is None:
+                    done.dropped[self._too_long] += 1
+                    continue
+                done.changed[self._made_to_fit] += 1
+            done.samples.append(_sample(row, columns))
+
+    def _shorter_pair(self, row: Row, columns: dict[str, Any]) -> dict[str, Any] | None:
+        if self._policy != "turns":
+            return None if self._policy == "drop" else truncate.cut_pair(columns, self._size, self._policy, self._bos)
+
+        def attempt(messages: list[Any]) -> dict[str, Any] | None:
+            (found,) = pairs.encode_rows([truncate.with_prompt(row, messages)], self._render, self._tokeniser)
+            return found if isinstance(found, dict) and truncate.pair_length(found) <= self._size else None
+
+        return truncate.without_oldest(truncate.prompt_of(row), attempt)
+
+
+def _placed(error: RowError, row: Row) -> RowError:
+    return RowError(error.problem, place=error.place or str(row.origin), hint=error.hint)
+
+
+def _sample(row: Row, columns: dict[str, Any], text: str = "", trained: list[Span] | None = None) -> Sample:
+    return Sample(str(row.origin), row.origin.line if row.origin else None, columns, text, trained or [])
+
+
+def _columns(tokens: Encoded) -> dict[str, Any]:
+    return {"input_ids": tokens.input_ids, "labels": tokens.labels, "loss_weights": tokens.loss_weights}
 
 
 def _trains(labels: list[int]) -> bool:
-    return any(label != IGNORED for label in labels[1:])  # the first token is predicted from nothing
+    """Whether a token but the first, which is predicted from nothing, is trained."""
+    return len(labels) - labels.count(IGNORED) > (labels[:1] != [IGNORED])

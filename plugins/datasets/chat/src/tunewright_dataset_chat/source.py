@@ -1,8 +1,8 @@
 """One item of the recipe's `data`: where its records are, its format, its records as rows."""
 
 import itertools
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from tunewright import RecipeError, RowError
 from tunewright.types import DataRequest, Origin, Row, RowsRequest
 from tunewright_dataset_chat import dataset_info, files, media, remote
 from tunewright_dataset_chat.entry import Entry
+from tunewright_dataset_chat.files import File
 from tunewright_dataset_chat.hub import HubData
 from tunewright_dataset_chat.readers import Read
 
@@ -29,7 +30,7 @@ _LOOKED_AT = 20  # first records, from which the format is found
 class Source:
     entry: Entry  # what dataset_info says is filled in
     place: str  # of the entry in the recipe, for errors
-    files: list[files.File] = field(default_factory=list)
+    files: list[File] = field(default_factory=list)
     hub: HubData | None = None  # in place of files
     media_root: Path | None = None  # None: paths of media are refused
     notes: list[str] = field(default_factory=list)
@@ -89,15 +90,23 @@ def rows(run: "Run", source: Source, request: DataRequest, reject: Callable[[Row
     """
     entry = source.entry
     limit = min((n for n in (entry.limit, request.limit) if n is not None), default=None)
-    records = _records(source, limit, reject)
+    found = _counted(source, limit)
     if entry.format:
         handle, place = run.named("format", entry.format.name, **entry.format.options), f"{source.place}.format"
     else:
-        first = list(itertools.islice(records, _LOOKED_AT))
-        if not first:
+        first: list[Read] = []
+        seen: list[Record] = []
+        for item in found:
+            first.append(item)
+            if not isinstance(item, RowError):
+                seen.append(item)
+            if len(seen) == _LOOKED_AT:
+                break
+        found = itertools.chain(first, found)
+        if not seen:
+            deque(_records(found, reject), maxlen=0)
             return
-        handle, place = _detect(run, entry, first), str(first[0][0])
-        records = itertools.chain(first, records)
+        handle, place = _detect(run, entry, seen), str(seen[0][0])
         source.detected = True
     plugin: Any = handle.plugin
     if request.rows not in plugin.rows:
@@ -105,7 +114,7 @@ def rows(run: "Run", source: Source, request: DataRequest, reject: Callable[[Row
     source.format = plugin.name
     source.format_options = plugin.options.model_dump()
     source.distribution = f"{handle.entry.distribution} {handle.entry.version}"
-    asked = RowsRequest(records, request.rows, entry.columns, entry.tags)
+    asked = RowsRequest(_records(found, reject), request.rows, entry.columns, entry.tags)
     for row in handle.call("convert_rows", run=run, request=asked):
         if isinstance(row, RowError):
             reject(row)
@@ -128,9 +137,14 @@ def _fitting(run: "Run", needed: str) -> str:
     return f"formats that give {needed}: {', '.join(names) or 'none is installed'}"
 
 
-def _records(source: Source, limit: int | None, reject: Callable[[RowError], None]) -> Iterator[Record]:
+def _counted(source: Source, limit: int | None) -> Iterator[Read]:
     for item in itertools.islice(source.read(), limit):
         source.records += 1
+        yield item
+
+
+def _records(found: Iterable[Read], reject: Callable[[RowError], None]) -> Iterator[Record]:
+    for item in found:
         if isinstance(item, RowError):
             reject(item)
         else:

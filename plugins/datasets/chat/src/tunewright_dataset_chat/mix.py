@@ -1,0 +1,75 @@
+"""Which rows an epoch has, by their numbers alone: nothing is copied."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from tunewright import RecipeError
+
+_VALIDATION = 1  # a stream of random numbers of its own
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Called with an epoch (0 is the first), gives its row numbers in order, from (seed, epoch) alone.
+
+    The rows of all sources are numbered one source after the other. A source that gives more rows than it has gives
+    each equally often, give or take one; one that gives fewer goes on in the next epoch where it stopped, so that no
+    row comes again before all others have come.
+    """
+
+    sizes: tuple[int, ...]  # rows of each source
+    counts: tuple[int, ...]  # rows of each source in an epoch
+    even: bool  # spread every source evenly over the epoch; else shuffled all together
+    seed: int
+
+    def __call__(self, epoch: int) -> np.ndarray:
+        rng = np.random.default_rng([self.seed, epoch])
+        starts = np.cumsum([0, *self.sizes])
+        chosen = [starts[source] + self._turn(source, epoch) for source in range(len(self.sizes))]
+        if not self.even:
+            return rng.permutation(np.concatenate(chosen))
+        # the j-th of c rows comes somewhere in the j-th of c equal parts of the epoch
+        places = [(np.arange(count) + rng.random(count)) / count for count in self.counts]
+        return np.concatenate(chosen)[np.argsort(np.concatenate(places), kind="stable")]
+
+    def _turn(self, source: int, epoch: int) -> np.ndarray:
+        """Rows of one source for this epoch: the next `count` of an endless row of its shuffles."""
+        size, count = self.sizes[source], self.counts[source]
+        first, last = epoch * count // size, -(-(epoch + 1) * count // size)
+        shuffles = [np.random.default_rng([self.seed, source, turn]).permutation(size) for turn in range(first, last)]
+        start = epoch * count - first * size
+        return np.concatenate(shuffles)[start : start + count]
+
+
+def counts(sizes: Sequence[int], weights: Sequence[float], mixing: str, stop: Literal["first", "all"]) -> list[int]:
+    """Rows of each source in an epoch, at least one each.
+
+    concatenate: its rows times its weight. interleave: shares by weight, until the first source has given all its
+    rows once (`first`), or until every one has (`all`; the others then give theirs again).
+    """
+    if mixing == "concatenate":
+        return [max(1, round(size * weight)) for size, weight in zip(sizes, weights, strict=True)]
+    shares = [weight / sum(weights) for weight in weights]
+    totals = [size / share for size, share in zip(sizes, shares, strict=True)]
+    total = min(totals) if stop == "first" else max(totals)
+    return [max(1, round(total * share)) for share in shares]
+
+
+def split(records: np.ndarray, validation: float | int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers for training and for validation, both ascending. Rows of one record go the same way.
+
+    records: the number of each row's record, ascending. validation: a share of all rows, or their number. Raises
+    RecipeError where nothing would be left on one side.
+    """
+    wanted = round(validation * len(records)) if validation < 1 else int(validation)
+    _, first, sizes = np.unique(records, return_index=True, return_counts=True)
+    order = np.random.default_rng([seed, _VALIDATION]).permutation(len(first))
+    taken = order[: np.searchsorted(np.cumsum(sizes[order]), wanted) + 1] if wanted else order[:0]
+    held = np.isin(records, records[first[taken]])
+    if held.all() or not held.any():
+        problem = f"leaves nothing {'to train on' if held.any() else 'to validate on'} of {len(records)} rows"
+        raise RecipeError(problem, place="dataset.validation")
+    return np.flatnonzero(~held), np.flatnonzero(held)
