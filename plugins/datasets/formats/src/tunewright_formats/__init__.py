@@ -1,1 +1,1 @@
-"""Row formats: alpaca, sharegpt, openai, text."""
+"""Row formats: conversations, plain text, prompts, and answers that are compared, ranked or labelled."""

@@ -6,7 +6,17 @@ from typing import Any, ClassVar
 from tunewright import Format, RowError, hookimpl
 from tunewright.types import Conversation, Message, Row, Rows, RowsRequest
 from tunewright_formats.conversation import MEDIA_COLUMNS, conversation
-from tunewright_formats.fields import Columns, bad, check_names, convert, describe, listing, optional_text, text
+from tunewright_formats.fields import (
+    Columns,
+    bad,
+    check_names,
+    compared,
+    convert,
+    describe,
+    listing,
+    optional_text,
+    text,
+)
 
 COLUMNS = ("instruction", "input", "output", "system", "history", "tools", *MEDIA_COLUMNS)
 
@@ -20,7 +30,7 @@ class Alpaca(Format):
 
     @staticmethod
     def matches(record: Any) -> bool:
-        return isinstance(record, dict) and "instruction" in record and "output" in record
+        return isinstance(record, dict) and "instruction" in record and "output" in record and not compared(record)
 
     @hookimpl
     def convert_rows(self, request: RowsRequest) -> Iterator[Row | RowError]:
@@ -31,20 +41,25 @@ class Alpaca(Format):
 
 def _convert(source: Any, columns: Columns) -> Conversation:
     record, names = columns.read(source), columns.names
+    messages, fields = question(record, names)
+    if isinstance(record["output"], list):
+        bad(names["output"], "found a list, expected text", "`format: ranking` reads lists of answers, the best first")
+    messages.append(Message("assistant", text(record["output"], names["output"])))
+    fields.append(names["output"])
+    return conversation(messages, fields, record, names)
+
+
+def question(record: dict[str, Any], names: dict[str, str]) -> tuple[list[Message], list[str]]:
+    """History, then instruction and input as the user's message; with what the record calls each message."""
     messages: list[Message] = []
     fields: list[str] = []
-
-    def add(question: str, answer: str, at: str, answer_at: str) -> None:
-        messages.extend((Message("user", question), Message("assistant", answer)))
-        fields.extend((at, answer_at))
-
     history = record["history"] or []
     for index, pair in enumerate(listing(history, names["history"]) if history else []):
         at = f"{names['history']}[{index}]"
         if not isinstance(pair, list) or len(pair) != 2:
             bad(at, f"found {describe(pair)}, expected a question and an answer")
-        add(text(pair[0], f"{at}[0]"), text(pair[1], f"{at}[1]"), f"{at}[0]", f"{at}[1]")
+        messages += [Message("user", text(pair[0], f"{at}[0]")), Message("assistant", text(pair[1], f"{at}[1]"))]
+        fields += [f"{at}[0]", f"{at}[1]"]
     parts = [optional_text(record[name], names[name]) for name in ("instruction", "input")]
-    question = text("\n".join(part for part in parts if part), names["instruction"])
-    add(question, text(record["output"], names["output"]), names["instruction"], names["output"])
-    return conversation(messages, fields, record, names)
+    asked = text("\n".join(part for part in parts if part), names["instruction"])
+    return [*messages, Message("user", asked)], [*fields, names["instruction"]]

@@ -120,8 +120,9 @@ def _split(content: str, waiting: dict[str, list[str]], marks: dict[str, int]) -
     return parts
 
 
-def check_order(messages: list[Message], fields: list[str]) -> None:
-    """System first, user and assistant in turn, tools after calls, the assistant last.
+def check_order(messages: list[Message], fields: list[str], answered: bool = True) -> None:
+    """System first, user and assistant in turn, tools after calls, the assistant last; or, where it is not
+    answered, the assistant's turn to come.
 
     fields: what the record calls each message, for the error.
     """
@@ -148,20 +149,29 @@ def check_order(messages: list[Message], fields: list[str]) -> None:
                     f"{message.tool_call_id!r} answers no call, expected {' or '.join(sorted(ids))}",
                 )
         before = message
-    if before and before.role != "assistant":
+    if before and answered and before.role != "assistant":
         bad(fields[-1], f"the last message is from {before.role}, expected the assistant's answer")
+    if before and not answered and before.role not in ("user", "tool"):
+        bad(fields[-1], f"the last message is from {before.role}, expected one from user or tool, to be answered")
 
 
 def conversation(
     messages: list[Message], fields: list[str], record: dict[str, Any], names: dict[str, str]
 ) -> Conversation:
     """Finish a conversation: system column, tools, media, order. `record` has the format's names as keys."""
-    if system := optional_text(record["system"], names["system"]):
-        if not messages or messages[0].role != "system":
-            messages.insert(0, Message("system", system))
-            fields.insert(0, names["system"])
-        elif messages[0].content != system:
-            bad(names["system"], f"says {describe(system)}, and {fields[0]} another system text; expected one")
+    add_system(messages, fields, record, names)
     check_order(messages, fields)
     place_media(messages, record, names)
     return Conversation(messages, tools(record["tools"], names["tools"]))
+
+
+def add_system(messages: list[Message], fields: list[str], record: dict[str, Any], names: dict[str, str]) -> None:
+    """Put the text of the system column first, in place."""
+    system = optional_text(record["system"], names["system"])
+    if not system:
+        return
+    if not messages or messages[0].role != "system":
+        messages.insert(0, Message("system", system))
+        fields.insert(0, names["system"])
+    elif messages[0].content != system:
+        bad(names["system"], f"says {describe(system)}, and {fields[0]} another system text; expected one")

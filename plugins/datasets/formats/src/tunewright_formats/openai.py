@@ -10,13 +10,17 @@ from tunewright_formats.fields import (
     Columns,
     bad,
     check_names,
+    compared,
     convert,
     describe,
     from_json,
+    is_turns,
     listing,
     mapping,
     optional_text,
+    spellings,
     text,
+    unanswered,
 )
 
 COLUMNS = ("messages", "system", "tools", "chat_template_kwargs", *MEDIA_COLUMNS)
@@ -54,24 +58,32 @@ class OpenAi(Format):
     @staticmethod
     def matches(record: Any) -> bool:
         turns = record.get("messages") if isinstance(record, dict) else None
-        return isinstance(turns, list) and all(isinstance(turn, dict) and "role" in turn for turn in turns)
+        return is_turns(turns, "role") and not unanswered(turns, "role") and not compared(record)
 
     @hookimpl
     def convert_rows(self, request: RowsRequest) -> Iterator[Row | RowError]:
         columns = Columns(COLUMNS, ("messages",), request.columns)
         check_names(request.tags, tuple(TAGS), "tags")
-        tags = {name: (request.tags[name],) if name in request.tags else spelt for name, spelt in TAGS.items()}
+        tags = spellings(request.tags, TAGS)
         return convert(self, request, lambda record: _convert(record, columns, tags))
 
 
 def _convert(source: Any, columns: Columns, tags: dict[str, tuple[str, ...]]) -> Conversation:
     record, names = columns.read(source), columns.names
+    row = conversation(*read_turns(record["messages"], names["messages"], tags), record, names)
+    if (variables := record["chat_template_kwargs"]) is not None:
+        row.variables = mapping(variables, names["chat_template_kwargs"])
+    return row
+
+
+def read_turns(turns: Any, at: str, tags: dict[str, tuple[str, ...]]) -> tuple[list[Message], list[str]]:
+    """The messages of a list, and what the record calls each of them."""
     role_key = tags["role"][0]
-    roles = {spelt: role for role, spellings in tags.items() if role not in ("role", "content") for spelt in spellings}
+    roles = {spelt: role for role, spelt_as in tags.items() if role not in ("role", "content") for spelt in spelt_as}
     messages: list[Message] = []
     fields: list[str] = []
-    for index, item in enumerate(listing(record["messages"], names["messages"])):
-        field = f"{names['messages']}[{index}]"
+    for index, item in enumerate(listing(turns, at)):
+        field = f"{at}[{index}]"
         value = mapping(item, field)
         written = value.get(role_key)
         role = roles.get(written) if isinstance(written, str) else None
@@ -79,10 +91,7 @@ def _convert(source: Any, columns: Columns, tags: dict[str, tuple[str, ...]]) ->
             bad(f"{field}.{role_key}", f"found {describe(written)}, expected {', '.join(roles)}")
         messages.append(_message(role, value, tags["content"][0], field))
         fields.append(field)
-    row = conversation(messages, fields, record, names)
-    if (variables := record["chat_template_kwargs"]) is not None:
-        row.variables = mapping(variables, names["chat_template_kwargs"])
-    return row
+    return messages, fields
 
 
 def _message(role: Any, value: dict[str, Any], content_key: str, field: str) -> Message:

@@ -11,13 +11,17 @@ from tunewright_formats.fields import (
     Columns,
     bad,
     check_names,
+    compared,
     convert,
     describe,
     from_json,
+    is_turns,
     listing,
     mapping,
     optional_text,
+    spellings,
     text,
+    unanswered,
 )
 
 COLUMNS = ("conversations", "system", "tools", *MEDIA_COLUMNS)
@@ -46,24 +50,29 @@ class ShareGpt(Format):
     @staticmethod
     def matches(record: Any) -> bool:
         turns = record.get("conversations") if isinstance(record, dict) else None
-        return isinstance(turns, list) and all(isinstance(turn, dict) and "from" in turn for turn in turns)
+        return is_turns(turns, "from") and not unanswered(turns, "from") and not compared(record)
 
     @hookimpl
     def convert_rows(self, request: RowsRequest) -> Iterator[Row | RowError]:
         columns = Columns(COLUMNS, ("conversations",), request.columns)
         check_names(request.tags, tuple(TAGS), "tags")
-        tags = {name: (request.tags[name],) if name in request.tags else spelt for name, spelt in TAGS.items()}
+        tags = spellings(request.tags, TAGS)
         return convert(self, request, lambda record: _convert(record, columns, tags))
 
 
 def _convert(source: Any, columns: Columns, tags: dict[str, tuple[str, ...]]) -> Conversation:
     record, names = columns.read(source), columns.names
+    return conversation(*read_turns(record["conversations"], names["conversations"], tags), record, names)
+
+
+def read_turns(turns: Any, at: str, tags: dict[str, tuple[str, ...]]) -> tuple[list[Message], list[str]]:
+    """The messages of a list, and what the record calls each of them."""
     role_key, content_key = tags["role"][0], tags["content"][0]
-    kinds = {spelt: kind for kind, spellings in tags.items() if kind not in ("role", "content") for spelt in spellings}
+    kinds = {spelt: kind for kind, spelt_as in tags.items() if kind not in ("role", "content") for spelt in spelt_as}
     messages: list[Message] = []
     fields: list[str] = []
-    for index, item in enumerate(listing(record["conversations"], names["conversations"])):
-        field = f"{names['conversations']}[{index}]"
+    for index, item in enumerate(listing(turns, at)):
+        field = f"{at}[{index}]"
         turn = mapping(item, field)
         for key in (role_key, content_key):
             if key not in turn:
@@ -80,7 +89,7 @@ def _convert(source: Any, columns: Columns, tags: dict[str, tuple[str, ...]]) ->
         else:
             messages.append(message)
             fields.append(field)
-    return conversation(messages, fields, record, names)
+    return messages, fields
 
 
 def _message(kind: str, value: Any, field: str) -> Message:

@@ -1,0 +1,111 @@
+"""What formats of prompts and answers share: a prompt, and answers to it, in every way that records write them."""
+
+from typing import Any
+
+from tunewright import RowError
+from tunewright.types import Message, RowsRequest
+from tunewright_formats import openai, sharegpt
+from tunewright_formats.alpaca import question
+from tunewright_formats.conversation import MEDIA_COLUMNS, add_system, check_order, place_media, tools
+from tunewright_formats.fields import Columns, bad, check_names, describe, spellings, text
+
+#: columns that may hold the prompt; where a record has several, the first of these
+PROMPTS = ("prompt", "instruction", "conversations", "messages")
+COLUMNS = (*PROMPTS, "input", "history", "system", "tools", *MEDIA_COLUMNS)
+
+#: messages, and what the record calls each of them
+Told = tuple[list[Message], list[str]]
+
+
+class Asking:
+    """Reads the records of one source. Texts are messages of user and assistant; turns are like sharegpt's or
+    openai's, whichever they are.
+    """
+
+    def __init__(self, request: RowsRequest, answers: tuple[str, ...], required: tuple[str, ...] = ()) -> None:
+        self.columns = Columns((*COLUMNS, *answers), required, request.columns)
+        self.names = self.columns.names
+        check_names(request.tags, tuple(sharegpt.TAGS | openai.TAGS), "tags")
+        self._sharegpt = spellings(request.tags, sharegpt.TAGS)
+        self._openai = spellings(request.tags, openai.TAGS)
+        calls = {"function_call", "observation"} & set(request.tags)
+        self._like_sharegpt = True if calls else False if "tool" in request.tags else None
+
+    def turns(self, value: Any, field: str) -> Told:
+        """A list of turns, or one turn alone."""
+        items = [value] if isinstance(value, dict) else value
+        like_sharegpt = self._like_sharegpt
+        if like_sharegpt is None:
+            key = self._sharegpt["role"][0]
+            like_sharegpt = key == "from" and isinstance(items, list) and bool(items) and _has(items[0], key)
+        read, tags = (sharegpt.read_turns, self._sharegpt) if like_sharegpt else (openai.read_turns, self._openai)
+        messages, fields = read(items, field, tags)
+        return messages, [field] if isinstance(value, dict) else fields
+
+    def source(self, record: dict[str, Any]) -> str | None:
+        """The column that holds the prompt."""
+        return self.columns.first(record, PROMPTS)
+
+    def prompt(self, record: dict[str, Any], source: str) -> Told:
+        """The prompt of that column, as it is written: not yet in order, without the system column."""
+        if source == "instruction":
+            return question(record, self.names)
+        value, field = record[source], self.names[source]
+        if isinstance(value, str):
+            return [Message("user", text(value, field))], [field]
+        return self.turns(value, field)
+
+    def answer(self, value: Any, field: str) -> Told:
+        """An answer, or a whole conversation that ends in one."""
+        if isinstance(value, list | dict):
+            return self.turns(value, field)
+        return [Message("assistant", text(value, field))], [field]
+
+    def finish(self, prompt: Told, answers: list[Told], record: dict[str, Any]) -> list[dict[str, Any]]:
+        """Check the order with each answer, and put system and media where they belong. Returns the tools."""
+        messages, fields = prompt
+        add_system(messages, fields, record, self.names)
+        check_order(messages, fields, answered=False)
+        for answer, answer_fields in answers:
+            check_order([*messages, *answer], [*fields, *answer_fields])
+        place_media(messages, record, self.names)
+        return tools(record["tools"], self.names["tools"])
+
+
+def after(prompt: list[Message], answer: Told) -> Told:
+    """The answer alone, where it is written with the prompt before it."""
+    messages, fields = answer
+    if messages[0].role == "assistant":
+        return answer
+    count = same_start(prompt, messages)
+    if count < len(prompt) or count == len(messages):
+        other = describe(messages[min(count, len(messages) - 1)].content)
+        bad(fields[min(count, len(fields) - 1)], f"found {other}, which is not what the prompt says")
+    return messages[count:], fields[count:]
+
+
+def split(told: Told) -> tuple[Told, Told]:
+    """A conversation as its prompt and its last answer."""
+    messages, fields = told
+    count = max((place for place, m in enumerate(messages, 1) if m.role != "assistant"), default=0)
+    if count == len(messages):
+        bad(fields[-1], f"the last message is from {messages[-1].role}, expected the assistant's answer")
+    return (messages[:count], fields[:count]), (messages[count:], fields[count:])
+
+
+def same_start(one: list[Message], other: list[Message]) -> int:
+    """How many messages both begin with."""
+    pairs = zip(one, other, strict=False)
+    return next((place for place, (a, b) in enumerate(pairs) if said(a) != said(b)), min(len(one), len(other)))
+
+
+def said(message: Message) -> Any:
+    return message.role, message.content, message.reasoning, message.tool_calls
+
+
+def no_prompt(record: dict[str, Any]) -> RowError:
+    return RowError(f"record: found {describe(record)}, expected a prompt in {', '.join(PROMPTS)}")
+
+
+def _has(turn: Any, key: str) -> bool:
+    return isinstance(turn, dict) and key in turn

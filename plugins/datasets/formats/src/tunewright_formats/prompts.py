@@ -1,0 +1,55 @@
+"""prompts: questions alone, which a model answers while it is trained."""
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+from tunewright import Format, RowError, hookimpl
+from tunewright.types import Prompt, Row, Rows, RowsRequest
+from tunewright_formats.asking import Asking, no_prompt
+from tunewright_formats.conversation import MEDIA_COLUMNS
+from tunewright_formats.fields import compared, convert, is_turns, unanswered
+
+_ANSWERS = ("completion", "output")
+
+
+class Prompts(Format):
+    """Records with `prompt` (a text or messages), `instruction` with `input` and `history`, or `conversations` or
+    `messages` that end with the user, and if you like `system`, `tools`, `images`, `videos`, `audios`.
+
+    Every other column is kept for the reward functions, such as the right answer.
+    """
+
+    rows: ClassVar[tuple[Rows, ...]] = ("prompts",)
+
+    @staticmethod
+    def matches(record: Any) -> bool:
+        if not isinstance(record, dict) or compared(record):
+            return False
+        if any(record.get(name) is not None for name in _ANSWERS):
+            return False
+        turns = ((record.get("messages"), "role"), (record.get("conversations"), "from"))
+        found = [(value, key) for value, key in turns if value is not None]
+        if found:
+            return all(is_turns(value, key) and unanswered(value, key) for value, key in found)
+        prompt = record.get("prompt")
+        asked = isinstance(prompt, str) or (bool(prompt) and (is_turns(prompt, "role") or is_turns(prompt, "from")))
+        return asked or isinstance(record.get("instruction"), str)
+
+    @hookimpl
+    def convert_rows(self, request: RowsRequest) -> Iterator[Row | RowError]:
+        asking = Asking(request, ())
+        return convert(self, request, lambda record: _convert(record, asking))
+
+
+def _convert(source: Any, asking: Asking) -> Prompt:
+    record, names = asking.columns.read(source), asking.names
+    column = asking.source(record)
+    if column is None:
+        raise no_prompt(source)
+    prompt = asking.prompt(record, column)
+    found = asking.finish(prompt, [], record)
+    used = {column, "system", "tools", *MEDIA_COLUMNS}
+    if column == "instruction":
+        used |= {"input", "history"}
+    taken = {names[name] for name in used if record[name] is not None}
+    return Prompt(prompt[0], found, {name: value for name, value in source.items() if name not in taken})

@@ -1,0 +1,88 @@
+"""ranking: a prompt with several answers, from which pairs are made."""
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
+
+from tunewright import Format, PluginOptions, RowError, hookimpl
+from tunewright.types import Preference, Row, Rows, RowsRequest
+from tunewright_formats.asking import Asking, Told, after, no_prompt
+from tunewright_formats.fields import bad, compared, convert_many, describe, is_ranked, listing
+
+
+class Ranking(Format):
+    """Records with `answers`, a list of texts, turns or lists of messages, the best first; or in any order, with
+    `ranks` (1 is the best) or `scores` (the highest is the best), one number an answer.
+
+    The prompt is `prompt` (a text or messages), `instruction` with `input` and `history`, `conversations` or
+    `messages`. Answers of the same rank make no pair. With scores a pair's margin is their difference. Without ranks
+    or scores the format must be named. A record gives one row for each pair.
+    """
+
+    class Options(PluginOptions):
+        pairs: Literal["best", "adjacent"] = "best"
+        """best: the best answer against each that is worse; adjacent: each answer against the next that is worse"""
+
+    rows: ClassVar[tuple[Rows, ...]] = ("preference",)
+
+    @staticmethod
+    def matches(record: Any) -> bool:
+        if not isinstance(record, dict) or not is_ranked(record):
+            return False
+        return not compared({name: value for name, value in record.items() if name != "answers"})
+
+    @hookimpl
+    def convert_rows(self, request: RowsRequest) -> Iterator[Row | RowError]:
+        asking = Asking(request, ("answers", "ranks", "scores"), ("answers",))
+        pairs = self.options.pairs
+        return convert_many(self, request, lambda record: _convert(record, asking, pairs))
+
+
+def _convert(source: Any, asking: Asking, pairs: str) -> list[Preference]:
+    record, names = asking.columns.read(source), asking.names
+    written = listing(record["answers"], names["answers"])
+    ranks = _ranks(record, asking, len(written))
+    column = asking.source(record)
+    if column is None:
+        raise no_prompt(record)
+    prompt = asking.prompt(record, column)
+    answers = [_answer(asking, prompt, item, f"{names['answers']}[{index}]") for index, item in enumerate(written)]
+    found = asking.finish(prompt, answers, record)
+    order = sorted(range(len(answers)), key=lambda index: ranks[index])  # keeps the order of what is ranked alike
+    rows = []
+    for better, worse in _pairs(order, ranks, pairs):
+        margin = ranks[worse] - ranks[better] if record["scores"] is not None else None
+        rows.append(Preference(list(prompt[0]), answers[better][0], answers[worse][0], found, margin))
+    if not rows:
+        bad(names["answers"], "has no answer that is better than another")
+    return rows
+
+
+def _answer(asking: Asking, prompt: Told, item: Any, field: str) -> Told:
+    return after(prompt[0], asking.answer(item, field))
+
+
+def _ranks(record: dict[str, Any], asking: Asking, count: int) -> list[float]:
+    """A number for each answer: the lower, the better."""
+    given = [name for name in ("ranks", "scores") if record[name] is not None]
+    if len(given) > 1:
+        bad(asking.names["scores"], "stands beside ranks, expected one of them")
+    if not given:
+        return list(range(count))
+    field = asking.names[given[0]]
+    numbers = listing(record[given[0]], field)
+    if len(numbers) != count:
+        bad(field, f"has {len(numbers)} numbers for {count} answers")
+    for index, number in enumerate(numbers):
+        if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+            bad(f"{field}[{index}]", f"found {describe(number)}, expected a number")
+    return [float(-number if given == ["scores"] else number) for number in numbers]
+
+
+def _pairs(order: list[int], ranks: list[float], pairs: str) -> Iterator[tuple[int, int]]:
+    if pairs == "best":
+        found: Iterator[tuple[int, int]] = ((order[0], other) for other in order[1:])
+    else:
+        found = itertools.pairwise(order)
+    return (pair for pair in found if ranks[pair[0]] < ranks[pair[1]])
