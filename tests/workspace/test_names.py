@@ -17,7 +17,10 @@ KERNEL_WORDS = {
     "auto": "training.precision",
     "data": "a section of the recipe",
     "template": "a kind",
+    "preference": "a sort of rows",
+    "prompts": "a sort of rows",
     "text": "a sort of rows",
+    "unpaired": "a sort of rows",
 }
 
 

@@ -34,13 +34,9 @@ def train(
         status, error, result = "failed", "", None
         with run.reporting():
             try:
-                resumed = str(run.folder) if state["resumed"] else None
-                versions = state["libraries"]
-                run.emit(
-                    events.RunStarted(
-                        folder=str(run.folder), recipe=state["recipe"], versions=versions, resumed_from=resumed
-                    )
-                )
+                started: dict[str, Any] = {"recipe": state["recipe"], "versions": state["libraries"]}
+                started["resumed_from"] = str(run.folder) if state["resumed"] else None
+                run.emit(events.RunStarted(folder=str(run.folder), **started))
                 for number in range(len(run.recipe.stages)):
                     result = _train_one(run, number, state, result, stopper, limit)
                 status = "completed"

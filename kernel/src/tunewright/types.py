@@ -185,7 +185,6 @@ class DataRequest:
     seed: int = 42
     root: Path = field(default_factory=Path)  # relative paths start here: the recipe's folder
     limit: int | None = None  # rows per source (--smoke)
-    cache: Path | None = None
 
 
 @dataclass(slots=True)
