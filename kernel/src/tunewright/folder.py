@@ -92,12 +92,12 @@ def claim(folder: Path, recipe: dict[str, Any], *, rank: int, resume: bool, over
     state |= {"recipe": recipe, **versions(recipe)}
     if rank:
         return state
+    hint = "choose another `output`, or --overwrite"
     if old and not overwrite:
-        go_on = f"go on with: tunewright train {folder / RECIPE_FILE} --resume; or --overwrite"
-        hint = "choose another `output`, or --overwrite" if old["status"] == "completed" else go_on
+        if old["status"] != "completed":
+            hint = f"go on with: tunewright train {folder / RECIPE_FILE} --resume; or --overwrite"
         raise RecipeError(f"holds a run that is {old['status']}", place=str(folder), hint=hint)
     if not overwrite and any(path.name != ".lock" for path in folder.iterdir()):
-        hint = "choose another `output`, or --overwrite"
         raise RecipeError("is not empty, and holds no run of ours", place=str(folder), hint=hint)
     for name in _MADE_BY_RUNS if old else ():
         path = folder / name

@@ -55,8 +55,7 @@ class Reporter:
 
     def __init__(self, run: "Run", handles: list["Handle"]) -> None:
         self._listeners: list[_Listener] = []
-        for handle in handles:
-            self._listeners.append(_Listener(run, handle, self))
+        self._listeners += [_Listener(run, handle, self) for handle in handles]  # one that fails at once needs the list
 
     def emit(self, event: Event) -> None:
         for listener in self._listeners:
