@@ -9,8 +9,8 @@ next one.
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, lru_cache
 from itertools import chain, count, islice
 from typing import Any
 
@@ -26,14 +26,21 @@ class Batches:
     """A batch sampler for torch's DataLoader: yields this process's rows of every forward pass, all epochs
     long.
 
-    lengths: tokens of each row. training: recipe.Training. Raises RecipeError where batching does not fit the
-    rows.
+    lengths: tokens of each row. training: recipe.Training. order: which rows each epoch has, as `types.Data` says.
+    Raises RecipeError where batching does not fit the rows.
     """
 
     def __init__(
-        self, lengths: Sequence[int], training: Any, *, packing: bool = False, rank: int = 0, world_size: int = 1
+        self,
+        lengths: Sequence[int],
+        training: Any,
+        *,
+        packing: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+        order: Callable[[int], np.ndarray] | None = None,
     ) -> None:
-        self.lengths = np.asarray(lengths, dtype=np.int64)
+        self.lengths, self.order = np.asarray(lengths, dtype=np.int64), order
         self.training, self.packing, self.rank, self.world_size = training, packing, rank, world_size
         self._check()
         budget = training.batching == "token_budget"
@@ -93,13 +100,17 @@ class Batches:
         while wanted is None or not self._ends or self._ends[-1] < wanted:
             if wanted is None and len(self._ends) >= training.epochs:
                 break
-            units = len(self.lengths) if self._is_by_row else len(self.units(len(self._ends)))
+            units = self._rows_of_epoch if self._is_by_row else len(self.units(len(self._ends)))
             self._ends.append((self._ends[-1] if self._ends else 0) + units)
         if wanted is not None:
             return wanted
         before = self._ends[-2] if len(self._ends) > 1 else 0
         share = training.epochs - (len(self._ends) - 1)  # of the last epoch
         return before + max(1, round(share * (self._ends[-1] - before)))
+
+    @cached_property
+    def _rows_of_epoch(self) -> int:
+        return len(self.order(0)) if self.order else len(self.lengths)
 
     def _rows_at_the_end(self, units: int) -> int:
         start = self._ends[-2] if len(self._ends) > 1 else 0
@@ -113,7 +124,7 @@ class Batches:
     def _units(self, epoch: int) -> list[Unit]:
         """The units of one epoch in their order, from (seed, epoch) alone."""
         rng = np.random.default_rng([self.training.seed, epoch])
-        order = rng.permutation(len(self.lengths))
+        order = self.order(epoch) if self.order else rng.permutation(len(self.lengths))
         if self.packing:
             units = pack(order, self.lengths, self.training.tokens_per_batch or self.training.max_length)
         elif self.training.batching == "token_budget":

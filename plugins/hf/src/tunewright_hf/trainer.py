@@ -32,7 +32,9 @@ def train(run: Any, request: TrainRequest, *, stage: str, packing: bool, templat
     if packing:
         collate.check_packing(loaded.model.config)
     lengths = row_lengths(request.data.train)
-    batches = Batches(lengths, training, packing=packing, rank=run.rank, world_size=run.world_size)
+    batches = Batches(
+        lengths, training, packing=packing, rank=run.rank, world_size=run.world_size, order=request.data.order
+    )
     if batches.left_over and run.rank == 0:
         dropped = f"the last {batches.left_over} rows are left out: too few for {run.world_size} processes"
         run.emit(Notice(message=dropped))

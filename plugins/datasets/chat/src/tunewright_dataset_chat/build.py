@@ -151,11 +151,11 @@ def _brought(folder: Path, shared: dict[str, Any], entry: Any, place: str) -> Pa
         if part.facts["settings"] == shared:
             part.table().validate(full=True)  # it comes from elsewhere
             return part
-    place, hint = f"dataset.prepared: {folder}", "prepare it anew: tunewright data prepare RECIPE --to FOLDER"
+    at, hint = f"dataset.prepared: {folder}", "prepare it anew: tunewright data prepare RECIPE --to FOLDER"
     if not same:
-        raise RecipeError(f"holds no rows of {place}", place=place, hint=hint)
+        raise RecipeError(f"holds no rows of {place}", place=at, hint=hint)
     differing = [name for name in shared if same[0].facts["settings"].get(name) != shared[name]]
-    raise RecipeError(f"was prepared with another {', '.join(differing)}", place=place, hint=hint)
+    raise RecipeError(f"was prepared with another {', '.join(differing)}", place=at, hint=hint)
 
 
 def _written(entry: Any) -> str:
@@ -165,7 +165,7 @@ def _written(entry: Any) -> str:
 def _cache(request: DataRequest, options: Any) -> Path:
     if options.cache:
         return request.root / Path(options.cache).expanduser()
-    return request.cache or Path(os.environ.get("TUNEWRIGHT_CACHE", "~/.cache/tunewright")).expanduser() / "data"
+    return Path(os.environ.get("TUNEWRIGHT_CACHE", "~/.cache/tunewright")).expanduser() / "data"
 
 
 # ---- tables ----------------------------------------------------------------------------------------

@@ -1,0 +1,264 @@
+"""Prepared rows on disk: made once, made anew whenever anything changes that they depend on."""
+
+import copy
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pytest
+
+from data.running import TEMPLATE, StubRun, build, request, tokenizer
+from tunewright import RecipeError, RowError, RunError
+from tunewright.types import Loaded
+from tunewright_dataset_chat import fingerprint, parts
+from tunewright_dataset_chat.prepare import Sample
+
+
+class CountingRun(StubRun):
+    """Counts how often the template is called."""
+
+    calls = 0
+
+    def ask(self, kind: str, hook: str, request: Any) -> Any:
+        self.calls += 1
+        return super().ask(kind, hook, request)
+
+
+def write(path: Path, *texts: str) -> str:
+    records = [
+        {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": text}]} for text in texts
+    ]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path.name
+
+
+def made(run: CountingRun, asked: Any) -> int:
+    """Rows that were rendered for this."""
+    before = run.calls
+    build(run, asked)
+    return run.calls - before
+
+
+def test_a_second_run_reads_what_the_first_one_made(tmp_path: Path) -> None:
+    name = write(tmp_path / "a.jsonl", "a", "b", "c")
+    first, second = (CountingRun(tmp_path, cache="cache") for _ in range(2))
+    one = build(first, request(tmp_path, name))
+    two = build(second, request(tmp_path, name))
+    assert (first.calls, second.calls) == (3, 0)
+    assert list(one.train) == list(two.train)
+    assert (one.rows_read, one.dropped, one.fingerprint) == (two.rows_read, two.dropped, two.fingerprint)
+    assert two.notes == ["a.jsonl: 3 records, format openai (detected), from the cache"]
+    copied = write(tmp_path / "other.jsonl", "a", "b", "c")  # not where it is, but what is in it
+    assert made(second, request(tmp_path, copied)) == 0
+
+
+def test_rows_are_read_where_they_lie(tmp_path: Path) -> None:
+    data = build(StubRun(tmp_path, cache="cache"), request(tmp_path, write(tmp_path / "a.jsonl", "a", "b")))
+    (file,) = (tmp_path / "cache").glob("*/rows.arrow")
+    assert [each["filename"] for each in data.train.cache_files] == [str(file)]
+    assert {path.suffix for path in (tmp_path / "cache").rglob("*") if path.is_file()} == {".arrow", ".json", ".lock"}
+
+
+def changes() -> dict[str, Callable[[Path], tuple[CountingRun, Any]]]:
+    """What is changed → a run and a request in which it is."""
+
+    def of(options: dict[str, Any] | None = None, template: str = TEMPLATE, **fields: Any) -> Any:
+        def change(folder: Path) -> tuple[CountingRun, Any]:
+            entry = fields.pop("entry", {})
+            asked = request(folder, {"path": "a.jsonl", **entry}, **fields)
+            return CountingRun(folder, template, cache="cache", **(options or {})), asked
+
+        return change
+
+    def bytes_changed(folder: Path) -> tuple[CountingRun, Any]:
+        file = folder / "a.jsonl"
+        before = file.stat()
+        write(file, "a", "x")
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))  # size and time say nothing
+        assert file.stat().st_size == before.st_size
+        return of()(folder)
+
+    more = copy.deepcopy(tokenizer())
+    more.add_tokens(["zz"])
+    marked = copy.deepcopy(tokenizer())
+    marked.chat_template = "{{ messages }}"
+    return {
+        "bytes": bytes_changed,
+        "template": of(template=TEMPLATE.replace("user", "human") + " "),
+        "template's head": of(template='{#- tunewright\nthinking = ["<t>", "</t>"]\n-#}' + TEMPLATE),
+        "tokenizer": of(loaded=Loaded(None, more)),
+        "chat template": of(loaded=Loaded(None, marked)),
+        "max_length": of(max_length=199),
+        "truncate": of({"truncate": "end"}),
+        "on_bad_row": of({"on_bad_row": "skip"}),
+        "limit": of(limit=1),
+        "entry's limit": of(entry={"limit": 1}),
+        "columns": of(entry={"columns": {"messages": "messages"}}),
+        "tags": of(entry={"tags": {"user": "user"}}),
+    }
+
+
+@pytest.mark.parametrize("changed", changes())
+def test_what_changes_is_made_anew(tmp_path: Path, changed: str) -> None:
+    write(tmp_path / "a.jsonl", "a", "b")
+    run = CountingRun(tmp_path, cache="cache")
+    assert made(run, request(tmp_path, "a.jsonl")) == 2
+    assert made(run, request(tmp_path, "a.jsonl")) == 0
+    run, asked = changes()[changed](tmp_path)
+    assert made(run, asked) > 0
+
+
+def test_new_code_makes_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, asked = CountingRun(tmp_path, cache="cache"), request(tmp_path, write(tmp_path / "a.jsonl", "a"))
+    assert made(run, asked) == 1
+    monkeypatch.setattr(fingerprint, "version", lambda name: "99")  # of the libraries
+    assert made(run, asked) == 1
+    monkeypatch.undo()
+    package = tmp_path / "package"
+    package.mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = None
+    for text in ("a = 1", "a = 2"):
+        (package / "__init__.py").write_text(text)
+        __import__("package")
+        assert fingerprint.code({"package"}) != before
+        before = fingerprint.code({"package"})
+
+
+def test_another_mixing_needs_no_new_rows(tmp_path: Path) -> None:
+    names = [write(tmp_path / f"{letter}.jsonl", letter, letter) for letter in "ab"]
+    run = CountingRun(tmp_path, cache="cache")
+    one = build(run, request(tmp_path, *names))
+    mixed = CountingRun(tmp_path, cache="cache", mixing="interleave", validation=1)
+    two = build(mixed, request(tmp_path, {"path": names[0], "weight": 2}, {"path": names[1]}))
+    assert (run.calls, mixed.calls) == (4, 0)
+    assert one.fingerprint != two.fingerprint  # but a run is not resumed with it
+
+
+def test_a_row_error_leaves_nothing_behind(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", "a", "b")
+    with (tmp_path / "a.jsonl").open("a") as file:
+        file.write("{}\n")
+    with pytest.raises(RowError):
+        build(StubRun(tmp_path, cache="cache"), request(tmp_path, "a.jsonl"))
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
+
+
+def test_what_is_not_whole_is_made_anew(tmp_path: Path) -> None:
+    run, asked = CountingRun(tmp_path, cache="cache"), request(tmp_path, write(tmp_path / "a.jsonl", "a"))
+    build(run, asked)
+    (file,) = (tmp_path / "cache").glob("*/rows.arrow")
+    for damage in (lambda: file.write_bytes(b"x"), lambda: file.with_name("manifest.json").write_text("{")):
+        damage()
+        assert made(run, asked) == 1
+        assert made(run, asked) == 0
+
+
+def test_a_full_or_closed_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    asked = request(tmp_path, write(tmp_path / "a.jsonl", "a"))
+    with pytest.raises(RunError, match="prepared data cannot be written") as caught:
+        build(StubRun(tmp_path, cache="file"), asked)
+    assert "cache: FOLDER" in caught.value.hint
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tunewright_dataset_chat.parts.os.fsync", full)
+    with pytest.raises(RunError, match="No space left on device"):
+        build(StubRun(tmp_path, cache="cache"), asked)
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
+
+
+PROCESS = """
+import sys
+from pathlib import Path
+sys.path[:0] = [{tests!r}]
+from data.running import StubRun, build, request
+class Run(StubRun):
+    calls = 0
+    def ask(self, *asked):
+        self.calls += 1
+        return super().ask(*asked)
+folder, own = Path(sys.argv[1]), Path(sys.argv[2])
+own.mkdir()
+run = Run(own, cache="cache")
+build(run, request(folder, "a.jsonl"))
+print(run.calls)
+"""
+
+
+@pytest.mark.slow
+def test_processes_at_the_same_time_prepare_once(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", *"abc")
+    code = PROCESS.format(tests=str(Path(__file__).parents[1]))
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path), str(tmp_path / f"{n}")], stdout=subprocess.PIPE, text=True
+        )
+        for n in range(2)
+    ]
+    assert sorted(int(process.communicate()[0]) for process in started) == [0, 3]
+
+
+# ---- folders for other machines ----------------------------------------------------------------------
+
+
+def test_prepared_rows_need_no_sources(tmp_path: Path) -> None:
+    home, other = tmp_path / "home", tmp_path / "other"
+    home.mkdir()
+    entries = [{"path": write(home / "a.jsonl", "a", "b")}, {"path": write(home / "b.jsonl", "c"), "weight": 2}]
+    whole = build(StubRun(home, cache="made"), request(home, *entries))
+    shutil.copytree(home / "made", other / "made")
+    run = CountingRun(other, prepared="made")
+    data = build(run, request(other, *entries))
+    assert list(data.train) == list(whole.train)
+    assert (run.calls, data.rows_read, data.fingerprint) == (0, 3, whole.fingerprint)
+    assert made(run, request(other, {**entries[0], "weight": 3})) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"max_length": 100}, "another max_length"),
+        ({"options": {"truncate": "end"}}, "another truncate"),
+        ({"template": TEMPLATE + " "}, "another template"),
+        ({"entry": {"limit": 1}}, "holds no rows of data.0"),
+    ],
+    ids=lambda each: "" if isinstance(each, str) else str(*each),
+)
+def test_prepared_rows_of_other_settings_are_refused(tmp_path: Path, change: dict[str, Any], named: str) -> None:
+    name = write(tmp_path / "a.jsonl", "a")
+    build(StubRun(tmp_path, cache="made"), request(tmp_path, name))
+    run = StubRun(tmp_path, change.get("template", TEMPLATE), prepared="made", **change.get("options", {}))
+    asked = request(tmp_path, {"path": name, **change.get("entry", {})}, max_length=change.get("max_length", 200))
+    with pytest.raises(RecipeError, match=named):
+        build(run, asked)
+
+
+# ---- columns ---------------------------------------------------------------------------------------
+
+
+def test_columns_of_prompts_keep_their_type() -> None:
+    def sample(answer: Any) -> Sample:
+        return Sample("a.jsonl:1", 1, {"prompt_ids": [1], "answer": answer})
+
+    first = parts.record_batch([sample(None), sample(3)], "prompts", None)
+    assert first.schema.field("answer").type == pa.int64()
+    assert parts.record_batch([sample(None)], "prompts", first.schema).num_rows == 1
+    with pytest.raises(RunError, match="changes its type"):
+        parts.record_batch([sample("three")], "prompts", first.schema)
+
+
+def test_training_rows_have_no_fingerprint_of_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would pickle the table to make one."""
+    monkeypatch.setattr(datasets.fingerprint.Hasher, "hash", lambda value: pytest.fail("hashed by pickle"))
+    name = write(tmp_path / "a.jsonl", *"abcd")
+    build(StubRun(tmp_path, cache="cache", validation=2), request(tmp_path, name))
