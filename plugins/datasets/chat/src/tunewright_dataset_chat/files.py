@@ -7,6 +7,7 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -33,16 +34,18 @@ class File:
     packed: str = ""  # .gz, .zst, or nothing
     store: Any = None  # fsspec.AbstractFileSystem of a file elsewhere
 
-    def open(self) -> BufferedReader:
+    @contextmanager
+    def open(self) -> Iterator[BufferedReader]:
         """Its bytes, unpacked."""
-        raw: Any = self._stored()
-        if self.packed == ".gz":
-            return BufferedReader(gzip.GzipFile(fileobj=raw))  # type: ignore[arg-type]  # has all that is needed
-        if self.packed == ".zst":
-            import pyarrow as pa
+        with self._stored() as raw:
+            if self.packed == ".gz":
+                yield BufferedReader(gzip.GzipFile(fileobj=raw))  # type: ignore[arg-type]  # has all that is needed
+            elif self.packed == ".zst":
+                import pyarrow as pa
 
-            return BufferedReader(pa.CompressedInputStream(raw, "zstd"))
-        return raw if isinstance(raw, BufferedReader) else BufferedReader(raw)
+                yield BufferedReader(pa.CompressedInputStream(raw, "zstd"))
+            else:
+                yield raw if isinstance(raw, BufferedReader) else BufferedReader(raw)
 
     def _stored(self) -> Any:
         return self.store.open(self.path, "rb") if self.store else Path(self.path).open("rb")

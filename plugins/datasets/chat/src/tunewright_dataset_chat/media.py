@@ -44,13 +44,13 @@ def _below(path: str, root: Path | None, kind: str) -> Path:
     if root is None:
         raise RowError(f"has {shown}, and no folder for media is known", hint="name one with `media_root:`")
     folder = Path(os.path.realpath(root))
-    full = Path(os.path.realpath(folder / path))
-    if not full.is_relative_to(folder):
-        raise RowError(f"{shown} leads out of the media folder {root}")
     try:
+        full = Path(os.path.realpath(folder / path))
+        if not full.is_relative_to(folder):
+            raise RowError(f"{shown} leads out of the media folder {root}")
         mode = full.stat().st_mode
-    except (OSError, ValueError) as error:  # ValueError: a path that cannot be one
-        raise RowError(f"{shown} is not there: {folder / path}") from error
+    except (OSError, ValueError) as error:  # ValueError: what can be no path
+        raise RowError(f"{shown} is not there", hint=f"paths start from {folder}") from error
     if not stat.S_ISREG(mode):
         raise RowError(f"{shown} is not a regular file")
     return full

@@ -18,6 +18,7 @@ Reader: TypeAlias = Callable[[BufferedReader, str], Iterator[Read]]
 LONGEST = 1 << 28  # bytes of one record: a small packed file may unpack to one endless line
 _CHUNK = 1 << 20  # characters of a JSON list that are parsed at a time
 _LITERAL = 16  # characters: more than any escape or word of JSON
+_DELIMITERS = (" ", "\t", "\r", "\n", ",", "]")  # what may follow a record of a list
 _ROWS = 1000  # of a table, made into records at a time
 
 
@@ -101,7 +102,9 @@ class _Text:
             except RecursionError as error:
                 raise _broken(self._name, self.line(), error) from error
             else:
-                if end < len(self._text) or self._ended:  # else a number may go on
+                # 12 may be the start of 12.5e3
+                whole = self._text[end : end + 1] in _DELIMITERS or len(self._text) - end > _LITERAL
+                if whole or self._ended:
                     self._at = end
                     return found
             self._more(max(_CHUNK, len(self._text)))  # twice as much: a long record is parsed a few times only

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunewright import RecipeError, RowError
-from tunewright.types import DataRequest, Origin, Row, RowsRequest
+from tunewright.types import DataRequest, Origin, Row, Rows, RowsRequest
 from tunewright_dataset_chat import dataset_info, files, media, remote
 from tunewright_dataset_chat.entry import Entry
 from tunewright_dataset_chat.files import File
@@ -106,11 +106,13 @@ def rows(run: "Run", source: Source, request: DataRequest, reject: Callable[[Row
         if not seen:
             deque(_records(found, reject), maxlen=0)
             return
-        handle, place = _detect(run, entry, seen), str(seen[0][0])
+        handle, place = _detect(run, entry, seen, request.rows), str(seen[0][0])
         source.detected = True
     plugin: Any = handle.plugin
     if request.rows not in plugin.rows:
-        raise RecipeError(_unfit(run, plugin, request.rows), place=place, hint=_fitting(run, request.rows))
+        has = f"found {_described(seen[0][1])}: " if source.detected else ""
+        problem = f"{has}format {plugin.name!r} gives {' or '.join(plugin.rows)}, the stage needs {request.rows}"
+        raise RecipeError(problem, place=place, hint=_fitting(run, request.rows))
     source.format = plugin.name
     source.format_options = plugin.options.model_dump()
     source.distribution = f"{handle.entry.distribution} {handle.entry.version}"
@@ -125,10 +127,6 @@ def rows(run: "Run", source: Source, request: DataRequest, reject: Callable[[Row
             reject(RowError(error.problem, place=str(row.origin), hint=error.hint))
         else:
             yield row
-
-
-def _unfit(run: "Run", plugin: Any, needed: str) -> str:
-    return f"format {plugin.name!r} gives {' or '.join(plugin.rows)}, the stage needs {needed}"
 
 
 def _fitting(run: "Run", needed: str) -> str:
@@ -151,10 +149,11 @@ def _records(found: Iterable[Read], reject: Callable[[RowError], None]) -> Itera
             yield item
 
 
-def _detect(run: "Run", entry: Entry, first: list[Record]) -> "Handle":
-    """The one format that knows most of the first records. Raises RecipeError where none or several do.
+def _detect(run: "Run", entry: Entry, first: list[Record], rows: Rows) -> "Handle":
+    """The one format that knows most of the first records; before all others, of those that give what is needed.
+    The records that it does not know will be errors of their own.
 
-    Those records that it does not know will be errors of their own.
+    Raises RecipeError where none or several do.
     """
     names = run.installed("format")
     handles: list[Any] = [run.named("format", name) for name in names]
@@ -165,14 +164,21 @@ def _detect(run: "Run", entry: Entry, first: list[Record]) -> "Handle":
             # under the format's own names, where the recipe says which column is which
             seen = record | {ours: record[theirs] for ours, theirs in entry.columns.items() if theirs in record}
         counts.update(handle.plugin.name for handle in handles if handle.plugin.matches(seen))
-    best = [handle for handle in handles if counts[handle.plugin.name] == max(counts.values(), default=0) > 0]
+    known = [handle for handle in handles if counts[handle.plugin.name]]
+    known = [handle for handle in known if rows in handle.plugin.rows] or known
+    most = max((counts[handle.plugin.name] for handle in known), default=0)
+    best = [handle for handle in known if counts[handle.plugin.name] == most]
     if len(best) == 1:
         found: Handle = best[0]
         return found
     origin, record = first[0]
-    has = f"a {type(record).__name__}"
-    if isinstance(record, dict):
-        has = f"an object with {', '.join(map(str, record)) or 'nothing in it'}"
     which = " and ".join(handle.plugin.name for handle in best) or "no format"
     hint = f"name one with `format:`; there are {', '.join(names)}"
-    raise RecipeError(f"found {has}: {which} fits, expected exactly one", place=str(origin), hint=hint)
+    problem = f"found {_described(record)}: {which} fits, expected exactly one"
+    raise RecipeError(problem, place=str(origin), hint=hint)
+
+
+def _described(record: Any) -> str:
+    if isinstance(record, dict):
+        return f"an object with {', '.join(map(str, record)) or 'nothing in it'}"
+    return f"a {type(record).__name__}"

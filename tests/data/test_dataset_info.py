@@ -1,0 +1,206 @@
+"""LLaMA-Factory's dataset_info.json, as it is."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data.running import StubRun
+from data.running import request as asked
+from shared import SHARED
+from tunewright import RecipeError, RowError
+from tunewright.types import Preference, Unpaired
+from tunewright_dataset_chat import dataset_info
+from tunewright_dataset_chat.entry import Entry
+from tunewright_dataset_chat.source import open_sources, rows
+
+INFO = SHARED / "data" / "dataset_info.json"
+GOLDENS = SHARED / "goldens" / "data_conversion.json"
+
+
+def resolved(folder: Path, info: Any, **more: Any) -> tuple[Entry, str]:
+    (folder / dataset_info.FILE).write_text(json.dumps({"it": info}), encoding="utf-8")
+    return dataset_info.resolve(Entry(dataset_info=".", name="it", **more), folder, "data.0")
+
+
+def test_file_columns_and_tags(tmp_path: Path) -> None:
+    info = {
+        "file_name": "sub/a.json",
+        "formatting": "sharegpt",
+        "columns": {"messages": "dialogue", "system": "system", "tools": None, "images": "pictures"},
+        "tags": {"role_tag": "who", "function_tag": "call"},
+        "num_samples": 9,
+    }
+    entry, note = resolved(tmp_path, info)
+    assert entry.path == str(tmp_path / "sub" / "a.json")
+    assert entry.format and entry.format.name == "sharegpt"
+    assert entry.columns == {"conversations": "dialogue", "images": "pictures"}
+    assert entry.tags == {"role": "who", "function_call": "call"}
+    assert (entry.limit, entry.media_root) == (9, str(tmp_path))
+    assert note.startswith("num_samples: the first 9 records")
+
+
+QA = {"prompt": "q", "response": "a"}
+OURS = {"instruction": "q", "output": "a"}
+
+
+@pytest.mark.parametrize(
+    ("info", "name", "columns"),
+    [
+        ({}, "alpaca", {}),
+        ({"columns": {**QA, "query": "input", "system": "s"}}, "alpaca", {**OURS, "system": "s"}),
+        ({"columns": {"prompt": "content"}}, "text", {"text": "content"}),
+        (
+            {"ranking": True, "columns": {"prompt": "q", "chosen": "c"}},
+            "preference",
+            {"instruction": "q", "chosen": "c"},
+        ),
+        ({"columns": {**QA, "kto_tag": "k"}}, "unpaired", {**OURS}),
+        ({"formatting": "sharegpt", "columns": {"messages": "m", "kto_tag": "k"}}, "unpaired", {"conversations": "m"}),
+        ({"formatting": "openai", "columns": {"messages": "m"}}, "openai", {"messages": "m"}),
+    ],
+)
+def test_format(tmp_path: Path, info: Any, name: str, columns: dict[str, str]) -> None:
+    entry, _ = resolved(tmp_path, {"file_name": "a.json", **info})
+    assert entry.format and entry.format.name == name
+    assert entry.columns == columns | ({"label": "k"} if name == "unpaired" else {})
+
+
+def test_the_recipe_wins(tmp_path: Path) -> None:
+    info = {"file_name": "a.json", "num_samples": 9, "columns": {"prompt": "q", "response": "a"}}
+    entry, _ = resolved(tmp_path, info, format="prompts", limit=3, columns={"system": "s"}, media_root="m")
+    assert entry.format and entry.format.name == "prompts"
+    assert (entry.limit, entry.columns, entry.media_root) == (3, {"instruction": "q", "system": "s"}, "m")
+
+
+def test_hubs(tmp_path: Path) -> None:
+    urls = {"hf_hub_url": "a/hf", "ms_hub_url": "a/ms", "om_hub_url": "a/om", "script_url": "x", "file_name": "y"}
+    info = {**urls, "subset": "en", "split": "test", "folder": "f"}
+    entry, _ = resolved(tmp_path, info)
+    assert (entry.hub, entry.path, entry.subset, entry.split, entry.folder) == ("hf", "a/hf", "en", "test", "f")
+    assert resolved(tmp_path, info, hub="modelscope")[0].path == "a/ms"
+    assert resolved(tmp_path, {"om_hub_url": "a/om"})[0].hub == "modelers"
+    with pytest.raises(RecipeError, match="names no data set of modelers"):
+        resolved(tmp_path, {"hf_hub_url": "a/hf"}, hub="modelers")
+    assert resolved(tmp_path, {"cloud_file_name": "s3://a/b.json"})[0].path == "s3://a/b.json"
+
+
+@pytest.mark.parametrize(
+    ("info", "expected"),
+    [
+        ({"file_nme": "a.json"}, r"it\.file_nme: unknown key \(did you mean 'file_name'\?\)"),
+        ({"file_name": "a", "columns": {"promt": "x"}}, r"it\.columns\.promt: unknown key \(did you mean 'prompt'"),
+        ({"file_name": "a", "tags": {"role": "x"}}, r"it\.tags\.role: unknown key \(did you mean 'role_tag'"),
+        ({"file_name": "a", "columns": ["x"]}, r"it\.columns: found \['x'\], expected an object"),
+        ({"file_name": "a", "columns": {"prompt": 3}}, r"it\.columns\.prompt: found 3, expected a name"),
+        ({"file_name": "a", "formatting": "parquet"}, r"it\.formatting: found 'parquet' \(there is: alpaca"),
+        ({"script_url": "x.py"}, r"it\.script_url: is a script, and no code of data sets is run"),
+        ({"cloud_file_name": "http://169.254.169.254/x.json"}, r"it\.cloud_file_name: found 'http://169"),
+        ({"file_name": "https://a/b.json"}, r"it\.file_name: found 'https://a/b.json', expected a file"),
+        ({}, r"it\.file_name: found None, expected a file"),
+        ([], r"it: found \[\], expected an object"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, info: Any, expected: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        resolved(tmp_path, info)
+    assert caught.match(expected) or pytest.fail(str(caught.value))
+
+
+def test_file_that_is_not_there_or_broken(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="there is no file"):
+        dataset_info.resolve(Entry(dataset_info=".", name="it"), tmp_path, "data.0")
+    for text in ("{", "[]", "[" * 100_000):
+        (tmp_path / dataset_info.FILE).write_text(text)
+        with pytest.raises(RecipeError, match=r"is not valid JSON|holds no data sets"):
+            dataset_info.resolve(Entry(dataset_info=".", name="it"), tmp_path, "data.0")
+    (tmp_path / dataset_info.FILE).write_text('{"items": {}}')
+    with pytest.raises(RecipeError, match=r"has no data set 'item'"):
+        dataset_info.resolve(Entry(dataset_info=".", name="item"), tmp_path, "data.0")
+
+
+# ---- the real file, and records as peers convert them ----------------------------------------------
+
+
+def names() -> list[str]:
+    return list(json.loads(INFO.read_text("utf-8"))) if INFO.is_file() else []
+
+
+def converted(folder: Path, entry: Entry) -> tuple[Any, list[Any], list[RowError]]:
+    (source,) = open_sources([entry], "data", folder)
+    assert source.entry.format
+    needed: Any = {"preference": "preference", "unpaired": "unpaired", "text": "text"}
+    errors: list[RowError] = []
+    request = asked(folder, rows=needed.get(source.entry.format.name, "messages"))
+    return source, list(rows(StubRun(folder), source, request, errors.append)), errors  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", names() or [pytest.param("", marks=pytest.mark.skip(reason=f"needs {INFO}"))])
+def test_every_data_set_of_the_real_file(tmp_path: Path, name: str) -> None:
+    entry, _ = dataset_info.resolve(Entry(dataset_info=str(INFO), name=name), tmp_path, "data.0")
+    if entry.hub:
+        return
+    assert entry.path
+    file = Path(entry.path)
+    if not file.is_file():
+        pytest.skip(f"needs {file}")
+    text = file.read_text("utf-8")
+    count = len(json.loads(text)) if file.suffix == ".json" else sum(bool(line.strip()) for line in text.split("\n"))
+    source, found, errors = converted(tmp_path, Entry(dataset_info=str(INFO), name=name))
+    assert (source.records, len(found)) == (count, count)
+    assert errors == []
+
+
+def ranked_cases() -> dict[str, Any]:
+    if not GOLDENS.is_file():
+        return {}
+    every = json.loads(GOLDENS.read_text("utf-8"))["cases"]
+    return {case["id"]: case for case in every if case["dataset_info"].get("ranking") or "kto" in case["id"]}
+
+
+CASES = ranked_cases()
+
+
+@pytest.mark.parametrize("name", CASES or [pytest.param("", marks=pytest.mark.skip(reason=f"needs {GOLDENS}"))])
+def test_answers_as_peers_convert_them_or_a_named_row(tmp_path: Path, name: str) -> None:
+    case = CASES[name]
+    (tmp_path / "x.json").write_text(json.dumps([case["record"]]))
+    (tmp_path / dataset_info.FILE).write_text(json.dumps({"it": case["dataset_info"]}))
+    _, found, errors = converted(tmp_path, Entry(dataset_info=".", name="it"))
+    stages = case["kept_by_stage"]
+    mended = name == "sharegpt_ranking_bad_role"  # they train on an answer that the user gave
+    if mended or not (stages["rm_dpo_kept"] or stages["kto_kept"]):
+        assert (found, [error.place for error in errors]) == ([], [f"{tmp_path}/x.json:1"])
+        return
+    (row,) = found
+    theirs = case["output"]
+    expected = [("system", theirs["_system"])] * bool(theirs["_system"])
+    expected += [(message["role"], message["content"]) for message in theirs["_prompt"]]
+    assert [(message.role, message.content) for message in row.prompt] == expected
+    answers = [message["content"] for message in theirs["_response"]]
+    if isinstance(row, Preference):
+        assert [row.chosen[0].content, row.rejected[0].content] == answers
+    else:
+        assert isinstance(row, Unpaired)
+        assert answers[0 if row.label else 1] == row.completion[0].content
+
+
+@pytest.mark.parametrize(
+    ("file", "needed", "count"),
+    [
+        ("v1_dpo_demo.jsonl", "preference", 10),
+        ("dpo_en_demo.json", "preference", 300),
+        ("kto_en_demo.json", "unpaired", 300),
+    ],
+)
+def test_demo_data_is_recognised(tmp_path: Path, file: str, needed: str, count: int) -> None:
+    if not (SHARED / "data" / file).is_file():
+        pytest.skip(f"needs {SHARED / 'data' / file}")
+    (source,) = open_sources([Entry(path=str(SHARED / "data" / file))], "data", tmp_path)
+    run, errors = StubRun(tmp_path), list[RowError]()
+    found = Counter(type(row).__name__ for row in rows(run, source, asked(tmp_path, rows=needed), errors.append))  # type: ignore[arg-type]
+    assert (source.format, sum(found.values()), errors) == (needed, count, [])
+    with pytest.raises(RecipeError, match=f"format '{needed}' gives {needed}, the stage needs messages"):
+        list(rows(run, source, asked(tmp_path), errors.append))  # type: ignore[arg-type]
