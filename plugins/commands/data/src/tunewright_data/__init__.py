@@ -5,21 +5,21 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Look at the data of a recipe.", no_args_is_help=True)
+app = typer.Typer(help="Look at the data of a recipe, or prepare it.", no_args_is_help=True)
+
+RecipePath = Annotated[Path, typer.Argument(help="the recipe, a YAML file", metavar="RECIPE")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="what to change in it", metavar="[KEY=VALUE]...")]
+Trust = Annotated[bool, typer.Option("--trust-remote-code", help="run Python code that comes with the tokenizer")]
 
 
 @app.command()
 def preview(
-    recipe: Annotated[Path, typer.Argument(help="the recipe, a YAML file", metavar="RECIPE")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="what to change in it", metavar="[KEY=VALUE]...")
-    ] = None,
+    recipe: RecipePath,
+    overrides: Overrides = None,
     count: Annotated[int, typer.Option("--count", "-n", min=0, help="rows to print")] = 3,
     stage: Annotated[int, typer.Option(min=1, help="which of the recipe's stages")] = 1,
     limit: Annotated[int | None, typer.Option(min=1, help="records to read of each source")] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="run Python code that comes with the tokenizer")
-    ] = False,
+    trust_remote_code: Trust = False,
 ) -> None:
     """Print rows as the model will see them.
 
@@ -35,3 +35,25 @@ def preview(
         raise RecipeError(f"found {stage}, the recipe has {len(run.recipe.stages)}", place="command line: --stage")
     request = run.data_request(run.load(weights=False), stage - 1, limit)
     show(run.plugin("dataset").preview(run, request, count))
+
+
+@app.command()
+def prepare(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(help="folder that other machines use, with dataset.prepared=FOLDER; they need no sources"),
+    ] = None,
+    trust_remote_code: Trust = False,
+) -> None:
+    """Render and tokenise the data of all stages ahead of time, in one process without a GPU.
+
+    Training finds it in the cache, or in the folder that --to names. No weights are loaded, only the tokenizer.
+    """
+    from tunewright import check
+    from tunewright.run import Run
+    from tunewright_data.prepare import prepare_all, written_to
+
+    run = Run(*check.read(recipe, [*(overrides or []), *written_to(to)]), trust_remote_code=trust_remote_code)
+    prepare_all(run, to)

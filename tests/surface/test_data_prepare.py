@@ -1,0 +1,53 @@
+"""`tunewright data prepare`: what training then finds, in the cache or in a folder that was copied."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tunewright import check
+from tunewright.run import Run
+from tunewright_data import app
+
+RECIPE = """\
+model: tiny
+family: {name: qwen, tiny_hidden_size: 64, tiny_layers: 1}
+template: chatml
+stages:
+  - {name: sft, data: [{path: a.jsonl}]}
+  - {name: sft, data: [{path: b.jsonl}], training: {max_length: 100}}
+training: {max_length: 128}
+output: run
+"""
+ROW = '{"instruction": "say %s", "output": "%s"}\n'
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TUNEWRIGHT_CACHE", str(tmp_path / "cache"))
+    for name, word, rows in (("a", "x", 2), ("b", "y", 3)):
+        (tmp_path / f"{name}.jsonl").write_text(ROW % (word, word) * rows)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    return tmp_path / "recipe.yaml"
+
+
+def test_all_stages_are_prepared_and_found(recipe: Path) -> None:
+    printed = CliRunner().invoke(app, ["prepare", str(recipe)], catch_exceptions=False).output
+    assert "stage 1, sft: 2 rows of 2 records" in printed
+    assert "stage 2, sft: 3 rows of 3 records" in printed
+    assert len(list((recipe.parent / "cache" / "data").glob("*/rows.arrow"))) == 2
+    again = CliRunner().invoke(app, ["prepare", str(recipe)], catch_exceptions=False).output
+    assert again.count("from the cache") == 2
+
+
+def test_another_machine_trains_from_a_copy(recipe: Path, tmp_path: Path) -> None:
+    CliRunner().invoke(app, ["prepare", str(recipe), "--to", str(tmp_path / "made")], catch_exceptions=False)
+    assert not (tmp_path / "cache").exists()
+    other = tmp_path / "other machine"
+    shutil.copytree(tmp_path / "made", other / "made")
+    shutil.copy(recipe, other)
+    run = Run(*check.read(other / "recipe.yaml", ["dataset.prepared=made"]))
+    loaded = run.load(weights=False)
+    found = [run.ask("dataset", "build_dataset", run.data_request(loaded, number)) for number in (0, 1)]
+    assert [len(data.train) for data in found] == [2, 3]
