@@ -114,7 +114,7 @@ def build_optimizer(run: "Run", request: "types.OptimizerRequest") -> "Any":
 def convert_rows(run: "Run", request: "types.RowsRequest") -> "Iterator[types.Row | RowError]":
     """Turn records into rows of the sort `request.rows`. Kind: format. Called once a source, lazily.
 
-    Yields one item a record, in order: a row, or (not raised) the RowError that says why it cannot be used.
+    Yields for each record, in order: its row (of a ranking, its rows), or, not raised, the RowError that says why not.
     """
     raise NotImplementedError
 

@@ -33,7 +33,7 @@ class TextPart:
 @dataclass(slots=True)
 class MediaPart:
     kind: Literal["image", "video", "audio"]
-    path: str  # below the media root, or a data: URL
+    path: str  # below the media root, and made a full path when a dataset has checked it; or a data: URL
 
 
 @dataclass(slots=True)
