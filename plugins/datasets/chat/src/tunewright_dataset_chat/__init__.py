@@ -1,4 +1,4 @@
-"""Conversations and plain text from files, rendered, masked and tokenised."""
+"""Conversations, documents, compared and labelled answers, and prompts: read, rendered, masked and tokenised."""
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 class Chat(Plugin):
-    """Local files of conversations (for sft) or documents (for pretrain), as rows of token ids and labels."""
+    """Rows of token ids for every stage, from files, stores and hubs: conversations, documents, pairs of answers,
+    labelled answers, and prompts.
+    """
 
     class Options(PluginOptions):
         on_bad_row: Literal["error", "skip"] = "error"
@@ -31,6 +33,8 @@ class Chat(Plugin):
         validation: Annotated[float, Field(gt=0, lt=1)] | Annotated[int, Field(ge=1)] | None = None
         """this share of the rows of `data`, or so many of them, are not trained on, but make the evaluation set
         `validation`"""
+        workers: int = Field(1, gt=0)
+        """processes that render and tokenise; 1 is this one, whose tokenizer uses all cores"""
         cache: str | None = Field(None, min_length=1)
         """folder for prepared rows, from the recipe's folder; ~/.cache/tunewright/data where not named, or data in the
         folder that the environment variable TUNEWRIGHT_CACHE names. It may be deleted at any time"""
