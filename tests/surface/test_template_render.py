@@ -67,6 +67,21 @@ def test_calls_may_be_objects_or_json_text() -> None:
         ('{"messages": [{"role": "king"}]}', "messages[0]: expected an object with a role"),
         ('{"messages": [{"role": "assistant", "content": "a"}]}', "message 1 is from assistant"),
         ('{"messages": [{"role": "user", "content": 7}]}', "messages[0].content"),
+        ('{"messages": [{"role": "user", "content": [{"type": "text"}]}]}', "messages[0].content"),
+        ('{"messages": [{"role": "user", "content": "\\ud800"}]}', "surrogate"),
+        ('{"messages": [{"role": "assistant", "tool_calls": 3}]}', "messages[0].tool_calls"),
+        ('{"messages": [{"role": "assistant", "tool_calls": [{"function": 3}]}]}', "messages[0].tool_calls"),
+        (
+            '{"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}]}',
+            "messages[0].tool_calls",
+        ),
+        ('{"messages": [{"role": "assistant", "content": "a", "reasoning_content": 7}]}', "reasoning_content"),
+        ('{"messages": [{"role": "assistant", "content": "a", "weight": "much"}]}', "messages[0].weight"),
+        ('{"messages": [{"role": "assistant", "content": "a", "weight": -1}]}', "messages[0].weight"),
+        ('{"messages": [{"role": "user", "content": "a"}], "tools": [1]}', "tools[0]"),
+        ('{"messages": [{"role": "user", "content": "a"}], "tools": {"type": "function", "function": 3}}', "tools[0]"),
+        ('{"messages": [{"role": "user", "content": "a"}], "chat_template_kwargs": [1]}', "chat_template_kwargs"),
+        ("[" * 100_000, "nested too deeply"),
     ],
 )
 def test_a_line_that_cannot_be_rendered_is_an_error_and_the_next_goes_on(line: str, says: str) -> None:
@@ -74,6 +89,15 @@ def test_a_line_that_cannot_be_rendered_is_an_error_and_the_next_goes_on(line: s
     wrong, right = call("render", "chatml", "--input", "-", typed=typed)
     assert says in wrong["error"] and "text" not in wrong
     assert right["text"].startswith("<|im_start|>user\nhi")
+
+
+def test_a_message_says_whether_it_is_trained() -> None:
+    turns = [{**answer, "role": "assistant"} for answer in (
+        {"content": "one", "train": False}, {"content": "two", "weight": 0}, {"content": "three", "train": True}
+    )]  # fmt: skip
+    messages = [message for turn in turns for message in ask("hi", turn)]
+    (made,) = call("render", "chatml", "--input", "-", typed=lines({"messages": messages}))
+    assert [made["text"][start:end] for start, end in made["trained"]] == ["three<|im_end|>"]
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

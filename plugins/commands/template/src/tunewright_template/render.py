@@ -30,8 +30,13 @@ def render_lines(
             row.variables = variables | row.variables
             request = TemplateRequest(row, add_generation_prompt=add_generation_prompt, special_tokens=special)
             rendered = handle.call("format_template", run=None, request=request)
+            rendered.text.encode("utf-8")
         except RowError as error:
             yield {"error": error.problem}
+        except UnicodeEncodeError:  # JSON can write it, and no output can hold it
+            yield {"error": "half of a surrogate pair is no character"}
+        except RecursionError:
+            yield {"error": "nested too deeply"}
         except ValueError as error:  # no JSON, or no conversation
             yield {"error": str(error)}
         else:
@@ -76,28 +81,50 @@ def _conversation(record: Any, origin: Origin) -> Conversation:
     if not isinstance(messages, list):
         raise ValueError('expected an object with a list "messages"')
     found = [_message(message, f"messages[{number}]") for number, message in enumerate(messages)]
-    tools = record.get("tools") or []
-    if isinstance(tools, str):
-        tools = json.loads(tools)
-    tools = [tool if "function" in tool else {"type": "function", "function": tool} for tool in tools]
-    return Conversation(found, tools, dict(record.get("chat_template_kwargs") or {}), origin)
+    variables = record.get("chat_template_kwargs") or {}
+    if not isinstance(variables, dict):
+        raise ValueError("chat_template_kwargs: expected an object")
+    return Conversation(found, list(_tools(record.get("tools") or [])), dict(variables), origin)
+
+
+def _tools(values: Any) -> Iterator[dict[str, Any]]:
+    """OpenAI's form; the function alone gets its frame."""
+    if isinstance(values, str):
+        values = json.loads(values)
+    for number, tool in enumerate(values if isinstance(values, list) else [values]):
+        function = tool.get("function", tool) if isinstance(tool, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise ValueError(f"tools[{number}]: expected an object with a function that has a name")
+        yield tool if "function" in tool else {"type": "function", "function": tool}
 
 
 def _message(value: Any, at: str) -> Message:
     if not isinstance(value, dict) or value.get("role") not in ("system", "user", "assistant", "tool"):
         raise ValueError(f"{at}: expected an object with a role: system, user, assistant or tool")
-    weight = value.get("weight")
-    if weight is None and "train" in value:
-        weight = float(bool(value["train"]))
+    for key in ("reasoning_content", "tool_call_id", "name"):
+        if not isinstance(value.get(key), str | None):
+            raise ValueError(f"{at}.{key}: expected text")
+    calls = value.get("tool_calls") or []
+    if not isinstance(calls, list):
+        raise ValueError(f"{at}.tool_calls: expected a list")
     return Message(
         value["role"],
         _content(value.get("content"), at),
         reasoning=value.get("reasoning_content"),
-        tool_calls=list(_calls(value.get("tool_calls") or [], at)),
+        tool_calls=list(_calls(calls, at)),
         tool_call_id=value.get("tool_call_id"),
         name=value.get("name"),
-        weight=weight,
+        weight=_weight(value, at),
     )
+
+
+def _weight(message: dict[str, Any], at: str) -> float | None:
+    weight = message.get("weight")
+    if weight is None and "train" in message:
+        return float(bool(message["train"]))
+    if weight is not None and (isinstance(weight, bool) or not isinstance(weight, int | float) or not weight >= 0):
+        raise ValueError(f"{at}.weight: expected a number, 0 or more")
+    return weight
 
 
 def _content(value: Any, at: str) -> str | list[TextPart | MediaPart]:
@@ -106,7 +133,7 @@ def _content(value: Any, at: str) -> str | list[TextPart | MediaPart]:
     parts: list[TextPart | MediaPart] = []
     for part in value if isinstance(value, list) else [value]:
         kind = part.get("type") if isinstance(part, dict) else None
-        if kind == "text":
+        if kind == "text" and isinstance(part.get("text"), str):
             parts.append(TextPart(part["text"]))
         elif kind in _MEDIA:
             parts.append(MediaPart(kind, str(part.get(kind, ""))))
@@ -116,11 +143,17 @@ def _content(value: Any, at: str) -> str | list[TextPart | MediaPart]:
 
 
 def _calls(values: Iterable[Any], at: str) -> Iterator[ToolCall]:
+    problem = f"{at}.tool_calls: expected a name, and arguments that are an object"
     for value in values:
-        function = value.get("function", value) if isinstance(value, dict) else {}
+        function = value.get("function", value) if isinstance(value, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise ValueError(problem)
         arguments = function.get("arguments", {})
         if isinstance(arguments, str):
-            arguments = json.loads(arguments or "{}")
-        if not isinstance(function.get("name"), str) or not isinstance(arguments, dict):
-            raise ValueError(f"{at}.tool_calls: expected a name, and arguments that are an object")
+            try:
+                arguments = json.loads(arguments or "{}")
+            except ValueError as error:
+                raise ValueError(f"{problem}; {error}") from error
+        if not isinstance(arguments, dict):
+            raise ValueError(problem)
         yield ToolCall(function["name"], arguments, value.get("id"))
