@@ -108,11 +108,8 @@ def plugins_info(name: Annotated[str, typer.Argument(help="a plugin's name, or k
         fields = describe(plugin.Options).model_fields
         print("\noptions:" if fields else "\nno options")
         for key, field in fields.items():
-            default = (
-                "required"
-                if field.is_required()
-                else json.dumps(field.get_default(call_default_factory=True), default=str)
-            )
+            preset = field.get_default(call_default_factory=True)
+            default = "required" if field.is_required() else json.dumps(preset, default=str)
             print(f"  {key} ({default}): {field.description}")
         for test, reason in plugin.deviations.items():
             print(f"deviates in {test}: {reason}")

@@ -19,16 +19,8 @@ from tunewright.types import StageResult
 
 RUN_FILE, RECIPE_FILE = "run.json", "recipe.yaml"
 _MADE_BY_RUNS = (
-    "checkpoints",
-    "model",
-    "stages",
-    "logs",
-    "metrics.jsonl",
-    "loss.png",
-    "README.md",
-    RECIPE_FILE,
-    RUN_FILE,
-)
+    "checkpoints", "model", "stages", "logs", "metrics.jsonl", "loss.png", "README.md", RECIPE_FILE, RUN_FILE,
+)  # fmt: skip
 #: what a resumed run may change: who listens, how often, and how many processes, but not what is trained
 _MAY_DIFFER = {"loggers", "engine", "launch", "output", "data_root"}
 

@@ -74,14 +74,31 @@ class Training(BaseModel):
     save_steps: int | None = Field(None, gt=0)
     """optimizer steps between two checkpoints; without it one is written when the run is interrupted"""
     save_total_limit: int = Field(3, gt=0)
-    """checkpoints that are kept; older ones are removed"""
+    """checkpoints that are kept; older ones are removed, the best one never with load_best_model_at_end"""
     eval_steps: int | None = Field(None, gt=0)
     """optimizer steps between two evaluations; without it one is made after every epoch"""
+    load_best_model_at_end: bool = False
+    """the result has the weights of the best evaluation, not the last ones; a checkpoint is written at each evaluation
+    that is better than all before"""
+    metric_for_best_model: str | None = None
+    """what is compared: NAME_METRIC of the evaluation set NAME, such as validation_loss, or METRIC alone where there is
+    one set; without it the loss of the first set"""
+    greater_is_better: bool | None = None
+    """whether that metric should rise; without it, all rise but those whose name ends in `loss`"""
+    early_stopping_patience: int | None = Field(None, gt=0)
+    """training stops after so many evaluations in a row without improvement"""
+    early_stopping_threshold: float = Field(0.0, ge=0)
+    """what is no improvement for early stopping: a change of the metric by no more than this"""
 
     @model_validator(mode="after")
-    def _budget(self) -> "Training":
+    def _go_together(self) -> "Training":
         if self.tokens_per_batch is not None and self.batching != "token_budget":
             raise ValueError("tokens_per_batch goes with batching: token_budget")
+        if self.early_stopping_threshold and not self.early_stopping_patience:
+            raise ValueError("early_stopping_threshold goes with early_stopping_patience")
+        chosen = self.metric_for_best_model is not None or self.greater_is_better is not None
+        if chosen and not (self.load_best_model_at_end or self.early_stopping_patience):
+            raise ValueError("what is best is asked by load_best_model_at_end or early_stopping_patience; set one")
         return self
 
 

@@ -119,12 +119,9 @@ def _check_version(entry: Entry, place: str) -> None:
     for line in (dist.requires if dist else None) or []:
         need = Requirement(line)
         if need.name == "tunewright" and not need.specifier.contains(__version__, prereleases=True):
-            raise RecipeError(
-                f"{entry.kind} {entry.name!r} of {entry.distribution} {entry.version} needs "
-                f"tunewright{need.specifier}, this is tunewright {__version__}",
-                place=place,
-                hint=f"pip install --upgrade tunewright {entry.distribution}",
-            )
+            who = f"{entry.kind} {entry.name!r} of {entry.distribution} {entry.version}"
+            problem = f"{who} needs tunewright{need.specifier}, this is tunewright {__version__}"
+            raise RecipeError(problem, place=place, hint=f"pip install --upgrade tunewright {entry.distribution}")
 
 
 def _data_file(entry: Entry) -> Path:

@@ -28,6 +28,7 @@ class Reporter(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         self._time, self._tokens = time.monotonic(), self.trainer.progress["tokens"]
+        self.trainer.best.check(self.trainer.checkpoint_folder)
         if self.trainer.keeps_all_logits and self.run.rank == 0:
             slow = "this model makes its logits in a way of its own: the loss keeps all of them in memory"
             self.run.emit(events.Notice(message=slow, level="warning"))
@@ -47,14 +48,35 @@ class Reporter(TrainerCallback):
         self.trainer.step_ended()
         state.epoch = self.batches.epoch_at(step)
         control.should_log = last or step == 1 or step % training.logging_steps == 0
-        if self.request.data.evals:
-            epoch_ended = int(state.epoch) > int(self.batches.epoch_at(step - 1))
-            due = step % training.eval_steps == 0 if training.eval_steps else epoch_ended
-            control.should_evaluate = last or due
+        control.should_evaluate = bool(self.request.data.evals) and (last or self._evaluation_is_due(step))
         control.should_save = training.save_steps is not None and (last or step % training.save_steps == 0)
         if self.trainer.any_process(self.request.stop_requested()) and not last:
             self.stopped_at = step
             control.should_log = control.should_save = control.should_training_stop = True
+
+    def _evaluation_is_due(self, step: int) -> bool:
+        training = self.request.training
+        # where the best is kept, it waits for a step after which a checkpoint may be written
+        stride = self.trainer.save_stride if training.load_best_model_at_end else 1
+        if step % stride:
+            return False
+        if training.eval_steps:
+            return step // training.eval_steps > (step - stride) // training.eval_steps
+        return int(self.batches.epoch_at(step)) > int(self.batches.epoch_at(step - stride))
+
+    def stop_early(self, step: int, control: Any) -> None:
+        """End the training after an evaluation, as after its last step."""
+        best, training = self.trainer.best, self.request.training
+        control.should_training_stop, control.should_log, self.stopped_at = True, True, None
+        control.should_save = False  # a checkpoint from which there is no way on: a run that dies now comes here again
+        if self.run.rank == 0:
+            than = f"by more than {training.early_stopping_threshold:g} " if training.early_stopping_threshold else ""
+            value = best.state["value"]
+            so_far = f"best: {value:.4g} at step {best.state['step']}" if value is not None else "it was never a number"
+            message = (
+                f"stopped at step {step}: {best.metric} has not improved {than}in {best.state['waited']} evaluations"
+            )
+            self.run.emit(events.Notice(message=f"{message} ({so_far})"))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
         if "loss" not in logs:  # the summary at the end

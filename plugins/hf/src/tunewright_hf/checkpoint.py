@@ -20,6 +20,7 @@ from tunewright_hf.state import load_state, save_state
 
 __all__ = [
     "checkpoints",
+    "is_complete",
     "latest_checkpoint",
     "load_state",
     "rotate",
@@ -91,7 +92,7 @@ def write_folder(folder: Path, writer: Callable[[Path], None], *, rank: int = 0)
 def checkpoints(folder: Path) -> list[Path]:
     """Complete checkpoints below the folder, oldest step first."""
     steps = {int(path.name[5:]): path for path in folder.glob("step-*") if path.name[5:].isdecimal()}
-    return [steps[step] for step in sorted(steps) if _is_complete(steps[step])]
+    return [steps[step] for step in sorted(steps) if is_complete(steps[step])]
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
@@ -99,9 +100,13 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return next(reversed(checkpoints(folder)), None)
 
 
-def rotate(folder: Path, keep: int) -> None:
-    """Remove all but the newest complete checkpoints."""
-    for old in checkpoints(folder)[:-keep]:
+def rotate(folder: Path, keep: int, best: int | None = None) -> None:
+    """Remove all but the newest complete checkpoints. best: the step of one that stays, as one of those `keep`; the
+    newest stays beside it, however few are kept."""
+    found = checkpoints(folder)
+    precious = {path for path in found if path.name == f"step-{best}"} | set(found[-1:])
+    others = [path for path in found if path not in precious]
+    for old in others[: max(0, len(found) - max(keep, len(precious)))]:
         (old / MANIFEST).unlink()  # first: what is half removed is no checkpoint any more
         shutil.rmtree(old)
 
@@ -116,7 +121,8 @@ def verify(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _is_complete(folder: Path) -> bool:
+def is_complete(folder: Path) -> bool:
+    """Whether the folder is there, with a manifest and files of the sizes that it says."""
     try:
         files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
         return all((folder / name).stat().st_size == facts["size"] for name, facts in files.items())

@@ -12,8 +12,9 @@ from tunewright.errors import RunError, Stopped
 from tunewright.events import Notice
 from tunewright.types import Data, OptimizerRequest, StageResult, TrainRequest
 from tunewright_hf import collate, precision
+from tunewright_hf.best import Best
 from tunewright_hf.callback import Reporter
-from tunewright_hf.checkpoint import latest_checkpoint
+from tunewright_hf.checkpoint import latest_checkpoint, verify
 from tunewright_hf.export import save_result
 from tunewright_hf.private import OwnCheckpoints, keep_spread
 from tunewright_hf.repeated import Repeated
@@ -62,6 +63,8 @@ def fit(
     if isinstance(batches, StreamedBatches) and run.rank == 0:
         for line in batches.summary():
             run.emit(Notice(message=line))
+    if training.load_best_model_at_end:
+        trainer.take_best()
     trainer.finished()
     weights = whole_weights(loaded.model, stored, trained_only=loaded.weights == "adapter")
     if weights is None:
@@ -125,6 +128,7 @@ class StageTrainer(OwnCheckpoints):
 
     #: transformers divides by the forward passes of a step, and DDP by the processes
     loss_is_scaled_for_ga = False
+    save_stride = 1  #: checkpoints are written after steps that are a multiple of it
 
     train_dataset: Any  # these four are the Trainer's own
     data_collator: Any
@@ -143,6 +147,7 @@ class StageTrainer(OwnCheckpoints):
         self.identity = batches.identity()
         self.progress: dict[str, Any] = {"tokens": 0, "metrics": {}}
         self.evals: dict[str, Any] = request.data.evals
+        self.best = Best(request.training, list(self.evals))
         reporter.trainer = self
 
     def weight(self, batch: dict[str, Any]) -> float:
@@ -211,15 +216,32 @@ class StageTrainer(OwnCheckpoints):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """The metrics of each of the recipe's evaluation sets."""
+        """The metrics of each of the recipe's evaluation sets. What follows of them is set in `control`."""
         self.control.should_evaluate = False  # done: transformers looks at it again at the end of the epoch
         self.model.eval()
-        found: dict[str, float] = {}
+        found: dict[str, dict[str, float]] = {}
         for name, rows in self.evals.items():
-            metrics = self.evaluate_one(name, rows)
-            self.reporter.evaluated(self.state.global_step, name, metrics)
-            found |= {f"{metric_key_prefix}_{name}_{key}": value for key, value in metrics.items()}
-        return found
+            found[name] = self.evaluate_one(name, rows)
+            self.reporter.evaluated(self.state.global_step, name, found[name])
+        if self.best.wanted:
+            if self.best.judge(self.state.global_step, found) and self.request.training.load_best_model_at_end:
+                self.control.should_save = True
+            if self.best.is_awaited_in_vain and self.state.global_step < self.state.max_steps:
+                self.reporter.stop_early(self.state.global_step, self.control)
+        return {f"{metric_key_prefix}_{name}_{key}": value for name in found for key, value in found[name].items()}
+
+    def take_best(self) -> None:
+        """Give the model the weights of the best evaluation, and say which that is."""
+        last = self.state.global_step
+        step, message, level = self.best.result(last)
+        if step is not None:
+            self.progress["metrics"] |= self.best.state["metrics"] | {"best_step": step}
+            if step != last:
+                folder = self.checkpoint_folder / f"step-{step}"
+                verify(folder)
+                self.load_weights(folder)
+        if self.run.rank == 0:
+            self.run.emit(Notice(message=message, level=level))
 
     def own_batches(self, rows: Any, units: list[Unit] | None = None) -> Iterator[tuple[list[Any], bool]]:
         """This process's rows of each forward pass of an evaluation, and whether they count: a process without a row

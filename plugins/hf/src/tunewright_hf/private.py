@@ -14,6 +14,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import unwrap_peft_model
 
 from tunewright import RunError
+from tunewright_hf.best import Best
 from tunewright_hf.checkpoint import rotate, verify, write_checkpoint
 from tunewright_hf.spread import gathered, optimizer_state, spread_like
 from tunewright_hf.state import load_state, rng_state, save_state, set_rng_state
@@ -39,6 +40,7 @@ class OwnCheckpoints:
     state: Any
     checkpoint_folder: Path
     checkpoint_limit: int
+    best: Best
     identity: dict[str, Any]  # what must be the same when a checkpoint is resumed
     progress: dict[str, Any]  # what is counted while training, and goes on when resumed
 
@@ -49,7 +51,8 @@ class OwnCheckpoints:
         barrier = self.accelerator.wait_for_everyone
         write_checkpoint(folder, self._write_state, facts=facts, rank=args.process_index, barrier=barrier)
         if args.process_index == 0:
-            rotate(self.checkpoint_folder, self.checkpoint_limit)
+            kept = self.best.state["step"] if self.best.training.load_best_model_at_end else None
+            rotate(self.checkpoint_folder, self.checkpoint_limit, kept)
 
     def _write_state(self, folder: Path) -> None:
         save_state(rng_state(), folder, f"rng-{self.args.process_index}")
@@ -62,6 +65,7 @@ class OwnCheckpoints:
         others = {
             "identity": self.identity,
             "progress": self.progress,
+            "best": self.best.state,
             "scheduler": self.lr_scheduler.state_dict(),
             "scaler": scaler.state_dict() if scaler else None,
         }
@@ -76,7 +80,12 @@ class OwnCheckpoints:
         if changed := [name for name in sorted(saved | now) if saved.get(name) != now.get(name)]:
             words = ", ".join(f"{name} was {saved.get(name)}, is {now.get(name)}" for name in changed)
             raise RunError(f"cannot be resumed: {words}", place=str(folder), hint="set it back, or begin a new run")
-        self.progress = others["progress"]
+        self.progress, self.best.state = others["progress"], others["best"]
+        self.load_weights(folder)
+
+    def load_weights(self, folder: Path) -> None:
+        """Take the trained parameters of a checkpoint that was verified. Raises RunError where it is of another
+        model."""
         weights, trained = load_state(folder, "weights"), dict(_trained(self.model))
         there, here = ({name: tuple(each.shape) for name, each in all_.items()} for all_ in (weights, trained))
         if wrong := sorted(name for name in there | here if there.get(name) != here.get(name)):

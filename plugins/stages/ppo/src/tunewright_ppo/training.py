@@ -35,6 +35,7 @@ class PpoTrainer(PromptsTrainer):
         asked = request.stop_requested
         request.stop_requested = lambda: self.is_between_rollouts and asked()
         super().__init__(run, request, *others)
+        self.save_stride = self.options.ppo_epochs
 
     @property
     def is_between_rollouts(self) -> bool:
