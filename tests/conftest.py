@@ -1,8 +1,12 @@
-"""For all tests: prepared data goes to a folder of their own."""
+"""For all tests: prepared data goes to a folder of their own, and no example has to be fast."""
 
 import os
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("tunewright", deadline=None)  # other work on the machine is no defect
+settings.load_profile("tunewright")
 
 
 @pytest.fixture(autouse=True, scope="session")

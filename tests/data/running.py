@@ -1,7 +1,9 @@
 """A run with the installed formats, a small template and a tokenizer of its own: no recipe, no model."""
 
 import functools
+import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -47,6 +49,7 @@ class StubRun:
         file = folder / "stub.jinja"
         file.write_text(template, encoding="utf-8")
         kind = from_file(file)
+        self.recipe = SimpleNamespace(accelerators=[])
         self.plugins = {
             "template": kind(kind.Options(), "stub"),
             "dataset": Chat(Chat.Options.model_validate(options), "chat"),
@@ -84,3 +87,28 @@ def request(folder: Path, *entries: dict[str, Any] | str, **changes: Any) -> Dat
 
 def build(run: Any, asked: DataRequest) -> Any:
     return run.plugin("dataset").build_dataset(run, asked)
+
+
+class CountingRun(StubRun):
+    """Counts how often the template is called."""
+
+    calls = 0
+
+    def ask(self, kind: str, hook: str, request: Any) -> Any:
+        self.calls += 1
+        return super().ask(kind, hook, request)
+
+
+def write(path: Path, *texts: str) -> str:
+    records = [
+        {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": text}]} for text in texts
+    ]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path.name
+
+
+def made(run: CountingRun, asked: Any) -> int:
+    """Rows that were rendered for this."""
+    before = run.calls
+    build(run, asked)
+    return run.calls - before

@@ -1,14 +1,11 @@
 """Prepared rows on disk: made once, made anew whenever anything changes that they depend on."""
 
-import copy
 import gc
 import json
-import os
 import shutil
 import subprocess
 import sys
 from array import array
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,38 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.running import TEMPLATE, StubRun, build, request, tokenizer
+from data.running import TEMPLATE, CountingRun, StubRun, build, made, request, write
 from tunewright import RecipeError, RowError, RunError
 from tunewright.recipe import Recipe
 from tunewright.run import Run
-from tunewright.types import Loaded
-from tunewright_dataset_chat import columns, fingerprint
+from tunewright_dataset_chat import columns
 from tunewright_dataset_chat.prepare import Sample
-
-
-class CountingRun(StubRun):
-    """Counts how often the template is called."""
-
-    calls = 0
-
-    def ask(self, kind: str, hook: str, request: Any) -> Any:
-        self.calls += 1
-        return super().ask(kind, hook, request)
-
-
-def write(path: Path, *texts: str) -> str:
-    records = [
-        {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": text}]} for text in texts
-    ]
-    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-    return path.name
-
-
-def made(run: CountingRun, asked: Any) -> int:
-    """Rows that were rendered for this."""
-    before = run.calls
-    build(run, asked)
-    return run.calls - before
 
 
 def test_a_second_run_reads_what_the_first_one_made(tmp_path: Path) -> None:
@@ -70,72 +41,6 @@ def test_rows_are_read_where_they_lie(tmp_path: Path) -> None:
     (file,) = (tmp_path / "cache").glob("*/rows.arrow")
     assert [each["filename"] for each in data.train.cache_files] == [str(file)]
     assert {path.suffix for path in (tmp_path / "cache").rglob("*") if path.is_file()} == {".arrow", ".json", ".lock"}
-
-
-def changes() -> dict[str, Callable[[Path], tuple[CountingRun, Any]]]:
-    """What is changed → a run and a request in which it is."""
-
-    def of(options: dict[str, Any] | None = None, template: str = TEMPLATE, **fields: Any) -> Any:
-        def change(folder: Path) -> tuple[CountingRun, Any]:
-            entry = fields.pop("entry", {})
-            asked = request(folder, {"path": "a.jsonl", **entry}, **fields)
-            return CountingRun(folder, template, cache="cache", **(options or {})), asked
-
-        return change
-
-    def bytes_changed(folder: Path) -> tuple[CountingRun, Any]:
-        file = folder / "a.jsonl"
-        before = file.stat()
-        write(file, "a", "x")
-        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))  # size and time say nothing
-        assert file.stat().st_size == before.st_size
-        return of()(folder)
-
-    more = copy.deepcopy(tokenizer())
-    more.add_tokens(["zz"])
-    marked = copy.deepcopy(tokenizer())
-    marked.chat_template = "{{ messages }}"
-    return {
-        "bytes": bytes_changed,
-        "template": of(template=TEMPLATE.replace("user", "human") + " "),
-        "template's head": of(template='{#- tunewright\nthinking = ["<t>", "</t>"]\n-#}' + TEMPLATE),
-        "tokenizer": of(loaded=Loaded(None, more)),
-        "chat template": of(loaded=Loaded(None, marked)),
-        "max_length": of(max_length=199),
-        "truncate": of({"truncate": "end"}),
-        "on_bad_row": of({"on_bad_row": "skip"}),
-        "limit": of(limit=1),
-        "entry's limit": of(entry={"limit": 1}),
-        "columns": of(entry={"columns": {"messages": "messages"}}),
-        "tags": of(entry={"tags": {"user": "user"}}),
-    }
-
-
-@pytest.mark.parametrize("changed", changes())
-def test_what_changes_is_made_anew(tmp_path: Path, changed: str) -> None:
-    write(tmp_path / "a.jsonl", "a", "b")
-    run = CountingRun(tmp_path, cache="cache")
-    assert made(run, request(tmp_path, "a.jsonl")) == 2
-    assert made(run, request(tmp_path, "a.jsonl")) == 0
-    run, asked = changes()[changed](tmp_path)
-    assert made(run, asked) > 0
-
-
-def test_new_code_makes_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, asked = CountingRun(tmp_path, cache="cache"), request(tmp_path, write(tmp_path / "a.jsonl", "a"))
-    assert made(run, asked) == 1
-    monkeypatch.setattr(fingerprint, "version", lambda name: "99")  # of the libraries
-    assert made(run, asked) == 1
-    monkeypatch.undo()
-    package = tmp_path / "package"
-    package.mkdir()
-    monkeypatch.syspath_prepend(str(tmp_path))
-    before = None
-    for text in ("a = 1", "a = 2"):
-        (package / "__init__.py").write_text(text)
-        __import__("package")
-        assert fingerprint.code({"package"}) != before
-        before = fingerprint.code({"package"})
 
 
 def test_another_mixing_needs_no_new_rows(tmp_path: Path) -> None:
@@ -247,6 +152,15 @@ def test_prepared_rows_of_other_settings_are_refused(tmp_path: Path, change: dic
     asked = request(tmp_path, {"path": name, **change.get("entry", {})}, max_length=change.get("max_length", 200))
     with pytest.raises(RecipeError, match=named):
         build(run, asked)
+
+
+def test_two_versions_of_a_source_in_a_prepared_folder_are_refused(tmp_path: Path) -> None:
+    """None of them is silently the old one."""
+    for text in "ab":
+        build(StubRun(tmp_path, cache="made"), request(tmp_path, write(tmp_path / "a.jsonl", text)))
+    with pytest.raises(RecipeError, match=r"holds 2 versions of data\.0") as caught:
+        build(StubRun(tmp_path, prepared="made"), request(tmp_path, "a.jsonl"))
+    assert "delete the folder" in caught.value.hint
 
 
 # ---- columns ---------------------------------------------------------------------------------------

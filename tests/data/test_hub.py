@@ -141,6 +141,9 @@ def test_failing_library_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"path": "a", "subset": "en"}, "subset is for data sets of a hub"),
         ({"path": "a", "revision": "en"}, "revision is for data sets of a hub"),
         ({"path": "a", "hub": "github"}, "'hf', 'modelscope' or 'modelers'"),
+        ({"path": "a", "format": "alpca"}, "gives the format 'alpca' .did you mean 'alpaca'"),
+        ({"path": "a", "format": {"name": "ranking", "pairs": "all"}}, "pairs: found 'all', expected 'best' or"),
+        ({"path": "a", "format": {"name": "ranking", "pears": "best"}}, "unknown key .did you mean 'pairs'"),
     ],
 )
 def test_entries_that_mean_nothing(entry: dict[str, Any], expected: str) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from data.running import StubRun, request
+from data.running import StubRun, request, tokenizer
+from tunewright.types import Span
 from tunewright_data.draw import draw
 from tunewright_data.stats import percentile, tables
 
@@ -56,6 +57,30 @@ def test_every_format_can_be_looked_at(tmp_path: Path, name: str) -> None:
         assert found.turns == {1: 3}
         answers = {"preference": 6, "ranking": 6, "prompts": 0}.get(name, 3)
         assert found.roles["assistant"] == answers
+
+
+@pytest.mark.parametrize("policy", ["end", "start"])
+def test_of_a_cut_row_what_is_left_is_shown(tmp_path: Path, policy: str) -> None:
+    turns = [{"messages": [*ASKED, {"role": "assistant", "content": " ".join(map(str, range(100)))}]}]
+    (tmp_path / "a.jsonl").write_text(json.dumps(turns[0]))
+    run = StubRun(tmp_path, truncate=policy)
+    (sample,) = run.plugin("dataset").preview(run, request(tmp_path, "a.jsonl", max_length=80), 1).samples
+    assert tokenizer().encode(sample.text) == sample.input_ids
+    (span,) = sample.trained
+    trained = [token for token in sample.labels if token != -100]
+    assert tokenizer().encode(sample.text[span.start : span.end]) == trained
+    assert sample.text.startswith("<|im_start|>user") == (policy == "end")
+    assert sample.text.endswith("99<|im_end|>") == (policy == "start")
+
+
+def test_of_a_split_document_each_piece_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("the cat sat on the mat " * 9)
+    run = StubRun(tmp_path)
+    asked = request(tmp_path, "a.txt", rows="text", max_length=20)
+    samples = run.plugin("dataset").preview(run, asked, 9).samples
+    assert len(samples) > 2
+    assert "".join(sample.text for sample in samples) == "the cat sat on the mat " * 9 + "<|im_end|>"
+    assert all(sample.trained == [Span(0, len(sample.text))] for sample in samples)
 
 
 def test_what_is_left_out_is_counted_and_its_roles_too(tmp_path: Path) -> None:

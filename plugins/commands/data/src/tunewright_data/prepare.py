@@ -18,7 +18,8 @@ def prepare_all(run: Run, folder: Path | None) -> None:
     loaded = run.load(weights=False)
     for number, stage in enumerate(run.recipe.stages):
         data: Any = run.ask("dataset", "build_dataset", run.data_request(loaded, number))
-        print(f"stage {number + 1}, {stage.name}: {len(data.train):,} rows of {data.rows_read:,} records")
+        rows = f"{len(data.train):,} rows" if len(data.train) else "streamed rows, and evaluation data"
+        print(f"stage {number + 1}, {stage.name}: {rows} of {data.rows_read:,} records")
         for name, rows in data.evals.items():
             print(printable(f"  evaluation {name}: {len(rows):,} rows"))
         for reason, count in data.dropped.items():

@@ -17,7 +17,8 @@ def show(stats: Any) -> None:
     """
     console = Console()
     for title, columns, rows in tables(stats):
-        table = Table(*columns, title=printable(title), title_justify="left", title_style="bold", box=None)
+        console.print(Text(printable(title), "bold"))  # a table's own title is broken to the width of the table
+        table = Table(*columns, box=None)
         for column in table.columns[1:]:
             column.justify = "right"
         for row in rows:

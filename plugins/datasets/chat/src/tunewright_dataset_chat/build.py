@@ -86,8 +86,7 @@ def _part(stream: Stream, workers: Workers, cache: Path, shared: dict[str, Any],
     """The source's rows from the cache, or prepared now and put there."""
     source = stream.source
     identity = fingerprint.digest([shared, fingerprint.entry(source), source.digests()])
-    packages = {type(run.named("format", source.format).plugin).__module__.partition(".")[0]} if source.format else {}
-    folder = cache / fingerprint.digest([identity, fingerprint.code(set(packages))])
+    folder = cache / fingerprint.digest([identity, fingerprint.code(run, source)])
     if found := parts.read(folder):
         found.facts["tally"]["notes"][-1] += ", from the cache"
         return found
@@ -112,11 +111,14 @@ def _brought(folder: Path, shared: dict[str, Any], entry: Any, place: str) -> Pa
     """The part of this entry in a folder that `data prepare --to` wrote. Raises RecipeError where it does not fit."""
     every = [part for path in sorted(folder.glob("*/")) if (part := parts.read(path))]
     same = [part for part in every if part.facts["entry"] == _written(entry)]
-    for part in same:
-        if part.facts["settings"] == shared:
-            part.table().validate(full=True)  # it comes from elsewhere
-            return part
+    fitting = [part for part in same if part.facts["settings"] == shared]
+    if len(fitting) == 1:
+        fitting[0].table().validate(full=True)  # it comes from elsewhere
+        return fitting[0]
     at, hint = f"dataset.prepared: {folder}", "prepare it anew: tunewright data prepare RECIPE --to FOLDER"
+    if fitting:  # which of them is the last one, a copied folder does not say
+        problem = f"holds {len(fitting)} versions of {place}, since its source or the code changed in between"
+        raise RecipeError(problem, place=at, hint=f"delete the folder, and {hint}")
     if not same:
         raise RecipeError(f"holds no rows of {place}", place=at, hint=hint)
     differing = [name for name in shared if same[0].facts["settings"].get(name) != shared[name]]

@@ -2,9 +2,10 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from tunewright import PluginOptions
+from tunewright import PluginOptions, RecipeError
+from tunewright.check import Source, options
 from tunewright.recipe import Section
 
 
@@ -45,6 +46,17 @@ class Entry(PluginOptions):
     media_root: str | None = Field(None, min_length=1)
     """folder that the paths of images, videos and audios start from, itself from the recipe's folder; where not
     named it is the folder of the data"""
+
+    @field_validator("format")
+    @classmethod
+    def _known_format(cls, written: Section | None) -> Section | None:
+        """Here, so that it is said before a model is loaded."""
+        if written:
+            try:
+                options("format", written, Source(""), ())
+            except RecipeError as error:
+                raise ValueError(str(error)) from error
+        return written
 
     @model_validator(mode="after")
     def _one_place(self) -> "Entry":

@@ -4,10 +4,12 @@ import dataclasses
 import hashlib
 import json
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunewright import registry
 from tunewright.types import DataRequest
 from tunewright_dataset_chat.source import WHERE, Source
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 _PACKAGES = ("tunewright", "tunewright_hf", "tunewright_dataset_chat")  # ours: their files are looked at
 _LIBRARIES = ("tokenizers", "transformers", "jinja2")
 _CHANGES_ROWS = {"on_bad_row", "truncate"}  # of the dataset's options; the others say where and when, or come later
+_HOOKS = ("convert_rows", "format_template")  # an accelerator round one of these may change rows
 
 
 def settings(run: "Run", request: DataRequest, options: Any) -> dict[str, Any]:
@@ -28,6 +31,9 @@ def settings(run: "Run", request: DataRequest, options: Any) -> dict[str, Any]:
         "limit": request.limit,
         "template": digest([template.source, template.options.model_dump(), dataclasses.asdict(template.info)]),
         "tokenizer": _tokenizer(request.loaded.tokenizer),
+        "accelerators": [
+            [f"{entry.distribution} {entry.version}", entry.name, options] for entry, options, _ in _wrapping(run)
+        ],
         **options.model_dump(include=_CHANGES_ROWS),
     }
 
@@ -38,14 +44,33 @@ def entry(source: Source) -> dict[str, Any]:
     return {**how, "format": source.format, "format_options": source.format_options, "brought_by": source.distribution}
 
 
-def code(packages: set[str]) -> str:
-    """Of the Python files of our packages, of `packages` (those that bring formats), and of the libraries' versions."""
-    files = {}
-    for name in sorted({*_PACKAGES, *packages}):
-        folder = Path(sys.modules[name].__file__ or "").parent
-        for file in sorted(folder.rglob("*.py")):
-            files[f"{name}/{file.relative_to(folder).as_posix()}"] = hashlib.sha256(file.read_bytes()).hexdigest()
+def code(run: "Run", source: Source) -> str:
+    """Of the Python files of our packages and of those that bring template, format and accelerators, and of the
+    libraries' versions."""
+    plugins = [type(run.plugin("template")), *(plugin for _, _, plugin in _wrapping(run))]
+    found = {*_PACKAGES, source.package, *(plugin.__module__.partition(".")[0] for plugin in plugins)} - {""}
+    files = {name: sha256 for package in sorted(found) for name, sha256 in _files(package)}
     return digest([files, {name: version(name) for name in _LIBRARIES}])
+
+
+def _wrapping(run: "Run") -> Iterator[tuple[registry.Entry, dict[str, Any], Any]]:
+    """The recipe's accelerators that may change rows: entry, options, class."""
+    for section in run.recipe.accelerators:
+        entry = registry.find("accelerator", section.name)
+        plugin = registry.load(entry)
+        if any(hasattr(plugin, hook) for hook in _HOOKS):
+            yield entry, section.options, plugin
+
+
+def _files(package: str) -> Iterator[tuple[str, str]]:
+    """Name and sha256 of each Python file of an imported package, or of a module that is one file."""
+    spec = sys.modules[package].__spec__
+    assert spec
+    for folder in map(Path, spec.submodule_search_locations or ()):
+        for file in sorted(folder.rglob("*.py")):
+            yield f"{package}/{file.relative_to(folder).as_posix()}", hashlib.sha256(file.read_bytes()).hexdigest()
+    if spec.submodule_search_locations is None and spec.origin:
+        yield package, hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
 
 
 def digest(value: Any) -> str:

@@ -1,6 +1,7 @@
 """The rows of a recipe as people look at them: the first ones in full, and what all of them have."""
 
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -116,13 +117,27 @@ def _trained(sample: Sample) -> int:
 
 
 def _written(sample: Sample, tokenizer: Any) -> Sample:
-    """A row of a prompt and answers as text: each of its columns, answers as what is trained."""
+    """A row as the text that its tokens say, where it was cut; or of a prompt and answers: each of its columns,
+    answers as what is trained."""
+    parts = _pieces(sample, tokenizer) if "input_ids" in sample.columns else _answers(sample, tokenizer)
     text, trained = "", []
-    for name, value in sample.columns.items():
-        text += f"{name.removesuffix('_ids')}: "
-        start = len(text)
-        text += tokenizer.decode(value) if name.endswith("_ids") else str(value)
-        if name.endswith("_ids") and name != "prompt_ids":
-            trained.append(Span(start, len(text)))
-        text += "\n"
+    for part, is_trained in parts:
+        if is_trained:
+            trained.append(Span(len(text), len(text) + len(part)))
+        text += part
     return replace(sample, text=text, trained=trained)
+
+
+def _pieces(sample: Sample, tokenizer: Any) -> Iterator[tuple[str, bool]]:
+    tokens = zip(sample.input_ids, sample.labels, strict=True)
+    for trained, group in itertools.groupby(tokens, key=lambda token: token[1] != IGNORED):
+        yield tokenizer.decode([token for token, _ in group]), trained
+
+
+def _answers(sample: Sample, tokenizer: Any) -> Iterator[tuple[str, bool]]:
+    for name, value in sample.columns.items():
+        if value is not None:
+            yield f"{name.removesuffix('_ids')}: ", False
+            ids = name.endswith("_ids")
+            yield tokenizer.decode(value) if ids else str(value), ids and name != "prompt_ids"
+            yield "\n", False

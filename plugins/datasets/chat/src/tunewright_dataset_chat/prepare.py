@@ -34,7 +34,7 @@ class Sample:
     origin: str  # file:line
     line: int | None
     columns: dict[str, Any]
-    text: str = ""  # whole, also where the row was cut or split
+    text: str = ""  # that was rendered; none of rows that were cut or split, and of prompts and answers
     trained: list[Span] = field(default_factory=list)  # characters of the text
 
     @property
@@ -173,7 +173,7 @@ class Work:
         if self._policy == "drop":
             return None
         if self._policy != "turns":
-            return rendered, truncate.cut(tokens, self._size, self._policy, self._bos)
+            return Rendered(""), truncate.cut(tokens, self._size, self._policy, self._bos)
 
         def attempt(messages: list[Any]) -> tuple[Rendered, Encoded] | None:
             shorter = self._render(dataclasses.replace(row, messages=messages))
@@ -201,9 +201,10 @@ class Work:
         if len(edges) > 2 and edges[-1] - edges[-2] == 1:  # nothing would stand before a lone token
             edges[-2] -= 1
         done.changed[PIECES] += len(edges) - 2
+        text = row.text if len(edges) == 2 else ""
         for start, end in itertools.pairwise(edges):
             piece = Encoded(tokens.input_ids[start:end], tokens.labels[start:end])
-            done.samples.append(_sample(row, _columns(piece), row.text, [Span(0, len(row.text))]))
+            done.samples.append(_sample(row, _columns(piece), text, [Span(0, len(text))]))
 
     def _pairs(self, started: Started, done: Done) -> None:
         """Rows of a prompt and answers: preference, unpaired, prompts."""

@@ -39,6 +39,7 @@ class Source:
     format: str = ""  # known when the first record was seen
     format_options: dict[str, Any] = field(default_factory=dict)
     distribution: str = ""  # that brings the format, with its version
+    package: str = ""  # the format's Python package
     detected: bool = False
 
     @property
@@ -119,6 +120,7 @@ def opened(run: "Run", source: Source, request: DataRequest) -> tuple[Iterator[R
     source.format = plugin.name
     source.format_options = plugin.options.model_dump()
     source.distribution = f"{handle.entry.distribution} {handle.entry.version}"
+    source.package = type(plugin).__module__.partition(".")[0]
     written = entry.format.name if entry.format else plugin.name
     options = entry.format.options if entry.format else {}
     return found, Conversion(written, options, request.rows, entry.columns, entry.tags, source.media_root)
