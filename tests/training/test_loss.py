@@ -6,7 +6,8 @@ from torch.nn import functional as F
 from training_setup import SIZE, lora, model, qwen
 from transformers import CohereConfig, Gemma2Config, GraniteConfig, LlamaForCausalLM, Qwen3MoeConfig
 
-import tunewright_hf.loss
+import tunewright_hf.cross_entropy
+from tunewright_hf.cross_entropy import weighted_sum
 from tunewright_hf.loss import CausalLoss
 
 CONFIGS = {
@@ -64,8 +65,9 @@ def test_equals_plain_cross_entropy_under_peft(batch):
     assert_same(made, *batch)
 
 
-def test_chunks_are_recomputed_and_add_up(batch, monkeypatch):
-    monkeypatch.setattr(tunewright_hf.loss, "CHUNK", 4 * 128)
+def test_chunks_add_up(batch, monkeypatch):
+    monkeypatch.setattr(tunewright_hf.cross_entropy, "CPU_CHUNK", 4 * 128)
+    monkeypatch.setattr(tunewright_hf.cross_entropy, "LEAST", 1)
     assert_same(model(), *batch)
 
 
@@ -120,3 +122,29 @@ def test_the_model_is_left_as_it_was(batch):
     CausalLoss(made)(made, {"input_ids": ids}, labels, None)
     assert "forward" not in made.lm_head.__dict__
     assert made(input_ids=ids, labels=labels).loss == before
+
+
+@pytest.mark.parametrize("number_format", [torch.float16, torch.bfloat16])
+def test_half_precision_is_near_full(number_format, monkeypatch):
+    monkeypatch.setattr(tunewright_hf.cross_entropy, "LEAST", 4)
+    monkeypatch.setattr(tunewright_hf.cross_entropy, "CPU_CHUNK", 1)
+    torch.manual_seed(3)
+    states, head = torch.randn(2, 9, 16), torch.randn(64, 16)
+    targets, weights = torch.randint(0, 64, (2, 9)), torch.rand(2, 9)
+    found = []
+    for each in (torch.float32, number_format):
+        own, scored_by = (one.detach().to(each).requires_grad_() for one in (states, head))
+        total = weighted_sum(own, lambda part: F.linear(part, scored_by), targets, weights, 64, None, [scored_by])  # noqa: B023
+        (total * 8).backward()
+        found.append([total.detach(), own.grad.float(), scored_by.grad.float()])
+    for full, half in zip(*found, strict=True):
+        torch.testing.assert_close(half, full, rtol=0.05, atol=0.3)
+        assert not torch.equal(half, full)
+
+
+def test_an_answer_that_the_model_thinks_impossible_has_a_loss():
+    """Its probability is 0 in fp32, whose logarithm is no number."""
+    states = torch.tensor([[[1000.0, 0.0]]], requires_grad=True)
+    total = weighted_sum(states, lambda each: each, torch.tensor([[1]]), torch.ones(1, 1), 2)
+    total.backward()
+    assert total == 1000 and states.grad.tolist() == [[[1.0, -1.0]]]

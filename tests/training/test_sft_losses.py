@@ -6,11 +6,12 @@ import pytest
 import torch
 from training_setup import FakeRun, loaded, model, rows
 
-import tunewright_hf.loss
+import tunewright_hf.cross_entropy
 from tunewright.recipe import Training
 from tunewright.types import Data, TrainRequest
 from tunewright_hf.collate import Packed, Padded
-from tunewright_hf.loss import CausalLoss, weighted_sum
+from tunewright_hf.cross_entropy import weighted_sum
+from tunewright_hf.loss import CausalLoss
 from tunewright_sft import Sft
 from tunewright_sft.losses import LOSSES
 
@@ -70,7 +71,8 @@ def test_chunks_add_up_and_evaluation_is_plain(loss, monkeypatch):
         return total, [each.grad.clone() for each in made.parameters()]
 
     whole = measured()
-    monkeypatch.setattr(tunewright_hf.loss, "CHUNK", 4 * 128)
+    monkeypatch.setattr(tunewright_hf.cross_entropy, "CPU_CHUNK", 4 * 128)
+    monkeypatch.setattr(tunewright_hf.cross_entropy, "LEAST", 1)
     torch.testing.assert_close(measured(), whole)
     assert whole[0] < CausalLoss(made)(made, {"input_ids": ids}, ids, None)[0]
 

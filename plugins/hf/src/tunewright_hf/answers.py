@@ -16,8 +16,9 @@ from transformers import Trainer, TrainingArguments
 from tunewright.types import TrainRequest
 from tunewright_hf.callback import Reporter
 from tunewright_hf.collate import Padded, Row
+from tunewright_hf.cross_entropy import IGNORED
 from tunewright_hf.fit import AnyBatches, StageTrainer, moved, settings
-from tunewright_hf.loss import IGNORED, CausalLoss, shift
+from tunewright_hf.loss import CausalLoss, shift
 from tunewright_hf.private import one_gpu, silence
 from tunewright_hf.sampler import Unit, row_lengths
 

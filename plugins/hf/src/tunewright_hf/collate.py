@@ -12,7 +12,7 @@ import transformers
 from torch import Tensor
 
 from tunewright import RecipeError
-from tunewright_hf.loss import IGNORED
+from tunewright_hf.cross_entropy import IGNORED
 
 Row = dict[str, Any]
 

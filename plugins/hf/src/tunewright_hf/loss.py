@@ -17,14 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 from transformers.trainer_utils import unwrap_peft_model
 
-IGNORED = -100  # label of a position that is not trained
-CHUNK = 2**26  # logits that exist at a time: 256 MiB in fp32
-
-#: what each token's loss is multiplied by, without gradient: (N,) from logits (N, V) and losses (N,), nats
-Weigh = Callable[[Tensor, Tensor], Tensor]
+from tunewright_hf.cross_entropy import IGNORED, Weigh, label_logps, weighted_sum
 
 
 def shift(labels: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -32,58 +27,6 @@ def shift(labels: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
     targets = F.pad(labels[:, 1:], (0, 1), value=IGNORED)
     known = (targets != IGNORED).float()
     return targets, known if weights is None else known * F.pad(weights[:, 1:], (0, 1))
-
-
-def weighted_sum(
-    states: Tensor,
-    score: Callable[[Tensor], Tensor],
-    targets: Tensor,
-    weights: Tensor,
-    vocab: int,
-    weigh: Weigh | None = None,
-) -> Tensor:
-    """Sum over trained positions of weight × negative log-likelihood (nats), a scalar in fp32.
-
-    states: (B, T, D), from which `score` makes logits (N, V). targets, weights: (B, T), from `shift`.
-    weigh: further weights, of what the model says itself.
-    """
-
-    def part(states: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-        logits = score(states).float()  # (N, V)
-        losses = F.cross_entropy(logits, targets, reduction="none")
-        if weigh is not None:
-            with torch.no_grad():
-                weights = weights * weigh(logits, losses)
-        return (losses * weights).sum()
-
-    return torch.stack(_in_chunks(part, vocab, states, targets, weights)).sum()
-
-
-def label_logps(states: Tensor, score: Callable[[Tensor], Tensor], targets: Tensor, vocab: int) -> Tensor:
-    """Log-probabilities (nats) of the targets (B, T) that are not ignored, row by row: (N,) in fp32.
-
-    states: (B, T, D), from which `score` makes logits (N, V).
-    """
-
-    def part(states: Tensor, targets: Tensor) -> Tensor:
-        return -F.cross_entropy(score(states).float(), targets, reduction="none")
-
-    return torch.cat(_in_chunks(part, vocab, states, targets))
-
-
-def _in_chunks(
-    part: Callable[..., Tensor], vocab: int, states: Tensor, targets: Tensor, *others: Tensor
-) -> list[Tensor]:
-    """`part` of the trained positions of states (B, T, D), targets and others (B, T), some of them at a time."""
-    trained = (targets != IGNORED).flatten().nonzero().squeeze(1)
-    if not len(trained):  # one position of weight 0, so that every parameter gets a gradient on every process
-        trained = trained.new_zeros(1)
-    size = max(1, CHUNK // vocab)
-    columns = [states.flatten(0, 1), targets.flatten().clamp(min=0), *(each.flatten() for each in others)]
-    chunks = list(zip(*(each[trained].split(size) for each in columns), strict=True))
-    if len(chunks) == 1:  # nothing to win from recomputing: its backward comes next
-        return [part(*chunks[0])]
-    return [checkpoint(part, *each, use_reentrant=False) for each in chunks]
 
 
 class CausalLoss:
@@ -112,7 +55,9 @@ class CausalLoss:
         targets, weights = shift(labels, weights)
 
         def total(states: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:
-            return weighted_sum(states, score, targets, weights, self.vocab, weigh)
+            head = self.base.get_output_embeddings()
+            parameters = list(head.parameters()) if head is not None else []  # now: FSDP has put whole ones there
+            return weighted_sum(states, score, targets, weights, self.vocab, weigh, parameters)
 
         loss, made = self._forward(forward, inputs, labels, total, scale)
         return loss, made.detach()

@@ -25,6 +25,7 @@ class AdamW(Plugin):
 
         from tunewright_hf.optim import parameter_groups
 
-        on_gpu = all(parameter.is_cuda for _, parameter in request.parameters)
+        # one pass over the memory of a step in place of ten
+        fused = {parameter.device.type for _, parameter in request.parameters} in ({"cuda"}, {"cpu"})
         betas = (self.options.beta1, self.options.beta2)
-        return TorchAdamW(parameter_groups(request), betas=betas, eps=self.options.eps, fused=on_gpu)
+        return TorchAdamW(parameter_groups(request), betas=betas, eps=self.options.eps, fused=fused)

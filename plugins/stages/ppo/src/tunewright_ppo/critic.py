@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from tunewright import RunError
-from tunewright_hf.loss import IGNORED, CausalLoss, label_logps, shift
+from tunewright_hf.cross_entropy import IGNORED, label_logps
+from tunewright_hf.loss import CausalLoss, shift
 
 NAME = "value_head"
 

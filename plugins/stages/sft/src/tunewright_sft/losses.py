@@ -4,7 +4,7 @@ import math
 
 from torch import Tensor
 
-from tunewright_hf.loss import Weigh
+from tunewright_hf.cross_entropy import Weigh
 
 LIKELIEST = 20  # tokens that EAFT takes the entropy over
 

@@ -1,0 +1,146 @@
+"""Cross entropy over a large vocabulary, some positions at a time: logits of all of them never exist.
+
+Where the loss is one number, its gradient is made together with it, chunk by chunk (as Hsu et al. 2024,
+arXiv:2410.10989, do it): no chunk's logits are kept, and none are made twice. Where each position's number goes on by
+itself, chunks are made again in the backward pass.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+IGNORED = -100  # label of a position that is not trained
+GPU_CHUNK = 2**26  # logits that exist at a time: 256 MiB in fp32
+CPU_CHUNK = 2**23  # 32 MiB, which caches hold
+LEAST = 128  # positions of a chunk, however many logits they have: with fewer, moving the head's weights costs more
+
+Score = Callable[[Tensor], Tensor]  # states (N, D) → logits (N, V)
+#: what each token's loss is multiplied by, without gradient: (N,) from logits (N, V) and losses (N,), nats
+Weigh = Callable[[Tensor, Tensor], Tensor]
+
+
+def weighted_sum(
+    states: Tensor,
+    score: Score,
+    targets: Tensor,
+    weights: Tensor,
+    vocab: int,
+    weigh: Weigh | None = None,
+    parameters: Sequence[Tensor] = (),
+) -> Tensor:
+    """Sum over trained positions of weight × negative log-likelihood (nats), a scalar in fp32.
+
+    states: (B, T, D), of which `score` makes logits (N, V). targets, weights: (B, T), as `loss.shift` makes them.
+    weigh: further weights, of what the model says itself. parameters: those of `score`, trained or not.
+    """
+    columns, size = trained_positions(states, targets, weights), _chunk(vocab, states.device)
+    if torch.is_grad_enabled() and states.dtype != torch.float16:
+        made: Tensor = _Sum.apply(score, weigh, size, *columns, *(each for each in parameters if each.requires_grad))
+        return made
+
+    def part(states: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        """With torch's own gradient: in fp16 it needs the factor that comes after the loss."""
+        logits = score(states).float()
+        losses = F.cross_entropy(logits, targets, reduction="none")
+        return (losses * _weighed(weigh, weights, logits, losses)).sum()
+
+    return torch.stack([checkpoint(part, *each, use_reentrant=False) for each in _split(columns, size)]).sum()
+
+
+def label_logps(states: Tensor, score: Score, targets: Tensor, vocab: int) -> Tensor:
+    """Log-probabilities (nats) of the targets (B, T) that are not ignored, row by row: (N,) in fp32.
+
+    states: (B, T, D), of which `score` makes logits (N, V).
+    """
+
+    def part(states: Tensor, targets: Tensor) -> Tensor:
+        return -F.cross_entropy(score(states).float(), targets, reduction="none")
+
+    chunks = _split(trained_positions(states, targets), _chunk(vocab, states.device))
+    if len(chunks) == 1:  # nothing to win from making it again: its backward comes next
+        return part(*chunks[0])
+    return torch.cat([checkpoint(part, *each, use_reentrant=False) for each in chunks])
+
+
+def trained_positions(states: Tensor, targets: Tensor, *others: Tensor) -> list[Tensor]:
+    """states (N, D), targets and others (N,) of the trained positions of states (B, T, D), targets and others
+    (B, T)."""
+    trained = (targets != IGNORED).flatten().nonzero().squeeze(1)
+    if not len(trained):  # one position of weight 0, so that every parameter gets a gradient on every process
+        trained = trained.new_zeros(1)
+    columns = [states.flatten(0, 1), targets.flatten().clamp(min=0), *(each.flatten() for each in others)]
+    return [each[trained] for each in columns]
+
+
+def _chunk(vocab: int, device: torch.device) -> int:
+    """Positions of a chunk."""
+    return max(LEAST, (CPU_CHUNK if device.type == "cpu" else GPU_CHUNK) // vocab)
+
+
+def _split(columns: Sequence[Tensor], size: int) -> list[tuple[Tensor, ...]]:
+    return list(zip(*(each.split(size) for each in columns), strict=True))
+
+
+def _weighed(weigh: Weigh | None, weights: Tensor, logits: Tensor, losses: Tensor) -> Tensor:
+    """The weights (N,), times what `weigh` says of the logits (N, V) and losses (N,)."""
+    if weigh is None:
+        return weights
+    with torch.no_grad():
+        return weights * weigh(logits, losses)
+
+
+class _Sum(torch.autograd.Function):
+    """The weighted sum over all chunks, with a gradient that is made with it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        score: Score,
+        weigh: Weigh | None,
+        size: int,
+        states: Tensor,
+        targets: Tensor,
+        weights: Tensor,
+        *parameters: Tensor,
+    ) -> Tensor:
+        total = torch.zeros((), device=states.device)
+        of_states: list[Tensor] = []
+        of_parameters: list[Tensor | None] = [None] * len(parameters)
+        for part, target, weight in _split([states, targets, weights], size):
+            part = part.detach().requires_grad_()
+            with torch.enable_grad():
+                logits = score(part)
+            loss, gradient = _loss_and_gradient(logits.detach(), target, weight, weigh)
+            total += loss
+            own, *others = torch.autograd.grad(logits, [part, *parameters], gradient, allow_unused=True)
+            of_states.append(own)
+            for number, each in enumerate(others):
+                before = of_parameters[number]
+                of_parameters[number] = each if before is None or each is None else before.add_(each)
+        ctx.save_for_backward(torch.cat(of_states), *of_parameters)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        # in place, so that the head's gradient is there once: a second backward pass raises, as it does elsewhere
+        made = [None if each is None else each.mul_(gradients[0]) for each in ctx.saved_tensors]
+        return None, None, None, made[0], None, None, *made[1:]
+
+
+def _loss_and_gradient(logits: Tensor, targets: Tensor, weights: Tensor, weigh: Weigh | None) -> tuple[Tensor, Tensor]:
+    """(loss, gradient): the weighted sum of a chunk, a scalar in fp32, and what it does to logits (N, V), in their
+    format."""
+    rows = torch.arange(len(targets), device=logits.device)
+    wide = logits.float()
+    gradient = F.softmax(wide, -1)
+    # log of the sum of exponentials, of what softmax has already made
+    normalizers = wide.amax(-1) - gradient.amax(-1).log()
+    losses = normalizers - wide[rows, targets]
+    weights = _weighed(weigh, weights, wide, losses)
+    gradient[rows, targets] -= 1
+    gradient *= weights[:, None]
+    return (losses * weights).sum(), gradient.to(logits.dtype)
