@@ -15,6 +15,7 @@ from tunewright.recipe import Training
 from tunewright.types import Data, Loaded, StageResult, TrainRequest
 from tunewright_adamw import AdamW
 from tunewright_hf.trainer import train
+from tunewright_sft.generation import Generation
 
 VOCAB = 128
 SIZE = {
@@ -100,9 +101,11 @@ def run_training(
     stop: Callable[[FakeRun], bool] = lambda run: False,
     checkpoint: Path | None = None,
     run: FakeRun | None = None,
+    generate: int = 0,
     **training: Any,
 ) -> tuple[FakeRun, StageResult]:
-    """`train` with settings that are quick; `training` are fields of recipe.Training."""
+    """`train` with settings that are quick; `training` are fields of recipe.Training. generate: tokens of the answers
+    that evaluation writes."""
     run = run or FakeRun(folder)
     settings = {"learning_rate": 1e-2, "per_device_train_batch_size": 4, "logging_steps": 2, "max_steps": 6}
     request = TrainRequest(
@@ -113,4 +116,5 @@ def run_training(
         checkpoint=checkpoint,
         stop_requested=lambda: stop(run),
     )
-    return run, train(run, request, stage="sft", packing=packing)
+    further = Generation(request, (), generate) if generate else None
+    return run, train(run, request, stage="sft", packing=packing, further=further)

@@ -24,6 +24,12 @@ class Member:
         return tomllib.loads(self.file.read_text("utf-8"))["project"]
 
     @property
+    def needs(self) -> list[str]:
+        """Its requirements, those of its extras too."""
+        extras = self.project.get("optional-dependencies", {}).values()
+        return [*self.project["dependencies"], *(need for extra in extras for need in extra)]
+
+    @property
     def package(self) -> str:
         """The name of what is imported."""
         return self.project["name"].replace("-", "_")

@@ -10,7 +10,10 @@ import pytest
 
 from workspace.members import ROOT, Member, members
 
-FIELDS = {"name", "version", "description", "requires-python", "license", "dependencies", "scripts", "entry-points"}
+FIELDS = {
+    "name", "version", "description", "requires-python", "license", "dependencies", "optional-dependencies", "scripts",
+    "entry-points",
+}  # fmt: skip
 every_member = pytest.mark.parametrize("member", members(), ids=str)
 
 
@@ -89,7 +92,7 @@ def test_constraints_pin_what_members_need() -> None:
 
     lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
     pins = {canonicalize_name(n): v for n, v in (line.split("==") for line in lines if line[:1].isalpha())}
-    needs = [Requirement(need) for member in members() for need in member.project["dependencies"]]
+    needs = [Requirement(need) for member in members() for need in member.needs]
     dev = (ROOT / "requirements-dev.txt").read_text("utf-8").splitlines()
     needs += [Requirement(line) for line in dev if line[:1].isalpha()]
     for need in needs:

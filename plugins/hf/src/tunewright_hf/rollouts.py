@@ -29,7 +29,7 @@ from tunewright_hf.loss import replaced
 
 @dataclass(frozen=True)
 class Sampling:
-    """max_new_tokens: of an answer. temperature above 0. top_p: 1 is off. top_k: 0 is off."""
+    """max_new_tokens: of an answer. temperature: 0 takes the likeliest token. top_p: 1 is off. top_k: 0 is off."""
 
     max_new_tokens: int
     temperature: float = 1.0
@@ -65,14 +65,14 @@ class Writer:
         self._stop_ids = {known[name] for name in names if name in known}
 
     @torch.no_grad()
-    def write(self, prompts: Sequence[Sequence[int]], draws: Sequence[tuple[int, ...]]) -> list[Rollout]:
-        """One answer to each prompt. draws: numbers of which the randomness of each answer is made."""
+    def write(self, prompts: Sequence[Sequence[int]], draws: Sequence[tuple[int, ...]] = ()) -> list[Rollout]:
+        """One answer to each prompt. draws: numbers of which the randomness of each answer is made; without temperature
+        there is none."""
         model, sampling = self._loaded.model, self._sampling
         width = max(map(len, prompts))
         pad = self._loaded.tokenizer.pad_token_id or 0
         ids = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts])  # (B, T)
         mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-        numbers = np.stack([np.random.default_rng(draw).random(sampling.max_new_tokens) for draw in draws])
         training = model.training
         model.eval()
         settings = GenerationConfig(
@@ -88,23 +88,25 @@ class Writer:
                 input_ids=ids.to(model.device),
                 attention_mask=mask.to(model.device),
                 generation_config=settings,
-                logits_processor=self._processors(torch.from_numpy(numbers).to(model.device), width),
+                logits_processor=self._processors(draws, width) if sampling.temperature else None,
             )
         model.train(training)
         return [
-            self._rollout(list(prompt), row.tolist()) for prompt, row in zip(prompts, written[:, width:], strict=True)
+            self.rollout(list(prompt), row.tolist()) for prompt, row in zip(prompts, written[:, width:], strict=True)
         ]
 
-    def _processors(self, numbers: Tensor, width: int) -> LogitsProcessorList:
-        sampling = self._sampling
+    def _processors(self, draws: Sequence[tuple[int, ...]], width: int) -> LogitsProcessorList:
+        sampling, device = self._sampling, self._loaded.model.device
+        numbers = np.stack([np.random.default_rng(draw).random(sampling.max_new_tokens) for draw in draws])
         steps: list[LogitsProcessor] = [TemperatureLogitsWarper(sampling.temperature)]
         if sampling.top_k:
             steps.append(TopKLogitsWarper(sampling.top_k))
         if sampling.top_p < 1:
             steps.append(TopPLogitsWarper(sampling.top_p))
-        return LogitsProcessorList([*steps, _Draw(numbers, width)])
+        return LogitsProcessorList([*steps, _Draw(torch.from_numpy(numbers).to(device), width)])
 
-    def _rollout(self, prompt: list[int], written: list[int]) -> Rollout:
+    def rollout(self, prompt: list[int], written: list[int]) -> Rollout:
+        """An answer of these tokens, up to the first stop token."""
         end = next((place for place, token in enumerate(written) if token in self._stop_ids), None)
         ids = written if end is None else written[: end + 1]
         text = self._loaded.tokenizer.decode(ids if end is None else ids[:-1], skip_special_tokens=False)

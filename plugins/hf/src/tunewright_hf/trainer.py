@@ -1,5 +1,6 @@
 """Training of causal language models, for the stages `sft` and `pretrain`."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -17,12 +18,22 @@ from tunewright_hf.private import keep_model, one_gpu, silence
 from tunewright_hf.sampler import Unit, pack, row_lengths
 from tunewright_hf.streamed import LOOKED_AT, StreamedBatches
 
+#: further metrics of the rows of an evaluation set, the same on every process
+Further = Callable[["CausalTrainer", Any], dict[str, float]]
+
 
 def train(
-    run: Any, request: TrainRequest, *, stage: str, packing: bool, template: Any = None, weigh: Weigh | None = None
+    run: Any,
+    request: TrainRequest,
+    *,
+    stage: str,
+    packing: bool,
+    template: Any = None,
+    weigh: Weigh | None = None,
+    further: Further | None = None,
 ) -> StageResult:
     """`fit` with the mean negative log-likelihood of the trained tokens, in training each times what `weigh` says."""
-    make = partial(CausalTrainer, run, request, packing, weigh)
+    make = partial(CausalTrainer, run, request, packing, weigh, further)
     return fit(run, request, make, stage=stage, packing=packing, template=template)
 
 
@@ -35,13 +46,14 @@ class CausalTrainer(StageTrainer, SFTTrainer):
         request: TrainRequest,
         packing: bool,
         weigh: Weigh | None,
+        further: Further | None,
         batches: AnyBatches,
         reporter: Reporter,
     ) -> None:
         self.begin(run, request, batches, reporter)
         loaded = request.loaded
         pad = loaded.tokenizer.pad_token_id
-        self.packing, self.weigh = packing, weigh
+        self.packing, self.weigh, self.further = packing, weigh, further
         # rows come cut and prepared
         own = {"max_length": None, "dataset_kwargs": {"skip_prepare_dataset": True}}
         args = SFTConfig(**settings(request, batches.steps), **own)
@@ -76,7 +88,8 @@ class CausalTrainer(StageTrainer, SFTTrainer):
 
     @torch.no_grad()
     def evaluate_one(self, name: str, rows: Any) -> dict[str, float]:
-        """Mean negative log-likelihood of the trained tokens, of rows that are packed or padded as in training."""
+        """Mean negative log-likelihood of the trained tokens, of rows that are packed or padded as in training, and
+        what `further` finds."""
         sums = torch.zeros(2, dtype=torch.float64)  # loss, weight
         for own, counts in self.own_batches(rows, self.eval_units(rows)):
             batch = moved(self.data_collator(own), self.args.device)
@@ -85,7 +98,8 @@ class CausalTrainer(StageTrainer, SFTTrainer):
             if counts:
                 sums += torch.stack([total, shift(labels, weights)[1].sum()]).cpu()
         sums = self.total(sums)
-        return {"loss": float(sums[0] / sums[1]) if sums[1] else 0.0}
+        loss = float(sums[0] / sums[1]) if sums[1] else 0.0
+        return {"loss": loss, **(self.further(self, rows) if self.further else {})}
 
     def eval_units(self, rows: Any) -> list[Unit]:
         """Packs, or single rows, those of like length side by side."""

@@ -1,0 +1,62 @@
+"""The best evaluation and early stopping where a process dies, and where there are two."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import evaluation_worker
+import pytest
+import torch
+from test_evaluation import same, trained
+
+from tunewright_hf.checkpoint import latest_checkpoint
+
+pytestmark = pytest.mark.slow
+
+
+def in_processes(number: int, folder: Path, settings: dict, *checkpoint: Path) -> subprocess.CompletedProcess:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(number)] if number > 1 else []
+    command = [sys.executable, *launcher, evaluation_worker.__file__, folder, json.dumps(settings), *checkpoint]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [str(part) for part in command]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no SIGKILL")
+def test_killed_and_resumed_equals_uninterrupted(tmp_path):
+    """Killed at an evaluation, after those of its best and of others in vain."""
+    whole = evaluation_worker.trained(tmp_path / "whole", {})
+    steps, metrics, logged, said = whole
+    assert (steps, metrics["best_step"]) == (5, 1)
+    assert len(said) == 2 and said[0].startswith("stopped at step 5")
+    dead = in_processes(1, tmp_path / "parts", {"killed_at": 4})
+    assert dead.returncode == -signal.SIGKILL, dead.stderr[-3000:]
+    checkpoint = latest_checkpoint(tmp_path / "parts" / "checkpoints")
+    assert checkpoint.name == "step-3"
+    assert evaluation_worker.trained(tmp_path / "parts", {}, checkpoint) == [steps, metrics, logged[3:], said]
+    assert same(trained(tmp_path / "parts"), trained(tmp_path / "whole"))
+
+
+def test_two_processes_decide_as_one(tmp_path):
+    """What is best, when to stop, what is written; also when they were interrupted."""
+    settings = {"lora": True, "generate": 6}
+
+    def two(*checkpoint: Path):
+        done = in_processes(2, tmp_path / "two", {**settings, "per_device_train_batch_size": 2}, *checkpoint)
+        assert done.returncode == 0, done.stderr[-3000:]
+        (line,) = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+        return json.loads(line.removeprefix("RESULT "))
+
+    one, found = evaluation_worker.trained(tmp_path / "one", settings), two()
+    assert found[0] == one[0] == 5
+    assert found[1] == pytest.approx(one[1], rel=1e-5) and found[1]["best_step"] == 1
+    assert {"it_exact_match", "it_rouge-1", "it_rouge-2", "it_rouge-l", "it_bleu-4"} < found[1].keys()
+    weights = trained(tmp_path / "two")
+    for name, each in trained(tmp_path / "one").items():
+        torch.testing.assert_close(weights[name], each, rtol=1e-4, atol=1e-5)
+    (tmp_path / "two" / "checkpoints" / "step-4" / "manifest.json").unlink()
+    again = two(tmp_path / "two" / "checkpoints" / "step-3")
+    assert again == [*found[:2], found[2][3:], found[3]]
