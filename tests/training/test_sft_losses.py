@@ -93,7 +93,16 @@ def trained(folder, loss, evals=None, **settings):
     """Stage sft as the kernel calls it: (run, result, model)."""
     run, made = FakeRun(folder), loaded(model())
     run.plugin = lambda kind: None
-    training = Training(**{"learning_rate": 1e-2, "logging_steps": 1, "max_steps": 3, "batching": "random", **settings})
+    training = Training(
+        **{
+            "learning_rate": 1e-2,
+            "logging_steps": 1,
+            "max_steps": 3,
+            "batching": "random",
+            "precision": "fp32",
+            **settings,
+        }
+    )
     request = TrainRequest(made, Data(train=rows(11), evals=evals or {}), training, folder)
     return run, Sft(Sft.Options(loss=loss), "sft").train_stage(run, request), made.model
 

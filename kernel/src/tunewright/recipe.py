@@ -66,7 +66,8 @@ class Training(BaseModel):
     seed: int = Field(42, ge=0, lt=2**32)
     """of everything that is random"""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """number format of the forward pass; auto: bf16 on a GPU that has it, else fp32"""
+    """number format of the forward pass; auto: bf16 on a GPU that has it or a CPU with matrix units for it (AMX), else
+    fp32"""
     activation_checkpointing: bool = False
     """recompute activations in the backward pass: less memory, about a third more time"""
     logging_steps: int = Field(10, gt=0)

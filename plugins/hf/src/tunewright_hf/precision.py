@@ -10,15 +10,22 @@ _HALVES = (torch.bfloat16, torch.float16)
 
 
 def resolve(precision: str, device: torch.device) -> str:
-    """auto: bf16 on a GPU that has it, else fp32. Raises RecipeError where the device cannot do it."""
+    """auto: bf16 on a GPU that has it, or a CPU with matrix units for it, else fp32. Raises RecipeError where the
+    device cannot do it.
+    """
     on_gpu = device.type == "cuda"
     if precision == "auto":
-        return "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "fp32"
+        return "bf16" if (torch.cuda.is_bf16_supported() if on_gpu else cpu_multiplies_bf16(device)) else "fp32"
     if precision == "fp16" and not on_gpu:
         raise RecipeError("fp16 needs a GPU", place="training.precision", hint="set bf16 or fp32")
     if precision == "bf16" and on_gpu and not torch.cuda.is_bf16_supported():
         raise RecipeError("this GPU has no bf16", place="training.precision", hint="set fp16 or fp32")
     return precision
+
+
+def cpu_multiplies_bf16(device: torch.device) -> bool:
+    """Whether it is a CPU with matrix units for bf16 (AMX): others take longer with it than with fp32."""
+    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
 def widen(model: Any, precision: str) -> dict[str, torch.dtype]:
