@@ -7,6 +7,7 @@ from typing import Any
 import datasets
 import torch
 from training_setup import VOCAB, FakeRun
+from training_setup import rows as sequences
 
 from tunewright.recipe import Training
 from tunewright.types import Data, Loaded, StageResult, TrainRequest
@@ -78,14 +79,14 @@ def run_stage(
 ) -> tuple[FakeRun, StageResult]:
     """`stage.train_stage` with settings that are quick; `training` are fields of recipe.Training."""
     run = run or Run(folder)
-    rows = {"preference": preference, "unpaired": unpaired}[stage.rows]
+    sorts = {"preference": preference, "unpaired": unpaired, "messages": sequences, "text": sequences}
     settings = {
         "learning_rate": 1e-2, "per_device_train_batch_size": 4, "logging_steps": 2, "max_steps": 6,
-        "lr_scheduler_type": "constant",
+        "lr_scheduler_type": "constant", "precision": "fp32",
     }  # fmt: skip
     request = TrainRequest(
         loaded,
-        Data(train=data if data is not None else rows(), evals=evals or {}),
+        Data(train=data if data is not None else sorts[stage.rows](), evals=evals or {}),
         Training(**{**settings, **training}),
         folder,
         models={"reference": reference} if reference else {},

@@ -10,13 +10,16 @@ import pytest
 from answers_setup import Run
 from training_setup import VOCAB
 
+from tunewright.check import Source
 from tunewright.recipe import Training
 from tunewright.types import Data, Loaded, StageResult, TrainRequest
 from tunewright_hf import rewards
 
 
 class PromptsRun(Run):
-    """With a template that has no stop token beside the tokenizer's own."""
+    """With a template that has no stop token beside the tokenizer's own, and a recipe from no command line."""
+
+    source = Source("recipe.yaml")
 
     def plugin(self, kind: str) -> Any:
         return SimpleNamespace(info=SimpleNamespace(stop=()), chat_template=lambda: None)
@@ -56,7 +59,17 @@ def endless(completions: list[str], **_: Any) -> list[float]:
     return [float("inf") for _ in completions]
 
 
-REWARDS = (wanted, short, in_the_row, broken, few, nothing, silent, endless)
+class Built:
+    """Rewards that are made ready: the share of words below `limit`, which may be any for the policy's vocabulary."""
+
+    def __init__(self, *, run: Any, policy: Loaded, limit: int) -> None:
+        self.run, self.limit = run, min(limit, policy.model.config.vocab_size)
+
+    def __call__(self, completions: list[str], **_: Any) -> list[float]:
+        return [sum(int(word[1:]) < self.limit for word in text.split() if word[0] == "w") / 5 for text in completions]
+
+
+REWARDS = (wanted, short, in_the_row, broken, few, nothing, silent, endless, Built)
 
 
 class _Point:
@@ -101,10 +114,10 @@ def run_stage(
     **training: Any,
 ) -> tuple[PromptsRun, StageResult]:
     """`stage.train_stage` with settings that are quick; `training` are fields of recipe.Training."""
-    run = run or PromptsRun(folder)
+    run = run or PromptsRun(folder, lambda **_: reference)
     settings = {
         "learning_rate": 1e-2, "per_device_train_batch_size": 4, "logging_steps": 2, "max_steps": 4,
-        "lr_scheduler_type": "constant",
+        "lr_scheduler_type": "constant", "precision": "fp32",
     }  # fmt: skip
     request = TrainRequest(
         loaded,

@@ -13,8 +13,9 @@ from tunewright.errors import Stopped
 from tunewright.run import Run, open_run, train
 from tunewright_hf.callback import Reporter
 
-RECIPE = Path(__file__).parents[2] / "docs/examples/sft-dpo.yaml"
+EXAMPLES = Path(__file__).parents[2] / "docs/examples"
 PRETRAIN, SFT, DPO = 1, 2, 3
+REWARD, PPO = 2, 3
 STEPS = 4
 
 
@@ -22,13 +23,13 @@ class Killed(Exception):
     """In place of SIGKILL, which would take the tests along: nobody catches it, and nothing is saved."""
 
 
-def run_chain(output, adapter, **how):
+def run_chain(output, adapter, example="sft-dpo", more=(), **how):
     overrides = [
         f"output={output}", f"adapter={adapter}", "family.tiny_hidden_size=16", "family.tiny_layers=1",
         "loggers=[jsonl]", f"training.max_steps={STEPS}", "training.logging_steps=1", "training.save_steps=2",
-        "training.precision=fp32", "training.per_device_train_batch_size=4",
+        "training.precision=fp32", "training.per_device_train_batch_size=4", *more,
     ]  # fmt: skip
-    return train(*check.read(RECIPE, overrides), limit=16, **how)
+    return train(*check.read(EXAMPLES / f"{example}.yaml", overrides), limit=16, **how)
 
 
 @contextmanager
@@ -88,3 +89,36 @@ def test_stopped_and_killed_within_and_between_stages_it_ends_as_if_it_had_not_b
     assert result.path == parts / "stages/3-dpo/model"
     loaded = open_run(parts).load_policy()
     assert loaded.weights == result.weights
+
+
+RLHF = {
+    "example": "rlhf",
+    "more": [
+        "stages.2.max_new_tokens=4", "stages.2.ppo_epochs=2", "stages.2.kl_target=0.1",
+        "stages.2.training={per_device_train_batch_size: 4, logging_steps: 1}",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_chain_of_human_feedback_goes_on_from_anywhere(tmp_path):
+    """Killed in the reward model's training, before PPO, and in the middle of one of its rollouts."""
+    whole, parts, lora = tmp_path / "whole", tmp_path / "parts", "{name: lora, rank: 2, dropout: 0.1}"
+    run_chain(whole, lora, **RLHF)
+
+    with trained_steps(killed_after=(REWARD, 3)), pytest.raises(Killed):
+        run_chain(parts, lora, **RLHF)
+
+    with trained_steps(killed_before="ppo") as steps, pytest.raises(Killed):
+        run_chain(parts, lora, resume=True, **RLHF)
+    assert steps == [(REWARD, 3), (REWARD, 4)]  # from the checkpoint after step 2
+
+    with trained_steps(killed_after=(PPO, 3)) as steps, pytest.raises(Killed):
+        run_chain(parts, lora, resume=True, **RLHF)
+    assert steps == [(PPO, 1), (PPO, 2), (PPO, 3)]
+
+    with trained_steps() as steps:
+        result = run_chain(parts, lora, resume=True, **RLHF)
+    assert steps == [(PPO, 3), (PPO, 4)]  # from between the two rollouts
+    assert results(parts) == results(whole)
+    assert result.path == parts / "stages/3-ppo/model"

@@ -51,6 +51,14 @@ def test_loss(name):
     assert found.item() == pytest.approx(EXPECTED[name], abs=1e-9)
 
 
+def test_several_losses_with_their_weights(tmp_path):
+    """At the first step nothing differs from the reference: 0.8 ln 2 + 0.2 · 2 ln 2, and the SFT term (MPO)."""
+    stage = Dpo(Dpo.Options(loss={"sigmoid": 0.8, "bco_pair": 0.2}, sft_weight=1.0), "dpo")
+    run, _ = run_stage(tmp_path, loaded(model()), stage, max_steps=1)
+    (first,) = run.logged()
+    assert first["loss"] == pytest.approx(1.2 * np.log(2) + first["nll_loss"], rel=1e-6)
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_prefers_the_chosen_answer(name):
     """At the start, where nothing differs from the reference: down the slope the margin rises."""
@@ -224,6 +232,10 @@ def test_a_reward_model_in_half_precision_has_its_head_in_full(tmp_path):
     [
         ({"loss": "exo_pair"}, "exo_pair needs label_smoothing"),
         ({"loss": "ipo", "label_smoothing": 0.1}, "does nothing for ipo"),
+        ({"loss": {"ipo": 1, "hinge": 1}, "label_smoothing": 0.1}, "does nothing for ipo and hinge"),
+        ({"loss": {"exo_pair": 1}}, "exo_pair needs label_smoothing"),
+        ({"loss": {"sigmoid": 0}}, "greater than 0"),
+        ({"loss": {}}, "at least 1 item"),
     ],
 )
 def test_options_that_do_not_go_together(options, message):

@@ -9,6 +9,8 @@ from test_pairs_training import CASES, adapted
 from test_resume import assert_same_state, no_pickle
 
 from tunewright.errors import Stopped
+from tunewright.recipe import Recipe
+from tunewright.run import train
 from tunewright_hf import reference
 from tunewright_hf.checkpoint import latest_checkpoint
 
@@ -30,10 +32,10 @@ def interrupted(folder: Path, made, stage, at: int, **settings):
     return runs[0], latest_checkpoint(folder / "checkpoints")
 
 
-BOTH = [(name, how) for name in ("dpo", "reward", "kto", "orpo") for how in ("full", "lora")]
+BOTH = [(name, how) for name in ("dpo", "reward", "kto", "orpo", "simpo") for how in ("full", "lora")]
 
 
-@pytest.mark.parametrize(("name", "how"), [*BOTH, ("bco", "full"), ("simpo", "full")])
+@pytest.mark.parametrize(("name", "how"), [*BOTH, ("bco", "full")])
 def test_resumed_equals_uninterrupted(tmp_path, monkeypatch, name, how):
     case = CASES[name]
     settings = {"data": case.rows(13), "evals": {"it": case.rows(3, seed=4)}, **LENGTH}
@@ -65,15 +67,28 @@ def test_what_was_counted_since_the_last_report_goes_on(tmp_path):
 def test_scores_of_other_rows_are_made_anew(tmp_path):
     case = CASES["dpo"]
     run_stage(tmp_path, adapted(case, "full"), case.stage, case.rows(8))
-    before = reference.load_state(tmp_path / "reference", "reference")["scores"]["train"]
+    before = reference.load_state(tmp_path / "checkpoints" / "reference", "reference")["scores"]["train"]
     run, _ = run_stage(tmp_path, adapted(case, "full"), case.stage, case.rows(9))
-    after = reference.load_state(tmp_path / "reference", "reference")["scores"]["train"]
+    after = reference.load_state(tmp_path / "checkpoints" / "reference", "reference")["scores"]["train"]
     assert (before.shape, after.shape) == ((8, 2), (9, 2))
     assert run.logged()[0]["loss"] == pytest.approx(torch.tensor(2.0).log().item(), rel=1e-5)
+
+
+def test_a_run_that_is_begun_anew_scores_anew(tmp_path):
+    """With another model on the same rows: what the first one said of them is nobody's reference."""
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "Who?", "chosen": "A wren.", "rejected": "No."}\n' * 2, "utf-8")
+    for size in (16, 32):
+        recipe = Recipe.model_validate({
+            "model": "tiny", "family": {"name": "llama", "device": "cpu", "tiny_hidden_size": size, "tiny_layers": 1},
+            "stage": "dpo", "data": [{"path": str(tmp_path / "rows.jsonl")}], "loggers": [],
+            "training": {"max_steps": 1}, "output": str(tmp_path / "run"),
+        })  # fmt: skip
+        result = train(recipe, overwrite=True)
+        assert result.metrics["loss"] == pytest.approx(torch.tensor(2.0).log().item(), rel=1e-5)
 
 
 def test_only_rows_that_are_trained_on_are_scored(tmp_path):
     case = CASES["dpo"]
     run_stage(tmp_path, adapted(case, "full"), case.stage, case.rows(40), max_steps=2, batching="random")
-    scores = reference.load_state(tmp_path / "reference", "reference")["scores"]["train"]
+    scores = reference.load_state(tmp_path / "checkpoints" / "reference", "reference")["scores"]["train"]
     assert (~scores.isnan()).all(1).sum() == 8

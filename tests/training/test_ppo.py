@@ -17,7 +17,7 @@ from tunewright_hf.checkpoint import checkpoints, latest_checkpoint
 from tunewright_hf.repeated import Repeated
 from tunewright_hf.sampler import Batches
 from tunewright_ppo import Ppo
-from tunewright_ppo.losses import gae, policy_loss, value_loss
+from tunewright_ppo.losses import gae, policy_loss, steered, value_loss
 from tunewright_ppo.training import PpoTrainer
 
 __all__ = ["no_pickle", "own_rewards"]  # fixtures
@@ -56,6 +56,27 @@ def test_value_loss():
     """0.5 × the squared distance from the return, or that of the value moved by at most 0.2, whichever is larger."""
     values, old, returns = torch.tensor([1.0, 0.1, 1.0]), torch.zeros(3), torch.tensor([1.0, 1.0, -1.0])
     torch.testing.assert_close(value_loss(values, old, returns, 0.2), torch.tensor([0.5 * 0.64, 0.5 * 0.81, 2.0]))
+
+
+def test_steered():
+    """By at most a fifth of the share of the horizon that has gone by: 5 nats where 4 are wanted are 0.2 too many."""
+    assert steered(0.1, 4.4, 4.0, 0.5) == pytest.approx(0.1 * 1.05)
+    assert steered(0.1, 5.0, 4.0, 0.5) == steered(0.1, 99.0, 4.0, 0.5) == pytest.approx(0.11)
+    assert steered(0.1, 0.0, 4.0, 0.5) == pytest.approx(0.09)
+
+
+@pytest.mark.parametrize(("target", "rises"), [(0.01, True), (100.0, False)])
+def test_beta_is_steered(tmp_path, target, rises):
+    """Of 4 answers to a rollout and a horizon of 8, by a tenth after each: the policy is far from its reference."""
+    reference = model()
+    with torch.no_grad():
+        reference.lm_head.weight.mul_(-20)
+    stage = ppo(beta=0.1, kl_target=target, kl_horizon=8)
+    run, _ = run_stage(tmp_path, loaded(model()), stage, reference=loaded(reference), max_steps=6, logging_steps=1)
+    betas = [line["beta"] for line in run.logged() if "beta" in line]  # not of steps on old answers
+    assert betas == pytest.approx([0.1 * (1.1 if rises else 0.9) ** rollout for rollout in range(3)])
+    with pytest.raises(ValueError, match="kl_target needs a beta above 0"):
+        ppo(beta=0.0, kl_target=1.0)
 
 
 def watch(monkeypatch) -> list:
@@ -178,6 +199,18 @@ def test_the_model_below_a_new_adapter_is_the_same_reference_as_a_second_model(t
     one, _ = run_stage(tmp_path / "a", adapted("lora"), ppo(beta=0.5, reference="base"))
     two, _ = run_stage(tmp_path / "b", adapted("lora"), ppo(beta=0.5), reference=adapted("lora"))
     assert one.logged() == two.logged()
+
+
+def test_another_model_may_be_the_reference(tmp_path):
+    other = model()
+    with torch.no_grad():
+        other.lm_head.weight.mul_(-20)
+    stage = ppo(beta=0.5, reference="some/model")
+    assert stage.models == ("policy",)
+    one, _ = run_stage(tmp_path / "a", loaded(model()), stage, reference=loaded(other))  # which the run loads
+    two, _ = run_stage(tmp_path / "b", loaded(model()), ppo(beta=0.5), reference=loaded(other))
+    assert one.logged() == two.logged()
+    assert one.logged()[0]["kl"] > 0.1
 
 
 @pytest.mark.parametrize("how", ["full", "lora"])

@@ -4,24 +4,32 @@ import json
 import math
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
 import torch
-from prompts_setup import own_rewards
+from prompts_setup import PromptsRun, own_rewards
 from tokenizers import pre_tokenizers
-from training_setup import SIZE, tokenizer
+from training_setup import SIZE, VOCAB, loaded, tokenizer
+from training_setup import model as policy
 from transformers import AutoModelForSequenceClassification, LlamaConfig
 
 from tunewright import RecipeError, RunError
 from tunewright.check import read
 from tunewright.run import train
 from tunewright.types import Loaded
-from tunewright_hf.rewards import load
+from tunewright_hf import rewards
+from tunewright_hf.rewards import Reward
 from tunewright_rewards import exact_match, format, length, model, valid_json
 from tunewright_rewards.endpoint import http
 
 __all__ = ["own_rewards"]  # a fixture
+
+
+def load(section, place, *, policy=None, from_command_line=False) -> Reward:
+    return rewards.load(section, place, PromptsRun(Path("no/run")), policy, from_command_line=from_command_line)
 
 
 def test_exact_match():
@@ -48,8 +56,10 @@ def test_valid_json():
 
 
 def test_the_ready_rewards_are_found_by_name():
-    for name in ("exact_match", "format", "length", "valid_json", "reward_model", "http"):
+    for name in ("exact_match", "format", "length", "valid_json", "http"):
         assert load(name, "stage.rewards.0").name == name
+    with pytest.raises(RecipeError, match="no/run: is no run folder"):
+        load("reward_model", "stage.rewards.0")  # it is, and looks into the run that asks
     asked = load({"name": "length", "target": 2, "weight": 0.5}, "stage.rewards.0")
     assert (asked.weight, asked(["ab", ""], {"prompts": ["", ""]})) == (0.5, [0, -1])
 
@@ -96,11 +106,17 @@ def test_reward_model_scores_the_last_token(monkeypatch, pad):
     made, words = AutoModelForSequenceClassification.from_config(config).eval(), tokenizer()
     words.backend_tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     monkeypatch.setattr(model, "_load", lambda path: (Loaded(made, words), " </s>"))
-    found = model.reward_model(["w5 w6", "w7"], path="a/run", prompts=["w3 ", "w3 w4 "], answer=[1, 2])
+    asked = model.RewardModel(run=asking(), policy=loaded(policy()), path="a/run")
+    found = asked(["w5 w6", "w7"], prompts=["w3 ", "w3 w4 "], answer=[1, 2])
     for score, ids in zip(found, ([3, 5, 6, 2], [3, 4, 7, 2]), strict=True):
         states = made.model(input_ids=torch.tensor([ids])).last_hidden_state
         assert score == pytest.approx(made.score(states[0, -1]).item(), rel=1e-5)
     assert found[0] != found[1]
+
+
+def asking(precision="fp32") -> SimpleNamespace:
+    """The run that asks, as far as it is looked at."""
+    return SimpleNamespace(recipe=SimpleNamespace(training=SimpleNamespace(precision=precision)), folder=Path("none"))
 
 
 def recipe(folder, **sections):
@@ -113,17 +129,79 @@ def recipe(folder, **sections):
     return read(path)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("adapter", ["full", "lora"])
-def test_reward_model_of_a_run(tmp_path, adapter):
+def test_reward_model_of_a_run(tmp_path, adapter, precision):
+    """With a model that is kept in half precision: its head computes in full all the same."""
     pairs = [{"prompt": "Is it a bird?", "chosen": "It is.", "rejected": "No."}] * 2
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
     data = [{"path": str(tmp_path / "pairs.jsonl"), "format": "preference"}]
     train(*recipe(tmp_path, adapter=adapter, stage="reward", data=data))
     path = str(tmp_path / "run")
-    found = model.reward_model(["It is.", "No."], path=path, prompts=["<|im_start|>user\nIs it?<|im_end|>\n"] * 2)
+    asked = model.RewardModel(run=asking(precision), policy=loaded(policy()), path=path)
+    found = asked(["It is.", "No."], prompts=["<|im_start|>user\nIs it?<|im_end|>\n"] * 2)
     assert all(map(math.isfinite, found))
     assert found[0] != found[1]
-    assert not model._load(path)[0].model.training
+    assert not asked.loaded.model.training
+
+
+# ---- what has to be made ready, and what stands in a file ---------------------------------------------------------
+
+BRIEF = """
+def brief(completions, *, most, **columns):
+    return [float(len(text) <= most) for text in completions]
+
+number = 3
+"""
+
+
+def test_a_reward_that_is_made_ready(own_rewards):
+    asked = load({"name": "Built", "limit": 500, "weight": 2}, "", policy=loaded(policy()))
+    assert (asked.name, asked.weight, asked.function.limit) == ("Built", 2, VOCAB)
+    assert asked(["w5 w127", "w3"], {"prompts": ["", ""], "good": [1, 2]}) == [0.4, 0.2]
+    with pytest.raises(RecipeError, match=r"stage.rewards.1: cannot be loaded: .*unexpected keyword argument 'most'"):
+        load({"name": "Built", "most": 3}, "stage.rewards.1", policy=loaded(policy()))
+
+
+def test_a_function_in_a_file(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(BRIEF, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    asked = load({"name": "mine.py:brief", "most": 2}, "", from_command_line=True)
+    assert (asked.name, asked(["a", "abc"], {"prompts": ["", ""]})) == ("brief", [1, 0])
+    for name, problem in {
+        "mine.py:number": "mine.py has no function 'number'",
+        "mine.py:long": "mine.py has no function 'long'",
+        "other.py:brief": "No such file",
+    }.items():
+        with pytest.raises(RecipeError, match=rf"stage.rewards.0: cannot be loaded: .*{problem}"):
+            load(name, "stage.rewards.0", from_command_line=True)
+
+
+@pytest.mark.parametrize(
+    ("written", "overrides", "runs"),
+    [
+        ({"name": "mine.py:brief", "most": 2}, [], False),
+        ({"name": "mine.py:brief", "most": 2}, ["stage.rewards.0.weight=2"], False),
+        ({"name": "length", "most": 2}, ["stage.rewards.0.name=mine.py:brief"], True),
+        ("length", ["stage.rewards=[{name: mine.py:brief, most: 2}]"], True),
+    ],
+)
+def test_only_the_command_line_may_name_a_file(tmp_path, monkeypatch, written, overrides, runs):
+    """It is code, and a recipe may be anybody's."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(f"open('ran', 'w').close(){BRIEF}", "utf-8")
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "Is it a bird?"}\n' * 2, "utf-8")
+    stage = {"name": "grpo", "rewards": [written], "num_generations": 2, "max_new_tokens": 3}
+    recipe(tmp_path, stage=stage, data=[{"path": str(tmp_path / "prompts.jsonl")}])
+    asked = read(tmp_path / "recipe.yaml", overrides)
+    if runs:
+        train(*asked)
+        assert "rewards/brief" in (tmp_path / "run/metrics.jsonl").read_text("utf-8")
+    else:
+        with pytest.raises(RecipeError, match="only the command line may name it") as found:
+            train(*asked)
+        assert found.value.place == "stage.rewards.0"
+    assert (tmp_path / "ran").exists() == runs
 
 
 # ---- an endpoint -----------------------------------------------------------------------------------------------

@@ -14,13 +14,12 @@ from transformers import Trainer, TrainingArguments
 
 from tunewright import RecipeError, RunError
 from tunewright.types import StageResult, TrainRequest
-from tunewright_hf import precision
 from tunewright_hf.callback import Reporter
 from tunewright_hf.collate import Padded
 from tunewright_hf.fit import AnyBatches, StageTrainer, fit, settings
 from tunewright_hf.loss import CausalLoss
 from tunewright_hf.private import one_gpu, silence
-from tunewright_hf.reference import check_base
+from tunewright_hf.reference import check_base, second_model
 from tunewright_hf.rewards import Reward, load
 from tunewright_hf.rollouts import Rollout, Sampling, Writer
 from tunewright_hf.row_stream import RowStream
@@ -44,17 +43,9 @@ class PromptsTrainer(StageTrainer, Trainer):
     """Trains on answers to prompts. A subclass makes batches of them, and says what a loss is. options: those of
     RolloutOptions, and what the subclass has of its own."""
 
-    def __init__(
-        self,
-        run: Any,
-        request: TrainRequest,
-        options: Any,
-        rewards: list[Reward],
-        batches: AnyBatches,
-        reporter: Reporter,
-    ) -> None:
+    def __init__(self, run: Any, request: TrainRequest, options: Any, batches: AnyBatches, reporter: Reporter) -> None:
         self.begin(run, request, batches, reporter)
-        self.options, self.rewards, self.seed = options, rewards, request.training.seed
+        self.options, self.seed = options, request.training.seed
         loaded = request.loaded
         self.padded = Padded(loaded.tokenizer.pad_token_id or 0)
         self.progress["sums"] = {}  # of metrics since the last report: name → [sum, count]
@@ -70,16 +61,22 @@ class PromptsTrainer(StageTrainer, Trainer):
         self.causal_loss = CausalLoss(self.model)
         sampling = Sampling(options.max_new_tokens, options.temperature, options.top_p, options.top_k)
         self.writer = Writer(loaded, run.plugin("template").info.stop, sampling)
-        self.second = self._second_model()
         if options.beta and options.reference == "base":
             check_base(loaded)
+        self.second = second_model(run, request, options) if options.beta else None
+        self.accelerator.wait_for_everyone()  # for what a stage before this one wrote on the first process
+        self.rewards = self._load_rewards()
 
-    def _second_model(self) -> CausalLoss | None:
-        loaded = self.request.models.get("reference")
-        if loaded is None:
-            return None
-        precision.widen(loaded.model, precision.resolve(self.request.training.precision, loaded.model.device))
-        return CausalLoss(loaded.model.eval())
+    def _load_rewards(self) -> list[Reward]:
+        number = self.request.number - 1
+        found = []
+        for index, section in enumerate(self.options.rewards):
+            at = ("rewards", index, "name")
+            keys = self.run.source.overridden
+            named = any((*stage, *at)[: len(key)] == key for key in keys for stage in (("stage",), ("stages", number)))
+            place = f"stage.rewards.{index}"
+            found.append(load(section, place, self.run, self.request.loaded, from_command_line=named))
+        return found
 
     @property
     def keeps_all_logits(self) -> bool:
@@ -179,8 +176,7 @@ def train_on_prompts(
         raise RecipeError("the answers are not written yet", place="training.tokens_per_batch", hint=hint)
     # prompts of any length go into one pass: it is the answers that take the memory
     request.training = request.training.model_copy(update={"batching": "random"})
-    rewards = [load(section, f"stage.rewards.{number}") for number, section in enumerate(options.rewards)]
-    make = partial(trainer, run, request, options, rewards)
+    make = partial(trainer, run, request, options)
     return fit(run, request, make, stage=stage, repeats=repeats, template=run.plugin("template"))
 
 

@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tunewright import RecipeError
+from tunewright.recipe import Section
+from tunewright.run import Run
 from tunewright.types import Loaded, StageResult, TrainRequest
 from tunewright_hf import precision
 from tunewright_hf.answers import LogpsTrainer, answer_logps
@@ -21,9 +23,10 @@ from tunewright_hf.fit import AnyBatches, moved
 from tunewright_hf.loss import CausalLoss
 from tunewright_hf.row_stream import RowStream
 from tunewright_hf.sampler import row_lengths
+from tunewright_hf.shared import share
 from tunewright_hf.state import load_state, save_state
 
-FOLDER = "reference"  # in the stage's folder
+FOLDER = "reference"  # in the stage's folder `checkpoints`, which goes when the run is overwritten
 #: what PEFT's adapters may begin with for the model below them to be what it was without them
 _HARMLESS = (True, False, None, "gaussian", "eva", "orthogonal")
 
@@ -53,7 +56,7 @@ class ReferenceTrainer(LogpsTrainer):
         if options.cache_reference and isinstance(request.data.train, RowStream):
             hint = "set stage.cache_reference: false"
             raise RecipeError("cannot score rows that are read while training goes on", place="data", hint=hint)
-        self.second = None if options.cache_reference else self._second_model()
+        self.second = None if options.cache_reference else second_model(run, request, options)
         scores = self._cached() if options.cache_reference else {}
 
         def held(name: str, rows: Any) -> Any:
@@ -84,19 +87,6 @@ class ReferenceTrainer(LogpsTrainer):
         data = {"fingerprint": self.request.data.fingerprint, "evals": rows, "order": self.batches.identity()}
         return data | {"reference": self.options.reference}
 
-    def _second_model(self) -> CausalLoss | None:
-        """The reference where it is a model of its own."""
-        if (name := self.options.reference) in ("start", "base"):
-            loaded = self.request.models.get("reference")
-        else:
-            # as the kernel loads what a stage before this one made: whole, and not to be trained
-            loaded = self.run.load(prior=StageResult(Path(name), "model"), trainable=False)
-        if loaded is None:
-            return None
-        number_format = precision.resolve(self.request.training.precision, loaded.model.device)
-        precision.widen(loaded.model, number_format)
-        return CausalLoss(loaded.model.eval())
-
     @contextmanager
     def _reference(self) -> Iterator[CausalLoss]:
         """The reference, without dropout and gradients."""
@@ -111,10 +101,10 @@ class ReferenceTrainer(LogpsTrainer):
 
     def _cached(self) -> dict[str, Tensor]:
         """Scores (rows, K) of each set, from the stage's folder or made now. NaN in rows that are not trained on."""
-        folder, identity = self.request.folder / FOLDER, self.cache_identity()
+        folder, identity = self.checkpoint_folder / FOLDER, self.cache_identity()
         found = _read(folder, identity)
         if self.any_process(found is None):
-            data, self.second = self.request.data, self._second_model()
+            data, self.second = self.request.data, second_model(self.run, self.request, self.options)
             found = {"train": self._score_all(data.train, self.batches.trained_rows())}
             for name, rows in data.evals.items():
                 found[f"eval {name}"] = self._score_all(rows, np.arange(len(rows)))
@@ -144,6 +134,25 @@ class ReferenceTrainer(LogpsTrainer):
         scores = self.total(scores)
         scores[np.setdiff1d(np.arange(len(rows)), numbers)] = torch.nan
         return scores
+
+
+def second_model(run: Any, request: TrainRequest, options: Any) -> CausalLoss | None:
+    """The reference where it is a model of its own. It has no second copy of what the policy does not train either.
+    options: ReferenceModel."""
+    if options.reference in ("start", "base"):
+        loaded = request.models.get("reference")
+    else:
+        if quantizer := options.reference_quantizer:
+            recipe = run.recipe.model_copy(update={"quantizer": Section.model_validate(quantizer)})
+            run = Run(recipe, trust_remote_code=run.trust_remote_code)
+        # as the kernel loads what a stage before this one made: whole, and not to be trained
+        loaded = run.load(prior=StageResult(Path(options.reference), "model"), trainable=False)
+    if loaded is None:
+        return None
+    number_format = precision.resolve(request.training.precision, loaded.model.device)
+    precision.widen(loaded.model, number_format)
+    share(loaded.model, request.loaded.model)
+    return CausalLoss(loaded.model.eval())
 
 
 def check_base(loaded: Loaded) -> None:

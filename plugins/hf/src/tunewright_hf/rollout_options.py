@@ -1,20 +1,22 @@
 """What stages have in common whose answers the model writes itself. Imports no torch."""
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, field_validator
 
-from tunewright import PluginOptions, Stage
+from tunewright import Stage
 from tunewright.types import ModelRole
-from tunewright_hf.rewards import find
+from tunewright_hf.reference_options import ReferenceModel
+from tunewright_hf.rewards import check
 
 _TRIALS = ("test_loss_falls", "test_accumulation", "test_seed", "test_resume")
 
 
-class RolloutOptions(PluginOptions):
+class RolloutOptions(ReferenceModel):
     rewards: list[str | dict[str, Any]] = Field(min_length=1, examples=[[{"name": "length", "target": 20}]])
     """reward functions of the group tunewright.reward: a name, or a mapping with name, weight (1 where it is not given)
-    and what the function takes. The reward of an answer is their weighted sum"""
+    and what the function takes. On the command line, and only there, a name may be that of a function in a file:
+    mine.py:brief. The reward of an answer is their weighted sum"""
     max_new_tokens: int = Field(256, ge=1)
     """longest answer, in tokens"""
     temperature: float = Field(1.0, gt=0)
@@ -25,15 +27,12 @@ class RolloutOptions(PluginOptions):
     """draw from so many tokens; 0: from all"""
     beta: float = Field(0.0, ge=0)
     """weight of the KL divergence from the reference; 0: no reference is kept"""
-    reference: Literal["start", "base"] = "start"
-    """with beta, what the model is held against: itself as it is when the stage begins, in a second copy; or itself
-    without its adapter"""
 
     @field_validator("rewards")
     @classmethod
     def _known(cls, rewards: list[str | dict[str, Any]]) -> list[str | dict[str, Any]]:
         for section in rewards:
-            find(section)
+            check(section)
         return rewards
 
 

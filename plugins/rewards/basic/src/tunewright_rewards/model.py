@@ -1,43 +1,55 @@
 """The reward model that a run trained."""
 
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.trainer_utils import unwrap_peft_model
 
 from tunewright import RecipeError, folder
 from tunewright.run import open_run
 from tunewright.types import Loaded
+from tunewright_hf import precision
 from tunewright_hf.scores import scores_at_the_end
+from tunewright_hf.shared import share
 
 
-def reward_model(completions: list[str], *, path: str, prompts: list[str], **_: Any) -> list[float]:
+class RewardModel:
     """The score of each prompt with its answer, under the model of a run's last stage that trained a reward model.
 
-    path: the run folder, which may be that of the run that asks, for one of its earlier stages. prompts: rendered for
-    the model that is trained, which must have the same template as the reward model. Raises RecipeError where the
-    folder holds no such run.
+    path: the run folder; None: that of the run that asks, for one of its earlier stages. Prompts are rendered for the
+    model that is trained, which must have the same template as the reward model. Raises RecipeError where the folder
+    holds no such run.
     """
-    loaded, stop = _load(path)
-    scores = []
-    for prompt, text in zip(prompts, completions, strict=True):  # one by one, without padding
-        ids = loaded.tokenizer(prompt + text + stop, add_special_tokens=False, return_tensors="pt").input_ids
-        ids = ids.to(loaded.model.device)
-        with torch.no_grad():
-            batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-            scores.append(float(scores_at_the_end(loaded.model, loaded.model, batch)))
-    return scores
+
+    def __init__(self, *, run: Any, policy: Loaded, path: str | None = None) -> None:
+        self.loaded, self.stop = _load(Path(path) if path else run.folder)
+        model = self.loaded.model.eval()
+        number_format = precision.resolve(run.recipe.training.precision, model.device)
+        precision.widen(model, number_format)
+        unwrap_peft_model(model).score.float()  # as it was trained
+        share(model, policy.model)
+        half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(number_format)
+        self.autocast = torch.autocast(model.device.type, half, enabled=half is not None)
+
+    @torch.no_grad()
+    def __call__(self, completions: list[str], *, prompts: list[str], **_: Any) -> list[float]:
+        scores, model = [], self.loaded.model
+        for prompt, text in zip(prompts, completions, strict=True):  # one by one, without padding
+            ids = self.loaded.tokenizer(prompt + text + self.stop, add_special_tokens=False, return_tensors="pt")
+            ids = ids.input_ids.to(model.device)
+            with self.autocast:
+                batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+                scores.append(float(scores_at_the_end(model, model, batch)))
+        return scores
 
 
-@lru_cache(maxsize=2)
-def _load(path: str) -> tuple[Loaded, str]:
+def _load(path: Path) -> tuple[Loaded, str]:
     """The model, and the token with which answers ended in its training."""
-    run = open_run(Path(path))
-    done = (folder.read(run.folder) or {})["stages"]
+    run = open_run(path)
+    done = (folder.read(path) or {})["stages"]
     trained = [number for number in range(len(done)) if run.use_stage(number).plugin.head == "score"]
     if not trained:
-        raise RecipeError("holds no reward model", place=path, hint="train one with stage reward")
-    loaded = run.load(head="score", prior=folder.result(run.folder, done[trained[-1]]), trainable=False)
-    loaded.model.eval()
+        raise RecipeError("holds no reward model", place=str(path), hint="train one with stage reward")
+    loaded = run.load(head="score", prior=folder.result(path, done[trained[-1]]), trainable=False)
     return loaded, next(iter(run.plugin("template").info.stop), loaded.tokenizer.eos_token)

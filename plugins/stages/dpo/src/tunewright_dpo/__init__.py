@@ -1,6 +1,6 @@
 """Direct preference optimization, on pairs of answers."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -10,6 +10,11 @@ from tunewright_hf.reference_options import ReferenceOptions, ReferenceStage
 
 #: losses that have a use for label_smoothing
 SMOOTHED = ("sigmoid", "robust", "exo_pair")
+
+Loss = Literal[
+    "sigmoid", "hinge", "ipo", "robust", "bco_pair", "exo_pair", "nca_pair", "apo_zero", "apo_down", "sppo_hard",
+    "sigmoid_norm",
+]  # fmt: skip
 
 
 class Dpo(ReferenceStage):
@@ -22,15 +27,14 @@ class Dpo(ReferenceStage):
     rows = "preference"
 
     class Options(ReferenceOptions):
-        loss: Literal[
-            "sigmoid", "hinge", "ipo", "robust", "bco_pair", "exo_pair", "nca_pair", "apo_zero", "apo_down",
-            "sppo_hard", "sigmoid_norm",
-        ] = "sigmoid"  # fmt: skip
-        """sigmoid: DPO. hinge: SLiC (arXiv:2305.10425). ipo: squared distance of the margin per token from
-        1 / (2 beta) (arXiv:2310.12036). robust: unbiased where labels are flipped (arXiv:2403.00409). bco_pair: each
-        answer on its own against the mean reward so far (arXiv:2404.04656). exo_pair (arXiv:2402.00856). nca_pair
+        loss: Loss | Annotated[dict[Loss, Annotated[float, Field(gt=0)]], Field(min_length=1)] = "sigmoid"
+        """a loss, or several with their weights: {sigmoid: 0.8, bco_pair: 0.2} with sft_weight 1 is MPO
+        (arXiv:2411.10442). sigmoid: DPO. hinge: SLiC (arXiv:2305.10425). ipo: squared distance of the margin per token
+        from 1 / (2 beta) (arXiv:2310.12036). robust: unbiased where labels are flipped (arXiv:2403.00409). bco_pair:
+        each answer on its own against the mean reward so far (arXiv:2404.04656). exo_pair (arXiv:2402.00856). nca_pair
         (arXiv:2402.05369). apo_zero, apo_down: for chosen answers that are better, or worse, than what the model
-        writes (arXiv:2408.06266). sppo_hard (arXiv:2405.00675). sigmoid_norm: DPO on log-probabilities per token"""
+        writes (arXiv:2408.06266). sppo_hard (arXiv:2405.00675). sigmoid_norm: DPO on log-probabilities per
+        token"""
         beta: float = Field(0.1, gt=0)
         """how much the model is held to its reference: more keeps it closer"""
         label_smoothing: float = Field(0.0, ge=0, lt=0.5)
@@ -43,11 +47,17 @@ class Dpo(ReferenceStage):
 
         @model_validator(mode="after")
         def _fits(self) -> "Dpo.Options":
-            if self.label_smoothing and self.loss not in SMOOTHED:
-                raise ValueError(f"label_smoothing does nothing for {self.loss}: it is for {', '.join(SMOOTHED)}")
-            if self.loss == "exo_pair" and not self.label_smoothing:
+            if self.label_smoothing and not set(self.losses) & set(SMOOTHED):
+                names = " and ".join(self.losses)
+                raise ValueError(f"label_smoothing does nothing for {names}: it is for {', '.join(SMOOTHED)}")
+            if "exo_pair" in self.losses and not self.label_smoothing:
                 raise ValueError("exo_pair needs label_smoothing above 0, such as 0.001")
             return self
+
+        @property
+        def losses(self) -> dict[Loss, float]:
+            """Weights of losses by name."""
+            return {self.loss: 1.0} if isinstance(self.loss, str) else self.loss
 
     @hookimpl
     def train_stage(self, run: Any, request: TrainRequest) -> StageResult:

@@ -40,7 +40,8 @@ class DpoTrainer(ReferenceTrainer):
         policy = self.logps(model, batch)
         sums = policy.sums - reference
         ratios = Ratios(sums, sums / policy.lengths, self.progress["rewards"]["mean"])
-        loss = LOSSES[options.loss](ratios, options.beta, options.label_smoothing)
+        named = ((weight, LOSSES[name]) for name, weight in options.losses.items())
+        loss = sum(weight * each(ratios, options.beta, options.label_smoothing) for weight, each in named)
         nll = -policy.means[0]
         if options.sft_weight:
             loss = loss + options.sft_weight * nll

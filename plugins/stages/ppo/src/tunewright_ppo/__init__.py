@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tunewright import hookimpl
 from tunewright.types import StageResult, TrainRequest
@@ -35,6 +35,17 @@ class Ppo(RolloutStage):
         beta: float = Field(0.05, ge=0)
         """weight of the KL divergence from the reference, taken off the reward token by token (k1); 0: no reference is
         kept"""
+        kl_target: float | None = Field(None, gt=0)
+        """KL divergence of a whole answer from the reference, in nats, that beta is steered to after each rollout
+        (Ziegler et al. 2019, arXiv:1909.08593); nothing: beta stays as it is"""
+        kl_horizon: int = Field(10_000, gt=0)
+        """with kl_target: answers in which beta can change by about a fifth"""
+
+        @model_validator(mode="after")
+        def _fits(self) -> "Ppo.Options":
+            if self.kl_target is not None and not self.beta:
+                raise ValueError("kl_target needs a beta above 0 to begin with")
+            return self
 
     @hookimpl
     def train_stage(self, run: Any, request: TrainRequest) -> StageResult:

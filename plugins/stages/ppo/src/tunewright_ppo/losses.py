@@ -25,3 +25,9 @@ def policy_loss(ratios: Tensor, advantages: Tensor, clip_range: float) -> Tensor
 def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip_range: float) -> Tensor:
     clipped = old_values + (values - old_values).clamp(-clip_range, clip_range)
     return 0.5 * torch.maximum((values - returns) ** 2, (clipped - returns) ** 2)
+
+
+def steered(beta: float, kl: float, target: float, share: float) -> float:
+    """The next weight of the divergence. kl, target: nats of an answer. share: of the horizon, that has gone by."""
+    error = max(-0.2, min(0.2, kl / target - 1))
+    return beta * (1 + error * share)

@@ -14,7 +14,7 @@ from tunewright_hf.fit import moved
 from tunewright_hf.loss import shift
 from tunewright_hf.prompts import Prompt, PromptsTrainer, train_on_prompts
 from tunewright_ppo.critic import NAME, ActorCritic
-from tunewright_ppo.losses import gae, policy_loss, value_loss
+from tunewright_ppo.losses import gae, policy_loss, steered, value_loss
 
 Batch = dict[str, Tensor]
 
@@ -36,6 +36,8 @@ class PpoTrainer(PromptsTrainer):
         request.stop_requested = lambda: self.is_between_rollouts and asked()
         super().__init__(run, request, *others)
         self.save_stride = self.options.ppo_epochs
+        self.progress["beta"] = self.options.beta
+        self.divergence = torch.zeros(2, dtype=torch.float64)  # nats and answers of this rollout on this process
 
     @property
     def is_between_rollouts(self) -> bool:
@@ -51,8 +53,10 @@ class PpoTrainer(PromptsTrainer):
     ) -> tuple[list[Batch], Tensor]:
         prompts = list(islice(epoch_iterator, num_batches))  # in each step of a rollout the same
         if self.is_between_rollouts:
+            self.divergence.zero_()
             self.rollout = [self._answered(each) for each in prompts]
             self._whiten(self.rollout)
+            self._steer()
         masks = [(batch["known"].sum(), batch["attention_mask"].sum()) for batch in self.rollout]
         sums = self.total(torch.tensor(masks).double().sum(0))
         self.progress["tokens"] += int(sums[1])
@@ -74,8 +78,9 @@ class PpoTrainer(PromptsTrainer):
         if options.beta:
             with self.reference() as reference:
                 behind = logps - reference.logps(reference.model, inputs, batch["labels"])[0]
-            rewards -= options.beta * behind
+            rewards -= self.progress["beta"] * behind
             self.count("kl", behind.sum(1) / known.sum(1))
+            self.divergence += torch.tensor([float(behind.sum()), len(behind)], dtype=torch.float64)
         last = batch["attention_mask"].sum(1) - 2  # where the last token of an answer is predicted
         rewards[torch.arange(len(last), device=last.device), last] += scores.to(rewards)
         advantages = gae(rewards, values, known, options.gamma, options.gae_lambda)
@@ -94,6 +99,15 @@ class PpoTrainer(PromptsTrainer):
         deviation = math.sqrt(max(0.0, squares / tokens - mean**2) + 1e-8)
         for batch in rollout:
             batch["advantages"] = (batch["advantages"] - mean) / deviation
+
+    def _steer(self) -> None:
+        """Set beta for the next rollout."""
+        if (target := self.options.kl_target) is None:
+            return
+        self.count("beta", torch.tensor([self.progress["beta"]]))
+        nats, answers = self.total(self.divergence).tolist()
+        share = answers / self.options.kl_horizon
+        self.progress["beta"] = steered(self.progress["beta"], nats / answers, target, share)
 
     def compute_loss(
         self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
