@@ -84,20 +84,22 @@ def test_the_same_in_every_process() -> None:
 )
 def test_template_of_a_listed_checkpoint(model: str, template: str) -> None:
     family = FAMILIES["qwen3" if "Qwen" in model else "llama3"]
-    assert family(family.Options()).template_for(model, tokenizer("llama2")) == template
+    assert family(family.Options()).template_for(model, tokenizer("llama2")) == (template, False)
 
 
 @pytest.mark.parametrize(
     ("twin", "own", "template"),
     [
         ("qwen3", None, "qwen3"),
-        ("qwen3", "… enable_thinking …", "qwen3"),
+        ("qwen3", "… multi_step_tool … enable_thinking …", "qwen3"),
+        ("qwen3", "… enable_thinking …", "auto"),
         ("qwen3", "something of their own", "auto"),
         ("qwen2", None, "qwen"),
         ("qwen2", "… You are Qwen, created by Alibaba Cloud. You are a helpful assistant. …", "qwen"),
         ("qwen2", "Please reason step by step", "auto"),
         ("llama3", None, "llama3"),
         ("llama3", "… Environment: ipython …", "llama3_1"),
+        ("llama3", "<|im_start|>", "auto"),
         ("llama2", "… <<SYS>> …", "llama2"),
         ("llama2", "<|user|>", "auto"),
         ("llama2", None, None),
@@ -106,7 +108,8 @@ def test_template_of_a_listed_checkpoint(model: str, template: str) -> None:
 def test_template_of_an_unlisted_checkpoint(twin: str, own: str | None, template: str | None) -> None:
     made = tokenizer(twin)
     made.chat_template = own
-    assert FAMILIES[twin](FAMILIES[twin].Options()).template_for("my/model", made) == template
+    found = FAMILIES[twin](FAMILIES[twin].Options()).template_for("my/model", made)
+    assert found == (template, template is not None)
 
 
 def test_lists_of_checkpoints() -> None:

@@ -1,12 +1,13 @@
 """Tiny twins and the checkpoints that are made of them: load, run, save, load again."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from loading_setup import Listener, load, logits, save, trainable
 
-from tunewright import RecipeError, RunError
+from tunewright import RecipeError, RunError, registry
 from tunewright.types import Loaded, LoadRequest
 
 TEMPLATES = {
@@ -114,6 +115,23 @@ def test_attention(run: Listener, tmp_path: Path) -> None:
     eager = load(run, folder, options={"attention": "eager"})
     assert eager.model.config._attn_implementation == "eager"
     assert torch.allclose(logits(eager), logits(load(run, folder)), atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "twin"), [("bloom", "bloom"), ("gemma", "gemma2"), ("gpt_oss", "gpt_oss")])
+def test_attention_that_a_class_refuses(run: Listener, tmp_path: Path, name: str, twin: str) -> None:
+    family: Any = registry.load(registry.find("family", name))
+
+    def attempt(model: str, attention: str | None) -> Loaded:
+        options = family.Options(tiny_variant=twin, device="cpu", attention=attention)
+        loaded: Loaded = family(options).load_model(run, LoadRequest(model))
+        return loaded
+
+    folder = str(save(attempt("tiny", None), tmp_path))
+    assert attempt(folder, None).model.config._attn_implementation == "eager"
+    for model in ("tiny", folder):
+        with pytest.raises(RecipeError, match=r"attention sdpa cannot be used: .* does not support") as caught:
+            attempt(model, "sdpa")
+        assert "leave it out" in caught.value.hint
 
 
 def test_model_arguments(run: Listener, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from tunewright import Plugin, PluginOptions, RecipeError, hookimpl
+from tunewright import Plugin, PluginOptions, RecipeError, TunewrightError, hookimpl, registry
 from tunewright.errors import did_you_mean
 from tunewright.events import Notice
 from tunewright.types import Loaded, LoadRequest
@@ -59,29 +59,38 @@ class HfFamily(Plugin):
         request.dtype = request.dtype or self.options.dtype
         request.attention = request.attention or self.options.attention
         data = self._data("checkpoints.toml")
-        if request.loader:
-            loaded = request.loader(request)
-        elif request.model == "tiny":
-            loaded = self._tiny(request)
-        else:
-            loaded = load.load(request, self.options.revision, load.pick_device(self.options.device), notify)
-        loaded.template = loaded.template or self.template_for(request.model, loaded.tokenizer)
+        with load.attention_named(request):
+            if request.loader:
+                loaded = request.loader(request)
+            elif request.model == "tiny":
+                loaded = self._tiny(request)
+            else:
+                loaded = load.load(request, self.options.revision, load.pick_device(self.options.device), notify)
+        if loaded.template is None:
+            loaded.template, told = self.template_for(request.model, loaded.tokenizer)
+            if told:
+                notify(f"not a listed checkpoint: by its tokenizer, its template is {loaded.template}", "info")
         loaded.adapter_exclude += (*ADAPTER_EXCLUDE, *data.get("adapter_exclude", ()))
         return load.finish(loaded, request, data.get("pad_tokens", ()), notify)
 
-    def template_for(self, model: str, tokenizer: Any) -> str | None:
-        """The template of a listed checkpoint; else the first [[detect]] that the tokenizer fits; else `auto`
-        where it has a chat template of its own; else None."""
-        data = self._data("checkpoints.toml")
+    def template_for(self, model: str, tokenizer: Any) -> tuple[str | None, bool]:
+        """The template of a checkpoint, and whether it was told by signs.
+
+        It is that of a listed checkpoint; else the installed one that was exported as the tokenizer's own, as of a
+        model that was trained here; else, by signs, that of the first [[detect]] which the tokenizer fits; else `auto`
+        where it has a chat template of its own; else None.
+        """
+        data, own = self._data("checkpoints.toml"), tokenizer.chat_template or ""
+        own = own.get("default", "") if isinstance(own, dict) else own  # transformers allows several by name
         for line in data["line"]:
             if any(model in (checkpoint["id"], checkpoint.get("modelscope")) for checkpoint in line["checkpoints"]):
-                return line["template"]
-        own = tokenizer.chat_template or ""
-        own = own.get("default", "") if isinstance(own, dict) else own  # transformers allows several by name
-        for rule in data.get("detect", ()):
-            if _fits(rule, tokenizer.get_vocab(), own):
-                return rule["template"]
-        return "auto" if own else None
+                return line["template"], False
+        vocabulary = tokenizer.get_vocab()
+        signs = [rule["template"] for rule in data.get("detect", ()) if _fits(rule, vocabulary, own)]
+        if own and (same := _exported(own, [*signs, *(line["template"] for line in data["line"])])):
+            return same, False
+        found = next(iter(signs), "auto" if own else None)
+        return found, found is not None
 
     def tiny_config(self, twin: "Twin", tokenizer: Any, hidden_size: int, layers: int) -> Any:
         """The config of a tiny twin. A family whose config needs more than its fields overrides this."""
@@ -111,11 +120,31 @@ class HfFamily(Plugin):
 
 
 def _fits(rule: dict[str, Any], vocabulary: dict[str, int], own: str) -> bool:
-    """Whether a [[detect]] fits a tokenizer with this vocabulary and chat template."""
-    piece = rule.get("chat_template")
-    if piece is not None and (piece not in own if piece else own):
-        return False
-    return all(token in vocabulary for token in rule.get("tokens", ()))
+    """Whether a [[detect]] fits a tokenizer with this vocabulary and chat template.
+
+    A rule of tokens alone does not fit where a chat template writes none of them: it is another format then.
+    """
+    pieces, tokens = rule.get("chat_template"), rule.get("tokens", ())
+    if pieces is None:
+        known = not own or any(token in own for token in tokens)
+    else:
+        known = all(piece in own for piece in ([pieces] if isinstance(pieces, str) else pieces)) if pieces else not own
+    return known and all(token in vocabulary for token in tokens)
+
+
+def _exported(own: str, first: list[str]) -> str | None:
+    """The installed template file that is exported as this chat template; of several alike, one of `first`."""
+    alike = []
+    for entry in registry.entries("template"):
+        if ":" in entry.value:  # code, which is run only where it is asked for
+            continue
+        try:
+            made: Any = registry.load(entry)
+            if made(made.Options(), entry.name).chat_template().rstrip() == own.rstrip():
+                alike.append(entry.name)
+        except TunewrightError:
+            continue  # a broken one that nobody asked for
+    return next((name for name in first if name in alike), next(iter(alike), None))
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import transformers
 
-from tunewright import RunError, TunewrightError
+from tunewright import RecipeError, RunError, TunewrightError
 from tunewright.types import Loaded, LoadRequest
 from tunewright_hf import hub, safe
 
@@ -51,6 +51,32 @@ def _in_one_line(model: str) -> Iterator[None]:
     except Exception as error:  # transformers raises whatever it meets in a stranger's files
         lines = str(error).strip().splitlines() or [""]
         raise RunError(f"cannot be loaded: {type(error).__name__}: {lines[0]}", place=model) from error
+
+
+@contextmanager
+def attention_named(request: LoadRequest) -> Iterator[None]:
+    """An attention that the recipe asks for and the model's class refuses is an error that says so."""
+    try:
+        yield
+    except TunewrightError as error:
+        if isinstance(cause := error.__cause__, ValueError | ImportError) and _refuses(cause, request):
+            raise _refusal(cause, request) from cause
+        raise
+    except (ValueError, ImportError) as error:  # of a tiny twin
+        if _refuses(error, request):
+            raise _refusal(error, request) from error
+        raise
+
+
+def _refuses(error: Exception, request: LoadRequest) -> bool:
+    """Told by the words of transformers' error, which has no class of its own."""
+    return request.attention is not None and "attention implementation" in str(error)
+
+
+def _refusal(error: Exception, request: LoadRequest) -> RecipeError:
+    said = str(error).strip().partition(". ")[0].partition("\n")[0]
+    hint = "leave out family.attention, or what asks for it: the fastest that the model can do is taken"
+    return RecipeError(f"attention {request.attention} cannot be used: {said}", place=request.model, hint=hint)
 
 
 def _config(folder: Path, trusted: bool, notify: Notify) -> Any:
