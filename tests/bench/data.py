@@ -1,7 +1,7 @@
 """How fast is data prepared, in how much memory, and where does the time go?
 
-    python tests/bench/data.py [--kind alpaca|chats] [--samples 100000] [--times 10] [--template chatml|qwen3]
-                               [--workers 1 2] [--repeat 3] [--parts] [--profile] [--keep FOLDER]
+    python tests/bench/data.py [--kind alpaca|chats] [--samples 100000|30000] [--times 10]
+                               [--template chatml|qwen3] [--workers 1 2] [--repeat 3] [--parts] [--profile] [--keep FOLDER]
 
 Makes synthetic data (words of syllables, frequent ones often; the same on every machine) and a byte-level BPE of 32,000
 tokens, trained on some of it. Each measurement runs in a process of its own, one of each in turn, --repeat times.
@@ -263,7 +263,7 @@ def compare(options: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=100_000)
+    parser.add_argument("--samples", type=int)
     parser.add_argument("--times", type=int, default=1)
     parser.add_argument("--kind", choices=["alpaca", "chats"], default="alpaca")
     parser.add_argument("--template", default="chatml")
@@ -275,6 +275,7 @@ def main() -> None:
     parser.add_argument("--dataset", default="{}", help=argparse.SUPPRESS)
     parser.add_argument("--what", choices=WHAT, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    options.samples = options.samples or {"alpaca": 100_000, "chats": 30_000}[options.kind]
     if options.what:
         print(json.dumps(WHAT[options.what](options)))
         return
