@@ -131,7 +131,7 @@ def test_attention_that_a_class_refuses(run: Listener, tmp_path: Path, name: str
     for model in ("tiny", folder):
         with pytest.raises(RecipeError, match=r"attention sdpa cannot be used: .* does not support") as caught:
             attempt(model, "sdpa")
-        assert "leave it out" in caught.value.hint
+        assert "leave out family.attention" in caught.value.hint
 
 
 def test_model_arguments(run: Listener, tmp_path: Path) -> None:
