@@ -1,7 +1,7 @@
 """How fast is data prepared, in how much memory, and where does the time go?
 
-    python tests/bench/data.py [--kind alpaca|chats] [--samples 100000|30000] [--times 10]
-                               [--template chatml|qwen3] [--workers 1 2] [--repeat 3] [--parts] [--profile] [--keep FOLDER]
+    python tests/bench/data.py [--kind alpaca|chats] [--samples 100000|30000] [--times 10] [--template chatml|qwen3]
+                               [--workers 1 2] [--repeat 3] [--parts] [--profile] [--keep FOLDER]
 
 Makes synthetic data (words of syllables, frequent ones often; the same on every machine) and a byte-level BPE of 32,000
 tokens, trained on some of it. Each measurement runs in a process of its own, one of each in turn, --repeat times.
@@ -193,9 +193,8 @@ def measure(what: str, options: argparse.Namespace, **dataset: Any) -> dict[str,
     errors = None if what == "profile" else subprocess.PIPE
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
         assert process.stdout
-        said = iter(process.stdout.readline, "")
         watch = Watch(process.pid)
-        for line in said:
+        for line in iter(process.stdout.readline, ""):
             if line == "ready\n":
                 watch.start()
             elif line == "done\n":
