@@ -64,7 +64,7 @@ def test_lines_group_checkpoints_and_name_modelscope_where_it_differs() -> None:
 
 
 def test_filters_narrow_together() -> None:
-    found = json.loads(models("qwen3 8b", "--family", "qwen", "--kind", "base", "--json"))
+    found = json.loads(models("qwen3-8b base", "--family", "qwen", "--kind", "base", "--json"))
     assert [each["id"] for each in found] == ["Qwen/Qwen3-8B-Base"]
 
 

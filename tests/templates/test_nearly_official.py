@@ -13,17 +13,19 @@ from template_cases import TALKS, render, template
 from tunewright.types import Conversation
 from tunewright_hf.conversation import template_data
 
+GOLDENS = Path(__file__).parents[1] / "conformance/src/tunewright_conformance/goldens/template"
 OWN = Path(str(find_spec("trl").origin)).parent / "chat_templates"  # type: ignore[union-attr]
 SPECIAL = {"bos_token": "<｜begin▁of▁sentence｜>", "eos_token": "<｜end▁of▁sentence｜>"}
 ASSISTANT, OPENED = "<｜Assistant｜>", "<｜Assistant｜><think>\n"
 THOUGHT = {"thinking", "thinking_tag", "thinking_history", "tool_thinking"}  # DeepSeek's own drops all thinking
 
 
-def own_text(file: str, data: dict[str, Any], prompt: bool, **variables: Any) -> str:
+def own_text(name: str, data: dict[str, Any], prompt: bool, **variables: Any) -> str:
     from transformers.utils.chat_template_utils import render_jinja_template
 
+    nearly = json.loads((GOLDENS / f"{name}.json").read_text("utf-8"))["nearly"]  # which the documentation tells too
     found, _ = render_jinja_template(
-        [data["messages"]], tools=data["tools"], chat_template=(OWN / file).read_text(),
+        [data["messages"]], tools=data["tools"], chat_template=(OWN / nearly.removeprefix("trl:")).read_text(),
         add_generation_prompt=prompt, **SPECIAL, **variables,
     )  # fmt: skip
     text: str = found[0]
@@ -51,18 +53,18 @@ def asked(conversation: Conversation) -> Conversation:
 def test_glm_but_for_the_end(sort: str, thinking: bool | None) -> None:
     made, talk = template("glm4_moe", enable_thinking=thinking), TALKS[sort]
     variables = {} if thinking is None else {"enable_thinking": thinking}
-    own = own_text("glm4moe.jinja", template_data(talk, media=False), False, **variables)
+    own = own_text("glm4_moe", template_data(talk, media=False), False, **variables)
     assert render(made, talk).text == own + "<|user|>"
     ours = render(made, asked(talk), prompt=True).text
-    assert ours == own_text("glm4moe.jinja", template_data(asked(talk), media=False), True, **variables)
+    assert ours == own_text("glm4_moe", template_data(asked(talk), media=False), True, **variables)
 
 
 @pytest.mark.parametrize("sort", sorted(TALKS.keys() - THOUGHT))
 def test_deepseek3_but_for_the_offer_of_tools_and_the_thinking_in_the_prompt(sort: str) -> None:
     talk = replace(TALKS[sort], tools=[])
     made = template("deepseek3")
-    assert render(made, talk, SPECIAL).text == own_text("deepseekv3.jinja", with_text_arguments(talk), False)
-    own = own_text("deepseekv3.jinja", with_text_arguments(asked(talk)), True)
+    assert render(made, talk, SPECIAL).text == own_text("deepseek3", with_text_arguments(talk), False)
+    own = own_text("deepseek3", with_text_arguments(asked(talk)), True)
     assert render(made, asked(talk), SPECIAL, prompt=True).text == own.replace(OPENED, ASSISTANT)
 
 
@@ -72,8 +74,8 @@ def test_deepseek3_but_for_the_offer_of_tools_and_the_thinking_in_the_prompt(sor
 def test_deepseekr1_but_for_the_offer_of_tools_and_the_thinking_of_the_last_turn(sort: str) -> None:
     talk = replace(TALKS[sort], tools=[])
     made = template("deepseekr1")
-    before, _, after = own_text("deepseek_r1_distill.jinja", with_text_arguments(talk), False).rpartition(ASSISTANT)
+    before, _, after = own_text("deepseekr1", with_text_arguments(talk), False).rpartition(ASSISTANT)
     assert render(made, talk, SPECIAL).text == f"{before}{OPENED}\n</think>\n\n{after}"
-    own = own_text("deepseek_r1_distill.jinja", with_text_arguments(asked(talk)), True)
+    own = own_text("deepseekr1", with_text_arguments(asked(talk)), True)
     if sort != "tools_parallel":  # a prompt in which its own has no thinking, and ours had to close it
         assert render(made, asked(talk), SPECIAL, prompt=True).text == own
