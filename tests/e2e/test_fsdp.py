@@ -1,5 +1,6 @@
 """Accelerator fsdp on two processes: the losses, the result and the resumed run of one process."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,17 @@ def test_two_processes_are_one_and_resume_as_one(tmp_path: Path, adapter: str) -
 def test_one_process_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="fsdp needs several processes"):
         train("one", tmp_path, "accelerators=[fsdp]")
+
+
+@pytest.mark.slow
+def test_the_best_evaluation_is_the_one_of_one_process(tmp_path: Path) -> None:
+    """The loss falls, and is said to be better the higher it is: the first evaluation is the best."""
+    best = ["load_best_model_at_end=true", "greater_is_better=true", "early_stopping_patience=2", "eval_steps=1"]
+    best += ["warmup_steps=0", "batching=random"]
+    how = ["dataset.validation=0.2", *(f"training.{each}" for each in best)]
+    train("one", tmp_path, "training.per_device_train_batch_size=4", *how)
+    two("two", tmp_path, *how)
+    one, spread = (json.loads((tmp_path / name / "run.json").read_text())["stages"][0] for name in ("one", "two"))
+    assert (spread["steps"], spread["metrics"]["best_step"]) == (one["steps"], one["metrics"]["best_step"]) == (3, 1)
+    expected, found = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert all(torch.allclose(found[name], tensor, atol=1e-5) for name, tensor in expected.items())
