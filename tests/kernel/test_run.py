@@ -226,6 +226,12 @@ def test_open_run_gives_the_trained_model(train):
         run.open_run(Path("/nowhere"))
 
 
+def test_a_model_that_gives_numbers_is_none_to_talk_to(train):
+    train("stage=score")
+    with pytest.raises(RecipeError, match="gives numbers, and writes nothing"):
+        run.open_run(train.out).load_policy()
+
+
 def test_smoke_keeps_every_plugin_and_changes_model_steps_and_output(tmp_path, install):
     install("tw-mine", fakes.POINTS, fakes.SOURCE)
     (tmp_path / "r.yaml").write_text(fakes.RECIPE % "runs/a")

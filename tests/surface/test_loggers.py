@@ -175,6 +175,12 @@ def test_console_of_an_interrupted_run_offers_no_chat() -> None:
     assert "tunewright chat" not in text
 
 
+def test_console_offers_no_chat_with_a_model_that_gives_numbers() -> None:
+    begun = events.StageStarted(stage="reward", number=1, of=1, total_steps=1)
+    finished = events.RunFinished(status="completed", folder="runs/a", time=165.0)
+    assert "tunewright chat" not in shown(RUN[0], begun, finished)
+
+
 def test_console_in_a_terminal_shows_a_bar_and_puts_the_cursor_back() -> None:
     text = shown(*RUN, terminal=True)
     assert "\x1b]0;title" not in text and "\x07" not in text

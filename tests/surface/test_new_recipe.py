@@ -123,10 +123,37 @@ def test_data_that_does_not_fit_the_stage_is_said_before_anything_is_written(dat
     assert not Path("recipe.yaml").exists()
 
 
+def test_an_option_without_a_default_is_asked_for(data: Path) -> None:
+    data.write_text(PROMPTS)
+    wrong, right = "[{name: lenght}]", "[{name: length, target: 7}]"
+    answers = ["tiny", "data/support.jsonl", "grpo", wrong, right, "full", "qwen", "none", "runs/mine"]
+    result = new(said="\n".join(answers) + "\n")
+    assert result.exit_code == 0, result.output
+    assert "no installed reward is called 'lenght'" in result.output
+    recipe = check.check(*check.read(Path("recipe.yaml")))
+    assert recipe.stages[0].options["rewards"] == [{"name": "length", "target": 7}]
+    assert "\n# rewards: reward functions" in (text := Path("recipe.yaml").read_text())
+    assert "stands an example" not in text
+
+
+PROMPTS = '{"prompt": "What is your name?"}\n{"prompt": "Say goodbye."}\n' * 8
+ROWS = {
+    "messages": '{"instruction": "Say hello.", "output": "Hello."}\n' * 16,
+    "text": '{"text": "A wren is a small bird that sings loudly."}\n' * 16,
+    "preference": '{"prompt": "Say hello.", "chosen": "Arr!", "rejected": "Hello."}\n' * 16,
+    "unpaired": '{"prompt": "Hi", "completion": "Arr!", "label": true}\n' * 8
+    + '{"prompt": "Hi", "completion": "Hello.", "label": false}\n' * 8,
+    "prompts": PROMPTS,
+}
+
+
 @pytest.mark.slow
-def test_it_passes_a_smoke_run(data: Path) -> None:
-    new(*GIVEN, "--yes")
+@pytest.mark.parametrize("stage", [entry.name for entry in registry.entries("stage")])
+def test_every_stage_passes_a_smoke_run(data: Path, stage: str) -> None:
+    data.write_text(ROWS[registry.load(registry.find("stage", stage)).rows])
+    new(*GIVEN, "--stage", stage, "--yes")
     recipe, source = check.read(Path("recipe.yaml"))
+    check.check(recipe, source)
     result = run.train(run.smoke(recipe), source, overwrite=True, limit=32)
-    assert result.steps == 3
+    assert result.steps >= 3  # a rollout is trained to its end
     assert Path("runs/support-smoke/run.json").is_file()

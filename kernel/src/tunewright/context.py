@@ -113,6 +113,8 @@ class Run:
     def load_policy(self) -> types.Loaded:
         """The trained model of this run folder, for engines; where nothing was trained yet, the recipe's own."""
         done = (folder.read(self.folder) or {}).get("stages", [])
+        if done and self.use_stage(len(done) - 1).plugin.head != "causal_lm":
+            raise RecipeError("its last model gives numbers, and writes nothing", place=str(self.folder))
         return self.load(prior=folder.result(self.folder, done[-1]) if done else None, trainable=False)
 
     def data_request(self, loaded: types.Loaded, number: int = 0, limit: int | None = None) -> types.DataRequest:

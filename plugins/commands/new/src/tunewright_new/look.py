@@ -43,7 +43,7 @@ def _look(answers: "Answers", model: str | None, path: str, root: Path) -> Look:
     from tunewright.run import Run
 
     recipe: dict[str, Any] = {
-        "model": model, "family": answers.family, "data": [{"path": path}], "stage": answers.stage,
+        "model": model, "family": answers.family, "data": [{"path": path}], "stage": answers.section("stage"),
         "training": {"max_length": 10**6}, "output": answers.output, "data_root": str(root), "loggers": [],
     }  # fmt: skip
     run = Run(Recipe.model_validate(recipe | ({"template": answers.template} if answers.template else {})))

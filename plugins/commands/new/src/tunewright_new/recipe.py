@@ -4,8 +4,10 @@ import contextlib
 import json
 import os
 import re
+import textwrap
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -15,6 +17,7 @@ import typer
 import yaml
 
 from tunewright import RecipeError, TunewrightError, check, registry
+from tunewright.plugin import describe
 from tunewright.terminal import printable
 from tunewright_new.look import Look, look
 
@@ -37,6 +40,12 @@ class Answers:
     adapter: str | None = None
     loggers: list[str] | None = None  # besides the default ones
     output: str | None = None
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)  # kind → those without a default
+
+    def section(self, kind: str) -> Any:
+        """The plugin of a kind as a recipe writes it: its name, or a mapping with what it cannot do without."""
+        name, options = getattr(self, kind), self.options.get(kind)
+        return {"name": name, **options} if options else name
 
 
 # ---- questions ---------------------------------------------------------------------------------------
@@ -62,7 +71,9 @@ def ask(given: Answers, file: Path, prompt: Prompt | None) -> Answers:
     model = question("model", "Model: a hub id, a folder, or tiny", None)
     data = question("data", "Data: a file, a folder, or a pattern such as data/*.jsonl", None)
     stage = question("stage", "Stage", "sft", _ready("stage"))
+    options = {"stage": _options("stage", stage, prompt)}
     adapter = question("adapter", "Which parameters are trained", "lora", _ready("adapter"))
+    options["adapter"] = _options("adapter", adapter, prompt)
     default = _family(model) if given.family is None else None
     family = default or question("family", "Family of the model", None, _installed("family"))
     others = [name for name in _installed("logger") if name not in _default_loggers()]
@@ -72,7 +83,27 @@ def ask(given: Answers, file: Path, prompt: Prompt | None) -> Answers:
         loggers = prompt(words, default="none", value_proc=lambda said: _several(said, others))
     named = file.stem if file.stem != "recipe" else re.sub(r"[^\w.-]+", "", Path(data).stem)
     output = question("output", "Run folder", f"runs/{named or 'run'}")
-    return Answers(model, family, given.template, data, stage, adapter, loggers, output)
+    return Answers(model, family, given.template, data, stage, adapter, loggers, output, options)
+
+
+def _options(kind: str, name: str, prompt: Prompt | None) -> dict[str, Any]:
+    """The options of a plugin that have no default: what is answered, in YAML, or the example that the plugin gives."""
+    found = _required(kind, name)
+    options = registry.load(registry.find(kind, name)).Options
+
+    def read(key: str, said: str) -> Any:
+        try:
+            value = yaml.safe_load(said)
+            options.model_validate(found | {key: value})
+        except (yaml.YAMLError, ValueError) as error:
+            raise typer.BadParameter(" ".join(str(error).split())) from error
+        return value
+
+    if prompt is None:
+        return found
+    for key in found:
+        found[key] = prompt(f"{key} of {name}", default=_plain(found[key]), value_proc=partial(read, key))
+    return found
 
 
 def _one_of(name: str, known: list[str]) -> str:
@@ -98,13 +129,18 @@ def _installed(kind: str) -> list[str]:
 
 
 def _ready(kind: str) -> list[str]:
-    """The installed plugins of a kind that need no option which only a person can give."""
+    """The installed plugins of a kind that can be begun with: every option has a default, or an example."""
     ready = []
-    for entry in registry.entries(kind):
+    for name in _installed(kind):
         with contextlib.suppress(TunewrightError):  # a broken one is no choice
-            fields = registry.load(entry).Options.model_fields.values()
-            ready += [] if any(field.is_required() for field in fields) else [entry.name]
+            ready += [] if None in _required(kind, name).values() else [name]
     return ready
+
+
+def _required(kind: str, name: str) -> dict[str, Any]:
+    """Options of a plugin that have no default, with the example that it gives; None where it gives none."""
+    fields = registry.load(registry.find(kind, name)).Options.model_fields
+    return {key: (field.examples or [None])[0] for key, field in fields.items() if field.is_required()}
 
 
 def _default_loggers() -> list[str]:
@@ -163,11 +199,13 @@ def _text(file: Path, answers: Answers, path: str, seen: Look) -> str:
         "family": _plain(answers.family),
         "template": f"template: {_plain(answers.template)}\n" if answers.template else "",
         "adapters": ", ".join(_ready("adapter")),
-        "adapter": _plain(answers.adapter),
+        "adapter": _plain(answers.section("adapter")),
+        "about_adapter": _about("adapter", answers),
         "found": "\n".join(f"# {' '.join(printable(line).split())}" for line in seen.lines()),
         "data": _plain(path),
         "stages": ", ".join(_ready("stage")),
-        "stage": _plain(answers.stage),
+        "stage": _plain(answers.section("stage")),
+        "about_stage": _about("stage", answers),
         "learning_rate": _learning_rate(answers),
         "lengths": f"The longest has {longest:,}."
         if longest
@@ -178,6 +216,17 @@ def _text(file: Path, answers: Answers, path: str, seen: Look) -> str:
         "output": _plain(answers.output),
     }
     return Template(source).substitute(words)
+
+
+def _about(kind: str, answers: Answers) -> str:
+    """Comments on the options that a plugin cannot do without."""
+    if not (given := answers.options.get(kind)):
+        return ""
+    fields = describe(registry.load(registry.find(kind, getattr(answers, kind))).Options).model_fields
+    about = [f"{key}: {fields[key].description}." for key in given]
+    about += ["Here stands an example."] if given == _required(kind, getattr(answers, kind)) else []
+    lines = [line for text in about for line in textwrap.wrap(" ".join(text.split()), 118, break_on_hyphens=False)]
+    return "".join(f"# {line}\n" for line in lines)
 
 
 def _learning_rate(answers: Answers) -> str:

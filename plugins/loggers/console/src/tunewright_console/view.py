@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
-from tunewright import events
+from tunewright import TunewrightError, events, registry
 from tunewright.terminal import printable
 
 STEPS = {
@@ -116,11 +116,19 @@ class View:
         folder = shlex.quote(event.folder)
         if event.status == "completed":
             self._line(f"Finished in {after}.  ", "bold green", f"Everything is in {event.folder}")
-            self._line("  Talk to it:  ", "", f"tunewright chat {folder}")
+            if self._speaks():
+                self._line("  Talk to it:  ", "", f"tunewright chat {folder}")
         elif event.status == "interrupted":
             self._line(f"Interrupted after {after}.", "bold yellow")  # the command ends with how to go on
         else:
             self._line(f"Failed after {after}.", "bold red")  # the command ends with the error itself
+
+    def _speaks(self) -> bool:
+        """Whether the last stage trained a model that answers, not one that gives numbers."""
+        try:
+            return registry.load(registry.find("stage", self._stage.stage)).head == "causal_lm"  # type: ignore[attr-defined]
+        except TunewrightError:
+            return True
 
     def _stop(self) -> None:
         if self._progress is not None:
