@@ -26,6 +26,11 @@ ROOT = Path(__file__).resolve().parents[1]
 VENV = Path(os.environ.get("TUNEWRIGHT_VENV") or ROOT / ".venv").absolute()
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / "tunewright.json"  # what stood here when everything had been installed
+WRITE_SCHEMA = """
+import json, sys, tunewright.schema
+with open(sys.argv[1], "w", encoding="utf-8") as file:
+    json.dump(tunewright.schema.schema(), file, indent=1)
+"""
 PIP = [PYTHON, "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "-c", ROOT / "constraints.txt"]
 
 
@@ -83,6 +88,8 @@ def install() -> None:
         step("removing what is gone", [PYTHON, "-m", "pip", "uninstall", "--yes", *gone])
     libraries = ["-r", ROOT / "requirements-dev.txt", *found]
     step("installing libraries (at first some GB and minutes)", [*PIP, *libraries])
+    schema = ROOT / "docs/examples/recipe.schema.json"  # not in git: it is of the plugins that are installed
+    step("writing the schema of recipes, for editors", [PYTHON, "-c", WRITE_SCHEMA, schema])
     STAMP.write_text(json.dumps(new, indent=1), "utf-8")
 
 

@@ -17,7 +17,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator
-from importlib import resources
+from importlib import metadata, resources
 from itertools import groupby
 from pathlib import Path
 from types import UnionType
@@ -121,7 +121,25 @@ def plugins_page() -> str:
             parts.append(fields(plugin.Options) if plugin.Options.model_fields else "No options.\n")
             if kind == "dataset":
                 parts.append(f"A source in `data`:\n\n{fields(plugin.Entry)}")
+    parts.append("## Rewards\n\nReward functions, for the option `rewards` of stages that write answers themselves.\n")
+    parts += [reward(point) for point in registry.group("reward") if point.dist and point.dist.name in members()]
     return "\n".join(part for part in parts if part)
+
+
+def reward(point: metadata.EntryPoint) -> str:
+    """A reward function: what a recipe may say besides its name and weight, and its docstring."""
+    found = point.load()
+    given = [
+        p for name, p in inspect.signature(found).parameters.items() if name not in HANDED and p.kind != p.VAR_KEYWORD
+    ]
+    takes = ", ".join(
+        f"`{p.name}`" + ("" if p.default is p.empty else f" ({plain(p.default) or 'nothing'})") for p in given
+    )
+    about = inspect.cleandoc(found.__doc__ or "")
+    return f"### reward {point.name}\n\n{about}\n\nTakes {takes or 'nothing more'}.\n"
+
+
+HANDED = {"completions", "prompts", "run", "policy"}  # what a stage hands to reward functions, or to their classes
 
 
 def members() -> list[str]:
@@ -184,6 +202,7 @@ def models_page() -> str:
         "Families, the checkpoints that they list, and what each template is proven equal to: the model's own, as TRL\n"
         "has it, and LLaMA-Factory's, on recorded conversations. Where neither is named, the text was only reviewed.\n"
         "Checkpoints that are not listed load too. `tunewright models` lists those of the installed families.\n"
+        "Licences have the names of the hub; `other` is one of the maker's own, which stands on the checkpoint's page.\n"
     )
     parts, entries, listed = [f"# Models\n\n{NOTE}{intro}"], members_entries(), checkpoints()
     for entry in entries["family"]:
@@ -203,15 +222,20 @@ def family(entry: registry.Entry, listed: list[Checkpoint]) -> str:
     kinds = ", ".join(f"`{point.name}`" for point in registry.group("model_type") if point.value == entry.name)
     tiny = resources.files(entry.value.partition(":")[0]).joinpath("tiny.toml").read_text("utf-8")
     twins = ", ".join(f"`{twin['name']}` ({CLASSES[twin['model_type']]})" for twin in tomllib.loads(tiny)["twin"])
-    rows = ["| models | checkpoints | template | equal to |", "|---|---|---|---|"]
-    for (line, template, remote), group in groupby(listed, lambda each: (each.line, each.template, each.remote_code)):
+    rows = ["| models | checkpoints | licence of the weights | template | equal to |", "|---|---|---|---|---|"]
+    for (line, template, remote, licence), group in groupby(listed, kept_together):
         name = f"{line} (code on the hub)" if remote else line
         which = ", ".join(f"`{e.id}` ({e.size}{', base' if e.kind == 'base' else ''})" for e in group)
-        rows.append(f"| {name} | {which} | `{template}` | {tested(template)} |")
+        rows.append(f"| {name} | {which} | {licence} | `{template}` | {tested(template)} |")
     about = (
         f"From `{entry.distribution}`: {entry.summary}\nModel types: {kinds or 'those of others'}. Tiny twins: {twins}."
     )
     return "\n".join([f"## {entry.name}\n", f"{about}\n", *rows]) + "\n"
+
+
+def kept_together(each: Checkpoint) -> tuple[str, str, bool, str]:
+    """What the checkpoints of one row have in common."""
+    return each.line, each.template, each.remote_code, each.license
 
 
 def tested(template: str) -> str:
@@ -224,6 +248,8 @@ def tested(template: str) -> str:
     if official := made.get("official"):
         count = len(made["cases"])
         parts.append(f"the model's own, {count - len(official['differs'])} of {count}")
+    if "nearly" in made:
+        parts.append("the model's own, but for what its notes name")
     apart = ROOT / f"tests/templates/differs/{template}.toml"
     declared = tomllib.loads(apart.read_text("utf-8")) if apart.is_file() else {}
     equal = FIELD_CASES - len(declared.keys() - {"official", "default_system"})

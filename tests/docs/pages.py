@@ -2,24 +2,31 @@
 
 A block with `title="FILE"` is a file. Others are run by their language: console is commands (behind `$ `) and lines
 that their output has, yaml is a recipe or sections of one, python is run. A comment before a block,
-`<!-- not run: REASON -->`, says why it is only read.
+`<!-- not run: REASON -->`, says why it is only read; its commands of Tunewright are still parsed, and so are those
+that stand in the text.
 """
 
+import ast
 import contextlib
 import gc
 import io
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
+import typer
 import yaml
+from typer.exceptions import TyperException
 
-from tunewright import check, cli
+from tunewright import check, cli, registry
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = sorted(page for folder in ("tutorial", "how-to", "explanation") for page in (DOCS / folder).glob("*.md"))
@@ -30,6 +37,10 @@ REASONS = {"needs a GPU", "needs the network", "is another program's", "is stopp
 BLOCK = re.compile(
     r"(?:^<!-- not run: (.+?) -->\n)?^```(\w*)(?: title=\"(.+?)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL
 )
+
+FENCE = re.compile(r"^\s*(?:```|~~~)", re.MULTILINE)  # any, also those that BLOCK does not know
+INLINE = re.compile(r"`tunewright\s+([^`]+)`")
+SCHEMA = "# yaml-language-server: $schema=recipe.schema.json\n"  # the first line of every recipe of ours
 
 #: what a recipe on a page leaves out
 REST = {"model": "tiny", "family": "qwen", "data": [{"path": "data.jsonl"}], "stage": "sft", "output": "runs/page"}
@@ -58,17 +69,57 @@ def run(block: Block) -> None:
         file = Path(block.title)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(block.text, "utf-8")
-    if block.language == "console":
-        _console(block.text)
-    elif block.language == "yaml" and (not block.title or "stage" in yaml.safe_load(block.text)):
-        _recipe(block.text)
-    elif block.language == "python" and not block.title:
-        exec(compile(block.text, f"line {block.line}", "exec"), {})  # noqa: S102  # our own page
+    match block.language:
+        case "console":
+            _console(block.text)
+        case "yaml":
+            _recipe(block.text, whole=bool(block.title))
+        case "python" if not block.title:
+            exec(compile(block.text, f"line {block.line}", "exec"), {})  # noqa: S102  # our own page
+        case "python":
+            ast.parse(block.text)
+        case "json":
+            for line in block.text.splitlines():
+                json.loads(line)
+        case "toml":
+            tomllib.loads(block.text)
 
 
-def _recipe(text: str) -> None:
+def parse(command: str, *, in_text: bool = False) -> None:
+    """Fail where a command of Tunewright has no such verb, option or number of arguments. Nothing is run.
+
+    in_text: a verb alone is its name, and none that lacks its arguments.
+    """
+    arguments = [part for part in shlex.split(command, comments=True) if part != "--debug"]
+    found = _command_line(arguments)
+    while inner := getattr(found, "commands", None):  # only groups of commands have some
+        name = arguments.pop(0) if arguments else ""
+        assert name in inner, f"{command}: there is no verb {name!r}"
+        found = inner[name]
+    if arguments or not in_text:
+        try:
+            found.make_context("tunewright", arguments)
+        except TyperException as error:
+            raise AssertionError(f"{command}: {error}") from error
+
+
+def _command_line(arguments: list[str]) -> Any:
+    """The kernel's verbs, or a plugin's, whose name is then taken off the arguments."""
+    plugins = {entry.name: entry for entry in registry.entries("command")}
+    if not arguments or arguments[0] not in plugins:
+        return typer.main.get_command(cli.app)
+    verb = registry.load(plugins[arguments.pop(0)])
+    if isinstance(verb, typer.Typer):
+        return typer.main.get_command(verb)
+    app = typer.Typer(rich_markup_mode=None)
+    app.command()(verb)
+    return typer.main.get_command(app)
+
+
+def _recipe(text: str, *, whole: bool) -> None:
     """Check a recipe, or the sections of one."""
     written = yaml.safe_load(text)
+    assert text.startswith(SCHEMA) == whole, "a recipe that is a file, and no other, begins with the line for editors"
     rest = {
         key: value for key, value in REST.items() if key not in written and not (key == "stage" and "stages" in written)
     }
@@ -79,7 +130,9 @@ def _recipe(text: str) -> None:
 
 def _console(text: str) -> None:
     """Run the commands; the lines below each have to stand in its output."""
-    for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
+    before, *parts = re.split(r"^\$ ", text, flags=re.MULTILINE)
+    assert not before and parts, "a console's first line is a command, behind a dollar sign"
+    for part in parts:
         command, *expected = part.splitlines()
         output = _command(command)
         for line in expected:
@@ -104,6 +157,7 @@ def _tunewright(arguments: list[str]) -> str:
         contextlib.redirect_stdout(output),
         contextlib.redirect_stderr(output),
         mock.patch.object(sys, "argv", ["tunewright", *arguments]),
+        mock.patch.object(sys, "stdin", io.StringIO()),  # nobody answers: a conversation ends at once
     ):
         try:
             cli.main()

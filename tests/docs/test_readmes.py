@@ -1,10 +1,15 @@
-"""The Chinese README says what the English one says, as far as a program can tell."""
+"""What the README says works, and the Chinese one says the same, as far as a program can tell."""
 
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
+import pytest
 import yaml
 
-from docs.pages import DOCS
+from docs.pages import DOCS, SCHEMA
 from tunewright import registry
 
 ENGLISH, CHINESE = ((DOCS.parent / name).read_text("utf-8") for name in ("README.md", "README.zh-CN.md"))
@@ -25,6 +30,36 @@ def links(text: str) -> list[str]:
     return sorted(set(found) - {"README.md", "README.zh-CN.md"})
 
 
+#: pip puts what it installs into a folder of its own, without a network
+PIP = {"PIP_NO_DEPS": "1", "PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_TARGET": "site"}
+ANSWERS = "Qwen/Qwen3-0.6B\ndata/support.jsonl\nsft\nlora\nnone\nruns/asked\n"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_hub")
+def test_commands_work(tmp_path: Path) -> None:
+    """One after another, but for those of scripts/dev.py, of which tests/e2e and CI are made."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    env = {**os.environ, **PIP, "PATH": path, "PYTHONPATH": str(tmp_path / "site"), "PYTHONUTF8": "1"}
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/support.jsonl").write_text('{"instruction": "Say hello.", "output": "Hello."}\n' * 4, "utf-8")
+    ran = []
+    for command in commands(ENGLISH):
+        if "scripts/dev.py" not in command:
+            asked = ANSWERS if command == "tunewright recipe new" else ""  # chat ends where nothing more is said
+            done = subprocess.run(
+                ["bash", "-ec", command], cwd=tmp_path, env=env, input=asked,
+                capture_output=True, text=True, encoding="utf-8", check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+            ran.append(command)
+        if command == "tunewright recipe new":
+            assert yaml.safe_load((tmp_path / "recipe.yaml").read_text("utf-8"))["output"] == "runs/asked"
+            (tmp_path / "recipe.yaml").write_text(fences(ENGLISH, "yaml")[0], "utf-8")
+    assert len(ran) >= 9
+    assert (tmp_path / "runs/support/model/adapter_model.safetensors").is_file()
+
+
 def test_commands_are_the_same() -> None:
     assert commands(ENGLISH) == commands(CHINESE)
     assert "tunewright train recipe.yaml --smoke" in commands(CHINESE)
@@ -34,6 +69,7 @@ def test_recipes_are_the_same() -> None:
     english, chinese = (list(map(yaml.safe_load, fences(text, "yaml"))) for text in (ENGLISH, CHINESE))
     assert english == chinese
     assert len(chinese) == 1
+    assert all(text.startswith(SCHEMA) for page in (ENGLISH, CHINESE) for text in fences(page, "yaml"))
 
 
 def test_links_and_sections_are_the_same() -> None:

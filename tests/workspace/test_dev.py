@@ -43,6 +43,12 @@ def test_second_install_does_nothing(dev: ModuleType) -> None:
     assert dev.steps == []
 
 
+def test_the_schema_that_examples_name_is_written(tmp_path: Path) -> None:
+    dev, schema = script("dev"), tmp_path / "recipe.schema.json"
+    subprocess.run([sys.executable, "-c", dev.WRITE_SCHEMA, schema], check=True)
+    assert json.loads(schema.read_text("utf-8"))["title"] == "Recipe"
+
+
 @pytest.mark.parametrize("file", ["one/pyproject.toml", "requirements.txt", "constraints.txt"])
 def test_a_change_installs_again(dev: ModuleType, file: str) -> None:
     dev.install()

@@ -51,6 +51,38 @@ def test_links_and_named_paths_exist(page: Path) -> None:
     assert missing == []
 
 
+@every_page
+def test_links_to_headings_lead_to_one(page: Path) -> None:
+    """mkdocs asks this of the pages of its site; here of all."""
+    links = re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text("utf-8"))
+    targets = [(page.parent / file if file else page, heading) for file, heading in links]
+    assert [(file.name, heading) for file, heading in targets if heading not in headings(file)] == []
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors of a page, as GitHub and mkdocs make them of headings, or as the page says."""
+    found = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in found}
+
+
+def test_the_commands_of_contributing_are_verbs() -> None:
+    (block,) = re.findall(r"```sh\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.DOTALL)
+    verbs = re.findall(r"^make (\w+) ", block, re.MULTILINE)
+    assert verbs == ["fix", "check", "test"]
+    targets = re.findall(r"^([\w ]+):$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)[0].split()
+    assert set(verbs) <= set(targets) <= set(script("dev").VERBS)
+
+
+def test_contrib_lists_what_it_holds_with_its_owner_and_reason() -> None:
+    contrib = ROOT / "contrib"
+    folders = {file.parent.relative_to(contrib).as_posix() for file in contrib.glob("*/*/pyproject.toml")}
+    listed = re.findall(r"^\| \[(.+?)\]", (contrib / "README.md").read_text("utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted(folders)
+    for folder in folders:
+        owner, why = (contrib / folder / "README.md").read_text("utf-8").splitlines()[:2]
+        assert re.match(r"OWNER: \S", owner) and re.match(r"WHY: \S", why)
+
+
 def test_the_readmes_recipe_is_good(tmp_path: Path) -> None:
     (recipe,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
     tmp_path.joinpath("recipe.yaml").write_text(recipe, "utf-8")

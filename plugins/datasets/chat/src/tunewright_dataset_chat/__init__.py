@@ -39,7 +39,7 @@ class Chat(Plugin):
         """folder for prepared rows, from the recipe's folder; ~/.cache/tunewright/data where not named, or data in the
         folder that the environment variable TUNEWRIGHT_CACHE names. It may be deleted at any time"""
         prepared: str | None = Field(None, min_length=1)
-        """folder that `tunewright data prepare --to` wrote: rows are taken from it, and the sources need not be
+        """folder that `tunewright data prepare RECIPE --to FOLDER` wrote: rows are taken from it; sources need not be
         there; a recipe with another template, tokenizer, length or option is refused"""
         streaming: bool = False
         """rows of `data` are read while training goes on, and nothing is stored: for data larger than the disk, or
