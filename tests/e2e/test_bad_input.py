@@ -32,17 +32,17 @@ Run = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """run(change, to, …): train with a changed recipe; gives the exit code and standard error."""
+    """run(change, to, …): train (or another verb) with a changed recipe; gives the exit code and standard error."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "good.jsonl").write_text(f"{GOOD}\n" * 4)
 
-    def _run(*changes: str, arguments: tuple[str, ...] = ()) -> tuple[int, str]:
+    def _run(*changes: str, arguments: tuple[str, ...] = (), command: tuple[str, ...] = ("train",)) -> tuple[int, str]:
         text = RECIPE
         for before, after in zip(changes[::2], changes[1::2], strict=True):
             assert before in text
             text = text.replace(before, after)
         (tmp_path / "r.yaml").write_text(text)
-        monkeypatch.setattr(sys, "argv", ["tunewright", "train", "r.yaml", *arguments])
+        monkeypatch.setattr(sys, "argv", ["tunewright", *command, "r.yaml", *arguments])
         capfd.readouterr()
         try:
             cli.main()
@@ -95,6 +95,24 @@ def test_a_bad_recipe(run, name):
     assert said in one_line(error)
     assert found == code
     assert not Path("out/model").exists()
+
+
+def test_a_check_looks_for_data_and_family_and_loads_nothing(run, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/config.json").write_text('{"model_type": "qwen4"}')
+    for changes, said in (
+        (("good.jsonl", "god.jsonl"), "r.yaml:5: data.0: there is no file"),
+        (("good.jsonl", "good.docx"), "r.yaml:5: data.0: "),
+        (
+            ("model: tiny", "model: folder", "family: {name: qwen, tiny_hidden_size: 16, tiny_layers: 1}\n", ""),
+            "'qwen4'",
+        ),
+    ):
+        code, error = run(*changes, command=("recipe", "check"))
+        assert code == 2 and said in one_line(error)
+    assert run(command=("recipe", "check")) == (0, "")
+    prepared = ("model: tiny", "model: tiny\ndataset: {name: chat, prepared: elsewhere}", "good.jsonl", "gone.jsonl")
+    assert run(*prepared, command=("recipe", "check")) == (0, "")
 
 
 @pytest.mark.parametrize(

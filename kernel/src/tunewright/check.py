@@ -143,10 +143,11 @@ def _resolved(section: Section, checked: Any) -> Section:
     return type(section)(**{**checked.model_dump(mode="json"), **kept})
 
 
-def check(recipe: Recipe, source: Source) -> Recipe:
+def check(recipe: Recipe, source: Source, *, look: bool = False) -> Recipe:
     """Check every section against its plugin. Returns the recipe with all options written out. Raises RecipeError.
 
-    Imports the plugins that the recipe names, and neither torch nor transformers.
+    Imports the plugins that the recipe names, and neither torch nor transformers. look: whether sources of data are
+    looked for: an Entry's validators then find `root` and the dataset's options as `dataset` in their context.
     """
     new: dict[str, Any] = {}
     for kind in ("family", "template", "quantizer", "adapter", "dataset", "optimizer", "engine"):
@@ -154,9 +155,9 @@ def check(recipe: Recipe, source: Source) -> Recipe:
             new[kind] = _resolved(section, options(kind, section, source, (kind,))[2])
     for kind in ("logger", "accelerator"):
         key = f"{kind}s"
-        sections = enumerate(getattr(recipe, key))
-        new[key] = [_resolved(s, options(kind, s, source, (key, i))[2]) for i, s in sections]
-    dataset = registry.load(registry.find("dataset", recipe.dataset.name))
+        new[key] = [_resolved(s, options(kind, s, source, (key, i))[2]) for i, s in enumerate(getattr(recipe, key))]
+    _, dataset, chosen = options("dataset", recipe.dataset, source, ("dataset",))
+    context = {"root": Path(recipe.data_root or "."), "dataset": chosen} if look else None
     new["stages"] = []
     for number, stage in enumerate(recipe.stages):
         at: yamlio.Path_ = ("stage",) if "stage" in source.file_keys else ("stages", number)
@@ -165,21 +166,21 @@ def check(recipe: Recipe, source: Source) -> Recipe:
         inner = at if stage.data is not None else ()
         if not one.data:
             raise RecipeError("is empty, expected at least one source", place=source.place((*inner, "data")))
-        data_entries(dataset, one.data, source, (*inner, "data"))
+        data_entries(dataset, one.data, source, (*inner, "data"), context)
         inner = at if stage.eval_data is not None else ()
         for name, sources in one.eval_data.items():
-            data_entries(dataset, sources, source, (*inner, "eval_data", name))
+            data_entries(dataset, sources, source, (*inner, "eval_data", name), context)
     return recipe.model_copy(update=new)
 
 
 def data_entries(
-    dataset: type[Any], entries: list[dict[str, Any]], source: Source | None = None, at: yamlio.Path_ = ("data",)
+    dataset: type[Any], entries: list[Any], source: Source | None = None, at: yamlio.Path_ = ("data",), see: Any = None
 ) -> list[Any]:
     """The entries of `data` as the dataset plugin's own Entry objects. Raises RecipeError."""
     checked = []
     for index, entry in enumerate(entries):
         try:
-            checked.append(dataset.Entry.model_validate(entry))
+            checked.append(dataset.Entry.model_validate(entry, context=see))
         except ValidationError as error:
             raise (source or Source("recipe")).error(error, (*at, index), dataset.Entry) from error
     return checked

@@ -57,9 +57,10 @@ def train(
     read, source = check.read(recipe, overrides)
     if smoke:
         read, overwrite, resume = run.smoke(read), True, False
-    if read.launch.processes * read.launch.nodes > 1 and "RANK" not in os.environ:
-        check.check(read, source)  # one process says what is wrong, not all of them
-        raise typer.Exit(_launch(read.launch))
+    if "RANK" not in os.environ:
+        check.check(read, source, look=True)  # before anything is loaded, and by one process
+        if read.launch.processes * read.launch.nodes > 1:
+            raise typer.Exit(_launch(read.launch))
     limit = 32 if smoke else None
     run.train(read, source, resume=resume, overwrite=overwrite, trust_remote_code=trust_remote_code, limit=limit)
 
@@ -120,11 +121,8 @@ def plugins_check(
     names: Annotated[list[str] | None, typer.Argument(help="plugins to test; without one, all are imported")] = None,
 ) -> None:
     """Import plugins, each on its own, and run the conformance suite on those that are named."""
-    entries = (
-        [e for name in names for e in _find(name)]
-        if names
-        else [e for k in registry.KINDS for e in registry.entries(k)]
-    )
+    whole = [entry for kind in registry.KINDS for entry in registry.entries(kind)]
+    entries = [entry for name in names for entry in _find(name)] if names else whole
     broken = 0
     for entry in entries:
         try:
@@ -144,9 +142,11 @@ def plugins_check(
 @recipe_app.command("check")
 def recipe_check(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Check a recipe against the plugins that it names. Nothing is loaded."""
-    from tunewright import check
+    from tunewright import check, context
 
-    check.check(*check.read(recipe, overrides))
+    read, source = check.read(recipe, overrides)
+    if check.check(read, source, look=True).family is None and Path(read.model).exists():
+        context.detect_family(read)
     print(f"{recipe}: good")
 
 
@@ -157,8 +157,8 @@ def recipe_show(recipe: RecipePath, overrides: Overrides = None) -> None:
 
     from tunewright import check
 
-    checked = check.check(*check.read(recipe, overrides))
-    print(yaml.safe_dump(checked.as_dict(), sort_keys=False, allow_unicode=True), end="")
+    whole = check.check(*check.read(recipe, overrides)).as_dict()
+    print(yaml.safe_dump(whole, sort_keys=False, allow_unicode=True), end="")
 
 
 @recipe_app.command("schema")

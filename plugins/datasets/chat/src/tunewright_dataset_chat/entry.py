@@ -2,11 +2,12 @@
 
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from tunewright import PluginOptions, RecipeError
 from tunewright.check import Source, options
 from tunewright.recipe import Section
+from tunewright_dataset_chat import files, remote
 
 
 class Entry(PluginOptions):
@@ -68,4 +69,15 @@ class Entry(PluginOptions):
             for field in ("subset", "folder", "revision"):
                 if getattr(self, field) is not None:
                     raise ValueError(f"{field} is for data sets of a hub, and no hub is named")
+        return self
+
+    @model_validator(mode="after")
+    def _is_there(self, info: ValidationInfo) -> "Entry":
+        """Said before a model is loaded. Rows that were prepared elsewhere need no sources here."""
+        here = self.path and not self.hub and not remote.is_url(self.path)
+        if here and info.context and info.context["dataset"].prepared is None:
+            try:
+                files.find(str(self.path), info.context["root"], "", self.split)
+            except RecipeError as error:
+                raise ValueError(str(error)) from error
         return self
