@@ -73,6 +73,14 @@ def test_the_commands_of_contributing_are_verbs() -> None:
     assert set(verbs) <= set(targets) <= set(script("dev").VERBS)
 
 
+def test_every_promise_of_security_names_its_test() -> None:
+    """That the file exists is asked of all named paths."""
+    promises = (ROOT / "SECURITY.md").read_text("utf-8").partition("## What is promised")[2].partition("\n## ")[0]
+    rows = [line.split(" | ") for line in promises.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) >= 10
+    assert [row[0] for row in rows if "`tests/" not in row[-1]] == []
+
+
 def test_contrib_lists_what_it_holds_with_its_owner_and_reason() -> None:
     contrib = ROOT / "contrib"
     folders = {file.parent.relative_to(contrib).as_posix() for file in contrib.glob("*/*/pyproject.toml")}
