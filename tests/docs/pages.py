@@ -90,13 +90,14 @@ def parse(command: str, *, in_text: bool = False) -> None:
 
     in_text: a verb alone is its name, and none that lacks its arguments.
     """
-    arguments = [part for part in shlex.split(command, comments=True) if part != "--debug"]
+    words = shlex.split(command, comments=True)
+    arguments = [word for word in words if word not in ("--debug", "--help")]  # all commands have these
     found = _command_line(arguments)
     while inner := getattr(found, "commands", None):  # only groups of commands have some
         name = arguments.pop(0) if arguments else ""
         assert name in inner, f"{command}: there is no verb {name!r}"
         found = inner[name]
-    if arguments or not in_text:
+    if arguments or not (in_text or "--help" in words):
         try:
             found.make_context("tunewright", arguments)
         except TyperException as error:

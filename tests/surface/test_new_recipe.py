@@ -125,11 +125,12 @@ def test_data_that_does_not_fit_the_stage_is_said_before_anything_is_written(dat
 
 def test_an_option_without_a_default_is_asked_for(data: Path) -> None:
     data.write_text(PROMPTS)
-    wrong, right = "[{name: lenght}]", "[{name: length, target: 7}]"
-    answers = ["tiny", "data/support.jsonl", "grpo", wrong, right, "full", "qwen", "none", "runs/mine"]
+    unknown, none, right = "[{name: lenght}]", "length", "[{name: length, target: 7}]"
+    answers = ["tiny", "data/support.jsonl", "grpo", unknown, none, right, "full", "qwen", "none", "runs/mine"]
     result = new(said="\n".join(answers) + "\n")
     assert result.exit_code == 0, result.output
-    assert "no installed reward is called 'lenght'" in result.output
+    assert "Error: no installed reward is called 'lenght'" in result.output
+    assert "Error: Input should be a valid list" in result.output
     recipe = check.check(*check.read(Path("recipe.yaml")))
     assert recipe.stages[0].options["rewards"] == [{"name": "length", "target": 7}]
     assert "\n# rewards: reward functions" in (text := Path("recipe.yaml").read_text())

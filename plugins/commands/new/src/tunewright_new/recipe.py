@@ -15,6 +15,7 @@ from typing import Any
 
 import typer
 import yaml
+from pydantic import ValidationError
 
 from tunewright import RecipeError, TunewrightError, check, registry
 from tunewright.plugin import describe
@@ -95,8 +96,10 @@ def _options(kind: str, name: str, prompt: Prompt | None) -> dict[str, Any]:
         try:
             value = yaml.safe_load(said)
             options.model_validate(found | {key: value})
-        except (yaml.YAMLError, ValueError) as error:
-            raise typer.BadParameter(" ".join(str(error).split())) from error
+        except yaml.YAMLError as error:
+            raise typer.BadParameter(f"no YAML: {' '.join(str(error).split())}") from error
+        except ValidationError as error:
+            raise typer.BadParameter(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
         return value
 
     if prompt is None:
