@@ -92,12 +92,14 @@ def parse(command: str, *, in_text: bool = False) -> None:
     """
     words = shlex.split(command, comments=True)
     arguments = [word for word in words if word not in ("--debug", "--help")]  # all commands have these
-    found = _command_line(arguments)
+    found, named = _command_line(arguments), in_text or "--help" in words
     while inner := getattr(found, "commands", None):  # only groups of commands have some
+        if not arguments and named:
+            return
         name = arguments.pop(0) if arguments else ""
         assert name in inner, f"{command}: there is no verb {name!r}"
         found = inner[name]
-    if arguments or not (in_text or "--help" in words):
+    if arguments or not named:
         try:
             found.make_context("tunewright", arguments)
         except TyperException as error:
