@@ -92,13 +92,32 @@ def measure(path: Path, run: Path) -> tuple[float, float, float]:
     """Tokens a second, peak memory in MB, and seconds to the end of the first step."""
     started = time.time()
     process = subprocess.Popen([sys.executable, "-m", "tunewright", "train", str(path), "--overwrite"])
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        sys.exit(f"{path.name} failed")
+    memory = waited(process, path.name)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     first, second, last = lines[0], lines[1], lines[-1]
     rate = (last["tokens"] - second["tokens"]) / (last["time"] - second["time"])
-    return rate, usage.ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10), first["time"] - started
+    return rate, memory, first["time"] - started
+
+
+def waited(process: subprocess.Popen, name: str) -> float:
+    """The largest resident memory of a process that ends well, in MB."""
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"{name} failed")
+    return usage.ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+def gflops() -> float:
+    """What the head's product with 1,024 states takes, as floating-point operations a second: what training could do at most."""
+    import torch
+
+    states, head = torch.randn(1024, 256), torch.randn(256, VOCABULARY)
+    times = []
+    for _ in range(6):
+        started = time.perf_counter()
+        states @ head
+        times.append(time.perf_counter() - started)
+    return 2 * states.numel() * VOCABULARY / min(times) / 1e9
 
 
 def lengths_of(folder: Path, path: Path) -> None:
@@ -130,13 +149,14 @@ def main() -> None:
         lengths_of(folder, recipe(options, folder, options.adapters[0], options.batching[0]))
         lengths = sorted(json.loads((folder / "lengths.json").read_text()))
         started = time.perf_counter()
-        subprocess.run([sys.executable, "-c", IMPORTS], check=True)
+        held = waited(subprocess.Popen([sys.executable, "-c", IMPORTS]), "importing")
         imports = time.perf_counter() - started
         middle = lengths[len(lengths) // 2]
         print(
             f"{parameters / 1e6:.1f} M parameters, {len(lengths)} rows, median {middle} tokens, longest {lengths[-1]}"
         )
-        print(f"{os.cpu_count()} cores, {options.precision}, imports alone {imports:.1f} s")
+        print(f"{os.cpu_count()} cores, {options.precision}, imports alone {imports:.1f} s and {held:,.0f} MB")
+        print(f"products of matrices alone: {gflops():,.0f} GFLOP/s in fp32")
         for adapter in options.adapters:
             for batching in options.batching:
                 path = recipe(options, folder, adapter, batching)

@@ -36,7 +36,9 @@ def write_recipe(folder: Path, adapter: str, way: str, steps: int) -> Path:
         "dataset": "rows", "dataset_dir": str(folder), "template": "chatml", "cutoff_len": MAX_LENGTH,
         "learning_rate": 1e-4, "max_steps": steps, "logging_steps": 1, "save_strategy": "no", "report_to": "none",
         "output_dir": str(folder / "peer" / f"{adapter}-{way}"), "overwrite_output_dir": True, "use_cpu": True,
-        "include_num_input_tokens_seen": "non_padding", "bf16": False, **WAYS[way],
+        "bf16": False, **WAYS[way],
+        # packs hold no padding; and counted by their mask of 0.9.5, the number is none
+        "include_num_input_tokens_seen": "all" if "packing" in WAYS[way] else "non_padding",
     }  # fmt: skip
     if adapter == "lora":
         recipe |= {"lora_rank": 8, "lora_target": "all"}
