@@ -108,7 +108,7 @@ def waited(process: subprocess.Popen, name: str) -> float:
 
 
 def gflops() -> float:
-    """What the head's product with 1,024 states takes, as floating-point operations a second: what training could do at most."""
+    """Floating-point operations a second (1e9) of the head's product with 1,024 states: more than training can do."""
     import torch
 
     states, head = torch.randn(1024, 256), torch.randn(256, VOCABULARY)
