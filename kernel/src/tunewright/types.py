@@ -250,7 +250,7 @@ class TrainRequest:
     checkpoint: Path | None = None  # folder/checkpoints/step-N, complete, to resume from
     stop_requested: Callable[[], bool] = lambda: False  # true after Ctrl-C or SIGTERM: save, then raise Stopped
     number: int = 1  # of this stage among the recipe's; 1 is the first
-    spread: Callable[[Any], None] | None = None  # set by an accelerator: spreads a model in place over all processes
+    spread: Any = None  # tunewright_hf.spread.Spread, set by an accelerator: how the model lies over all processes
 
 
 @dataclass(slots=True)

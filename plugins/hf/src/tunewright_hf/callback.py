@@ -21,12 +21,20 @@ class Reporter(TrainerCallback):
         self.trainer: Any = None  # set once it exists
         self.stopped_at: int | None = None  # step
         self._time, self._tokens = 0.0, 0  # of the last log
+        self.counts: dict[str, int] = {}  # parameters
 
     def emit(self, kind: Callable[..., events.Event], **fields: Any) -> None:
         if self.run.rank == 0:
             self.run.emit(kind(stage=self.stage, **fields))
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+    def on_init_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        self.trainer.spread.trainer_made()
+        # before processes share them out; two of 4 bits stand in a byte: the model knows
+        self.counts = {
+            "trainable_parameters": model.num_parameters(only_trainable=True), "parameters": model.num_parameters()
+        }  # fmt: skip
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._time, self._tokens = time.monotonic(), self.trainer.progress["tokens"]
         self.trainer.best.check(self.trainer.checkpoint_folder)
         if self.trainer.keeps_all_logits and self.run.rank == 0:
@@ -38,9 +46,8 @@ class Reporter(TrainerCallback):
             of=len(self.run.recipe.stages),
             total_steps=state.max_steps,
             first_step=state.global_step,
-            trainable_parameters=model.num_parameters(only_trainable=True),  # two of 4 bits stand in a byte: it knows
-            parameters=model.num_parameters(),
             rows=len(self.request.data.train),
+            **self.counts,
         )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -41,7 +41,11 @@ def _write(loaded: Loaded, folder: Path, template: Any, weights: dict[str, torch
         if base.can_generate():
             base.generation_config.save_pretrained(folder)
     else:
-        base.save_pretrained(folder, state_dict=weights)
+        written = [each.dtype for each in (weights or {}).values() if each.is_floating_point()]
+        base.save_pretrained(folder, state_dict=weights)  # which empties the dict
+        if written:  # transformers has noted the format of the model's parts in memory
+            base.config.dtype = written[0]
+            base.config.save_pretrained(folder)
     (loaded.processor or tokenizer).save_pretrained(folder)
 
 

@@ -16,11 +16,11 @@ from tunewright_hf.best import Best
 from tunewright_hf.callback import Reporter
 from tunewright_hf.checkpoint import latest_checkpoint, verify
 from tunewright_hf.export import save_result
-from tunewright_hf.private import OwnCheckpoints, keep_spread
+from tunewright_hf.private import OwnCheckpoints
 from tunewright_hf.repeated import Repeated
 from tunewright_hf.row_stream import RowStream
 from tunewright_hf.sampler import Batches, Unit, row_lengths
-from tunewright_hf.spread import begin_processes, whole_weights
+from tunewright_hf.spread import Whole
 from tunewright_hf.streamed import StreamedBatches
 
 AnyBatches = Batches | StreamedBatches
@@ -48,11 +48,10 @@ def fit(
         collate.check_packing(loaded.model.config)
         collate.check_rows_apart(loaded.model)
     batches = batches_of(run, request.data, training, packing, repeats)
-    stored = precision.widen(loaded.model, precision.resolve(training.precision, loaded.model.device))
-    if request.spread:
-        begin_processes(loaded.model.device)
-        request.spread(loaded.model)
-        keep_spread(loaded.model)
+    number_format = precision.resolve(training.precision, loaded.model.device)
+    stored = precision.widen(loaded.model, number_format)
+    spread: Whole = request.spread or Whole()
+    spread.begin(loaded.model, number_format)
     reporter = Reporter(run, request, batches, stage)
     trainer = make(batches, reporter)
     checkpoint = latest_checkpoint(request.checkpoint.parent) if request.checkpoint else None
@@ -66,7 +65,7 @@ def fit(
     if training.load_best_model_at_end:
         trainer.take_best()
     trainer.finished()
-    weights = whole_weights(loaded.model, stored, trained_only=loaded.weights == "adapter")
+    weights = spread.weights(loaded.model, stored, trained_only=loaded.weights == "adapter")
     if weights is None:
         precision.narrow(loaded.model, stored)
     path = request.folder / "model"
@@ -118,6 +117,7 @@ def settings(request: TrainRequest, steps: int) -> dict[str, Any]:
         "disable_tqdm": True,
         "log_level": "error",
         **{name: getattr(training, name) for name in same},
+        **(request.spread or Whole()).arguments(),
     }
 
 
@@ -146,6 +146,7 @@ class StageTrainer(OwnCheckpoints):
         self.checkpoint_limit = request.training.save_total_limit
         self.identity = batches.identity()
         self.progress: dict[str, Any] = {"tokens": 0, "metrics": {}}
+        self.spread = request.spread or Whole()
         self.evals: dict[str, Any] = request.data.evals
         self.best = Best(request.training, list(self.evals))
         reporter.trainer = self
@@ -187,6 +188,7 @@ class StageTrainer(OwnCheckpoints):
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
+            self.spread.settle(self.model)
             training = self.request.training
             trained = [(name, each) for name, each in self.model.named_parameters() if each.requires_grad]
             if not trained:
@@ -196,6 +198,7 @@ class StageTrainer(OwnCheckpoints):
                 self.request.loaded.learning_rate_scales, self.batches.steps,
             )  # fmt: skip
             self.optimizer = self.run.ask("optimizer", "build_optimizer", request)
+            self.spread.optimizer_made(self.optimizer)
         return self.optimizer
 
     def get_batch_samples(

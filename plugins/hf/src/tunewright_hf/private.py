@@ -1,14 +1,16 @@
-"""The one module where private names of transformers' and TRL's trainers stand.
+"""The one module where private names of transformers' and TRL's trainers, and of accelerate, stand.
 
 It replaces how they keep their state: no pickle is ever written, and none is opened, whatever lies in a
 checkpoint's folder. A test fails when one of these names changes there.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import accelerate.utils.other
 import torch
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import unwrap_peft_model
@@ -16,15 +18,19 @@ from transformers.trainer_utils import unwrap_peft_model
 from tunewright import RunError
 from tunewright_hf.best import Best
 from tunewright_hf.checkpoint import rotate, verify, write_checkpoint
-from tunewright_hf.spread import gathered, optimizer_state, spread_like
+from tunewright_hf.spread import Whole
 from tunewright_hf.state import load_state, rng_state, save_state, set_rng_state
+
+# accelerate imports DeepSpeed wherever it is installed, to see whether a model is its engine: none is, where it was not
+# imported before
+accelerate.utils.other.is_deepspeed_available = lambda: "deepspeed" in sys.modules
 
 #: methods of transformers.Trainer that are replaced here
 REPLACED = (
     "_defer_fsdp_gradient_reduction", "_load_best_model", "_load_from_checkpoint",
     "_load_optimizer_and_scheduler", "_load_rng_state",
-    "_load_scaler", "_push_from_checkpoint", "_save", "_save_checkpoint", "_save_optimizer_and_scheduler",
-    "_save_rng_state", "_save_scaler", "_tune_save_checkpoint",
+    "_load_scaler", "_prepare_for_training", "_prepare_input", "_push_from_checkpoint", "_save",
+    "_save_checkpoint", "_save_optimizer_and_scheduler", "_save_rng_state", "_save_scaler", "_tune_save_checkpoint",
 )  # fmt: skip
 STATE_FILE = "trainer_state.json"  # transformers reads it itself, by this name
 
@@ -32,8 +38,9 @@ STATE_FILE = "trainer_state.json"  # transformers reads it itself, by this name
 class OwnCheckpoints:
     """Stands before a transformers Trainer among the bases of a class, and needs these attributes of it."""
 
-    accelerator: Any  # the first six are the Trainer's own
+    accelerator: Any  # the first seven are the Trainer's own
     args: Any
+    is_deepspeed_enabled: bool
     lr_scheduler: Any
     model: Any
     optimizer: Any
@@ -43,6 +50,7 @@ class OwnCheckpoints:
     best: Best
     identity: dict[str, Any]  # what must be the same when a checkpoint is resumed
     progress: dict[str, Any]  # what is counted while training, and goes on when resumed
+    spread: Whole
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         step, args = self.state.global_step, self.args
@@ -56,7 +64,13 @@ class OwnCheckpoints:
 
     def _write_state(self, folder: Path) -> None:
         save_state(rng_state(), folder, f"rng-{self.args.process_index}")
-        weights, optimizer = gathered(dict(_trained(self.model))), gathered(self.optimizer.state_dict())
+        self.spread.settle(self.model)
+        weights = {}
+        for name, parameter in _trained(self.model):  # one at a time: no other process has room for all of them
+            whole = self.spread.whole(parameter)
+            if self.args.process_index == 0:
+                weights[name] = whole.cpu()
+        optimizer = self.spread.optimizer_state(self.optimizer)
         if self.args.process_index:
             return
         save_state(weights, folder, "weights")
@@ -72,6 +86,26 @@ class OwnCheckpoints:
         save_state(others, folder, "others")
         self.state.save_to_json(str(folder / STATE_FILE))
 
+    def _prepare_for_training(
+        self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None
+    ) -> tuple[Any, Any]:
+        """Told of no checkpoint: transformers would have DeepSpeed open files of its own, which are pickles."""
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, None)  # type: ignore[misc]
+        self.spread.ready(self)
+        if resume_from_checkpoint is not None:
+            if self.is_deepspeed_enabled:  # of other models the weights are read before they are wrapped
+                self._load_from_checkpoint(resume_from_checkpoint)
+            self._load_optimizer_and_scheduler(resume_from_checkpoint)
+            self._load_scaler(resume_from_checkpoint)
+        return prepared
+
+    def _prepare_input(self, data: Any) -> Any:
+        """Numbers keep their format: with DeepSpeed, transformers would give weights of tokens and scores of a
+        reference that of the model."""
+        if isinstance(data, torch.Tensor):
+            return data.to(self.args.device)
+        return super()._prepare_input(data)  # type: ignore[misc]
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         folder = Path(resume_from_checkpoint)
         verify(folder)
@@ -86,23 +120,23 @@ class OwnCheckpoints:
     def load_weights(self, folder: Path) -> None:
         """Take the trained parameters of a checkpoint that was verified. Raises RunError where it is of another
         model."""
+        self.spread.settle(self.model)
         weights, trained = load_state(folder, "weights"), dict(_trained(self.model))
-        there, here = ({name: tuple(each.shape) for name, each in all_.items()} for all_ in (weights, trained))
+        there = {name: tuple(each.shape) for name, each in weights.items()}
+        here = {name: self.spread.shape(each) for name, each in trained.items()}
         if wrong := sorted(name for name in there | here if there.get(name) != here.get(name)):
             name = wrong[0]
             problem = f"is of another model: {name} is {there.get(name)} there and {here.get(name)} here"
             raise RunError(problem, place=str(folder), hint="keep the model and the adapter that it began with")
-        with torch.no_grad():
-            for name, parameter in trained.items():
-                parameter.copy_(spread_like(weights[name], parameter))
+        for name, parameter in trained.items():
+            self.spread.put(parameter, weights[name])
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
         self.lr_scheduler.load_state_dict(load_state(Path(checkpoint), "others")["scheduler"])
-        state = optimizer_state(self.optimizer, load_state(Path(checkpoint), "optimizer"))
         try:
-            self.optimizer.load_state_dict(state)
+            self.spread.put_optimizer_state(self.optimizer, load_state(Path(checkpoint), "optimizer"))
         except ValueError as error:
             raise RunError(f"is of another optimizer: {error}", place=checkpoint) from error
 

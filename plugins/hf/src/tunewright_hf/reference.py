@@ -24,6 +24,7 @@ from tunewright_hf.loss import CausalLoss
 from tunewright_hf.row_stream import RowStream
 from tunewright_hf.sampler import row_lengths
 from tunewright_hf.shared import share
+from tunewright_hf.spread import Whole
 from tunewright_hf.state import load_state, save_state
 
 FOLDER = "reference"  # in the stage's folder `checkpoints`, which goes when the run is overwritten
@@ -151,6 +152,7 @@ def second_model(run: Any, request: TrainRequest, options: Any) -> CausalLoss | 
         return None
     number_format = precision.resolve(request.training.precision, loaded.model.device)
     precision.widen(loaded.model, number_format)
+    (request.spread or Whole()).cast(loaded.model, number_format)
     share(loaded.model, request.loaded.model)
     return CausalLoss(loaded.model.eval())
 

@@ -1,9 +1,9 @@
 """Fully sharded data parallel training: no process holds the whole model."""
 
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tunewright import Plugin, PluginOptions, RecipeError, hookimpl
+from tunewright import Plugin, PluginOptions, hookimpl
 from tunewright.types import StageResult, TrainRequest
 
 if TYPE_CHECKING:
@@ -24,13 +24,9 @@ class Fsdp(Plugin):
 
     @hookimpl(wrapper=True)
     def train_stage(self, run: "Run", request: TrainRequest) -> Generator[None, StageResult, StageResult]:
-        if run.world_size == 1:
-            hint = "set launch.processes, or take it out of the recipe"
-            raise RecipeError("fsdp needs several processes, and there is one", place="accelerators", hint=hint)
-        request.spread = self._spread
+        from tunewright_fsdp.shard import FullyShard
+        from tunewright_hf.spread import check_may_spread
+
+        check_may_spread(run, request, self.name)
+        request.spread = FullyShard(self.options)
         return (yield)
-
-    def _spread(self, model: Any) -> None:
-        from tunewright_fsdp.shard import shard
-
-        shard(model, self.options)

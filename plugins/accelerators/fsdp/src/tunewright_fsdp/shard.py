@@ -1,36 +1,92 @@
-"""fully_shard on each layer of a model, then on what is left."""
+"""fully_shard on each layer of a model, then on what is left; DTensors made whole, and the way back."""
 
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate import PartialState
+from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn import Parameter
 from transformers.trainer_utils import unwrap_peft_model
 
-from tunewright import RecipeError, RunError
+from tunewright import RunError
 from tunewright_hf.modules import layers
+from tunewright_hf.private import keep_spread
+from tunewright_hf.spread import Spread, check_not_quantized, on_first
 
 if TYPE_CHECKING:
     from tunewright_fsdp import Fsdp
 
 
-def shard(model: Any, options: "Fsdp.Options") -> None:
-    """Spread a model in place over all processes; their group exists.
+class FullyShard(Spread):
+    """Parameters are DTensors, and so are the optimizer's states."""
 
-    Raises RecipeError for quantized weights, RunError where a parameter was left whole.
-    """
-    strange = next((name for name, each in model.named_parameters() if not each.is_floating_point()), None)
-    if strange:
-        hint = "take the quantizer out of the recipe, or fsdp"
-        raise RecipeError(f"{strange} is quantized and cannot be spread", place="accelerators", hint=hint)
-    device = next(model.parameters()).device.type
-    mesh = init_device_mesh(device, (torch.distributed.get_world_size(),))
-    offload: OffloadPolicy = CPUOffloadPolicy() if options.cpu_offload and device != "cpu" else OffloadPolicy()
-    base = unwrap_peft_model(model)
-    name, _ = layers(base, ())
-    for layer in base.get_submodule(name):
-        fully_shard(layer, mesh=mesh, reshard_after_forward=options.reshard_after_forward, offload_policy=offload)
-    fully_shard(model, mesh=mesh, offload_policy=offload)
-    if whole := [name for name, each in model.named_parameters() if not isinstance(each, DTensor)]:
-        raise RunError(f"{whole[0]} and {len(whole) - 1} more are not spread", place="accelerators")
+    def __init__(self, options: "Fsdp.Options") -> None:
+        self.options = options
+
+    def begin(self, model: Any, number_format: str) -> None:
+        """Raises RecipeError for quantized weights, RunError where a parameter was left whole."""
+        check_not_quantized(model, "fsdp")
+        device = next(model.parameters()).device.type
+        PartialState(cpu=device == "cpu")  # begins the process group as transformers' Trainer will find it
+        self._shard(model, device)
+        if whole := [name for name, each in model.named_parameters() if not isinstance(each, DTensor)]:
+            raise RunError(f"{whole[0]} and {len(whole) - 1} more are not spread", place="accelerators")
+        keep_spread(model)
+
+    def _shard(self, model: Any, device: str) -> None:
+        mesh = init_device_mesh(device, (torch.distributed.get_world_size(),))
+        offload: OffloadPolicy = CPUOffloadPolicy() if self.options.cpu_offload and device != "cpu" else OffloadPolicy()
+        base, reshard = unwrap_peft_model(model), self.options.reshard_after_forward
+        name, _ = layers(base, ())
+        for layer in base.get_submodule(name):
+            fully_shard(layer, mesh=mesh, reshard_after_forward=reshard, offload_policy=offload)
+        fully_shard(model, mesh=mesh, offload_policy=offload)
+
+    def settle(self, model: Any) -> None:
+        # what a forward pass gathered stays whole until a backward pass: an optimizer that was made then would train
+        # tensors that are thrown away, and a checkpoint would find no DTensor
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
+    def whole(self, parameter: Parameter) -> Tensor:
+        return parameter.detach().full_tensor()  # type: ignore[attr-defined]
+
+    def put(self, parameter: Parameter, whole: Tensor) -> None:
+        super().put(parameter, _spread_like(whole, parameter))
+
+    def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
+        return _gathered(optimizer.state_dict())
+
+    def put_optimizer_state(self, optimizer: Any, state: dict[str, Any]) -> None:
+        """Every tensor that has the shape of its parameter is spread as that is."""
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+        def one(number: int, value: Any) -> Any:
+            fits = isinstance(value, Tensor) and value.shape == parameters[number].shape
+            return _spread_like(value, parameters[number]) if fits else value
+
+        spread = {
+            number: {name: one(int(number), value) for name, value in values.items()}
+            for number, values in state["state"].items()
+        }
+        optimizer.load_state_dict(state | {"state": spread})
+
+
+def _gathered(state: Any) -> Any:
+    """The state, dicts and lists, with whole tensors of the first process in place of DTensors."""
+    if isinstance(state, DTensor):
+        return on_first(state.detach().full_tensor())
+    if isinstance(state, dict):
+        return {key: _gathered(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(_gathered(value) for value in state)
+    return state
+
+
+def _spread_like(whole: Tensor, parameter: Any) -> Tensor:
+    """A whole tensor as the DTensor `parameter` is: on its device, and in parts."""
+    return distribute_tensor(whole.to(parameter.device), parameter.device_mesh, parameter.placements)

@@ -1,0 +1,101 @@
+"""Runs whose model is spread over two processes, beside the same runs on one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+HERE = Path(__file__).parent
+DATA = HERE.parents[1] / "docs" / "examples" / "data"
+#: sft, then dpo on what it made; evaluated and saved at step 2 of each, in the middle
+RECIPE = f"""
+model: tiny
+family: {{name: qwen, tiny_hidden_size: 16, tiny_layers: 2, device: cpu}}
+template: chatml
+stages:
+  - {{name: sft, data: [{{path: {DATA}/wren.jsonl}}], eval_data: {{held: [{{path: {DATA}/wren.jsonl}}]}}}}
+  - {{name: dpo, data: [{{path: {DATA}/wren_pairs.jsonl}}], eval_data: {{held: [{{path: {DATA}/wren_pairs.jsonl}}]}}}}
+training:
+  learning_rate: 3.0e-4
+  max_steps: 4
+  max_length: 256
+  batching: random
+  gradient_accumulation_steps: 2
+  save_steps: 2
+  eval_steps: 2
+  logging_steps: 1
+loggers: [jsonl]
+output: nowhere
+"""
+#: the same steps in different ways, by name
+CELLS = {
+    "full": ["adapter=full", "training.precision=fp32"],
+    "lora": ["adapter={name: lora, rank: 4}", "training.precision=fp32"],
+    "bf16": ["adapter=full", "training.precision=bf16"],
+}
+TIMING = ("time", "tokens_per_second", "memory")
+
+
+def train_all(folder: Path, processes: int, cells: list[str], *more: str) -> None:
+    """Train cells, each into the folder of its name; on two processes, resume them too."""
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(RECIPE)
+    batch = f"training.per_device_train_batch_size={4 // processes}"
+    runs = [[str(recipe), f"output={folder / cell}", batch, *CELLS[cell], *more] for cell in cells]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    command = [sys.executable, *(torchrun if processes > 1 else ()), str(HERE / "spread_worker.py"), json.dumps(runs)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    resume = ["resume"] if processes > 1 else []
+    done = subprocess.run([*command, *resume], env=env, capture_output=True, text=True, check=False, timeout=550)
+    assert done.returncode == 0, done.stderr[-5000:]
+
+
+def logged(run: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in TIMING} for line in lines]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    """Of all stages, by stage and name."""
+    files = sorted(run.glob("stages/*/model/*model.safetensors"))
+    assert len(files) == 2
+    return {f"{file.parts[-3]}: {name}": tensor for file in files for name, tensor in load_file(file).items()}
+
+
+def check_equal(one: Path, two: Path) -> None:
+    """Two processes gave the losses, gradients and results of one."""
+    for name in ("loss", "grad_norm", "rewards/margins"):
+        check_near(one, two, name, rel=1e-5)
+    expected, found = weights(one), weights(two)
+    assert expected.keys() == found.keys()
+    for name, tensor in expected.items():
+        assert torch.allclose(found[name], tensor, atol=1e-5), f"{name}: {(found[name] - tensor).abs().max()}"
+
+
+def check_near(one: Path, two: Path, name: str, rel: float) -> None:
+    """A metric of all steps and evaluations is about the same, and results are kept in the same number formats."""
+    expected, found = ([line[name] for line in logged(run) if name in line] for run in (one, two))
+    assert expected, name
+    assert found == pytest.approx(expected, rel=rel, abs=1e-6), name
+    assert {each: tensor.dtype for each, tensor in weights(one).items()} == {
+        each: tensor.dtype for each, tensor in weights(two).items()
+    }
+    for config in one.glob("stages/*/model/config.json"):  # an adapter has none
+        same = two / config.relative_to(one)
+        assert json.loads(same.read_text()) == json.loads(config.read_text())
+
+
+def check_resumed(run: Path) -> None:
+    """Resumed in the middle of each stage, it went on as if nothing had been."""
+    whole = run.with_name(f"{run.name}-whole")
+    expected, found = ([line for line in logged(each) if line["step"] > 2] for each in (whole, run))
+    assert len(expected) == 6  # of each stage steps 3, 4 and an evaluation
+    assert found == expected
+    expected, found = weights(whole), weights(run)
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    assert not [path for path in run.rglob("checkpoints/**/*") if path.suffix not in ("", ".json", ".safetensors")]
