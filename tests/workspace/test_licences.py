@@ -10,9 +10,9 @@ from packaging.utils import canonicalize_name
 from workspace.members import members
 
 PERMISSIVE = {
-    "0bsd", "apache", "apache software license", "apache-2.0", "apache 2.0", "apache 2.0 license", "bsd license",
-    "bsd-2-clause", "bsd-3-clause", "3-clause bsd license", "bsl-1.0", "cc0-1.0", "cnri-python",
-    "isc license (iscl)", "llvm-exception", "mit", "mit license", "mit-cmu", "psf-2.0",
+    "0bsd", "apache", "apache software license", "apache software license 2.0", "apache-2.0", "apache 2.0",
+    "apache 2.0 license", "bsd license", "bsd-2-clause", "bsd-3-clause", "3-clause bsd license", "bsl-1.0", "cc0-1.0",
+    "cnri-python", "isc license (iscl)", "llvm-exception", "mit", "mit license", "mit-cmu", "psf-2.0",
     "python software foundation license", "unlicense", "zlib",
 }  # fmt: skip
 
@@ -20,6 +20,7 @@ PERMISSIVE = {
 ALLOWED = {
     "nvidia-": "NVIDIA's libraries come with torch's wheels for Linux; its agreement lets them be used and passed on.",
     "cuda-toolkit": "A list of NVIDIA's libraries, without a file of its own; the same agreement.",
+    "hjson": "MIT or the Academic Free License, as one likes.",
     "tqdm": "MPL-2.0 asks for changed files of tqdm itself to be published; we change none.",
 }
 

@@ -1,0 +1,114 @@
+"""Accelerator deepspeed on two processes: the losses, the results and the resumed run of one process."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from e2e.spread_setup import CELLS, check_equal, check_near, check_resumed, train_all
+from e2e.test_launch import train
+from tunewright import RecipeError, RunError
+
+STAGES = [2, 3]
+
+
+@pytest.fixture(scope="module", params=STAGES)
+def two_processes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp(f"zero{request.param}")
+    train_all(folder, 2, list(CELLS), f"accelerators=[{{name: deepspeed, stage: {request.param}}}]")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", ["full", "lora"])
+def test_two_processes_are_one(one_process: Path, two_processes: Path, cell: str) -> None:
+    check_equal(one_process / cell, two_processes / f"{cell}-whole")
+
+
+@pytest.mark.slow
+def test_bf16_is_near_to_autocast_on_one_process(one_process: Path, two_processes: Path) -> None:
+    """DeepSpeed keeps weights in bf16 and copies of them in fp32; one process casts them when it multiplies."""
+    check_near(one_process / "bf16", two_processes / "bf16-whole", "loss", rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", list(CELLS))
+def test_resumed_is_uninterrupted(two_processes: Path, cell: str) -> None:
+    check_resumed(two_processes / cell)
+
+
+def test_one_process_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="deepspeed needs several processes"):
+        train("one", tmp_path, "accelerators=[deepspeed]")
+
+
+# ---- what is refused, and what is not taken on trust -------------------------------------------------
+
+
+def test_quantized_weights_are_refused() -> None:
+    from tunewright_deepspeed.zero import Zero
+
+    model = torch.nn.Module()
+    model.weight = torch.nn.Parameter(torch.zeros(2, dtype=torch.uint8), requires_grad=False)
+    with pytest.raises(RecipeError, match="weight is quantized"):
+        Zero(3).begin(model, "fp32")
+
+
+def test_fp16_is_refused() -> None:
+    from tunewright_deepspeed.zero import Zero
+
+    with pytest.raises(RecipeError, match="trains in bf16 or fp32"):
+        Zero(2).begin(torch.nn.Linear(2, 2), "fp16")
+
+
+def test_an_optimizer_that_needs_whole_parameters_is_refused() -> None:
+    from tunewright_deepspeed.zero import Zero
+
+    with pytest.raises(RecipeError, match="Adafactor needs them whole"):
+        Zero(2).optimizer_made(torch.optim.Adafactor(torch.nn.Linear(2, 2).parameters()))
+
+
+def test_a_second_accelerator_that_spreads_is_refused() -> None:
+    from tunewright_hf.spread import Whole, check_may_spread
+
+    with pytest.raises(RecipeError, match="deepspeed and another accelerator"):
+        check_may_spread(SimpleNamespace(world_size=2), SimpleNamespace(spread=Whole()), "deepspeed")
+
+
+@pytest.mark.parametrize(
+    ("asked", "got", "problem"),
+    [
+        (2, {"stage": 1}, "runs ZeRO-1, not ZeRO-2"),
+        (2, {"own": 600}, "the optimizer holds 600 of 600 numbers"),
+        (3, {"parts": False}, "weight and 0 more are not spread"),
+        (2, {"engine": False}, "Linear wraps the model, not DeepSpeed"),
+    ],
+)
+def test_what_was_not_asked_for_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, asked: int, got: dict[str, Any], problem: str
+) -> None:
+    """An engine of a DeepSpeed that does something else."""
+    import deepspeed
+
+    from tunewright_deepspeed.zero import Zero
+
+    got = {"stage": asked, "own": 300, "parts": True, "engine": True} | got
+    parameter = torch.nn.Parameter(torch.zeros(20, 30))
+    parameter.ds_shape = parameter.shape
+    if got["parts"]:
+        parameter.ds_tensor = parameter[:10]
+    flats = [torch.zeros(got["own"])]
+    optimizer = SimpleNamespace(
+        single_partition_of_fp32_groups=flats, fp32_partitioned_groups_flat=flats, sub_group_to_group_id={0: 0}
+    )
+    engine = SimpleNamespace(optimizer=optimizer, zero_optimization_stage=lambda: got["stage"])
+    model = SimpleNamespace(named_parameters=lambda: [("weight", parameter)], get_output_embeddings=lambda: None)
+    monkeypatch.setattr(deepspeed, "DeepSpeedEngine", SimpleNamespace)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    zero = Zero(asked)
+    zero.groups = [[parameter]]
+    trainer = SimpleNamespace(model=model, model_wrapped=engine if got["engine"] else torch.nn.Linear(1, 1))
+    with pytest.raises(RunError, match=problem):
+        zero.ready(trainer)
