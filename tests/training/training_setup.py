@@ -107,7 +107,13 @@ def run_training(
     """`train` with settings that are quick; `training` are fields of recipe.Training. generate: tokens of the answers
     that evaluation writes."""
     run = run or FakeRun(folder)
-    settings = {"learning_rate": 1e-2, "per_device_train_batch_size": 4, "logging_steps": 2, "max_steps": 6}
+    settings = {
+        "learning_rate": 1e-2,
+        "per_device_train_batch_size": 4,
+        "logging_steps": 2,
+        "max_steps": 6,
+        "precision": "fp32",
+    }
     request = TrainRequest(
         loaded,
         Data(train=data if data is not None else rows(), evals=evals or {}),

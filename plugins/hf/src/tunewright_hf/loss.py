@@ -95,7 +95,7 @@ class CausalLoss:
 
         def in_place_of_logits(states: Tensor) -> Tensor:
             found.append(compute(states, lambda each: after_head(own_forward(each))))
-            return found[0].sum().reshape(1, 1, 1)
+            return found[0].sum().reshape(1, 1, 1).clone()  # FSDP warns of views
 
         with (  # _loss_function is where transformers' setter of loss_function puts it
             replaced(head, "forward", in_place_of_logits),

@@ -12,8 +12,9 @@ from trl import SFTConfig, SFTTrainer
 from tunewright.types import StageResult, TrainRequest
 from tunewright_hf import collate
 from tunewright_hf.callback import Reporter
+from tunewright_hf.cross_entropy import Weigh
 from tunewright_hf.fit import AnyBatches, StageTrainer, fit, moved, settings
-from tunewright_hf.loss import CausalLoss, Weigh, shift
+from tunewright_hf.loss import CausalLoss, shift
 from tunewright_hf.private import keep_model, one_gpu, silence
 from tunewright_hf.sampler import Unit, pack, row_lengths
 from tunewright_hf.streamed import LOOKED_AT, StreamedBatches
