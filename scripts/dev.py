@@ -1,7 +1,7 @@
 """What a checkout needs, with nothing but Python 3.11: `python3 scripts/dev.py VERB`.
 
   quickstart   train docs/examples/quickstart.yaml, then ask the trained model two questions
-  test         the tests, without those that need a GPU; more arguments go to pytest
+  test         the tests, without those marked gpu or long; more arguments go to pytest
   check        ruff, mypy and import-linter
   fix          let ruff mend what it can; write the generated lists and pages anew
   install      only make the environment ready
@@ -130,7 +130,7 @@ def quickstart(more: list[str]) -> int:
 
 def test(more: list[str]) -> int:
     # two processes: each test imports torch or is a process of its own, and more of them fight for memory
-    return run("pytest", "-q", "-m", "not gpu", "-n", "2", "--dist", "worksteal", *more)
+    return run("pytest", "-q", "-m", "not gpu and not long", "-n", "2", "--dist", "worksteal", *more)
 
 
 def check(more: list[str]) -> int:

@@ -11,10 +11,8 @@ from e2e.spread_setup import CELLS, check_equal, check_near, check_resumed, trai
 from e2e.test_launch import train
 from tunewright import RecipeError, RunError
 
-STAGES = [2, 3]
 
-
-@pytest.fixture(scope="module", params=STAGES)
+@pytest.fixture(scope="module", params=[pytest.param(2, marks=pytest.mark.long), 3])
 def two_processes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp(f"zero{request.param}")
     train_all(folder, 2, list(CELLS), f"accelerators=[{{name: deepspeed, stage: {request.param}}}]")

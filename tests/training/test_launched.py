@@ -73,7 +73,7 @@ def logged(run: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("adapter", ["full", "lora"])
+@pytest.mark.parametrize("adapter", ["full", pytest.param("lora", marks=pytest.mark.long)])
 def test_two_processes_give_what_one_gives(tmp_path, adapter):
     written = recipe(tmp_path, {"name": adapter})
     train(*read(written, [f"output={tmp_path / 'one'}", "training.per_device_train_batch_size=4"]))
