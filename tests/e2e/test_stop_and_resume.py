@@ -45,7 +45,9 @@ def result(run: Path) -> tuple[dict[str, bytes], list[dict]]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has neither SIGTERM nor SIGKILL for other processes")
-@pytest.mark.parametrize("adapter", ["adapter=full", "adapter={name: lora, dropout: 0.1}"])
+@pytest.mark.parametrize(
+    "adapter", ["adapter=full", pytest.param("adapter={name: lora, dropout: 0.1}", marks=pytest.mark.long)]
+)
 def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, adapter):
     whole = start("whole", tmp_path, adapter)
     _, error = whole.communicate(timeout=600)

@@ -14,6 +14,7 @@ STAGES = [("bco", "full"), ("kto", "lora"), ("reward", "full")]
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_are_one_with_twice_the_batch(tmp_path):
     settings = {"max_steps": 4, "batching": "random", "per_device_eval_batch_size": 2}
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]

@@ -122,7 +122,7 @@ def test_an_answer_ends_at_a_stop_token_and_keeps_it():
         made.lm_head.weight[9] = 1e3 * made.model.norm.weight
     (answer,) = writer.write([PROMPT], [(1,)])
     assert answer.completion_ids[-1] == 9 or not answer.finished
-    ends = [writer._rollout(PROMPT, ids) for ids in ([4, 9, 0, 0], [2, 0, 0, 0], [4, 5, 6, 7])]
+    ends = [writer.rollout(PROMPT, ids) for ids in ([4, 9, 0, 0], [2, 0, 0, 0], [4, 5, 6, 7])]
     assert [(each.completion_ids, each.text, each.finished) for each in ends] == [
         ([4, 9], "w4", True), ([2], "", True), ([4, 5, 6, 7], "w4 w5 w6 w7", False),
     ]  # fmt: skip
@@ -130,6 +130,7 @@ def test_an_answer_ends_at_a_stop_token_and_keeps_it():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_are_one_with_twice_the_batch(tmp_path, own_rewards):
     settings = {"max_steps": 4, "per_device_eval_batch_size": 2}
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
