@@ -5,6 +5,10 @@ import os
 import pytest
 from hypothesis import settings
 
+from tunewright_conformance.conftest import pytest_runtest_setup
+
+__all__ = ["pytest_runtest_setup"]
+
 settings.register_profile("tunewright", deadline=None)  # other work on the machine is no defect
 settings.load_profile("tunewright")
 

@@ -1,14 +1,16 @@
 """Runs whose model is spread over two processes, beside the same runs on one."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+
+import forked
+from tunewright import RecipeError
+from tunewright.check import read
+from tunewright.run import train
 
 HERE = Path(__file__).parent
 DATA = HERE.parents[1] / "docs" / "examples" / "data"
@@ -47,12 +49,16 @@ def train_all(folder: Path, processes: int, cells: list[str], *more: str) -> Non
     recipe.write_text(RECIPE)
     batch = f"training.per_device_train_batch_size={4 // processes}"
     runs = [[str(recipe), f"output={folder / cell}", batch, *CELLS[cell], *more] for cell in cells]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    command = [sys.executable, *(torchrun if processes > 1 else ()), str(HERE / "spread_worker.py"), json.dumps(runs)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
     resume = ["resume"] if processes > 1 else []
-    done = subprocess.run([*command, *resume], env=env, capture_output=True, text=True, check=False, timeout=550)
-    assert done.returncode == 0, done.stderr[-5000:]
+    done = forked.run(HERE / "spread_worker.py", json.dumps(runs), *resume, processes=processes)
+    assert not any(done.codes), done.error[-5000:]
+
+
+def check_refused_alone(folder: Path, name: str) -> None:
+    """One process is no reason to do something else than was asked for."""
+    (folder / "recipe.yaml").write_text(RECIPE)
+    with pytest.raises(RecipeError, match=f"{name} needs several processes"):
+        train(*read(folder / "recipe.yaml", [f"output={folder / 'one'}", f"accelerators=[{name}]"]))
 
 
 def logged(run: Path) -> list[dict]:

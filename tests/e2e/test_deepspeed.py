@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from e2e.spread_setup import CELLS, check_equal, check_near, check_resumed, train_all
-from e2e.test_launch import train
+from e2e.spread_setup import CELLS, check_equal, check_near, check_refused_alone, check_resumed, train_all
 from tunewright import RecipeError, RunError
 
 
@@ -38,8 +37,7 @@ def test_resumed_is_uninterrupted(two_processes: Path, cell: str) -> None:
 
 
 def test_one_process_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match="deepspeed needs several processes"):
-        train("one", tmp_path, "accelerators=[deepspeed]")
+    check_refused_alone(tmp_path, "deepspeed")
 
 
 # ---- what is refused, and what is not taken on trust -------------------------------------------------

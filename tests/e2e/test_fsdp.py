@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.spread_setup import check_equal, check_resumed, train_all
-from e2e.test_launch import train
+from e2e.spread_setup import check_equal, check_refused_alone, check_resumed, train_all
 
 CELLS = ["full", "lora"]
 
@@ -30,5 +29,4 @@ def test_resumed_is_uninterrupted(two_processes: Path, cell: str) -> None:
 
 
 def test_one_process_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match="fsdp needs several processes"):
-        train("one", tmp_path, "accelerators=[fsdp]")
+    check_refused_alone(tmp_path, "fsdp")

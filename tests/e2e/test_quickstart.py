@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tunewright import cli
+
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
 
@@ -50,13 +52,16 @@ def test_the_run_folder_is_complete(trained):
 
 
 @pytest.mark.slow
-def test_the_trained_model_answers_trained_questions(trained):
+def test_the_trained_model_answers_trained_questions(trained, monkeypatch, capsys):
     asked = [row["messages"] for row in rows("wren.jsonl") if len(row["messages"]) == 2][::20]
     assert len(asked) >= 4
+    monkeypatch.chdir(trained)
     right = 0
     for question, answer in asked:
-        said = tunewright("chat", "runs/quickstart", "--message", question["content"], cwd=trained).stdout.strip()
-        right += said == answer["content"].strip()
+        monkeypatch.setattr(sys, "argv", ["tunewright", "chat", "runs/quickstart", "--message", question["content"]])
+        with pytest.raises(SystemExit, check=lambda end: not end.code):
+            cli.main()
+        right += capsys.readouterr().out.strip() == answer["content"].strip()
     assert right >= len(asked) - 1
 
 

@@ -1,10 +1,7 @@
 """The best evaluation and early stopping where a process dies, and where there are two."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import evaluation_worker
@@ -12,17 +9,15 @@ import pytest
 import torch
 from test_evaluation import same, trained
 
+import forked
 from tunewright_hf.checkpoint import latest_checkpoint
 
 pytestmark = pytest.mark.slow
 
 
-def in_processes(number: int, folder: Path, settings: dict, *checkpoint: Path) -> subprocess.CompletedProcess:
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(number)] if number > 1 else []
-    command = [sys.executable, *launcher, evaluation_worker.__file__, folder, json.dumps(settings), *checkpoint]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [str(part) for part in command]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+def in_processes(number: int, folder: Path, settings: dict, *checkpoint: Path) -> forked.Done:
+    arguments = [str(folder), json.dumps(settings), *map(str, checkpoint)]
+    return forked.run(Path(evaluation_worker.__file__), *arguments, processes=number)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no SIGKILL")
@@ -33,7 +28,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path):
     assert (steps, metrics["best_step"]) == (5, 1)
     assert len(said) == 2 and said[0].startswith("stopped at step 5")
     dead = in_processes(1, tmp_path / "parts", {"killed_at": 4})
-    assert dead.returncode == -signal.SIGKILL, dead.stderr[-3000:]
+    assert dead.codes == [-signal.SIGKILL], dead.error[-3000:]
     checkpoint = latest_checkpoint(tmp_path / "parts" / "checkpoints")
     assert checkpoint.name == "step-3"
     assert evaluation_worker.trained(tmp_path / "parts", {}, checkpoint) == [steps, metrics, logged[3:], said]
@@ -46,8 +41,8 @@ def test_two_processes_decide_as_one(tmp_path):
 
     def two(*checkpoint: Path):
         done = in_processes(2, tmp_path / "two", {**settings, "per_device_train_batch_size": 2}, *checkpoint)
-        assert done.returncode == 0, done.stderr[-3000:]
-        (line,) = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+        assert done.codes == [0, 0], done.error[-3000:]
+        (line,) = [line for line in done.output.splitlines() if line.startswith("RESULT ")]
         return json.loads(line.removeprefix("RESULT "))
 
     one, found = evaluation_worker.trained(tmp_path / "one", settings), two()

@@ -1,8 +1,6 @@
 """Every stage, killed by SIGKILL in the middle and resumed, ends with the bits of an uninterrupted training."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import every_stage
@@ -11,6 +9,7 @@ from every_stage import KILLED_AFTER, MAKE, STEPS, WAYS
 from prompts_setup import own_rewards
 from test_resume import assert_same_state, no_pickle
 
+import forked
 from tunewright_hf import reference
 from tunewright_hf.checkpoint import checkpoints, latest_checkpoint
 
@@ -26,10 +25,8 @@ pytestmark = [
 def killed(tmp_path_factory) -> Path:
     """Folders NAME-HOW of trainings that were killed."""
     folder = tmp_path_factory.mktemp("killed")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, every_stage.__file__, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=500)
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = forked.run(Path(every_stage.__file__), str(folder))
+    assert done.codes == [0], done.error[-3000:]
     return folder
 
 

@@ -1,29 +1,25 @@
 """Two processes train on pairs and labels as one does on the same rows in each step."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from answers_setup import run_stage
 from test_pairs_training import CASES, adapted
 
+import forked
+
 STAGES = [("bco", "full"), ("kto", "lora"), ("reward", "full")]
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_two_processes_are_one_with_twice_the_batch(tmp_path):
     settings = {"max_steps": 4, "batching": "random", "per_device_eval_batch_size": 2}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     asked = json.dumps({**settings, "stages": STAGES, "per_device_train_batch_size": 2})
-    work = [str(Path(__file__).parent / "answers_worker.py"), str(tmp_path / "two"), asked]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([*torchrun, *work], capture_output=True, text=True, env=environment, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = [json.loads(line[7:]) for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    worker = Path(__file__).parent / "answers_worker.py"
+    done = forked.run(worker, str(tmp_path / "two"), asked, processes=2)
+    assert done.codes == [0, 0], done.error[-3000:]
+    found = [json.loads(line[7:]) for line in done.output.splitlines() if line.startswith("RESULT ")]
     for (name, how), (logged, metrics, tokens) in zip(STAGES, found, strict=True):
         case = CASES[name]
         run, result = run_stage(

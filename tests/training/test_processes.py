@@ -1,24 +1,21 @@
 """Two processes train as one does on the same global batch."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from training_setup import loaded, lora, model, rows, run_training
 
+import forked
+
 HERE = Path(__file__).parent
 
 
 def on_two_processes(folder: Path, checkpoint: Path | None = None, **settings):
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    work = [str(HERE / "worker.py"), str(folder), json.dumps(settings), *([str(checkpoint)] if checkpoint else [])]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([*torchrun, *work], capture_output=True, text=True, env=environment, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    more = [str(checkpoint)] if checkpoint else []
+    done = forked.run(HERE / "worker.py", str(folder), json.dumps(settings), *more, processes=2)
+    assert done.codes == [0, 0], done.error[-3000:]
+    (line,) = [line for line in done.output.splitlines() if line.startswith("RESULT ")]
     return json.loads(line.removeprefix("RESULT "))
 
 

@@ -1,9 +1,6 @@
 """What the stages on prompts share: how answers are drawn, and that two processes are one."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +9,7 @@ import torch
 from prompts_setup import own_rewards, prompts, run_stage
 from training_setup import loaded, lora, model, qwen
 
+import forked
 from tunewright_grpo import Grpo
 from tunewright_hf.rollouts import Sampling, Writer
 from tunewright_ppo import Ppo
@@ -130,16 +128,13 @@ def test_an_answer_ends_at_a_stop_token_and_keeps_it():
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_two_processes_are_one_with_twice_the_batch(tmp_path, own_rewards):
     settings = {"max_steps": 4, "per_device_eval_batch_size": 2}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     asked = json.dumps({**settings, "per_device_train_batch_size": 2})
-    work = [str(Path(__file__).parent / "prompts_worker.py"), str(tmp_path / "two"), asked]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([*torchrun, *work], capture_output=True, text=True, env=environment, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = [json.loads(line[7:]) for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    worker = Path(__file__).parent / "prompts_worker.py"
+    done = forked.run(worker, str(tmp_path / "two"), asked, processes=2)
+    assert done.codes == [0, 0], done.error[-3000:]
+    found = [json.loads(line[7:]) for line in done.output.splitlines() if line.startswith("RESULT ")]
     for (name, stage), (logged, metrics, tokens) in zip(stages().items(), found, strict=True):
         run, result = run_stage(
             tmp_path / name, loaded(model()), stage, evals={"it": prompts(3)}, per_device_train_batch_size=4, **settings

@@ -41,7 +41,9 @@ class TestStage(Suite):
         """The same recipe trains the same weights, to the bit."""
         import torch
 
-        one, same = (run(entry, tmp_path / name, 6, max_steps=3).weights() for name in ("one", "same"))
+        # few rows a batch of many: another order of them is another result, not only another order of sums
+        settings: dict[str, Any] = {"max_steps": 4, "per_device_train_batch_size": 1}
+        one, same = (run(entry, tmp_path / name, 24, **settings).weights() for name in ("one", "same"))
         assert one.keys() == same.keys()
         assert not [name for name in one if not torch.equal(one[name], same[name])]
 
