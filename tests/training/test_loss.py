@@ -3,6 +3,8 @@
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 from training_setup import SIZE, lora, model, qwen
 from transformers import CohereConfig, Gemma2Config, GraniteConfig, LlamaForCausalLM, Qwen3MoeConfig
 
@@ -65,23 +67,50 @@ def test_equals_plain_cross_entropy_under_peft(batch):
     assert_same(made, *batch)
 
 
-def test_chunks_add_up(batch, monkeypatch):
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_chunks_add_up(config, batch, monkeypatch):
     monkeypatch.setattr(tunewright_hf.cross_entropy, "CPU_CHUNK", 4 * 128)
     monkeypatch.setattr(tunewright_hf.cross_entropy, "LEAST", 1)
-    assert_same(model(), *batch)
+    monkeypatch.setattr(tunewright_hf.cross_entropy, "TILE", 48)
+    assert_same(model(config()), *batch)
 
 
-def test_logits_of_all_positions_never_exist(batch, monkeypatch):
-    made, seen = model(), []
-    own = type(made.lm_head).forward
-    monkeypatch.setattr(type(made.lm_head), "forward", lambda self, x: seen.append(x.shape) or own(self, x))
+class RowsOfLogits(TorchDispatchMode):
+    """How many positions each tensor with the vocabulary's width has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[int] = set()
+
+    def __torch_dispatch__(self, function, types, arguments=(), named=None):
+        made = function(*arguments, **(named or {}))
+        tensors = [each for each in pytree.tree_leaves(made) if isinstance(each, torch.Tensor)]
+        self.found |= {
+            each.numel() // SIZE["vocab_size"] for each in tensors if each.shape[-1:] == (SIZE["vocab_size"],)
+        }
+        return made
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_logits_of_all_positions_never_exist(config, batch):
+    made = model(config())
     loss = CausalLoss(made)
     assert loss.after_head is not None
-    seen.clear()
     ids, labels = batch
-    loss(made, {"input_ids": ids}, labels, None)
-    heads = [shape for shape in seen if len(shape) == 2]
-    assert heads == [(int((labels[:, 1:] != -100).sum()), 32)]
+    with RowsOfLogits() as rows:
+        loss(made, {"input_ids": ids}, labels, None)[0].backward()
+    assert int((labels[:, 1:] != -100).sum()) in rows.found
+    assert rows.found.isdisjoint({ids.numel(), labels[:, 1:].numel()})
+    with RowsOfLogits() as rows:
+        made(input_ids=ids)
+    assert ids.numel() in rows.found
+
+
+def test_what_a_library_does_to_the_head_counts(batch):
+    made = model()
+    own = made.lm_head.forward
+    made.lm_head.forward = lambda states: own(states) * 2
+    assert_same(made, *batch)
 
 
 def test_a_family_of_its_own_falls_back_to_its_logits(batch):

@@ -53,14 +53,21 @@ class CausalLoss:
         weigh: further weights, of what the model says itself.
         """
         targets, weights = shift(labels, weights)
+        head = self.base.get_output_embeddings()
+        is_plain = self._is_plain(head)
 
         def total(states: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:
-            head = self.base.get_output_embeddings()
             parameters = list(head.parameters()) if head is not None else []  # now: FSDP has put whole ones there
-            return weighted_sum(states, score, targets, weights, self.vocab, weigh, parameters)
+            plain = head.weight if is_plain else None
+            return weighted_sum(states, score, targets, weights, self.vocab, weigh, parameters, plain)
 
         loss, made = self._forward(forward, inputs, labels, total, scale)
         return loss, made.detach()
+
+    def _is_plain(self, head: Any) -> bool:
+        """Whether logits are the product of the states and the head's weights, and nothing else."""
+        is_torchs_own = type(head) is torch.nn.Linear and "forward" not in head.__dict__  # where libraries put theirs
+        return is_torchs_own and head.bias is None and self.after_head is as_they_are
 
     def logps(self, forward: Any, inputs: dict[str, Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
         """(log-probabilities, auxiliary): of each label, where the token before it stands, 0 where it is ignored
@@ -142,9 +149,13 @@ class CausalLoss:
         return None
 
 
+def as_they_are(logits: Tensor) -> Tensor:
+    return logits
+
+
 def _ways(config: Any) -> Iterator[Callable[[Tensor], Tensor]]:
     """What families are known to do to logits. Only some configurations have these fields, hence getattr."""
-    yield lambda logits: logits
+    yield as_they_are
     if cap := getattr(config, "final_logit_softcapping", None):
         yield lambda logits: torch.tanh(logits / cap) * cap
     if factor := getattr(config, "logit_scale", None):
