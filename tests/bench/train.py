@@ -108,16 +108,17 @@ def waited(process: subprocess.Popen, name: str) -> float:
 
 
 def gflops() -> float:
-    """Floating-point operations a second (1e9) of the head's product with 1,024 states: more than training can do."""
+    """Floating-point operations a second (1e9) of a product of large square matrices: more than training can do."""
     import torch
 
-    states, head = torch.randn(1024, 256), torch.randn(256, VOCABULARY)
+    size = 2048
+    one, other = torch.randn(size, size), torch.randn(size, size)
     times = []
-    for _ in range(6):
+    for _ in range(12):
         started = time.perf_counter()
-        states @ head
+        one @ other
         times.append(time.perf_counter() - started)
-    return 2 * states.numel() * VOCABULARY / min(times) / 1e9
+    return 2 * size**3 / min(times) / 1e9
 
 
 def lengths_of(folder: Path, path: Path) -> None:
@@ -156,7 +157,7 @@ def main() -> None:
             f"{parameters / 1e6:.1f} M parameters, {len(lengths)} rows, median {middle} tokens, longest {lengths[-1]}"
         )
         print(f"{os.cpu_count()} cores, {options.precision}, imports alone {imports:.1f} s and {held:,.0f} MB")
-        print(f"products of matrices alone: {gflops():,.0f} GFLOP/s in fp32")
+        print(f"products of square matrices: {gflops():,.0f} GFLOP/s in fp32")
         for adapter in options.adapters:
             for batching in options.batching:
                 path = recipe(options, folder, adapter, batching)
