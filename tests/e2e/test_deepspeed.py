@@ -11,7 +11,7 @@ from e2e.spread_setup import CELLS, check_equal, check_near, check_refused_alone
 from tunewright import RecipeError, RunError
 
 
-@pytest.fixture(scope="module", params=[pytest.param(2, marks=pytest.mark.long), 3])
+@pytest.fixture(scope="module", params=[2, 3])
 def two_processes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp(f"zero{request.param}")
     train_all(folder, 2, list(CELLS), f"accelerators=[{{name: deepspeed, stage: {request.param}}}]")

@@ -106,6 +106,23 @@ def test_a_finished_or_interrupted_run_is_not_written_over(train):
         train()
 
 
+def test_a_run_that_failed_before_it_trained_may_begin_again(train, monkeypatch):
+    def no_weights(*_, **__):
+        raise RunError("no such weights")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run.Run, "load", no_weights)
+        with pytest.raises(RunError, match="no such weights"):
+            train()
+    assert json.loads((train.out / "run.json").read_text())["status"] == "failed"
+    train("training.epochs=2")
+    assert json.loads((train.out / "run.json").read_text())["status"] == "completed"
+    with pytest.raises(RunError):
+        train("stage.fail=error", overwrite=True)
+    with pytest.raises(RecipeError, match="holds a run that is failed"):  # it trained: there may be checkpoints
+        train()
+
+
 def test_a_foreign_folder_is_refused_and_kept(train):
     train.out.mkdir(parents=True)
     (train.out / "thesis.tex").write_text("mine")

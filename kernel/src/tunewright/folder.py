@@ -19,7 +19,8 @@ from tunewright.types import StageResult
 
 RUN_FILE, RECIPE_FILE = "run.json", "recipe.yaml"
 _MADE_BY_RUNS = (
-    "checkpoints", "model", "stages", "logs", "metrics.jsonl", "loss.png", "README.md", RECIPE_FILE, RUN_FILE,
+    "checkpoints", "model", "stages", "logs", "metrics.jsonl", "loss.png", "value_head.safetensors", "README.md",
+    RECIPE_FILE, RUN_FILE,
 )  # fmt: skip
 #: what a resumed run may change: who listens, how often, and how many processes, but not what is trained
 _MAY_DIFFER = {"loggers", "engine", "launch", "output", "data_root"}
@@ -85,11 +86,11 @@ def claim(folder: Path, recipe: dict[str, Any], *, rank: int, resume: bool, over
     if rank:
         return state
     hint = "choose another `output`, or --overwrite"
-    if old and not overwrite:
+    if old and not overwrite and (old["data"] or old["status"] != "failed"):  # else it failed before it trained
         if old["status"] != "completed":
             hint = f"go on with: tunewright train {folder / RECIPE_FILE} --resume; or --overwrite"
         raise RecipeError(f"holds a run that is {old['status']}", place=str(folder), hint=hint)
-    if not overwrite and any(path.name != ".lock" for path in folder.iterdir()):
+    if not old and not overwrite and any(path.name != ".lock" for path in folder.iterdir()):
         raise RecipeError("is not empty, and holds no run of ours", place=str(folder), hint=hint)
     for name in _MADE_BY_RUNS if old else ():
         path = folder / name

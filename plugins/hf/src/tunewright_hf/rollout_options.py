@@ -9,8 +9,6 @@ from tunewright.types import ModelRole
 from tunewright_hf.reference_options import ReferenceModel
 from tunewright_hf.rewards import check
 
-_TRIALS = ("test_loss_falls", "test_accumulation", "test_seed", "test_resume")
-
 
 class RolloutOptions(ReferenceModel):
     rewards: list[str | dict[str, Any]] = Field(min_length=1, examples=[[{"name": "length", "target": 20}]])
@@ -40,7 +38,6 @@ class RolloutStage(Stage):
     """A stage whose Options are RolloutOptions."""
 
     rows = "prompts"
-    deviations = dict.fromkeys(_TRIALS, "The suite has no toy prompts; tests/training proves it on rewards of its own.")
 
     @property
     def models(self) -> tuple[ModelRole, ...]:  # type: ignore[override]

@@ -26,6 +26,8 @@ def rows_of(sort: str, count: int) -> list[dict[str, Any]]:
     asked = [f"Line {number}?" for number in range(count)]
     if sort == "text":
         return [{"text": line} for line in lines]
+    if sort == "prompts":
+        return [{"prompt": ask} for ask in asked]
     if sort == "preference":
         pairs = zip(asked, lines, strict=True)
         return [{"prompt": ask, "chosen": line, "rejected": _turned(line)} for ask, line in pairs]
@@ -55,7 +57,11 @@ class Trial:
 
     @property
     def losses(self) -> list[float]:
-        return [event.metrics["loss"] for event in self.logged]
+        return self.metric("loss")
+
+    def metric(self, name: str) -> list[float]:
+        """Of each step."""
+        return [event.metrics[name] for event in self.logged]
 
     def weights(self) -> dict[str, Any]:
         """The trained weights by name."""
