@@ -45,12 +45,14 @@ def run(script: Path, *arguments: str, processes: int = 1, timeout: float = 500)
     for process in made:
         process.start()
     deadline = time.monotonic() + timeout
-    while any(each.is_alive() for each in made) and not any(each.exitcode for each in made):
-        assert time.monotonic() < deadline, f"{script.name} takes longer than {timeout} s"
-        time.sleep(0.02)
-    for each in made:
-        each.terminate()
-        each.join()
+    try:
+        while any(each.is_alive() for each in made) and not any(each.exitcode for each in made):
+            assert time.monotonic() < deadline, f"{script.name} takes longer than {timeout} s"
+            time.sleep(0.02)
+    finally:
+        for each in made:
+            each.terminate()
+            each.join()
     output, error = ("".join(file.read_text() for file in sorted(folder.glob(f"*.{name}"))) for name in ("out", "err"))
     return Done([each.exitcode for each in made], output, error)
 

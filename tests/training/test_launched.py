@@ -3,7 +3,6 @@ one process reports that takes the rows of both."""
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 from matrix import stages
 
+from forked import free_port
 from tunewright.check import read
 from tunewright.run import train
 
@@ -59,12 +59,6 @@ def recipe(folder: Path, adapter: dict[str, Any]) -> Path:
     }  # fmt: skip
     (folder / "recipe.yaml").write_text(json.dumps(written), "utf-8")
     return folder / "recipe.yaml"
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def logged(run: Path) -> list[dict[str, Any]]:
