@@ -2,8 +2,9 @@
 
     python scripts/build_members.py OUT FOLDER [FOLDER …]
 
-pip starts several processes a member for the same work. That it may be one here is because all members use
-flit_core, which keeps nothing between two builds; docs/decisions/0001-editable-install.md has the times.
+pip starts several processes a member for the same work. That it may be one here is because all
+members use flit_core, which keeps nothing between two builds;
+docs/decisions/0001-editable-install.md has the times.
 """
 
 import os
@@ -14,7 +15,8 @@ from flit_core import buildapi
 
 
 def build(out: Path, folders: list[Path]) -> None:
-    """Write one wheel a folder to `out`, which is made. Raises ConfigError for a bad pyproject.toml."""
+    """Write one wheel a folder to `out`, which is made. Raises ConfigError for a bad
+    pyproject.toml."""
     out.mkdir(parents=True, exist_ok=True)
     start = Path.cwd()
     for folder in folders:

@@ -6,8 +6,8 @@
   fix          let ruff mend what it can; write the generated lists and pages anew
   install      only make the environment ready
 
-Every verb first makes .venv (or the environment that TUNEWRIGHT_VENV names) ready; where nothing has changed
-since the last time, that takes no time.
+Every verb first makes .venv (or the environment that TUNEWRIGHT_VENV names) ready; where nothing
+has changed since the last time, that takes no time.
 """
 
 from __future__ import annotations  # so that an older Python gets as far as to say what is wrong
@@ -31,17 +31,31 @@ import json, sys, tunewright.schema
 with open(sys.argv[1], "w", encoding="utf-8") as file:
     json.dump(tunewright.schema.schema(), file, indent=1)
 """
-PIP = [PYTHON, "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "-c", ROOT / "constraints.txt"]
+PIP = [
+    PYTHON,
+    "-m",
+    "pip",
+    "--disable-pip-version-check",
+    "--no-input",
+    "install",
+    "-c",
+    ROOT / "constraints.txt",
+]
 
 
 def main() -> int:
     if sys.version_info < (3, 11):
-        return fail(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}; try python3.11 scripts/dev.py")
+        return fail(
+            f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}; try "
+            "python3.11 scripts/dev.py"
+        )
     verb, *more = sys.argv[1:] or ["help"]
     if verb not in VERBS:
         print(__doc__)
         return 0 if verb in ("help", "-h", "--help") else 2
-    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is for what runs below: a training saves first
+    signal.signal(
+        signal.SIGINT, lambda *_: None
+    )  # Ctrl-C is for what runs below: a training saves first
     install()
     return VERBS[verb](more)
 
@@ -55,13 +69,20 @@ def members() -> dict[str, Path]:
 
     lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
     folders = [ROOT / line[len("-e ./") :] for line in lines if line.startswith("-e ./")]
-    return {tomllib.loads((f / "pyproject.toml").read_text("utf-8"))["project"]["name"]: f for f in folders}
+    return {
+        tomllib.loads((f / "pyproject.toml").read_text("utf-8"))["project"]["name"]: f
+        for f in folders
+    }
 
 
 def state() -> dict[str, object]:
     """What the environment depends on: when it is what it was, there is nothing to install."""
     found = members()
-    files = [*ROOT.glob("requirements*.txt"), ROOT / "constraints.txt", *(f / "pyproject.toml" for f in found.values())]
+    files = [
+        *ROOT.glob("requirements*.txt"),
+        ROOT / "constraints.txt",
+        *(f / "pyproject.toml" for f in found.values()),
+    ]
     digest = hashlib.sha256()
     for file in sorted(files):
         digest.update(f"{file}\n".encode() + file.read_bytes())
@@ -88,7 +109,9 @@ def install() -> None:
         step("removing what is gone", [PYTHON, "-m", "pip", "uninstall", "--yes", *gone])
     libraries = ["-r", ROOT / "requirements-dev.txt", *found]
     step("installing libraries (at first some GB and minutes)", [*PIP, *libraries])
-    schema = ROOT / "docs/examples/recipe.schema.json"  # not in git: it is of the plugins that are installed
+    schema = (
+        ROOT / "docs/examples/recipe.schema.json"
+    )  # not in git: it is of the plugins that are installed
     step("writing the schema of recipes, for editors", [PYTHON, "-c", WRITE_SCHEMA, schema])
     STAMP.write_text(json.dumps(new, indent=1), "utf-8")
 
@@ -98,19 +121,27 @@ def step(title: str, command: list[object]) -> None:
     print(f"{title} ... ", end="", flush=True)
     started = time.monotonic()
     output = []
-    with subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+    with subprocess.Popen(
+        [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
         assert process.stdout
         for raw in process.stdout:
             output.append(raw.decode(errors="replace").rstrip())
             if sys.stdout.isatty():  # show that it is alive: the last line, on one line, then wiped
-                print(f"\r\033[K{title} ... {' '.join(output[-1].split())[:60]}", end="", flush=True)
+                print(
+                    f"\r\033[K{title} ... {' '.join(output[-1].split())[:60]}", end="", flush=True
+                )
     if sys.stdout.isatty():
         print(f"\r\033[K{title} ... ", end="")
     seconds = time.monotonic() - started
     if process.returncode:
         print("failed")
         print("\n".join(output[-40:]), file=sys.stderr)
-        sys.exit(fail(f"{title}: exit code {process.returncode}; the last lines of its output stand above"))
+        sys.exit(
+            fail(
+                f"{title}: exit code {process.returncode}; the last lines of its output stand above"
+            )
+        )
     print(f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s", flush=True)
 
 
@@ -129,8 +160,11 @@ def quickstart(more: list[str]) -> int:
 
 
 def test(more: list[str]) -> int:
-    # two processes: each test imports torch or is a process of its own, and more of them fight for memory
-    return run("pytest", "-q", "-m", "not gpu and not long", "-n", "2", "--dist", "worksteal", *more)
+    # two processes: each test imports torch or is a process of its own, and more of them fight for
+    # memory
+    return run(
+        "pytest", "-q", "-m", "not gpu and not long", "-n", "2", "--dist", "worksteal", *more
+    )
 
 
 def check(more: list[str]) -> int:
@@ -159,7 +193,13 @@ def fail(message: str) -> int:
     return 1
 
 
-VERBS = {"quickstart": quickstart, "test": test, "check": check, "fix": fix, "install": lambda more: 0}
+VERBS = {
+    "quickstart": quickstart,
+    "test": test,
+    "check": check,
+    "fix": fix,
+    "install": lambda more: 0,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

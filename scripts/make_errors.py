@@ -1,6 +1,7 @@
 """Write the catalogue of errors from the source: `python scripts/make_errors.py [--check]`.
 
-  docs/reference/errors.md   each message that a member can stop a run with, as it stands in the code
+  docs/reference/errors.md   each message that a member can stop a run with, as it stands in the
+  code
 
 With --check nothing is written; the exit code is 1 where the page is out of date.
 """
@@ -19,8 +20,13 @@ An error is one line: where (a file and line, a field of the recipe, a model), w
 expected, and in brackets what helps. Parts in braces are filled in. `RecipeError` ends with exit code 2, `RunError`
 with 1; a `RowError` is a row of data that cannot be used: it ends the run with 1, or is counted where
 `on_bad_row: skip` says so.
-"""
-KINDS = {"RecipeError", "RunError", "RowError", "bad"}  # bad: what formats raise their row errors with
+"""  # noqa: E501
+KINDS = {
+    "RecipeError",
+    "RunError",
+    "RowError",
+    "bad",
+}  # bad: what formats raise their row errors with
 
 
 def main(arguments: list[str]) -> int:
@@ -54,7 +60,9 @@ def errors(tree: ast.Module) -> Iterator[str]:
             if not isinstance(call.func, ast.Name) or call.func.id not in KINDS:
                 continue
             place = 1 if call.func.id == "bad" else 0  # bad(field, problem, hint)
-            hints = [word.value for word in call.keywords if word.arg == "hint"] + call.args[place + 1 :]
+            hints = [word.value for word in call.keywords if word.arg == "hint"] + call.args[
+                place + 1 :
+            ]
             message = text_of(call.args[place], function) if len(call.args) > place else ""
             if message:
                 kind = "RowError" if place else call.func.id
@@ -75,7 +83,9 @@ def text_of(node: ast.expr, function: ast.FunctionDef) -> str:
         before = [
             each
             for each in ast.walk(function)
-            if isinstance(each, ast.Assign) and each.lineno < node.lineno and ast.unparse(each.targets[0]) == node.id
+            if isinstance(each, ast.Assign)
+            and each.lineno < node.lineno
+            and ast.unparse(each.targets[0]) == node.id
         ]
         return text_of(max(before, key=lambda each: each.lineno).value, function) if before else ""
     return ""

@@ -1,5 +1,6 @@
-"""Write the lists of members anew, from their pyproject.toml files: requirements.txt, and the tables [known.…] of the
-kernel's plugins.toml, which tell what to install for a name that is missing.
+"""Write the lists of members anew, from their pyproject.toml files: requirements.txt, and the
+tables [known.…] of the kernel's plugins.toml, which tell what to install for a name that is
+missing.
 
     python scripts/make_lists.py
 """
@@ -11,22 +12,36 @@ ROOT = Path(__file__).resolve().parents[1]
 PLUGINS = ROOT / "kernel/src/tunewright/plugins.toml"
 #: folder below plugins/ → the entry-point groups of its members; the order is that of the lists
 FOLDERS = {
-    "families": ("family", "model_type", "template"), "templates": ("template",), "quantizers": ("quantizer",),
-    "adapters": ("adapter",), "datasets": ("dataset", "format"), "optimizers": ("optimizer",),
-    "accelerators": ("accelerator",), "rewards": ("reward",), "stages": ("stage",),
-    "loggers": ("logger",), "engines": ("engine",), "commands": ("command",),
-}  # fmt: skip
+    "families": ("family", "model_type", "template"),
+    "templates": ("template",),
+    "quantizers": ("quantizer",),
+    "adapters": ("adapter",),
+    "datasets": ("dataset", "format"),
+    "optimizers": ("optimizer",),
+    "accelerators": ("accelerator",),
+    "rewards": ("reward",),
+    "stages": ("stage",),
+    "loggers": ("logger",),
+    "engines": ("engine",),
+    "commands": ("command",),
+}
 
 
 def members() -> list[Path]:
     """The folders of all members: the kernel and what plugins share first, conformance last."""
-    found = [path.parent for folder in FOLDERS for path in sorted((ROOT / "plugins" / folder).glob("*/pyproject.toml"))]
+    found = [
+        path.parent
+        for folder in FOLDERS
+        for path in sorted((ROOT / "plugins" / folder).glob("*/pyproject.toml"))
+    ]
     return [ROOT / "kernel", ROOT / "plugins/hf", *found, ROOT / "tests/conformance"]
 
 
 def known() -> dict[str, dict[str, str]]:
     """Group → name → the distribution that brings it."""
-    groups: dict[str, dict[str, str]] = {group: {} for groups in FOLDERS.values() for group in groups}
+    groups: dict[str, dict[str, str]] = {
+        group: {} for groups in FOLDERS.values() for group in groups
+    }
     for member in members():
         project = tomllib.loads((member / "pyproject.toml").read_text("utf-8"))["project"]
         for group, names in project.get("entry-points", {}).items():
@@ -38,7 +53,9 @@ def known() -> dict[str, dict[str, str]]:
 
 def main() -> None:
     lines = [f"-e ./{member.relative_to(ROOT).as_posix()}\n" for member in members()]
-    (ROOT / "requirements.txt").write_text("# Every member of the workspace, editable.\n" + "".join(lines), "utf-8")
+    (ROOT / "requirements.txt").write_text(
+        "# Every member of the workspace, editable.\n" + "".join(lines), "utf-8"
+    )
     head = PLUGINS.read_text("utf-8").partition("[known.")[0]
     tables = [
         f"[known.{group}]\n" + "".join(f'{name} = "{dist}"\n' for name, dist in table.items())

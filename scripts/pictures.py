@@ -23,19 +23,29 @@ IMAGES = ROOT / "docs/images"
 COLUMNS, LINES = 100, 40
 COMMANDS = [
     ["tunewright", "train", "docs/examples/quickstart.yaml", "--overwrite"],
-    ["tunewright", "chat", "runs/quickstart", "--message", "What is your name?", "--message", "Who made you?"],
+    [
+        "tunewright",
+        "chat",
+        "runs/quickstart",
+        "--message",
+        "What is your name?",
+        "--message",
+        "Who made you?",
+    ],
 ]
 # what a program may send that moves the cursor; colours (…m) stay in the text
 CONTROL = re.compile(r"(\r\n|\r|\x1b\[[0-9;?]*[A-KSTfhl])")
 
 
 def main() -> None:
-    console = Console(record=True, width=COLUMNS, file=open(os.devnull, "w"))  # noqa: SIM115 # until the end
+    console = Console(record=True, width=COLUMNS, file=open(os.devnull, "w"))
     for command in COMMANDS:
         console.print(Text.assemble(("$ ", "bold green"), subprocess.list2cmdline(command)))
         console.print(Text.from_ansi("\n".join(screen(in_terminal(command)))))
     svg = console.export_svg(title="tunewright")
-    svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)  # they would be fetched from elsewhere
+    svg = re.sub(
+        r"@font-face \{.*?\}", "", svg, flags=re.DOTALL
+    )  # they would be fetched from elsewhere
     IMAGES.mkdir(parents=True, exist_ok=True)
     (IMAGES / "terminal.svg").write_text(svg, "utf-8")
     shutil.copy(ROOT / "runs/quickstart/loss.png", IMAGES / "loss.png")
@@ -48,7 +58,9 @@ def in_terminal(command: list[str]) -> str:
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
     env = os.environ | {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
     program = Path(sys.executable).with_name(command[0])
-    process = subprocess.Popen([program, *command[1:]], cwd=ROOT, env=env, stdout=slave, stderr=slave)
+    process = subprocess.Popen(
+        [program, *command[1:]], cwd=ROOT, env=env, stdout=slave, stderr=slave
+    )
     os.close(slave)
     sent = bytearray()
     while True:

@@ -1,5 +1,6 @@
-"""Processes that are forked from one which has imported torch and the trainers: imports take ten seconds, and most
-scripts that tests run on several processes take two. `launch` itself goes through torchrun, in tests of its own.
+"""Processes that are forked from one which has imported torch and the trainers: imports take ten
+seconds, and most scripts that tests run on several processes take two. `launch` itself goes through
+torchrun, in tests of its own.
 """
 
 import gc
@@ -14,9 +15,14 @@ from pathlib import Path
 from typing import Any
 
 PRELOAD = [
-    "tunewright_hf.trainer", "tunewright_hf.answers", "tunewright_hf.load", "tunewright_dataset_chat.build", "peft",
-    "transformers.models.llama.modeling_llama", "transformers.models.qwen3.modeling_qwen3",
-]  # fmt: skip
+    "tunewright_hf.training.causal_lm",
+    "tunewright_hf.training.preference",
+    "tunewright_hf.models.loading",
+    "tunewright_dataset_chat.build",
+    "peft",
+    "transformers.models.llama.modeling_llama",
+    "transformers.models.qwen3.modeling_qwen3",
+]
 CONTEXT: Any = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
 if hasattr(os, "fork"):
     CONTEXT.set_forkserver_preload(PRELOAD)
@@ -24,7 +30,8 @@ if hasattr(os, "fork"):
 
 @dataclass
 class Done:
-    """What came of the processes: exit codes (negative: killed by that signal), and what all printed."""
+    """What came of the processes: exit codes (negative: killed by that signal), and what all
+    printed."""
 
     codes: list[int]
     output: str
@@ -32,15 +39,20 @@ class Done:
 
 
 def run(script: Path, *arguments: str, processes: int = 1, timeout: float = 500) -> Done:
-    """Run a script, with the variables of torchrun where it is to have several processes. When one of them fails, the
-    others are ended."""
+    """Run a script, with the variables of torchrun where it is to have several processes. When one
+    of them fails, the others are ended."""
     folder = Path(os.environ["TUNEWRIGHT_CACHE"]).parent / f"forked-{time.monotonic_ns()}"
     folder.mkdir()
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     if processes > 1:
-        environment |= {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        environment |= {
+            "WORLD_SIZE": str(processes),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(free_port()),
+        }
     made = [
-        CONTEXT.Process(target=_main, args=(script, arguments, folder, environment, rank)) for rank in range(processes)
+        CONTEXT.Process(target=_main, args=(script, arguments, folder, environment, rank))
+        for rank in range(processes)
     ]
     for process in made:
         process.start()
@@ -53,7 +65,10 @@ def run(script: Path, *arguments: str, processes: int = 1, timeout: float = 500)
         for each in made:
             each.terminate()
             each.join()
-    output, error = ("".join(file.read_text() for file in sorted(folder.glob(f"*.{name}"))) for name in ("out", "err"))
+    output, error = (
+        "".join(file.read_text() for file in sorted(folder.glob(f"*.{name}")))
+        for name in ("out", "err")
+    )
     return Done([each.exitcode for each in made], output, error)
 
 
@@ -63,7 +78,9 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def _main(script: Path, arguments: tuple[str, ...], folder: Path, environment: dict[str, str], rank: int) -> None:
+def _main(
+    script: Path, arguments: tuple[str, ...], folder: Path, environment: dict[str, str], rank: int
+) -> None:
     """Be the process that `python script arguments` would be."""
     gc.freeze()
     for number, name in ((1, "out"), (2, "err")):
@@ -71,7 +88,9 @@ def _main(script: Path, arguments: tuple[str, ...], folder: Path, environment: d
     os.environ.clear()
     os.environ.update(environment)
     if "WORLD_SIZE" in environment:
-        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=environment["WORLD_SIZE"])
+        os.environ.update(
+            RANK=str(rank), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=environment["WORLD_SIZE"]
+        )
     sys.argv = [str(script), *arguments]
     sys.path.insert(0, str(script.parent))
     runpy.run_path(str(script), run_name="__main__")

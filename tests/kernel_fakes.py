@@ -1,11 +1,12 @@
-"""One plugin of every kind that a run needs, without torch: they write down what they were asked."""
+"""One plugin of every kind that a run needs, without torch: they write down what they were
+asked."""
 
 SOURCE = """
 import json, time
 from pathlib import Path
 from tunewright import events
 from tunewright.errors import RunError, Stopped
-from tunewright.types import Data, Loaded, Rendered, StageResult
+from tunewright.types import Data, LoadedModel, Rendered, StageResult
 
 CALLS = []
 
@@ -13,7 +14,7 @@ class Family(Plugin):
     @hookimpl
     def load_model(self, request):
         CALLS.append(("load_model", request.model, request.head))
-        return Loaded(["weights"], "tokenizer", template="mine")
+        return LoadedModel(["weights"], "tokenizer", template="mine")
 
 class Template(Plugin):
     @hookimpl
@@ -23,7 +24,7 @@ class Template(Plugin):
 class Adapter(Plugin):
     @hookimpl
     def apply_adapter(self, request):
-        CALLS.append(("apply_adapter", request.weights))
+        CALLS.append(("apply_adapter", request.adapter_path))
         return request.loaded
 
 class Dataset(Plugin):
@@ -33,7 +34,8 @@ class Dataset(Plugin):
     @hookimpl
     def build_dataset(self, request):
         CALLS.append(("build_dataset", request.rows, [entry.path for entry in request.entries]))
-        return Data([1, 2], rows_read=3, dropped={"too long": 1}, notes=["a note"], fingerprint=request.entries[0].path)
+        counts = {"rows_read": 3, "dropped": {"too long": 1}}
+        return Data([1, 2], **counts, notes=["a note"], fingerprint=request.entries[0].path)
 
 class Optimizer(Plugin):
     @hookimpl
@@ -50,7 +52,8 @@ class MineStage(Stage):
 
     @hookimpl
     def train_stage(self, run, request):
-        CALLS.append(("train_stage", str(request.folder), request.checkpoint, request.training.epochs))
+        folder = str(request.folder)
+        CALLS.append(("train_stage", folder, request.checkpoint, request.training.epochs))
         run.emit(events.Logged(stage=self.name, step=1, total_steps=1, metrics={"loss": 1.0}))
         if self.options.fail == "error":
             raise RunError("the model broke", place="here")

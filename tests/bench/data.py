@@ -1,17 +1,20 @@
 """How fast is data prepared, in how much memory, and where does the time go?
 
-    python tests/bench/data.py [--kind alpaca|chats] [--samples 100000|30000] [--times 10] [--template chatml|qwen3]
+    python tests/bench/data.py [--kind alpaca|chats] [--samples 100000|30000] [--times 10]
+    [--template chatml|qwen3]
                                [--workers 1 2] [--repeat 3] [--parts] [--profile] [--keep FOLDER]
 
-Makes synthetic data (words of syllables, frequent ones often; the same on every machine) and a byte-level BPE of 32,000
-tokens, trained on some of it. Each measurement runs in a process of its own, one of each in turn, --repeat times.
-Reading, converting, rendering, masking, tokenising and writing to disk are measured together, the start of workers with
-them; imports and the loading of the tokenizer are not. The yardstick is `encode_batch_fast` of the tokenizers library
-alone, on all cores, over the same rendered texts. The fastest of each is shown, and its share of the yardstick: the
-median of those of each turn, since other work on a machine comes and goes. CPU seconds are those of all threads and
-workers, and hardly depend on other work. Memory is the largest sum of what the process and its workers have resident,
-and what it was before preparation began. --times: the samples so many times, without the yardstick, to show that cost
-grows linearly and memory does not. --parts runs step after step; --profile shows Python's own for the first rows.
+Makes synthetic data (words of syllables, frequent ones often; the same on every machine) and a
+byte-level BPE of 32,000 tokens, trained on some of it. Each measurement runs in a process of its
+own, one of each in turn, --repeat times. Reading, converting, rendering, masking, tokenising and
+writing to disk are measured together, the start of workers with them; imports and the loading of
+the tokenizer are not. The yardstick is `encode_batch_fast` of the tokenizers library alone, on all
+cores, over the same rendered texts. The fastest of each is shown, and its share of the yardstick:
+the median of those of each turn, since other work on a machine comes and goes. CPU seconds are
+those of all threads and workers, and hardly depend on other work. Memory is the largest sum of what
+the process and its workers have resident, and what it was before preparation began. --times: the
+samples so many times, without the yardstick, to show that cost grows linearly and memory does not.
+--parts runs step after step; --profile shows Python's own for the first rows.
 """
 
 import argparse
@@ -33,7 +36,7 @@ from typing import Any
 import psutil
 from synthetic import train_tokenizer, write_data
 
-# ---- what is measured, each in a process of its own --------------------------------------------------
+# ---- what is measured, each in a process of its own ----------------------------------------------
 
 
 def data_path(options: argparse.Namespace) -> Path:
@@ -48,29 +51,42 @@ def make_run(options: argparse.Namespace) -> tuple[Any, Any]:
     from tunewright.run import Run
 
     folder = Path(options.keep)
-    recipe = Recipe.model_validate({
-        "model": "tiny", "family": "qwen", "template": options.template, "stage": "sft", "loggers": [],
-        "dataset": {"name": "chat", "cache": str(folder / "cache"), **json.loads(options.dataset)},
-        "data": [{"path": str(data_path(options))}],
-        "training": {"max_length": 2048}, "output": str(folder / "run"),
-    })  # fmt: skip
+    recipe = Recipe.model_validate(
+        {
+            "model": "tiny",
+            "family": "qwen",
+            "template": options.template,
+            "stage": "sft",
+            "loggers": [],
+            "dataset": {
+                "name": "chat",
+                "cache": str(folder / "cache"),
+                **json.loads(options.dataset),
+            },
+            "data": [{"path": str(data_path(options))}],
+            "training": {"max_length": 2048},
+            "output": str(folder / "run"),
+        }
+    )
     run = Run(recipe)
-    loaded = run.load(weights=False)
+    loaded = run.load(weights="none")
     loaded.tokenizer = PreTrainedTokenizerFast(
-        tokenizer_file=str(folder / "tokenizer.json"), eos_token="<|im_end|>", pad_token="<|endoftext|>"
+        tokenizer_file=str(folder / "tokenizer.json"),
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
     )
     return run, run.data_request(loaded)
 
 
 def prepared(options: argparse.Namespace) -> dict[str, Any]:
     """All of it, from the file to rows on disk."""
-    import tunewright_dataset_chat.build  # noqa: F401 - what is imported is not measured
-    from tunewright_hf.sampler import row_lengths
+    import tunewright_dataset_chat.build
+    from tunewright_hf.batching.batch_sampler import row_lengths
 
     run, request = make_run(options)
     print("ready", flush=True)
     started, cpu = time.perf_counter(), cpu_seconds()
-    data = run.ask("dataset", "build_dataset", request)
+    data = run.call("dataset", "build_dataset", request)
     seconds, cpu = time.perf_counter() - started, cpu_seconds() - cpu
     print("done", flush=True)
     lengths = row_lengths(data.train)
@@ -106,7 +122,7 @@ def rendered(run: Any, request: Any) -> Iterator[list[str]]:
 def opened(run: Any, request: Any) -> tuple[Any, Any, Any, Any]:
     """What a chunk goes through."""
     from tunewright_dataset_chat import source
-    from tunewright_dataset_chat.prepare import Work
+    from tunewright_dataset_chat.row_processor import Work
 
     policy = run.plugin("dataset").options.truncate
     work = Work.of(run, request.loaded.tokenizer, request.rows, request.max_length, policy)
@@ -117,12 +133,14 @@ def opened(run: Any, request: Any) -> tuple[Any, Any, Any, Any]:
 def each_part(options: argparse.Namespace) -> dict[str, Any]:
     """Microseconds a sample of each step, one after the other."""
     from tunewright_dataset_chat import columns
-    from tunewright_dataset_chat.step import collected_once
+    from tunewright_dataset_chat.chunk_processor import collected_once
 
     run, request = make_run(options)
     work, source, records, conversion = opened(run, request)
     handle, schema = conversion.handle(run), columns.schema("messages")
-    spent = dict.fromkeys(("read and parse", "convert", "render", "tokenise and mask", "fit", "to Arrow"), 0.0)
+    spent = dict.fromkeys(
+        ("read and parse", "convert", "render", "tokenise and mask", "fit", "to Arrow"), 0.0
+    )
 
     def timed(name: str, step: Any, *arguments: Any) -> Any:
         started = time.perf_counter()
@@ -137,27 +155,37 @@ def each_part(options: argparse.Namespace) -> dict[str, Any]:
             done = timed("fit", work.finish, begun, tokens)
             timed("to Arrow", columns.record_batch, done.samples, "messages", schema)
     total = source.records
-    return {"parts": {name: 1e6 * seconds / total for name, seconds in spent.items()}, "seconds": sum(spent.values())}
+    return {
+        "parts": {name: 1e6 * seconds / total for name, seconds in spent.items()},
+        "seconds": sum(spent.values()),
+    }
 
 
 def batches(lengths: list[int]) -> dict[str, float]:
-    """Share of padding in batches of 8 rows, in the mean with token_budget, and how full packs of 2,048 tokens are."""
+    """Share of padding in batches of 8 rows, in the mean with token_budget, and how full packs of
+    2,048 tokens are."""
     from tunewright.recipe import Training
-    from tunewright_hf.sampler import Batches
+    from tunewright_hf.batching.batch_sampler import Batches
 
     def share(**how: Any) -> float:
         packing = how.pop("packing", False)
         made = list(Batches(lengths, Training(**how), packing=packing))
         real = sum(lengths[row] for batch in made for row in batch)
-        return real / sum(2048 * 8 if packing else max(lengths[row] for row in batch) * len(batch) for batch in made)
+        return real / sum(
+            2048 * 8 if packing else max(lengths[row] for row in batch) * len(batch)
+            for batch in made
+        )
 
     started = time.perf_counter()
     fill = share(packing=True, max_length=2048)
     seconds = time.perf_counter() - started
     return {
-        "padding random": 1 - share(batching="random"), "padding length_grouped": 1 - share(batching="length_grouped"),
-        "padding token_budget": 1 - share(batching="token_budget"), "packing fill": fill, "packing seconds": seconds,
-    }  # fmt: skip
+        "padding random": 1 - share(batching="random"),
+        "padding length_grouped": 1 - share(batching="length_grouped"),
+        "padding token_budget": 1 - share(batching="token_budget"),
+        "packing fill": fill,
+        "packing seconds": seconds,
+    }
 
 
 def profiled(options: argparse.Namespace) -> dict[str, Any]:
@@ -179,16 +207,28 @@ def cpu_seconds() -> float:
 WHAT = {"prepared": prepared, "yardstick": yardstick, "parts": each_part, "profile": profiled}
 
 
-# ---- and shown -----------------------------------------------------------------------------------------
+# ---- and shown -----------------------------------------------------------------------------------
 
 
 def measure(what: str, options: argparse.Namespace, **dataset: Any) -> dict[str, Any]:
     """In a process of its own."""
     shutil.rmtree(Path(options.keep) / "cache", ignore_errors=True)
     arguments = [
-        "--samples", str(options.samples), "--times", str(options.times), "--kind", options.kind, "--template",
-        options.template, "--keep", options.keep, "--dataset", json.dumps(dataset), "--what", what,
-    ]  # fmt: skip
+        "--samples",
+        str(options.samples),
+        "--times",
+        str(options.times),
+        "--kind",
+        options.kind,
+        "--template",
+        options.template,
+        "--keep",
+        options.keep,
+        "--dataset",
+        json.dumps(dataset),
+        "--what",
+        what,
+    ]
     command = [sys.executable, __file__, *arguments]
     errors = None if what == "profile" else subprocess.PIPE
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
@@ -237,18 +277,28 @@ def show(name: str, made: list[dict[str, Any]], samples: int, limit: list[dict[s
     cpu = 1e6 * min(result["cpu"] for result in made) / samples
     share = ""
     if limit and limit is not made:
-        shares = [theirs["seconds"] / ours["seconds"] for ours, theirs in zip(made, limit, strict=True)]
+        shares = [
+            theirs["seconds"] / ours["seconds"] for ours, theirs in zip(made, limit, strict=True)
+        ]
         share = f" {100 * statistics.median(shares):4.0f} % of it"
     memory = f"{max(result['memory'] for result in made):6,.0f} MB ({best['before']:,.0f} before)"
     all_ = ", ".join(f"{result['seconds']:.1f}" for result in made)
-    print(f"{name:24} {rate:7,.0f} samples/s {tokens:10,.0f} tokens/s {cpu:6.0f} µs CPU {memory}{share}  [{all_} s]")
+    print(
+        f"{name:24} {rate:7,.0f} samples/s {tokens:10,.0f} tokens/s {cpu:6.0f} µs CPU "
+        f"{memory}{share}  [{all_} s]"
+    )
 
 
 def compare(options: argparse.Namespace) -> None:
     samples, turns = options.samples * options.times, []
     for _ in range(options.repeat):
         limit = [] if options.times > 1 else [measure("yardstick", options)]
-        turns.append([*limit, *(measure("prepared", options, workers=workers) for workers in options.workers)])
+        turns.append(
+            [
+                *limit,
+                *(measure("prepared", options, workers=workers) for workers in options.workers),
+            ]
+        )
     columns = [list(column) for column in zip(*turns, strict=True)]
     limit = [] if options.times > 1 else columns.pop(0)
     if limit:
@@ -256,12 +306,18 @@ def compare(options: argparse.Namespace) -> None:
         show("encode_batch_fast alone", limit, samples, limit)
     for workers, made in zip(options.workers, columns, strict=True):
         show(f"prepared, {workers} worker{'s' * (workers > 1)}", made, samples, limit)
-    facts = {name: value for name, value in columns[0][0].items() if name.startswith(("padding", "packing"))}
+    facts = {
+        name: value
+        for name, value in columns[0][0].items()
+        if name.startswith(("padding", "packing"))
+    }
     print("; ".join(f"{name} {value:.3f}" for name, value in facts.items()), flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--samples", type=int)
     parser.add_argument("--times", type=int, default=1)
     parser.add_argument("--kind", choices=["alpaca", "chats"], default="alpaca")
@@ -270,7 +326,9 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--parts", action="store_true")
     parser.add_argument("--profile", action="store_true")
-    parser.add_argument("--keep", help="folder for the data and the tokenizer, which are then there again")
+    parser.add_argument(
+        "--keep", help="folder for the data and the tokenizer, which are then there again"
+    )
     parser.add_argument("--dataset", default="{}", help=argparse.SUPPRESS)
     parser.add_argument("--what", choices=WHAT, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -284,12 +342,20 @@ def main() -> None:
         write_data(data_path(options), options.kind, options.samples, options.times)
         size = data_path(options).stat().st_size
         train_tokenizer(Path(options.keep))
-        load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""  # Windows tells none
-        rows = f"{options.samples * options.times:,} {options.kind}, {size / 1e6:,.0f} MB, {options.template}"
+        load = (
+            f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+        )  # Windows tells none
+        rows = (
+            f"{options.samples * options.times:,} {options.kind}, {size / 1e6:,.0f} MB, "
+            f"{options.template}"
+        )
         print(f"{rows}, {os.cpu_count()} cores{load}", flush=True)
         compare(options)
         if options.parts:
-            found = min((measure("parts", options) for _ in range(options.repeat)), key=lambda made: made["seconds"])
+            found = min(
+                (measure("parts", options) for _ in range(options.repeat)),
+                key=lambda made: made["seconds"],
+            )
             for name, microseconds in found["parts"].items():
                 print(f"  {microseconds:8.1f} µs a sample  {name}")
         if options.profile:

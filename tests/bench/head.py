@@ -2,8 +2,9 @@
 
     python tests/bench/head.py [--positions 1024]
 
-For heads of several vocabularies and hidden sizes in fp32: milliseconds of `cross_entropy.weighted_sum` with the
-gradients of states and weights, the best of five, as for a head of any kind and as for one that is a matrix.
+For heads of several vocabularies and hidden sizes in fp32: milliseconds of
+`cross_entropy.weighted_sum` with the gradients of states and weights, the best of five, as for a
+head of any kind and as for one that is a matrix.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import time
 import torch
 from torch.nn import functional as F
 
-from tunewright_hf.cross_entropy import weighted_sum
+from tunewright_hf.losses.chunked_cross_entropy import weighted_sum
 
 HEADS = [(32_000, 256), (32_000, 2048), (128_256, 256), (151_936, 896)]  # words, hidden size
 
@@ -27,18 +28,24 @@ def milliseconds(words: int, size: int, positions: int, is_plain: bool) -> float
         head.grad = states.grad = None
         started = time.perf_counter()
         plain = head if is_plain else None
-        weighted_sum(states, lambda each: F.linear(each, head), targets, weights, words, None, [head], plain).backward()
+        weighted_sum(
+            states, lambda each: F.linear(each, head), targets, weights, words, None, [head], plain
+        ).backward()
         times.append(time.perf_counter() - started)
     return 1000 * min(times[1:])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--positions", type=int, default=1024)
     positions = parser.parse_args().positions
     print(f"{torch.get_num_threads()} threads, {positions} positions")
     for words, size in HEADS:
-        either, matrix = (milliseconds(words, size, positions, is_plain) for is_plain in (False, True))
+        either, matrix = (
+            milliseconds(words, size, positions, is_plain) for is_plain in (False, True)
+        )
         times = f"{either:7,.0f} ms, as a matrix {matrix:7,.0f} ms, {either / matrix:.2f} x"
         print(f"{words:8,} words of size {size:5,}: {times}")
 

@@ -2,9 +2,10 @@
 
     python tests/bench/install.py [--members 60] [--repeat 1] [--way TEXT …]
 
-Makes N trivial members in a temporary folder and installs them, `--no-deps`, into a virtual environment that
-holds pip and what the way needs, no torch. Then asks the environment whether N entry points are there, and
-how long `python -c pass` takes in it. Prints seconds, and the ratio to the fastest way.
+Makes N trivial members in a temporary folder and installs them, `--no-deps`, into a virtual
+environment that holds pip and what the way needs, no torch. Then asks the environment whether N
+entry points are there, and how long `python -c pass` takes in it. Prints seconds, and the ratio to
+the fastest way.
 """
 
 import argparse
@@ -47,13 +48,29 @@ class Bench:
     members: list[Path]
 
     def call(self, *command: str | Path) -> None:
-        subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        subprocess.run(
+            [str(part) for part in command],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
 
     def pip(self, *arguments: str | Path) -> None:
         self.call(self.python, "-m", "pip", "install", "--no-deps", "-q", *arguments)
 
     def uv(self, *arguments: str | Path) -> None:
-        self.call(self.python, "-m", "uv", "pip", "install", "--no-deps", "-q", "--python", self.python, *arguments)
+        self.call(
+            self.python,
+            "-m",
+            "uv",
+            "pip",
+            "install",
+            "--no-deps",
+            "-q",
+            "--python",
+            self.python,
+            *arguments,
+        )
 
     def editable(self) -> list[str]:
         return [part for member in self.members for part in ("-e", str(member))]
@@ -80,12 +97,32 @@ class Way:
 WAYS = [
     Way("pip -e, one call a member", "flit_core", one_by_one),
     Way("pip -e, one call", "flit_core", lambda b: b.pip(*b.editable())),
-    Way("pip -e, one call, no isolation", "flit_core", lambda b: b.pip("--no-build-isolation", *b.editable())),
-    Way("pip -e, one call, no isolation", "hatchling", lambda b: b.pip("--no-build-isolation", *b.editable())),
-    Way("pip -e, one call, no isolation", "setuptools", lambda b: b.pip("--no-build-isolation", *b.editable())),
+    Way(
+        "pip -e, one call, no isolation",
+        "flit_core",
+        lambda b: b.pip("--no-build-isolation", *b.editable()),
+    ),
+    Way(
+        "pip -e, one call, no isolation",
+        "hatchling",
+        lambda b: b.pip("--no-build-isolation", *b.editable()),
+    ),
+    Way(
+        "pip -e, one call, no isolation",
+        "setuptools",
+        lambda b: b.pip("--no-build-isolation", *b.editable()),
+    ),
     Way("uv -e, one call", "flit_core", lambda b: b.uv(*b.editable())),
-    Way("uv -e, one call, no isolation", "flit_core", lambda b: b.uv("--no-build-isolation", *b.editable())),
-    Way("uv -e, one call, no isolation", "hatchling", lambda b: b.uv("--no-build-isolation", *b.editable())),
+    Way(
+        "uv -e, one call, no isolation",
+        "flit_core",
+        lambda b: b.uv("--no-build-isolation", *b.editable()),
+    ),
+    Way(
+        "uv -e, one call, no isolation",
+        "hatchling",
+        lambda b: b.uv("--no-build-isolation", *b.editable()),
+    ),
     Way("one process builds, pip installs", "flit_core", lambda b: b.pip(*build_in_one_process(b))),
     Way("one process builds, uv installs", "flit_core", lambda b: b.uv(*build_in_one_process(b))),
 ]
@@ -98,7 +135,9 @@ def make_members(folder: Path, backend: str, count: int) -> list[Path]:
         package = member / "src" / f"dummy_{number}"
         package.mkdir(parents=True)
         package.joinpath("__init__.py").write_text('"""Nothing."""\n\n\nclass Dummy:\n    pass\n')
-        member.joinpath("pyproject.toml").write_text(MEMBER.format(number=number) + BACKENDS[backend])
+        member.joinpath("pyproject.toml").write_text(
+            MEMBER.format(number=number) + BACKENDS[backend]
+        )
         members.append(member)
     return members
 
@@ -112,8 +151,13 @@ def measure(way: Way, count: int, folder: Path) -> tuple[float, float]:
     started = time.perf_counter()
     way.run(bench)
     seconds = time.perf_counter() - started
-    check = "from importlib.metadata import entry_points; print(*entry_points(group='dummy.kind').names)"
-    found = subprocess.run([python, "-c", check], check=True, capture_output=True, text=True).stdout.split()
+    check = (
+        "from importlib.metadata import entry_points; "
+        "print(*entry_points(group='dummy.kind').names)"
+    )
+    found = subprocess.run(
+        [python, "-c", check], check=True, capture_output=True, text=True
+    ).stdout.split()
     if len(found) != count:
         sys.exit(f"{way.name}: {len(found)} of {count} members are there")
     return seconds, min(seconds_of([str(python), "-c", "pass"]) for _ in range(5))
@@ -126,12 +170,20 @@ def seconds_of(command: list[str]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--members", type=int, default=60)
     parser.add_argument("--repeat", type=int, default=1, help="the best of so many is printed")
-    parser.add_argument("--way", action="append", help="only ways whose name or backend holds this text")
+    parser.add_argument(
+        "--way", action="append", help="only ways whose name or backend holds this text"
+    )
     arguments = parser.parse_args()
-    ways = [w for w in WAYS if not arguments.way or any(t in f"{w.name} {w.backend}" for t in arguments.way)]
+    ways = [
+        w
+        for w in WAYS
+        if not arguments.way or any(t in f"{w.name} {w.backend}" for t in arguments.way)
+    ]
     rows = []
     for way in ways:
         runs = []
@@ -146,7 +198,10 @@ def main() -> None:
     best = min(seconds for seconds, _, _ in rows)
     print(f"\n{arguments.members} members\n{'seconds':>8} {'ratio':>7} {'python -c pass':>15}  way")
     for seconds, start, way in sorted(rows, key=lambda row: row[0]):
-        print(f"{seconds:8.1f} {seconds / best:6.1f}x {start * 1000:12.0f} ms  {way.name} ({way.backend})")
+        print(
+            f"{seconds:8.1f} {seconds / best:6.1f}x {start * 1000:12.0f} ms  "
+            f"{way.name} ({way.backend})"
+        )
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
     python tests/bench/startup.py [--plugins 60] [--repeat 5]
 
-Puts N trivial plugin distributions (dist-info folders, as pip leaves them) into a temporary folder on
-PYTHONPATH, beside what is installed. Prints the best of so many runs in seconds, and the ratio to
-`python -c pass` in the same environment. The first run of each command is not counted: it writes bytecode.
+Puts N trivial plugin distributions (dist-info folders, as pip leaves them) into a temporary folder
+on PYTHONPATH, beside what is installed. Prints the best of so many runs in seconds, and the ratio
+to `python -c pass` in the same environment. The first run of each command is not counted: it writes
+bytecode.
 """
 
 import argparse
@@ -21,9 +22,18 @@ COMMANDS = {
     "python -c pass": ["-c", "pass"],
     "tunewright --help": ["-m", "tunewright", "--help"],
     "tunewright plugins list": ["-m", "tunewright", "plugins", "list"],
-    "tunewright recipe check quickstart.yaml": ["-m", "tunewright", "recipe", "check", "docs/examples/quickstart.yaml"],
+    "tunewright recipe check quickstart.yaml": [
+        "-m",
+        "tunewright",
+        "recipe",
+        "check",
+        "docs/examples/quickstart.yaml",
+    ],
 }
-METADATA = "Metadata-Version: 2.4\nName: {name}\nVersion: 0.1.0\nSummary: Nothing.\nRequires-Dist: tunewright>=0.1\n"
+METADATA = (
+    "Metadata-Version: 2.4\nName: {name}\nVersion: 0.1.0\nSummary: "
+    "Nothing.\nRequires-Dist: tunewright>=0.1\n"
+)
 
 
 def make_plugins(folder: Path, count: int) -> None:
@@ -42,7 +52,9 @@ def best_of(arguments: list[str], repeat: int, env: dict[str, str]) -> float:
     seconds = []
     for _ in range(repeat + 1):
         started = time.perf_counter()
-        done = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=env, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, *arguments], cwd=ROOT, env=env, capture_output=True, text=True
+        )
         seconds.append(time.perf_counter() - started)
         if done.returncode:
             sys.exit(f"{' '.join(arguments)}: exit code {done.returncode}\n{done.stderr}")
@@ -50,14 +62,20 @@ def best_of(arguments: list[str], repeat: int, env: dict[str, str]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--plugins", type=int, default=60, help="besides those that are installed")
     parser.add_argument("--repeat", type=int, default=5)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         make_plugins(Path(folder), options.plugins)
-        env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"} | {"PYTHONPATH": folder}
-        times = {name: best_of(arguments, options.repeat, env) for name, arguments in COMMANDS.items()}
+        env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"} | {
+            "PYTHONPATH": folder
+        }
+        times = {
+            name: best_of(arguments, options.repeat, env) for name, arguments in COMMANDS.items()
+        }
     print(f"{options.plugins} dummy plugins, best of {options.repeat}")
     for name, seconds in times.items():
         print(f"{seconds:7.3f} s {seconds / times['python -c pass']:6.1f}x  {name}")

@@ -3,11 +3,12 @@
     python tests/bench/train.py [--steps 20] [--rows 2000] [--precision fp32] [--adapters full lora]
                                 [--batching random token_budget packed] [--keep FOLDER]
 
-Makes a Llama of 19 M parameters with random weights (hidden size 256, 4 layers, vocabulary 32,000) and synthetic
-conversations of log-normal length, and runs `tunewright train` on them, each way in a process of its own. Shown are
-real tokens a second (padding left out) from the third step on, the share of padding in what was computed, the largest
-resident memory of the process, the seconds from its start to the end of the first step, and those that its imports take
-alone. `random` is batches of --batch rows as they come; the others hold as many tokens in the mean.
+Makes a Llama of 19 M parameters with random weights (hidden size 256, 4 layers, vocabulary 32,000)
+and synthetic conversations of log-normal length, and runs `tunewright train` on them, each way in a
+process of its own. Shown are real tokens a second (padding left out) from the third step on, the
+share of padding in what was computed, the largest resident memory of the process, the seconds from
+its start to the end of the first step, and those that its imports take alone. `random` is batches
+of --batch rows as they come; the others hold as many tokens in the mean.
 """
 
 import argparse
@@ -23,16 +24,21 @@ from typing import Any
 from synthetic import VOCABULARY, Writer, train_tokenizer
 
 MAX_LENGTH = 2048
-IMPORTS = "import tunewright_hf.trainer, tunewright_dataset_chat.build, peft"
+IMPORTS = "import tunewright_hf.training.causal_lm, tunewright_dataset_chat.build, peft"
 
 
 def write_rows(path: Path, rows: int) -> None:
-    """Alpaca-like records; the answer's length in words is log-normal, with a tail up to max_length."""
+    """Alpaca-like records; the answer's length in words is log-normal, with a tail up to
+    max_length."""
     writer = Writer()
     with path.open("w", encoding="utf-8") as file:
         for _ in range(rows):
             words = min(1100, max(2, int(writer.random.lognormvariate(0, 0.9) * 75)))
-            record = {"instruction": writer.text(writer.length(18)), "input": "", "output": writer.text(words)}
+            record = {
+                "instruction": writer.text(writer.length(18)),
+                "input": "",
+                "output": writer.text(words),
+            }
             file.write(json.dumps(record) + "\n")
 
 
@@ -42,12 +48,19 @@ def write_model(folder: Path) -> int:
 
     train_tokenizer(folder)
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_file=str(folder / "tokenizer.json"), eos_token="<|im_end|>", pad_token="<|endoftext|>"
+        tokenizer_file=str(folder / "tokenizer.json"),
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
     )
     config = LlamaConfig(
-        vocab_size=max(VOCABULARY, len(tokenizer)), hidden_size=256, intermediate_size=688, num_hidden_layers=4,
-        num_attention_heads=4, max_position_embeddings=MAX_LENGTH, eos_token_id=tokenizer.eos_token_id,
-    )  # fmt: skip
+        vocab_size=max(VOCABULARY, len(tokenizer)),
+        hidden_size=256,
+        intermediate_size=688,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        max_position_embeddings=MAX_LENGTH,
+        eos_token_id=tokenizer.eos_token_id,
+    )
     model = LlamaForCausalLM(config)
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
@@ -56,20 +69,29 @@ def write_model(folder: Path) -> int:
 
 def recipe(options: argparse.Namespace, folder: Path, adapter: str, batching: str) -> Path:
     training: dict[str, Any] = {
-        "learning_rate": 1e-4, "max_steps": options.steps, "logging_steps": 1, "max_length": MAX_LENGTH,
-        "per_device_train_batch_size": options.batch, "precision": options.precision,
-    }  # fmt: skip
+        "learning_rate": 1e-4,
+        "max_steps": options.steps,
+        "logging_steps": 1,
+        "max_length": MAX_LENGTH,
+        "per_device_train_batch_size": options.batch,
+        "precision": options.precision,
+    }
     if batching == "packed":
         training |= {"per_device_train_batch_size": 1}
     else:
         training |= {"batching": batching}
     written = {
-        "model": str(folder / "model"), "family": {"name": "llama", "device": "cpu"}, "template": "chatml",
-        "adapter": adapter, "data": [{"path": str(folder / "rows.jsonl")}], "loggers": ["jsonl"],
-        "stage": {"name": "sft", "packing": batching == "packed"}, "training": training,
+        "model": str(folder / "model"),
+        "family": {"name": "llama", "device": "cpu"},
+        "template": "chatml",
+        "adapter": adapter,
+        "data": [{"path": str(folder / "rows.jsonl")}],
+        "loggers": ["jsonl"],
+        "stage": {"name": "sft", "packing": batching == "packed"},
+        "training": training,
         "dataset": {"name": "chat", "cache": str(folder / "cache")},
         "output": str(folder / "runs" / f"{adapter}-{batching}"),
-    }  # fmt: skip
+    }
     path = folder / f"{adapter}-{batching}.yaml"
     path.write_text(json.dumps(written))  # JSON is YAML
     return path
@@ -78,20 +100,26 @@ def recipe(options: argparse.Namespace, folder: Path, adapter: str, batching: st
 def padding(folder: Path, options: argparse.Namespace, batching: str) -> float:
     """The share of padding in the batches of the first epoch."""
     from tunewright.recipe import Training
-    from tunewright_hf.sampler import Batches
+    from tunewright_hf.batching.batch_sampler import Batches
 
     lengths = json.loads((folder / "lengths.json").read_text())
     if batching == "packed":
         return 0.0
-    training = Training(per_device_train_batch_size=options.batch, batching=batching, max_length=MAX_LENGTH)  # type: ignore[arg-type]
-    computed = sum(max(lengths[row] for row in rows) * len(rows) for rows in Batches(lengths, training))
+    training = Training(
+        per_device_train_batch_size=options.batch, batching=batching, max_length=MAX_LENGTH
+    )  # type: ignore[arg-type]
+    computed = sum(
+        max(lengths[row] for row in rows) * len(rows) for rows in Batches(lengths, training)
+    )
     return 1 - sum(lengths) / computed
 
 
 def measure(path: Path, run: Path) -> tuple[float, float, float]:
     """Tokens a second, peak memory in MB, and seconds to the end of the first step."""
     started = time.time()
-    process = subprocess.Popen([sys.executable, "-m", "tunewright", "train", str(path), "--overwrite"])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tunewright", "train", str(path), "--overwrite"]
+    )
     memory = waited(process, path.name)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     first, second, last = lines[0], lines[1], lines[-1]
@@ -108,7 +136,8 @@ def waited(process: subprocess.Popen, name: str) -> float:
 
 
 def gflops() -> float:
-    """Floating-point operations a second (1e9) of a product of large square matrices: more than training can do."""
+    """Floating-point operations a second (1e9) of a product of large square matrices: more than
+    training can do."""
     import torch
 
     size = 2048
@@ -122,18 +151,21 @@ def gflops() -> float:
 
 
 def lengths_of(folder: Path, path: Path) -> None:
-    """Write the lengths of the rows, as they are prepared; training then finds them in the cache."""
+    """Write the lengths of the rows, as they are prepared; training then finds them in the
+    cache."""
     from tunewright.check import read
     from tunewright.run import Run
-    from tunewright_hf.sampler import row_lengths
+    from tunewright_hf.batching.batch_sampler import row_lengths
 
     run = Run(*read(path))
-    data = run.ask("dataset", "build_dataset", run.data_request(run.load(weights=False)))
+    data = run.call("dataset", "build_dataset", run.data_request(run.load(weights="none")))
     (folder / "lengths.json").write_text(json.dumps(row_lengths(data.train)))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=8)
@@ -154,17 +186,25 @@ def main() -> None:
         imports = time.perf_counter() - started
         middle = lengths[len(lengths) // 2]
         print(
-            f"{parameters / 1e6:.1f} M parameters, {len(lengths)} rows, median {middle} tokens, longest {lengths[-1]}"
+            f"{parameters / 1e6:.1f} M parameters, {len(lengths)} rows, median "
+            f"{middle} tokens, longest {lengths[-1]}"
         )
-        print(f"{os.cpu_count()} cores, {options.precision}, imports alone {imports:.1f} s and {held:,.0f} MB")
+        print(
+            f"{os.cpu_count()} cores, {options.precision}, imports alone "
+            f"{imports:.1f} s and {held:,.0f} MB"
+        )
         print(f"products of square matrices: {gflops():,.0f} GFLOP/s in fp32")
         for adapter in options.adapters:
             for batching in options.batching:
                 path = recipe(options, folder, adapter, batching)
                 rate, memory, first = measure(path, folder / "runs" / f"{adapter}-{batching}")
                 share = 100 * padding(folder, options, batching)
-                print(f"{adapter:5} {batching:13} {rate:7,.0f} tokens/s  padding {share:4.1f} %  {memory:6,.0f} MB  "
-                      f"first step after {first:5.1f} s", flush=True)  # fmt: skip
+                print(
+                    f"{adapter:5} {batching:13} {rate:7,.0f} tokens/s  padding "
+                    f"{share:4.1f} %  {memory:6,.0f} MB  "
+                    f"first step after {first:5.1f} s",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

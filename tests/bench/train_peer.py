@@ -3,11 +3,13 @@
     python -m venv peer && peer/bin/pip install llamafactory
     python tests/bench/train.py --keep FOLDER
     python tests/bench/train_peer.py --keep FOLDER --command peer/bin/llamafactory-cli [--steps 20]
-                                     [--adapters full lora] [--ways default batch2 neat_packing packing]
+                                     [--adapters full lora] [--ways default batch2 neat_packing
+                                     packing]
 
-Reads the model and the rows that train.py left in FOLDER. `default` is its batch of 8, `batch2` a batch of 2, `packing`
-lets packed samples see each other, `neat_packing` does not. Shown are real tokens a second from the third step on, the
-largest resident memory, and the seconds from the start of the process to the end of the first step, as in train.py.
+Reads the model and the rows that train.py left in FOLDER. `default` is its batch of 8, `batch2` a
+batch of 2, `packing` lets packed samples see each other, `neat_packing` does not. Shown are real
+tokens a second from the third step on, the largest resident memory, and the seconds from the start
+of the process to the end of the first step, as in train.py.
 """
 
 import argparse
@@ -32,14 +34,27 @@ WAYS = {
 def write_recipe(folder: Path, adapter: str, way: str, steps: int) -> Path:
     (folder / "dataset_info.json").write_text(json.dumps({"rows": {"file_name": "rows.jsonl"}}))
     recipe = {
-        "model_name_or_path": str(folder / "model"), "stage": "sft", "do_train": True, "finetuning_type": adapter,
-        "dataset": "rows", "dataset_dir": str(folder), "template": "chatml", "cutoff_len": MAX_LENGTH,
-        "learning_rate": 1e-4, "max_steps": steps, "logging_steps": 1, "save_strategy": "no", "report_to": "none",
-        "output_dir": str(folder / "peer" / f"{adapter}-{way}"), "overwrite_output_dir": True, "use_cpu": True,
-        "bf16": False, **WAYS[way],
+        "model_name_or_path": str(folder / "model"),
+        "stage": "sft",
+        "do_train": True,
+        "finetuning_type": adapter,
+        "dataset": "rows",
+        "dataset_dir": str(folder),
+        "template": "chatml",
+        "cutoff_len": MAX_LENGTH,
+        "learning_rate": 1e-4,
+        "max_steps": steps,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "output_dir": str(folder / "peer" / f"{adapter}-{way}"),
+        "overwrite_output_dir": True,
+        "use_cpu": True,
+        "bf16": False,
+        **WAYS[way],
         # packs hold no padding; and counted by their mask of 0.9.5, the number is none
         "include_num_input_tokens_seen": "all" if "packing" in WAYS[way] else "non_padding",
-    }  # fmt: skip
+    }
     if adapter == "lora":
         recipe |= {"lora_rank": 8, "lora_target": "all"}
     path = folder / f"peer-{adapter}-{way}.yaml"
@@ -52,7 +67,11 @@ def measure(command: str, path: Path) -> tuple[float, float, float]:
     started, steps = time.monotonic(), []
     environment = {**os.environ, "FORCE_TORCHRUN": "0", "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
-        [command, "train", str(path)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        [command, "train", str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
     )
     said = []
     for line in process.stdout or ():
@@ -68,9 +87,13 @@ def measure(command: str, path: Path) -> tuple[float, float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--keep", required=True, help="the folder that train.py kept")
-    parser.add_argument("--command", required=True, help="llamafactory-cli of an environment of its own")
+    parser.add_argument(
+        "--command", required=True, help="llamafactory-cli of an environment of its own"
+    )
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--adapters", nargs="*", default=["full", "lora"])
     parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=list(WAYS))
@@ -80,7 +103,10 @@ def main() -> None:
             path = write_recipe(Path(options.keep).absolute(), adapter, way, options.steps)
             rate, memory, first = measure(options.command, path)
             print(
-                f"peer {adapter:5} {way:13} {rate:7,.0f} tokens/s  {memory:6,.0f} MB  first step after {first:.1f} s",
+                (
+                    f"peer {adapter:5} {way:13} {rate:7,.0f} tokens/s  {memory:6,.0f} MB  "
+                    f"first step after {first:.1f} s"
+                ),
                 flush=True,
             )
 

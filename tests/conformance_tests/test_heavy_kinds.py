@@ -1,6 +1,8 @@
-"""Families, adapters, optimizers, stages, datasets and engines that do harm in one way each: the suite names the way.
+"""Families, adapters, optimizers, stages, datasets and engines that do harm in one way each: the
+suite names the way.
 
-Their names begin with x_, so that the suite takes none of them where a test of another kind needs a model or a stage.
+Their names begin with x_, so that the suite takes none of them where a test of another kind needs a
+model or a stage.
 """
 
 from pathlib import Path
@@ -41,7 +43,7 @@ class Subject(Plugin):
     @hookimpl
     def build_optimizer(self, request):
         import torch
-        from tunewright_hf.optim import parameter_groups
+        from tunewright_hf.training.param_groups import parameter_groups
 
         {body}
 '''
@@ -56,7 +58,7 @@ class Subject(Llama):
     """A family with a fault."""
 
     def _data(self, name):
-        from tunewright_hf.family import _read_toml
+        from tunewright_hf.models.family import _read_toml
 
         return _read_toml("tunewright_llama", name)
 
@@ -162,7 +164,9 @@ SUBJECTS: dict[str, tuple[Subject, set[str]]] = {
     ),
     "x_draws_at_random": (adapter(before="import torch; torch.rand(1)"), {"test_seed"}),
     "x_merges_wrongly": (
-        adapter(merging="[p.data.mul_(2) for n, p in loaded.model.named_parameters() if 'lora_B' in n]"),
+        adapter(
+            merging="[p.data.mul_(2) for n, p in loaded.model.named_parameters() if 'lora_B' in n]"
+        ),
         {"test_merged"},
     ),
     "x_good_optimizer": (optimizer(), set()),
@@ -170,10 +174,15 @@ SUBJECTS: dict[str, tuple[Subject, set[str]]] = {
         optimizer("request.parameters.pop(); " + ADAMW),
         {"test_covers_every_parameter", "test_falls_on_a_quadratic"},
     ),
-    "x_deaf_to_rates": (optimizer("request.learning_rate_scales = {}; " + ADAMW), {"test_learning_rates"}),
+    "x_deaf_to_rates": (
+        optimizer("request.learning_rate_scales = {}; " + ADAMW),
+        {"test_learning_rates"},
+    ),
     "x_decays_all": (
-        optimizer("return torch.optim.AdamW([p for _, p in request.parameters], lr=request.learning_rate,"
-                  " weight_decay=request.weight_decay)"),
+        optimizer(
+            "return torch.optim.AdamW([p for _, p in request.parameters], lr=request.learning_rate,"
+            " weight_decay=request.weight_decay)"
+        ),
         {"test_weight_decay", "test_learning_rates"},
     ),
     "x_climbs": (
@@ -181,8 +190,10 @@ SUBJECTS: dict[str, tuple[Subject, set[str]]] = {
         {"test_falls_on_a_quadratic"},
     ),
     "x_loses_its_state": (
-        optimizer("made = torch.optim.AdamW(parameter_groups(request)); real = made.state_dict;"
-                  " made.state_dict = lambda: {**real(), 'state': {}}; return made"),
+        optimizer(
+            "made = torch.optim.AdamW(parameter_groups(request)); real = made.state_dict;"
+            " made.state_dict = lambda: {**real(), 'state': {}}; return made"
+        ),
         {"test_state_round_trip"},
     ),
     "x_good_family": (family(), set()),
@@ -198,7 +209,12 @@ SUBJECTS: dict[str, tuple[Subject, set[str]]] = {
     ),
     "x_names_no_template": (family(after="loaded.template = None"), {"test_default_template"}),
     "x_loads_noise": (
-        family(after="[p.data.add_(torch.randn_like(p)) for p in loaded.model.parameters()] if loaded.model else 0"),
+        family(
+            after=(
+                "[p.data.add_(torch.randn_like(p)) for p in loaded.model.parameters()] "
+                "if loaded.model else 0"
+            )
+        ),
         {"test_seed", "test_save_and_load"},
     ),
     "x_learns_nothing": (
@@ -206,30 +222,38 @@ SUBJECTS: dict[str, tuple[Subject, set[str]]] = {
         {"test_loss_falls"},
     ),
     "x_scales_with_accumulation": (
-        stage("rate = training.learning_rate * training.gradient_accumulation_steps\n"
-              "        request.training = training.model_copy(update={'learning_rate': rate})"),
+        stage(
+            "rate = training.learning_rate * training.gradient_accumulation_steps\n"
+            "        request.training = training.model_copy(update={'learning_rate': rate})"
+        ),
         {"test_accumulation"},
     ),
     "x_leaks_between_rows": (
-        stage("from tunewright_hf.collate import Packed\n"
-              "        call = Packed.__call__\n"
-              "        def leak(self, rows):\n"
-              "            batch = call(self, rows)\n"
-              "            import torch\n"
-              "            batch['position_ids'] = torch.arange(batch['position_ids'].shape[1])[None]\n"
-              "            return batch\n"
-              "        if self.options.packing:\n"
-              "            Packed.__call__ = leak\n"
-              "            try:\n"
-              "                return super().train_stage(run, request)\n"
-              "            finally:\n"
-              "                Packed.__call__ = call"),
+        stage(
+            "from tunewright_hf.batching.collators import Packed\n"
+            "        call = Packed.__call__\n"
+            "        def leak(self, rows):\n"
+            "            batch = call(self, rows)\n"
+            "            import torch\n"
+            "            batch['position_ids'] = "
+            "torch.arange(batch['position_ids'].shape[1])[None]\n"
+            "            return batch\n"
+            "        if self.options.packing:\n"
+            "            Packed.__call__ = leak\n"
+            "            try:\n"
+            "                return super().train_stage(run, request)\n"
+            "            finally:\n"
+            "                Packed.__call__ = call"
+        ),
         {"test_packing"},
     ),
     "x_forgets_where_it_was": (stage("request.checkpoint = None"), {"test_resume"}),
     "x_shuffles_at_will": (
-        stage("import random, time; random.seed(time.time_ns())\n"
-              "        request.training = training.model_copy(update={'seed': random.randrange(1 << 30)})"),
+        stage(
+            "import random, time; random.seed(time.time_ns())\n"
+            "        request.training = training.model_copy(update={'seed': "
+            "random.randrange(1 << 30)})"
+        ),
         {"test_seed", "test_resume"},
     ),
     "x_drops_a_row": (
@@ -243,7 +267,12 @@ SUBJECTS: dict[str, tuple[Subject, set[str]]] = {
     "x_knows_no_fingerprint": (dataset("data.fingerprint = 'same'"), {"test_fingerprint"}),
     "x_good_engine": (engine(), set()),
     "x_says_its_stop_token": (
-        engine(after="yield from pieces; yield Reply(next(iter(run.plugin('template').info.stop), '</s>'), 'stop')"),
+        engine(
+            after=(
+                "yield from pieces; yield "
+                "Reply(next(iter(run.plugin('template').info.stop), '</s>'), 'stop')"
+            )
+        ),
         {"test_end", "test_length", "test_stop_string"},
     ),
     "x_gives_no_reason": (
@@ -251,12 +280,17 @@ SUBJECTS: dict[str, tuple[Subject, set[str]]] = {
         {"test_end", "test_length", "test_stop_string"},
     ),
     "x_answers_at_once": (
-        engine(after="read = list(pieces); yield Reply(''.join(p.text for p in read), read[-1].finish_reason)"),
+        engine(
+            after=(
+                "read = list(pieces); yield Reply(''.join(p.text for p in read), "
+                "read[-1].finish_reason)"
+            )
+        ),
         {"test_streams"},
     ),
     "x_forgets_the_model": (engine(before="self._generator = None"), {"test_loads_once"}),
     "x_ignores_seeds": (engine(before="request.seed = 0"), {"test_seed"}),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")

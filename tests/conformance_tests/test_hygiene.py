@@ -24,30 +24,50 @@ BROKEN = {
     "torch": ("test_import_is_light", "import torch\n" + GOOD),
     "connection": (
         "test_import_is_light",
-        "import socket\nsocket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('127.0.0.1', 9))\n" + GOOD,
+        (
+            "import socket\nsocket.socket(socket.AF_INET, "
+            "socket.SOCK_DGRAM).connect(('127.0.0.1', 9))\n"
+        )
+        + GOOD,
     ),
-    "environment": ("test_import_is_light", "import os\nos.environ['SET_BY_AN_IMPORT'] = 'yes'\n" + GOOD),
+    "environment": (
+        "test_import_is_light",
+        "import os\nos.environ['SET_BY_AN_IMPORT'] = 'yes'\n" + GOOD,
+    ),
     "docstring": ("test_class", GOOD.replace('"""A logger that listens to nothing."""', "")),
     "description": ("test_options_are_documented", GOOD.replace('"""the colour of nothing"""', "")),
     "example": ("test_options_are_documented", GOOD.replace('str = "red"', "str")),
     "extra": (
         "test_options_are_strict",
-        GOOD.replace("class Options(PluginOptions):", "class Options(PluginOptions, extra='ignore'):"),
+        GOOD.replace(
+            "class Options(PluginOptions):", "class Options(PluginOptions, extra='ignore'):"
+        ),
     ),
     "frozen": (
         "test_options_are_strict",
-        GOOD.replace("class Options(PluginOptions):", "class Options(PluginOptions, frozen=False):"),
+        GOOD.replace(
+            "class Options(PluginOptions):", "class Options(PluginOptions, frozen=False):"
+        ),
     ),
     "missing hook": ("test_hooks", GOOD.replace("def report", "def report_it")),
     "unknown argument": ("test_hooks", GOOD.replace("event)", "happening)")),
     "default value": ("test_hook_signatures", GOOD.replace("event)", "event, run=None)")),
-    "unmarked hook": ("test_hook_signatures", GOOD + "\n    def generate(self, request):\n        return iter(())\n"),
+    "unmarked hook": (
+        "test_hook_signatures",
+        GOOD + "\n    def generate(self, request):\n        return iter(())\n",
+    ),
     "foreign hook": (
         "test_hooks",
         GOOD + "\n    @hookimpl\n    def generate(self, request):\n        return iter(())\n",
     ),
-    "deviation of no test": ("test_deviations", GOOD + "\n    deviations = {'test_none': 'It has no such test.'}\n"),
-    "deviation without reason": ("test_deviations", GOOD + "\n    deviations = {'test_hooks': 'flaky'}\n"),
+    "deviation of no test": (
+        "test_deviations",
+        GOOD + "\n    deviations = {'test_none': 'It has no such test.'}\n",
+    ),
+    "deviation without reason": (
+        "test_deviations",
+        GOOD + "\n    deviations = {'test_hooks': 'flaky'}\n",
+    ),
 }
 
 

@@ -1,4 +1,5 @@
-"""Loggers, formats, templates and commands that do harm in one way each: the suite names the way."""
+"""Loggers, formats, templates and commands that do harm in one way each: the suite names the
+way."""
 
 import pytest
 
@@ -71,7 +72,7 @@ from pathlib import Path
 
 from tunewright import hookimpl
 from tunewright.types import Span
-from tunewright_hf.jinja import from_file
+from tunewright_hf.templates.jinja_template import from_file
 
 
 class Subject(from_file(Path(__file__).with_name("chat.jinja"))):
@@ -109,7 +110,9 @@ def logger(body: str) -> Subject:
 
 def a_format(records: str = "request.records", bad: str = ERROR, origin: str = "origin") -> Subject:
     source = FORMAT.format(records=records, bad=bad, origin=origin)
-    return Subject("format", source, files={"goldens/{name}.jsonl": '{"a": "question", "b": "answer"}\n'})
+    return Subject(
+        "format", source, files={"goldens/{name}.jsonl": '{"a": "question", "b": "answer"}\n'}
+    )
 
 
 def command(name: str, doc: str = '"""Print a word."""', also: str = "") -> Subject:
@@ -130,7 +133,13 @@ SUBJECTS: dict[str, tuple[Subject, set[str]]] = {
     "quiet": (logger("pass"), set()),
     "raises_at_the_end": (
         logger("assert type(event).__name__ != 'RunFinished'"),
-        {"test_whole_run", "test_resumed_run", "test_run_that_fails_early", "test_odd_values", "test_unknown_event"}
+        {
+            "test_whole_run",
+            "test_resumed_run",
+            "test_run_that_fails_early",
+            "test_odd_values",
+            "test_unknown_event",
+        }
         | {"test_writes_into_the_run_folder_only"},
     ),
     "knows_all_events": (
@@ -143,8 +152,11 @@ SUBJECTS: dict[str, tuple[Subject, set[str]]] = {
     ),
     "litters": (logger("open('log.txt', 'a').close()"), {"test_writes_into_the_run_folder_only"}),
     "sees_stage_first": (
-        logger("self.seen = getattr(self, 'seen', 0) or hasattr(event, 'total_steps'); assert self.seen or"
-               " not hasattr(event, 'status')"),
+        logger(
+            "self.seen = getattr(self, 'seen', 0) or hasattr(event, 'total_steps'); "
+            "assert self.seen or"
+            " not hasattr(event, 'status')"
+        ),
         {"test_run_that_fails_early"},
     ),
     "reads_well": (a_format(), set()),
@@ -153,56 +165,95 @@ SUBJECTS: dict[str, tuple[Subject, set[str]]] = {
         a_format(bad=ERROR.replace("yield", "raise")),
         {"test_every_record_gives_one_item", "test_same_records_same_rows", "test_is_lazy"},
     ),
-    "no_place": (a_format(bad="yield RowError('has no a and b')"), {"test_every_record_gives_one_item"}),
+    "no_place": (
+        a_format(bad="yield RowError('has no a and b')"),
+        {"test_every_record_gives_one_item"},
+    ),
     "no_origin": (a_format(origin="None"), {"test_reads_its_samples"}),
     "greedy": (a_format(records="list(request.records)"), {"test_is_lazy"}),
     "plain_chat": (template(), set()),
     "trains_the_prompt": (
         Subject("template", TRAINS_THE_PROMPT, files={"chat.jinja": TEMPLATE}),
-        {"test_trains_the_assistant_only", "test_prompt_is_a_prefix", "test_weights", "test_reply_is_parsed_back"},
+        {
+            "test_trains_the_assistant_only",
+            "test_prompt_is_a_prefix",
+            "test_weights",
+            "test_reply_is_parsed_back",
+        },
     ),
     "trains_the_question": (
         Subject("template", TRAINS_THE_PROMPT.replace(EARLY, LATE), files={"chat.jinja": TEMPLATE}),
         {"test_prompt_is_not_trained"},
     ),
     "trains_the_role": (
-        template(("{{- '<|start|>' + message.role + ':' }}", ""),
-                 ("{{- '<think>'", "{{- '<|start|>assistant:' }}{{- '<think>'"),
-                 ("{{- message.content + '<", "{{- '<|start|>' + message.role + ':' + message.content + '<")),
+        template(
+            ("{{- '<|start|>' + message.role + ':' }}", ""),
+            ("{{- '<think>'", "{{- '<|start|>assistant:' }}{{- '<think>'"),
+            (
+                "{{- message.content + '<",
+                "{{- '<|start|>' + message.role + ':' + message.content + '<",
+            ),
+        ),
         {"test_trains_the_assistant_only", "test_prompt_is_a_prefix", "test_reply_is_parsed_back"},
     ),
     "trains_no_stop": (
-        template(("{{- '<|end|>' }}\n        {%- endgeneration %}", "{%- endgeneration %}{{- '<|end|>' }}")),
+        template(
+            (
+                "{{- '<|end|>' }}\n        {%- endgeneration %}",
+                "{%- endgeneration %}{{- '<|end|>' }}",
+            )
+        ),
         {"test_trains_the_stop_token"},
     ),
     "trains_no_history": (
-        template(("{%- if message.role == 'assistant' %}", "{%- if message.role == 'assistant' and loop.last %}")),
-        {"test_trains_the_assistant_only", "test_prompt_is_a_prefix", "test_weights", "test_reply_is_parsed_back"},
+        template(
+            (
+                "{%- if message.role == 'assistant' %}",
+                "{%- if message.role == 'assistant' and loop.last %}",
+            )
+        ),
+        {
+            "test_trains_the_assistant_only",
+            "test_prompt_is_a_prefix",
+            "test_weights",
+            "test_reply_is_parsed_back",
+        },
     ),
     "rewrites_history": (
         template(("{{- '<|start|>' +", "{{- 'Again: ' if loop.length > 2 }}{{- '<|start|>' +")),
         {"test_prompt_is_a_prefix"},
     ),
     "unreadable": (template(("call =", "drop =")), {"test_reply_is_parsed_back"}),
-    "strips": (template(("{{- message.content }}", "{{- message.content | trim }}")), {"test_keeps_edges"}),
+    "strips": (
+        template(("{{- message.content }}", "{{- message.content | trim }}")),
+        {"test_keeps_edges"},
+    ),
     "squeezes": (
         template(("{{- message.content + ", "{{- message.content.split() | join(' ') + ")),
         {"test_keeps_text", "test_keeps_edges"},
     ),
     "stale": (
-        template((DEVIATION, ""), stale_json='{"cases": {"one_turn": {"text": ["Hello"], "trained": []}}}'),
+        template(
+            (DEVIATION, ""),
+            stale_json='{"cases": {"one_turn": {"text": ["Hello"], "trained": []}}}',
+        ),
         {"test_golden"},
     ),
     "unofficial": (
-        template((DEVIATION, ""), unofficial_json='{"official": {"file": "own.jinja"}, "cases": {}}',
-                 own_jinja="{{ messages[0].content }}"),
+        template(
+            (DEVIATION, ""),
+            unofficial_json='{"official": {"file": "own.jinja"}, "cases": {}}',
+            own_jinja="{{ messages[0].content }}",
+        ),
         {"test_golden", "test_official"},
     ),
     "refuses_systems": (
-        template(("{%- for", "{{- raise_exception('no') if messages[0].role == 'system' }}{%- for")),
+        template(
+            ("{%- for", "{{- raise_exception('no') if messages[0].role == 'system' }}{%- for")
+        ),
         ACCEPTED | {"test_weights"},
     ),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")

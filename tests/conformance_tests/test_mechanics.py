@@ -67,12 +67,17 @@ def test_the_plain_plugin_changes_nothing_for_other_projects(pytester: pytest.Py
 
 
 def test_the_pytest_plugin_imports_nothing_heavy(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile("def test_one():\n    import sys\n    assert not {'torch', 'transformers'} & set(sys.modules)")
+    pytester.makepyfile(
+        "def test_one():\n    import sys\n    assert not {'torch', 'transformers'} & "
+        "set(sys.modules)"
+    )
     pytester.runpytest_subprocess().assert_outcomes(passed=1)
 
 
 def test_all_installed_plugins_are_tested_by_the_package_name(pytester: pytest.Pytester) -> None:
-    result = pytester.runpytest_subprocess("--pyargs", "tunewright_conformance", "--collect-only", "-q")
+    result = pytester.runpytest_subprocess(
+        "--pyargs", "tunewright_conformance", "--collect-only", "-q"
+    )
     result.stdout.fnmatch_lines(["*test_hooks[[]template-qwen3]", "*test_hooks[[]logger-jsonl]"])
 
 
@@ -81,8 +86,15 @@ def test_check_is_what_the_command_line_calls(tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option\n")
     called = "import sys; from tunewright_conformance import check; sys.exit(check(sys.argv[1:]))"
     command = [sys.executable, "-c", called]
-    done = subprocess.run([*command, "logger:jsonl"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, "logger:jsonl"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "passed" in done.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["pytest.ini"]
-    assert subprocess.run([*command, "nobody"], cwd=tmp_path, capture_output=True, check=False).returncode != 0
+    assert (
+        subprocess.run(
+            [*command, "nobody"], cwd=tmp_path, capture_output=True, check=False
+        ).returncode
+        != 0
+    )

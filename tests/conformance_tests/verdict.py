@@ -1,4 +1,5 @@
-"""Plugins made on the spot, each in a distribution of its own, and what the suite says about them."""
+"""Plugins made on the spot, each in a distribution of its own, and what the suite says about
+them."""
 
 import os
 import re
@@ -19,9 +20,13 @@ class Subject:
     source: str
     requires: str = "tunewright>=0.1"
     summary: str = "A plugin for a test."
-    value: str = ""  # of the entry point, with {name} for its name; empty: the class Subject of the module
+    value: str = (
+        ""  # of the entry point, with {name} for its name; empty: the class Subject of the module
+    )
     more_points: str = ""  # further lines of entry_points.txt, with {name} for its name
-    files: dict[str, str] = field(default_factory=dict)  # path below the package, with {name} for its name → text
+    files: dict[str, str] = field(
+        default_factory=dict
+    )  # path below the package, with {name} for its name → text
 
 
 @dataclass
@@ -38,7 +43,8 @@ class Verdict:
 
 
 def judge(site: Path, subjects: dict[str, Subject], *arguments: str) -> Verdict:
-    """Install subjects, by name, below `site`, and run the suite on them in one process of its own."""
+    """Install subjects, by name, below `site`, and run the suite on them in one process of its
+    own."""
     for name, subject in subjects.items():
         _install(site, name, subject)
     environment = {
@@ -49,7 +55,9 @@ def judge(site: Path, subjects: dict[str, Subject], *arguments: str) -> Verdict:
     }
     wanted = [f"--plugin={name}" for name in subjects]
     command = [sys.executable, "-m", "pytest", *OPTIONS, *wanted, *arguments]
-    done = subprocess.run(command, cwd=site, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=site, env=environment, capture_output=True, text=True, check=False
+    )
     return Verdict(done.stdout + done.stderr)
 
 
@@ -60,7 +68,9 @@ def _install(site: Path, name: str, subject: Subject) -> None:
     head = f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.1\nSummary: {subject.summary}\n"
     (info / "METADATA").write_text(head + needs, encoding="utf-8")
     value = (subject.value or "{name}:Subject").format(name=name)
-    points = f"[tunewright.{subject.kind}]\n{name} = {value}\n{subject.more_points.format(name=name)}"
+    points = (
+        f"[tunewright.{subject.kind}]\n{name} = {value}\n{subject.more_points.format(name=name)}"
+    )
     (info / "entry_points.txt").write_text(points, encoding="utf-8")
     for path, text in {"__init__.py": subject.source, **subject.files}.items():
         target = site / name / path.format(name=name)

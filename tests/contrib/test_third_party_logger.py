@@ -20,7 +20,16 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(FOLDER)  # a build backend builds what stands in the working directory
         wheel = wheels / buildapi.build_wheel(str(wheels))
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "-q", "--no-deps", "--no-index"]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-index",
+    ]
     subprocess.run([*pip, "--target", str(site), str(wheel)], check=True)
     return site
 
@@ -29,7 +38,9 @@ def run(site: Path, *command: str) -> str:
     """The output of a module that is run with this folder on its path. Fails where it fails."""
     environment = {**os.environ, "PYTHONPATH": str(site), "PYTHONUTF8": "1"}
     command = (sys.executable, "-m", *command)
-    done = subprocess.run(command, cwd=site, env=environment, capture_output=True, encoding="utf-8", check=False)
+    done = subprocess.run(
+        command, cwd=site, env=environment, capture_output=True, encoding="utf-8", check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -43,7 +54,9 @@ def test_it_passes_the_conformance_suite(site: Path) -> None:
 
 @pytest.mark.slow
 def test_its_own_tests_pass(site: Path) -> None:
-    assert "1 passed" in run(site, "pytest", "-q", "-c", os.devnull, "-p", "no:cacheprovider", str(FOLDER / "tests"))
+    assert "1 passed" in run(
+        site, "pytest", "-q", "-c", os.devnull, "-p", "no:cacheprovider", str(FOLDER / "tests")
+    )
 
 
 def test_it_is_not_installed_otherwise() -> None:

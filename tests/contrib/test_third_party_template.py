@@ -1,4 +1,5 @@
-"""A stranger's template: built, installed, found, tested and shown, with nothing of ours that names it."""
+"""A stranger's template: built, installed, found, tested and shown, with nothing of ours that names
+it."""
 
 import os
 import subprocess
@@ -20,7 +21,16 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(FOLDER)  # a build backend builds what stands in the working directory
         wheel = wheels / buildapi.build_wheel(str(wheels))
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "-q", "--no-deps", "--no-index"]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-index",
+    ]
     subprocess.run([*pip, "--target", str(site), str(wheel)], check=True)
     return site
 
@@ -28,7 +38,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tunewright(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(site), "PYTHONUTF8": "1"}
     command = [sys.executable, "-m", "tunewright", *arguments]
-    return subprocess.run(command, cwd=site, env=environment, capture_output=True, encoding="utf-8", check=False)
+    return subprocess.run(
+        command, cwd=site, env=environment, capture_output=True, encoding="utf-8", check=False
+    )
 
 
 def test_it_is_shown(site: Path) -> None:

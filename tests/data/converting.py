@@ -27,7 +27,9 @@ FORMATS: dict[str, type[Format]] = {
 }
 
 
-def convert_all(name: str, record: Any, rows: Any = None, options: Any = None, **names: Any) -> list[Row | RowError]:
+def convert_all(
+    name: str, record: Any, rows: Any = None, options: Any = None, **names: Any
+) -> list[Row | RowError]:
     """What becomes of one record, which stands in line 7 of a file."""
     plugin: Any = FORMATS[name](FORMATS[name].Options.model_validate(options or {}), name)
     request = RowsRequest(iter([(Origin("a.jsonl", 7), record)]), rows or plugin.rows[0], **names)

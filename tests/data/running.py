@@ -1,4 +1,5 @@
-"""A run with the installed formats, a small template and a tokenizer of its own: no recipe, no model."""
+"""A run with the installed formats, a small template and a tokenizer of its own: no recipe, no
+model."""
 
 import functools
 import json
@@ -10,9 +11,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from tunewright import registry
-from tunewright.types import DataRequest, Loaded
+from tunewright.types import DataRequest, LoadedModel
 from tunewright_dataset_chat import Chat
-from tunewright_hf.jinja import from_file
+from tunewright_hf.templates.jinja_template import from_file
 
 TEMPLATE = """\
 {%- for message in messages -%}
@@ -39,7 +40,9 @@ def tokenizer() -> Any:
         vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
     inner.train_from_iterator(["user assistant system the cat sat on the mat"] * 3, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, eos_token="<|im_end|>", pad_token="<|endoftext|>"
+    )
 
 
 class StubRun:
@@ -58,14 +61,16 @@ class StubRun:
     def plugin(self, kind: str) -> Any:
         return self.plugins[kind]
 
-    def ask(self, kind: str, hook: str, request: Any) -> Any:
+    def call(self, kind: str, hook: str, request: Any) -> Any:
         assert (kind, hook) == ("template", "format_template")
         return self.plugins[kind].format_template(request)
 
-    def named(self, kind: str, name: str, **written: Any) -> registry.Handle:
+    def named(self, kind: str, name: str, **written: Any) -> registry.PluginCaller:
         entry = registry.find(kind, name)
         plugin = registry.load(entry)
-        return registry.Handle(entry, plugin(plugin.Options.model_validate(written), entry.name))
+        return registry.PluginCaller(
+            entry, plugin(plugin.Options.model_validate(written), entry.name)
+        )
 
     def installed(self, kind: str) -> list[str]:
         return sorted({entry.name for entry in registry.entries(kind)})
@@ -78,7 +83,7 @@ def request(folder: Path, *entries: dict[str, Any] | str, **changes: Any) -> Dat
         "entries": [Chat.Entry.model_validate(entry) for entry in written],
         "eval_entries": {},
         "rows": "messages",
-        "loaded": Loaded(model=None, tokenizer=tokenizer()),
+        "loaded": LoadedModel(model=None, tokenizer=tokenizer()),
         "max_length": 200,
         "root": folder,
     }
@@ -94,14 +99,15 @@ class CountingRun(StubRun):
 
     calls = 0
 
-    def ask(self, kind: str, hook: str, request: Any) -> Any:
+    def call(self, kind: str, hook: str, request: Any) -> Any:
         self.calls += 1
-        return super().ask(kind, hook, request)
+        return super().call(kind, hook, request)
 
 
 def write(path: Path, *texts: str) -> str:
     records = [
-        {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": text}]} for text in texts
+        {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": text}]}
+        for text in texts
     ]
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     return path.name

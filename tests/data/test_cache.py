@@ -20,7 +20,7 @@ from tunewright import RecipeError, RowError, RunError
 from tunewright.recipe import Recipe
 from tunewright.run import Run
 from tunewright_dataset_chat import columns
-from tunewright_dataset_chat.prepare import Sample
+from tunewright_dataset_chat.row_processor import Sample
 
 
 def test_a_second_run_reads_what_the_first_one_made(tmp_path: Path) -> None:
@@ -30,17 +30,27 @@ def test_a_second_run_reads_what_the_first_one_made(tmp_path: Path) -> None:
     two = build(second, request(tmp_path, name))
     assert (first.calls, second.calls) == (3, 0)
     assert list(one.train) == list(two.train)
-    assert (one.rows_read, one.dropped, one.fingerprint) == (two.rows_read, two.dropped, two.fingerprint)
+    assert (one.rows_read, one.dropped, one.fingerprint) == (
+        two.rows_read,
+        two.dropped,
+        two.fingerprint,
+    )
     assert two.notes == ["a.jsonl: 3 records, format openai (detected), from the cache"]
     copied = write(tmp_path / "other.jsonl", "a", "b", "c")  # not where it is, but what is in it
     assert made(second, request(tmp_path, copied)) == 0
 
 
 def test_rows_are_read_where_they_lie(tmp_path: Path) -> None:
-    data = build(StubRun(tmp_path, cache="cache"), request(tmp_path, write(tmp_path / "a.jsonl", "a", "b")))
+    data = build(
+        StubRun(tmp_path, cache="cache"), request(tmp_path, write(tmp_path / "a.jsonl", "a", "b"))
+    )
     (file,) = (tmp_path / "cache").glob("*/rows.arrow")
     assert [each["filename"] for each in data.train.cache_files] == [str(file)]
-    assert {path.suffix for path in (tmp_path / "cache").rglob("*") if path.is_file()} == {".arrow", ".json", ".lock"}
+    assert {path.suffix for path in (tmp_path / "cache").rglob("*") if path.is_file()} == {
+        ".arrow",
+        ".json",
+        ".lock",
+    }
 
 
 def test_another_mixing_needs_no_new_rows(tmp_path: Path) -> None:
@@ -63,10 +73,16 @@ def test_a_row_error_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_what_is_not_whole_is_made_anew(tmp_path: Path) -> None:
-    run, asked = CountingRun(tmp_path, cache="cache"), request(tmp_path, write(tmp_path / "a.jsonl", "a"))
+    run, asked = (
+        CountingRun(tmp_path, cache="cache"),
+        request(tmp_path, write(tmp_path / "a.jsonl", "a")),
+    )
     build(run, asked)
     (file,) = (tmp_path / "cache").glob("*/rows.arrow")
-    for damage in (lambda: file.write_bytes(b"x"), lambda: file.with_name("manifest.json").write_text("{")):
+    for damage in (
+        lambda: file.write_bytes(b"x"),
+        lambda: file.with_name("manifest.json").write_text("{"),
+    ):
         damage()
         assert made(run, asked) == 1
         assert made(run, asked) == 0
@@ -82,7 +98,7 @@ def test_a_full_or_closed_disk_is_said(tmp_path: Path, monkeypatch: pytest.Monke
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tunewright_dataset_chat.parts.os.fsync", full)
+    monkeypatch.setattr("tunewright_dataset_chat.cached_shards.os.fsync", full)
     with pytest.raises(RunError, match="No space left on device"):
         build(StubRun(tmp_path, cache="cache"), asked)
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
@@ -95,9 +111,9 @@ sys.path[:0] = [{tests!r}]
 from data.running import StubRun, build, request
 class Run(StubRun):
     calls = 0
-    def ask(self, *asked):
+    def call(self, *asked):
         self.calls += 1
-        return super().ask(*asked)
+        return super().call(*asked)
 folder, own = Path(sys.argv[1]), Path(sys.argv[2])
 own.mkdir()
 run = Run(own, cache="cache")
@@ -112,20 +128,25 @@ def test_processes_at_the_same_time_prepare_once(tmp_path: Path) -> None:
     code = PROCESS.format(tests=str(Path(__file__).parents[1]))
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path), str(tmp_path / f"{n}")], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", code, str(tmp_path), str(tmp_path / f"{n}")],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for n in range(2)
     ]
     assert sorted(int(process.communicate()[0]) for process in started) == [0, 3]
 
 
-# ---- folders for other machines ----------------------------------------------------------------------
+# ---- folders for other machines ------------------------------------------------------------------
 
 
 def test_prepared_rows_need_no_sources(tmp_path: Path) -> None:
     home, other = tmp_path / "home", tmp_path / "other"
     home.mkdir()
-    entries = [{"path": write(home / "a.jsonl", "a", "b")}, {"path": write(home / "b.jsonl", "c"), "weight": 2}]
+    entries = [
+        {"path": write(home / "a.jsonl", "a", "b")},
+        {"path": write(home / "b.jsonl", "c"), "weight": 2},
+    ]
     whole = build(StubRun(home, cache="made"), request(home, *entries))
     shutil.copytree(home / "made", other / "made")
     run = CountingRun(other, prepared="made")
@@ -145,11 +166,19 @@ def test_prepared_rows_need_no_sources(tmp_path: Path) -> None:
     ],
     ids=lambda each: "" if isinstance(each, str) else str(*each),
 )
-def test_prepared_rows_of_other_settings_are_refused(tmp_path: Path, change: dict[str, Any], named: str) -> None:
+def test_prepared_rows_of_other_settings_are_refused(
+    tmp_path: Path, change: dict[str, Any], named: str
+) -> None:
     name = write(tmp_path / "a.jsonl", "a")
     build(StubRun(tmp_path, cache="made"), request(tmp_path, name))
-    run = StubRun(tmp_path, change.get("template", TEMPLATE), prepared="made", **change.get("options", {}))
-    asked = request(tmp_path, {"path": name, **change.get("entry", {})}, max_length=change.get("max_length", 200))
+    run = StubRun(
+        tmp_path, change.get("template", TEMPLATE), prepared="made", **change.get("options", {})
+    )
+    asked = request(
+        tmp_path,
+        {"path": name, **change.get("entry", {})},
+        max_length=change.get("max_length", 200),
+    )
     with pytest.raises(RecipeError, match=named):
         build(run, asked)
 
@@ -163,7 +192,7 @@ def test_two_versions_of_a_source_in_a_prepared_folder_are_refused(tmp_path: Pat
     assert "delete the folder" in caught.value.hint
 
 
-# ---- columns ---------------------------------------------------------------------------------------
+# ---- columns -------------------------------------------------------------------------------------
 
 
 def sample(line: int, answer: Any) -> Sample:
@@ -181,7 +210,9 @@ def test_columns_of_prompts_keep_their_type() -> None:
     first, errors = columns.record_batch([sample(1, None), sample(2, 3)], "prompts", None)
     assert first and not errors
     assert first.schema.field("answer").type == pa.int64()
-    second, errors = columns.record_batch([sample(3, None), sample(4, "three"), sample(5, 4)], "prompts", first.schema)
+    second, errors = columns.record_batch(
+        [sample(3, None), sample(4, "three"), sample(5, 4)], "prompts", first.schema
+    )
     assert second and second.column("answer").to_pylist() == [None, 4]
     assert [(error.place, error.problem.partition(":")[0]) for error in errors] == [
         ("a.jsonl:4", "column 'answer' changes its type")
@@ -190,7 +221,12 @@ def test_columns_of_prompts_keep_their_type() -> None:
 
 @pytest.mark.parametrize("value", ["x", [1], {"a": 1}, {1: 2}, object(), 1 << 70, "\ud800"])
 def test_mixed_columns_of_prompts_are_rows_that_cannot_be_used(value: Any) -> None:
-    samples = [*(sample(line, line) for line in range(1, 9)), sample(9, value), sample(10, 10), sample(11, value)]
+    samples = [
+        *(sample(line, line) for line in range(1, 9)),
+        sample(9, value),
+        sample(10, 10),
+        sample(11, value),
+    ]
     found, errors = columns.record_batch(samples, "prompts", None)
     assert found and found.column("line").to_pylist() == [*range(1, 9), 10]
     assert [error.place for error in errors] == ["a.jsonl:9", "a.jsonl:11"]
@@ -204,7 +240,9 @@ def test_mixed_columns_of_prompts_are_rows_that_cannot_be_used(value: Any) -> No
 def test_no_key_of_an_object_in_a_prompts_column_is_lost(first: Any, later: Any, says: str) -> None:
     made, _ = columns.record_batch([sample(1, first)], "prompts", None)
     assert made
-    found, (error,) = columns.record_batch([sample(2, first), sample(3, later)], "prompts", made.schema)
+    found, (error,) = columns.record_batch(
+        [sample(2, first), sample(3, later)], "prompts", made.schema
+    )
     assert found and found.column("answer").to_pylist() == [first]
     assert error.place == "a.jsonl:3" and f"the first records have no {says}" in error.problem
 
@@ -224,31 +262,44 @@ def test_a_prompt_with_another_type_ends_the_run_with_its_line(tmp_path: Path) -
     with pytest.raises(RowError, match="column 'answer' changes its type") as caught:
         build(StubRun(tmp_path, cache="cache"), request(tmp_path, "a.jsonl", rows="prompts"))
     assert caught.value.place.endswith("a.jsonl:3")
-    data = build(StubRun(tmp_path, cache="cache", on_bad_row="skip"), request(tmp_path, "a.jsonl", rows="prompts"))
+    data = build(
+        StubRun(tmp_path, cache="cache", on_bad_row="skip"),
+        request(tmp_path, "a.jsonl", rows="prompts"),
+    )
     assert (data.train["answer"][:], data.dropped) == ([1, 2, 4], {"cannot be used": 1})
 
 
-def test_training_rows_have_no_fingerprint_of_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_rows_have_no_fingerprint_of_the_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It would pickle the table to make one."""
-    monkeypatch.setattr(datasets.fingerprint.Hasher, "hash", lambda value: pytest.fail("hashed by pickle"))
+    monkeypatch.setattr(
+        datasets.fingerprint.Hasher, "hash", lambda value: pytest.fail("hashed by pickle")
+    )
     name = write(tmp_path / "a.jsonl", *"abcd")
     build(StubRun(tmp_path, cache="cache", validation=2), request(tmp_path, name))
 
 
 def test_chunks_leave_no_garbage(tmp_path: Path) -> None:
-    """Preparing switches Python's own collector off: what templates with macros leave in cycles must not wait for its
-    end."""
+    """Preparing switches Python's own collector off: what templates with macros leave in cycles
+    must not wait for its end."""
     name = write(tmp_path / "a.jsonl", *(f"text {number}" for number in range(3000)))
     made = {
-        "model": "tiny", "family": "qwen", "template": "chatml", "stage": "sft", "loggers": [], "output": "none",
-        "dataset": {"name": "chat", "cache": str(tmp_path / "cache")}, "data": [{"path": str(tmp_path / name)}],
-    }  # fmt: skip
+        "model": "tiny",
+        "family": "qwen",
+        "template": "chatml",
+        "stage": "sft",
+        "loggers": [],
+        "output": "none",
+        "dataset": {"name": "chat", "cache": str(tmp_path / "cache")},
+        "data": [{"path": str(tmp_path / name)}],
+    }
     run = Run(Recipe.model_validate(made))
-    asked = run.data_request(run.load(weights=False))
+    asked = run.data_request(run.load(weights="none"))
     gc.collect()
     gc.disable()
     try:
-        run.ask("dataset", "build_dataset", asked)
+        run.call("dataset", "build_dataset", asked)
         left = gc.collect()
     finally:
         gc.enable()

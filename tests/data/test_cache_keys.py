@@ -10,7 +10,7 @@ import pytest
 
 from data.running import TEMPLATE, CountingRun, made, request, tokenizer, write
 from tunewright.recipe import Section
-from tunewright.types import Loaded
+from tunewright.types import LoadedModel
 from tunewright_dataset_chat import fingerprint
 
 
@@ -50,9 +50,11 @@ def changes() -> dict[str, Callable[[Path], tuple[CountingRun, Any]]]:
     return {
         "bytes": bytes_changed,
         "template": of(template=TEMPLATE.replace("user", "human") + " "),
-        "template's head": of(template='{#- tunewright\nthinking = ["<t>", "</t>"]\n-#}' + TEMPLATE),
-        "tokenizer": of(loaded=Loaded(None, more)),
-        "chat template": of(loaded=Loaded(None, marked)),
+        "template's head": of(
+            template='{#- tunewright\nthinking = ["<t>", "</t>"]\n-#}' + TEMPLATE
+        ),
+        "tokenizer": of(loaded=LoadedModel(None, more)),
+        "chat template": of(loaded=LoadedModel(None, marked)),
         "max_length": of(max_length=199),
         "truncate": of({"truncate": "end"}),
         "on_bad_row": of({"on_bad_row": "skip"}),
@@ -82,7 +84,9 @@ class Shouting(Format):
     @hookimpl
     def convert_rows(self, request):
         for origin, record in request.records:
-            asked, answer = (Message(turn["role"], turn["content"].upper()) for turn in record["messages"])
+            asked, answer = (
+                Message(turn["role"], turn["content"].upper()) for turn in record["messages"]
+            )
             if request.rows == "messages":
                 yield Conversation([asked, answer], origin=origin)
             else:
@@ -125,7 +129,9 @@ def test_what_changes_is_made_anew(tmp_path: Path, changed: str) -> None:
     assert made(run, asked) == 0
 
 
-@pytest.mark.parametrize(("one", "other"), [("format", "format's options"), ("accelerator", "accelerator's options")])
+@pytest.mark.parametrize(
+    ("one", "other"), [("format", "format's options"), ("accelerator", "accelerator's options")]
+)
 @pytest.mark.usefixtures("others")
 def test_options_of_plugins_are_among_it(tmp_path: Path, one: str, other: str) -> None:
     write(tmp_path / "a.jsonl", "a", "b")
@@ -135,14 +141,20 @@ def test_options_of_plugins_are_among_it(tmp_path: Path, one: str, other: str) -
 
 @pytest.mark.usefixtures("others")
 def test_an_accelerator_that_cannot_change_rows_makes_nothing_anew(tmp_path: Path) -> None:
-    run, asked = CountingRun(tmp_path, cache="cache"), request(tmp_path, write(tmp_path / "a.jsonl", "a"))
+    run, asked = (
+        CountingRun(tmp_path, cache="cache"),
+        request(tmp_path, write(tmp_path / "a.jsonl", "a")),
+    )
     assert made(run, asked) == 1
     run.recipe.accelerators = [Section(name="watching")]
     assert made(run, asked) == 0
 
 
 def test_new_code_makes_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, asked = CountingRun(tmp_path, cache="cache"), request(tmp_path, write(tmp_path / "a.jsonl", "a"))
+    run, asked = (
+        CountingRun(tmp_path, cache="cache"),
+        request(tmp_path, write(tmp_path / "a.jsonl", "a")),
+    )
     assert made(run, asked) == 1
     monkeypatch.setattr(fingerprint, "version", lambda name: "99")  # of the libraries
     assert made(run, asked) == 1
@@ -151,7 +163,9 @@ def test_new_code_makes_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(
-    ("shape", "files"), [("others.py", 1), ("others/__init__.py", 1), ("others/inner/more.py", 2)], ids=str
+    ("shape", "files"),
+    [("others.py", 1), ("others/__init__.py", 1), ("others/inner/more.py", 2)],
+    ids=str,
 )
 @pytest.mark.parametrize("kind", ["format", "accelerator"])
 def test_new_code_of_a_plugin_makes_anew(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from data.running import TEMPLATE, StubRun, build, request, tokenizer
 from tunewright import RecipeError, RowError, RunError
-from tunewright.types import Loaded
+from tunewright.types import LoadedModel
 from tunewright_dataset_chat.look import preview
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples" / "data"
@@ -21,7 +21,9 @@ EXAMPLES = Path(__file__).parents[2] / "docs" / "examples" / "data"
 def chat(*texts: str, **more: Any) -> dict[str, Any]:
     """Texts of user and assistant in turn."""
     roles = ("user", "assistant")
-    return {"messages": [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)]} | more
+    return {
+        "messages": [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)]
+    } | more
 
 
 def write(path: Path, *records: Any) -> str:
@@ -33,7 +35,7 @@ def trained(row: dict[str, Any]) -> str:
     return tokenizer().decode([label for label in row["labels"] if label != -100])
 
 
-# ---- rows ------------------------------------------------------------------------------------------
+# ---- rows ----------------------------------------------------------------------------------------
 
 
 def test_rows_are_ids_and_labels_in_order(tmp_path: Path) -> None:
@@ -54,7 +56,11 @@ def test_loss_weights_stand_only_where_a_message_has_its_own(tmp_path: Path) -> 
     name = write(tmp_path / "a.jsonl", chat("a", "b"), half)
     plain, weighted = build(StubRun(tmp_path), request(tmp_path, name)).train
     assert plain["loss_weights"] is None
-    assert {w for w, label in zip(weighted["loss_weights"], weighted["labels"], strict=True) if label != -100} == {0.5}
+    assert {
+        w
+        for w, label in zip(weighted["loss_weights"], weighted["labels"], strict=True)
+        if label != -100
+    } == {0.5}
 
 
 def test_evaluation_sets_have_their_names(tmp_path: Path) -> None:
@@ -63,13 +69,21 @@ def test_evaluation_sets_have_their_names(tmp_path: Path) -> None:
     asked = request(tmp_path, train)
     asked.eval_entries = {"held": request(tmp_path, held).entries}
     data = build(StubRun(tmp_path), asked)
-    assert (len(data.train), list(data.evals), len(data.evals["held"]), data.rows_read) == (2, ["held"], 1, 3)
+    assert (len(data.train), list(data.evals), len(data.evals["held"]), data.rows_read) == (
+        2,
+        ["held"],
+        1,
+        3,
+    )
 
 
 def test_limits_of_entry_and_request(tmp_path: Path) -> None:
     name = write(tmp_path / "a.jsonl", *[chat("a", "b")] * 9)
     assert len(build(StubRun(tmp_path), request(tmp_path, {"path": name, "limit": 5})).train) == 5
-    assert len(build(StubRun(tmp_path), request(tmp_path, {"path": name, "limit": 5}, limit=2)).train) == 2
+    assert (
+        len(build(StubRun(tmp_path), request(tmp_path, {"path": name, "limit": 5}, limit=2)).train)
+        == 2
+    )
 
 
 @pytest.mark.parametrize("name", ["wren.jsonl", "wren_pirate.jsonl", "sample_alpaca.jsonl"])
@@ -95,7 +109,7 @@ def test_documents_lose_no_token(tmp_path: Path) -> None:
     assert whole[1]["input_ids"][-1] == tokenizer().eos_token_id
 
 
-# ---- too long --------------------------------------------------------------------------------------
+# ---- too long ------------------------------------------------------------------------------------
 
 
 def test_too_long_is_dropped_and_counted(tmp_path: Path) -> None:
@@ -134,7 +148,7 @@ def test_oldest_turns_go_first_and_the_system_message_stays(tmp_path: Path) -> N
     assert "1 rows lost their oldest turns to fit into 120 tokens" in data.notes
 
 
-# ---- rows that cannot be used ----------------------------------------------------------------------
+# ---- rows that cannot be used --------------------------------------------------------------------
 
 BROKEN = '{"messages": [{"role": "user", "content": "a"}\n'
 
@@ -156,7 +170,9 @@ def test_broken_line_ends_the_run_with_its_line(tmp_path: Path) -> None:
     assert caught.value.place.endswith("a.jsonl:3")
 
 
-def test_files_are_named_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_named_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a.jsonl").write_text(BROKEN)
     monkeypatch.chdir(tmp_path)
@@ -183,7 +199,10 @@ def test_answer_without_weight_is_nothing_to_train(tmp_path: Path) -> None:
     untrained = chat("a", "b")
     untrained["messages"][1]["train"] = False
     with pytest.raises(RowError, match=r"a\.jsonl:2: no answer in it is trained"):
-        build(StubRun(tmp_path), request(tmp_path, write(tmp_path / "a.jsonl", chat("a", "b"), untrained)))
+        build(
+            StubRun(tmp_path),
+            request(tmp_path, write(tmp_path / "a.jsonl", chat("a", "b"), untrained)),
+        )
 
 
 def test_template_that_refuses_a_row_names_its_line(tmp_path: Path) -> None:
@@ -198,7 +217,8 @@ def test_the_template_says_who_speaks_after_whom(tmp_path: Path) -> None:
     turns = [{"role": role, "content": "x"} for role in ("user", "user", "assistant", "assistant")]
     name = write(tmp_path / "a.jsonl", chat("a", "b"), {"messages": turns})
     with pytest.raises(
-        RowError, match=r"a\.jsonl:2: message 2 is from user, expected assistant after user.*role_order"
+        RowError,
+        match=r"a\.jsonl:2: message 2 is from user, expected assistant after user.*role_order",
     ):
         build(StubRun(tmp_path), request(tmp_path, name))
     run = StubRun(tmp_path)
@@ -211,17 +231,21 @@ def test_media_are_not_left_out_silently(tmp_path: Path) -> None:
     record = {"instruction": "<image>?", "output": "a", "images": ["1.jpg"]}
     (tmp_path / "1.jpg").write_bytes(b"")
     run = StubRun(tmp_path, "{#- tunewright\nmedia = true\n-#}" + TEMPLATE)
-    with pytest.raises(RowError, match=r"a\.jsonl:1: has image '1\.jpg', and these rows hold text only"):
+    with pytest.raises(
+        RowError, match=r"a\.jsonl:1: has image '1\.jpg', and these rows hold text only"
+    ):
         build(run, request(tmp_path, write(tmp_path / "a.jsonl", record)))
 
 
 def test_nothing_left(tmp_path: Path) -> None:
     name = write(tmp_path / "a.jsonl", chat("a", "b"))
-    with pytest.raises(RunError, match=r"no row is left of 1: 1 longer than max_length \(3 tokens\)"):
+    with pytest.raises(
+        RunError, match=r"no row is left of 1: 1 longer than max_length \(3 tokens\)"
+    ):
         build(StubRun(tmp_path), request(tmp_path, name, max_length=3))
 
 
-# ---- formats ---------------------------------------------------------------------------------------
+# ---- formats -------------------------------------------------------------------------------------
 
 
 def test_detection_knows_renamed_columns(tmp_path: Path) -> None:
@@ -232,25 +256,34 @@ def test_detection_knows_renamed_columns(tmp_path: Path) -> None:
 
 def test_detection_says_what_it_saw(tmp_path: Path) -> None:
     name = write(tmp_path / "a.jsonl", {"question": "a", "answer": "b"})
-    with pytest.raises(RecipeError, match="an object with question, answer: no format fits") as caught:
+    with pytest.raises(
+        RecipeError, match="an object with question, answer: no format fits"
+    ) as caught:
         build(StubRun(tmp_path), request(tmp_path, name))
     assert caught.value.place.endswith("a.jsonl:1")
     assert "alpaca, openai, preference, prompt_completion" in caught.value.hint
     both = write(tmp_path / "b.jsonl", chat("a", "b") | {"instruction": "a", "output": "b"})
     with pytest.raises(RecipeError, match="alpaca and openai fits"):
         build(StubRun(tmp_path), request(tmp_path, both))
-    assert len(build(StubRun(tmp_path), request(tmp_path, {"path": both, "format": "openai"})).train) == 1
+    assert (
+        len(build(StubRun(tmp_path), request(tmp_path, {"path": both, "format": "openai"})).train)
+        == 1
+    )
 
 
 def test_wrong_rows_are_refused(tmp_path: Path) -> None:
     chats = write(tmp_path / "a.jsonl", chat("a", "b"))
     (tmp_path / "b.txt").write_text("a\n")
-    for entry, rows in (("b.txt", "messages"), ({"path": "b.txt", "format": "text"}, "messages"), (chats, "text")):
+    for entry, rows in (
+        ("b.txt", "messages"),
+        ({"path": "b.txt", "format": "text"}, "messages"),
+        (chats, "text"),
+    ):
         with pytest.raises(RecipeError, match=f"gives (text|messages), the stage needs {rows}"):
             build(StubRun(tmp_path), request(tmp_path, entry, rows=rows))
 
 
-# ---- fingerprint -----------------------------------------------------------------------------------
+# ---- fingerprint ---------------------------------------------------------------------------------
 
 
 def test_fingerprint_changes_with_everything_that_matters(tmp_path: Path) -> None:
@@ -280,22 +313,29 @@ def test_fingerprint_changes_with_everything_that_matters(tmp_path: Path) -> Non
         made(path={"path": "c.jsonl", "columns": {"messages": "dialogue"}}),
         made(path={"path": "a.jsonl", "limit": 1}),
         made(limit=1),
-        made(loaded=Loaded(None, more)),
-        made(loaded=Loaded(None, templated)),
+        made(loaded=LoadedModel(None, more)),
+        made(loaded=LoadedModel(None, templated)),
         made(max_length=100),
         made(run=StubRun(tmp_path, truncate="end")),
         made(run=StubRun(tmp_path, on_bad_row="skip")),
-        made(run=StubRun(tmp_path, TEMPLATE.replace("<|im_end|>{% endgeneration %}", "{% endgeneration %}<|im_end|>"))),
+        made(
+            run=StubRun(
+                tmp_path,
+                TEMPLATE.replace("<|im_end|>{% endgeneration %}", "{% endgeneration %}<|im_end|>"),
+            )
+        ),
         made(eval_entries={"held": request(tmp_path, "b.jsonl").entries}),
     ]
     assert len({base, *changed}) == len(changed) + 1
 
 
-# ---- preview ---------------------------------------------------------------------------------------
+# ---- preview -------------------------------------------------------------------------------------
 
 
 def test_preview_shows_rows_and_counts_all(tmp_path: Path) -> None:
-    name = write(tmp_path / "a.jsonl", chat("a", "b"), chat("a"), chat("c", "d"), chat("e", "f" * 500))
+    name = write(
+        tmp_path / "a.jsonl", chat("a", "b"), chat("a"), chat("c", "d"), chat("e", "f" * 500)
+    )
     run = StubRun(tmp_path, on_bad_row="skip")
     shown = preview(run, request(tmp_path, name), 1)
     (sample,) = shown.samples
@@ -309,19 +349,23 @@ def test_preview_shows_rows_and_counts_all(tmp_path: Path) -> None:
     assert shown.lengths == [len(row["input_ids"]) for row in data.train]
 
 
-# ---- properties ------------------------------------------------------------------------------------
+# ---- properties ----------------------------------------------------------------------------------
 
 words = st.text(st.characters(codec="utf-8"), max_size=30)
 chats = st.builds(lambda texts: chat(*texts), st.lists(words, max_size=6))
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     records=st.lists(chats | st.just({"messages": 3}), min_size=1, max_size=8),
     max_length=st.integers(2, 120),
     truncate=st.sampled_from(["drop", "end", "turns"]),
 )
-def test_every_record_is_kept_or_counted(tmp_path: Path, records: list[Any], max_length: int, truncate: str) -> None:
+def test_every_record_is_kept_or_counted(
+    tmp_path: Path, records: list[Any], max_length: int, truncate: str
+) -> None:
     name = write(tmp_path / "a.jsonl", chat("first", "one"), *records)
     run = StubRun(tmp_path, on_bad_row="skip", truncate=truncate)
     shown = preview(run, request(tmp_path, name, max_length=max_length), 99)

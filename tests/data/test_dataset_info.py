@@ -28,7 +28,12 @@ def test_file_columns_and_tags(tmp_path: Path) -> None:
     info = {
         "file_name": "sub/a.json",
         "formatting": "sharegpt",
-        "columns": {"messages": "dialogue", "system": "system", "tools": None, "images": "pictures"},
+        "columns": {
+            "messages": "dialogue",
+            "system": "system",
+            "tools": None,
+            "images": "pictures",
+        },
         "tags": {"role_tag": "who", "function_tag": "call"},
         "num_samples": 9,
     }
@@ -57,7 +62,11 @@ OURS = {"instruction": "q", "output": "a"}
             {"instruction": "q", "chosen": "c"},
         ),
         ({"columns": {**QA, "kto_tag": "k"}}, "unpaired", {**OURS}),
-        ({"formatting": "sharegpt", "columns": {"messages": "m", "kto_tag": "k"}}, "unpaired", {"conversations": "m"}),
+        (
+            {"formatting": "sharegpt", "columns": {"messages": "m", "kto_tag": "k"}},
+            "unpaired",
+            {"conversations": "m"},
+        ),
         ({"formatting": "openai", "columns": {"messages": "m"}}, "openai", {"messages": "m"}),
     ],
 )
@@ -69,16 +78,34 @@ def test_format(tmp_path: Path, info: Any, name: str, columns: dict[str, str]) -
 
 def test_the_recipe_wins(tmp_path: Path) -> None:
     info = {"file_name": "a.json", "num_samples": 9, "columns": {"prompt": "q", "response": "a"}}
-    entry, _ = resolved(tmp_path, info, format="prompts", limit=3, columns={"system": "s"}, media_root="m")
+    entry, _ = resolved(
+        tmp_path, info, format="prompts", limit=3, columns={"system": "s"}, media_root="m"
+    )
     assert entry.format and entry.format.name == "prompts"
-    assert (entry.limit, entry.columns, entry.media_root) == (3, {"instruction": "q", "system": "s"}, "m")
+    assert (entry.limit, entry.columns, entry.media_root) == (
+        3,
+        {"instruction": "q", "system": "s"},
+        "m",
+    )
 
 
 def test_hubs(tmp_path: Path) -> None:
-    urls = {"hf_hub_url": "a/hf", "ms_hub_url": "a/ms", "om_hub_url": "a/om", "script_url": "x", "file_name": "y"}
+    urls = {
+        "hf_hub_url": "a/hf",
+        "ms_hub_url": "a/ms",
+        "om_hub_url": "a/om",
+        "script_url": "x",
+        "file_name": "y",
+    }
     info = {**urls, "subset": "en", "split": "test", "folder": "f"}
     entry, _ = resolved(tmp_path, info)
-    assert (entry.hub, entry.path, entry.subset, entry.split, entry.folder) == ("hf", "a/hf", "en", "test", "f")
+    assert (entry.hub, entry.path, entry.subset, entry.split, entry.folder) == (
+        "hf",
+        "a/hf",
+        "en",
+        "test",
+        "f",
+    )
     assert resolved(tmp_path, info, hub="modelscope")[0].path == "a/ms"
     assert resolved(tmp_path, {"om_hub_url": "a/om"})[0].hub == "modelers"
     with pytest.raises(RecipeError, match="names no data set of modelers"):
@@ -90,14 +117,32 @@ def test_hubs(tmp_path: Path) -> None:
     ("info", "expected"),
     [
         ({"file_nme": "a.json"}, r"it\.file_nme: unknown key \(did you mean 'file_name'\?\)"),
-        ({"file_name": "a", "columns": {"promt": "x"}}, r"it\.columns\.promt: unknown key \(did you mean 'prompt'"),
-        ({"file_name": "a", "tags": {"role": "x"}}, r"it\.tags\.role: unknown key \(did you mean 'role_tag'"),
+        (
+            {"file_name": "a", "columns": {"promt": "x"}},
+            r"it\.columns\.promt: unknown key \(did you mean 'prompt'",
+        ),
+        (
+            {"file_name": "a", "tags": {"role": "x"}},
+            r"it\.tags\.role: unknown key \(did you mean 'role_tag'",
+        ),
         ({"file_name": "a", "columns": ["x"]}, r"it\.columns: found \['x'\], expected an object"),
-        ({"file_name": "a", "columns": {"prompt": 3}}, r"it\.columns\.prompt: found 3, expected a name"),
-        ({"file_name": "a", "formatting": "parquet"}, r"it\.formatting: found 'parquet' \(there is: alpaca"),
+        (
+            {"file_name": "a", "columns": {"prompt": 3}},
+            r"it\.columns\.prompt: found 3, expected a name",
+        ),
+        (
+            {"file_name": "a", "formatting": "parquet"},
+            r"it\.formatting: found 'parquet' \(there is: alpaca",
+        ),
         ({"script_url": "x.py"}, r"it\.script_url: is a script, and no code of data sets is run"),
-        ({"cloud_file_name": "http://169.254.169.254/x.json"}, r"it\.cloud_file_name: found 'http://169"),
-        ({"file_name": "https://a/b.json"}, r"it\.file_name: found 'https://a/b.json', expected a file"),
+        (
+            {"cloud_file_name": "http://169.254.169.254/x.json"},
+            r"it\.cloud_file_name: found 'http://169",
+        ),
+        (
+            {"file_name": "https://a/b.json"},
+            r"it\.file_name: found 'https://a/b.json', expected a file",
+        ),
         ({}, r"it\.file_name: found None, expected a file"),
         ([], r"it: found \[\], expected an object"),
     ],
@@ -120,7 +165,7 @@ def test_file_that_is_not_there_or_broken(tmp_path: Path) -> None:
         dataset_info.resolve(Entry(dataset_info=".", name="item"), tmp_path, "data.0")
 
 
-# ---- the real file, and records as peers convert them ----------------------------------------------
+# ---- the real file, and records as peers convert them --------------------------------------------
 
 
 def names() -> list[str]:
@@ -143,7 +188,9 @@ def converted(folder: Path, entry: Entry) -> tuple[Any, list[Any], list[RowError
     return source, *rows_of(source, folder, needed.get(source.entry.format.name, "messages"))
 
 
-@pytest.mark.parametrize("name", names() or [pytest.param("", marks=pytest.mark.skip(reason=f"needs {INFO}"))])
+@pytest.mark.parametrize(
+    "name", names() or [pytest.param("", marks=pytest.mark.skip(reason=f"needs {INFO}"))]
+)
 def test_every_data_set_of_the_real_file(tmp_path: Path, name: str) -> None:
     entry, _ = dataset_info.resolve(Entry(dataset_info=str(INFO), name=name), tmp_path, "data.0")
     if entry.hub:
@@ -153,7 +200,11 @@ def test_every_data_set_of_the_real_file(tmp_path: Path, name: str) -> None:
     if not file.is_file():
         pytest.skip(f"needs {file}")
     text = file.read_text("utf-8")
-    count = len(json.loads(text)) if file.suffix == ".json" else sum(bool(line.strip()) for line in text.split("\n"))
+    count = (
+        len(json.loads(text))
+        if file.suffix == ".json"
+        else sum(bool(line.strip()) for line in text.split("\n"))
+    )
     source, found, errors = converted(tmp_path, Entry(dataset_info=str(INFO), name=name))
     assert (source.records, len(found)) == (count, count)
     assert errors == []
@@ -163,13 +214,19 @@ def ranked_cases() -> dict[str, Any]:
     if not GOLDENS.is_file():
         return {}
     every = json.loads(GOLDENS.read_text("utf-8"))["cases"]
-    return {case["id"]: case for case in every if case["dataset_info"].get("ranking") or "kto" in case["id"]}
+    return {
+        case["id"]: case
+        for case in every
+        if case["dataset_info"].get("ranking") or "kto" in case["id"]
+    }
 
 
 CASES = ranked_cases()
 
 
-@pytest.mark.parametrize("name", CASES or [pytest.param("", marks=pytest.mark.skip(reason=f"needs {GOLDENS}"))])
+@pytest.mark.parametrize(
+    "name", CASES or [pytest.param("", marks=pytest.mark.skip(reason=f"needs {GOLDENS}"))]
+)
 def test_answers_as_peers_convert_them_or_a_named_row(tmp_path: Path, name: str) -> None:
     case = CASES[name]
     (tmp_path / "x.json").write_text(json.dumps([case["record"]]))
@@ -207,5 +264,7 @@ def test_demo_data_is_recognised(tmp_path: Path, file: str, needed: str, count: 
     (source,) = open_sources([Entry(path=str(SHARED / "data" / file))], "data", tmp_path)
     rows, errors = rows_of(source, tmp_path, needed)
     assert (source.format, len(rows), errors) == (needed, count, [])
-    with pytest.raises(RecipeError, match=f"format '{needed}' gives {needed}, the stage needs messages"):
+    with pytest.raises(
+        RecipeError, match=f"format '{needed}' gives {needed}, the stage needs messages"
+    ):
         rows_of(source, tmp_path, "messages")

@@ -20,7 +20,11 @@ def read(folder: Path, path: str) -> list[Any]:
 
 
 def lines(folder: Path, path: str) -> list[int]:
-    return [item[0].line for item in files.read(files.find(path, folder, "").files) if not isinstance(item, RowError)]
+    return [
+        item[0].line
+        for item in files.read(files.find(path, folder, "").files)
+        if not isinstance(item, RowError)
+    ]
 
 
 @pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
@@ -34,7 +38,9 @@ def lines(folder: Path, path: str) -> list[int]:
         ("a.tsv", 'instruction\toutput\n"a, “b”\nc"\td\n"a, “b”\nc"\td\n'),
     ],
 )
-def test_same_records_from_every_kind_of_file(tmp_path: Path, name: str, text: str, start: bytes) -> None:
+def test_same_records_from_every_kind_of_file(
+    tmp_path: Path, name: str, text: str, start: bytes
+) -> None:
     (tmp_path / name).write_bytes(start + text.encode())
     assert read(tmp_path, name) == [RECORD, RECORD]
 
@@ -76,7 +82,9 @@ def test_lines_are_those_of_the_file(tmp_path: Path) -> None:
         ("a.csv", b"a,b\n1,2\n3,4,5\n", "a.csv:3: does not have the 2 columns of the first line"),
     ],
 )
-def test_broken_record_is_an_item_and_reading_goes_on(tmp_path: Path, name: str, content: bytes, expected: str) -> None:
+def test_broken_record_is_an_item_and_reading_goes_on(
+    tmp_path: Path, name: str, content: bytes, expected: str
+) -> None:
     (tmp_path / name).write_bytes(content)
     good, broken = read(tmp_path, name)
     assert isinstance(good, dict)

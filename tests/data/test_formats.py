@@ -15,7 +15,7 @@ def roles(found: list[Message]) -> list[str]:
     return [message.role for message in found]
 
 
-# ---- alpaca ----------------------------------------------------------------------------------------
+# ---- alpaca --------------------------------------------------------------------------------------
 
 
 def test_alpaca_joins_instruction_and_input() -> None:
@@ -52,7 +52,10 @@ def test_alpaca_history_system_and_tools() -> None:
         ({"output": " "}, "output: is empty, expected text"),
         ({"instruction": 123}, "instruction: found 123, expected text"),
         ({"instruction": "", "input": ""}, "instruction: is empty, expected text"),
-        ({"history": [["only one"]]}, "history[0]: found a list, expected a question and an answer"),
+        (
+            {"history": [["only one"]]},
+            "history[0]: found a list, expected a question and an answer",
+        ),
         ({"history": "x"}, "history: found 'x', expected a list"),
         ({"history": [["q", None]]}, "history[0][1]: found null, expected text"),
         ({"system": 3}, "system: found 3, expected text"),
@@ -88,7 +91,7 @@ def test_unknown_names_are_refused_before_reading() -> None:
         convert("sharegpt", {}, tags={"asistant": "bot"})
 
 
-# ---- sharegpt --------------------------------------------------------------------------------------
+# ---- sharegpt ------------------------------------------------------------------------------------
 
 
 def chat(*turns: tuple[str, Any]) -> dict[str, Any]:
@@ -125,7 +128,9 @@ def test_sharegpt_tags_rename_keys_and_roles() -> None:
     found = messages("sharegpt", record, columns={"conversations": "dialogue"}, tags=tags)
     assert roles(found) == ["user", "assistant"]
     turned = chat(("human", "a"), ("gpt", "b"))
-    assert "found 'gpt', expected system, human, user, B" in problem("sharegpt", turned, tags={"assistant": "B"})
+    assert "found 'gpt', expected system, human, user, B" in problem(
+        "sharegpt", turned, tags={"assistant": "B"}
+    )
 
 
 @pytest.mark.parametrize(
@@ -136,20 +141,41 @@ def test_sharegpt_tags_rename_keys_and_roles() -> None:
         ({"conversations": ["hi"]}, "conversations[0]: found 'hi', expected an object"),
         ({"conversations": [{"from": "human"}]}, "conversations[0]: has no 'value'"),
         (chat(("human", None), ("gpt", "b")), "conversations[0].value: found null, expected text"),
-        (chat(("human", "a"), ("bot", "b")), "conversations[1].from: found 'bot', expected system, human"),
+        (
+            chat(("human", "a"), ("bot", "b")),
+            "conversations[1].from: found 'bot', expected system, human",
+        ),
         (chat(("human", "a"), (None, "b")), "conversations[1].from: found null, expected"),
-        (chat(("human", "a"), ("gpt", "b"), ("system", "c")), "conversations[2]: the last message is from system"),
-        (chat(("human", "a"), ("gpt", "b"), ("human", "c")), "conversations[2]: the last message is from user"),
+        (
+            chat(("human", "a"), ("gpt", "b"), ("system", "c")),
+            "conversations[2]: the last message is from system",
+        ),
+        (
+            chat(("human", "a"), ("gpt", "b"), ("human", "c")),
+            "conversations[2]: the last message is from user",
+        ),
         (chat(("system", "a")), "conversations[0]: the last message is from system"),
-        (chat(("human", "a"), ("gpt", "b"), ("observation", "c")), "conversations[2]: is one result more than there"),
-        (chat(("human", "a"), ("function_call", "f()")), "conversations[1].value: found 'f()', expected JSON"),
+        (
+            chat(("human", "a"), ("gpt", "b"), ("observation", "c")),
+            "conversations[2]: is one result more than there",
+        ),
+        (
+            chat(("human", "a"), ("function_call", "f()")),
+            "conversations[1].value: found 'f()', expected JSON",
+        ),
         (chat(("human", "a"), ("function_call", "{}")), "conversations[1].value.name: found null"),
         (
             chat(("human", "a"), ("function_call", '{"name": "f", "arguments": [1]}')),
             "conversations[1].value.arguments: found a list, expected an object",
         ),
         (
-            chat(("human", "a"), ("function_call", '{"name": "f"}'), ("tool", "1"), ("tool", "2"), ("gpt", "x")),
+            chat(
+                ("human", "a"),
+                ("function_call", '{"name": "f"}'),
+                ("tool", "1"),
+                ("tool", "2"),
+                ("gpt", "x"),
+            ),
             "conversations[3]: is one result more than there were calls",
         ),
         (
@@ -162,7 +188,7 @@ def test_sharegpt_names_what_is_wrong(record: dict[str, Any], expected: str) -> 
     assert problem("sharegpt", record).startswith(expected)
 
 
-# ---- openai ----------------------------------------------------------------------------------------
+# ---- openai --------------------------------------------------------------------------------------
 
 
 def talk(*said: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -265,20 +291,50 @@ def test_openai_parts_of_the_assistant() -> None:
     ("record", "expected"),
     [
         (talk(), "messages: is empty"),
-        (talk({"role": "usr", "content": "q"}), "messages[0].role: found 'usr', expected system, developer, user"),
+        (
+            talk({"role": "usr", "content": "q"}),
+            "messages[0].role: found 'usr', expected system, developer, user",
+        ),
         (talk({"content": "q"}), "messages[0].role: found null, expected"),
-        (talk({"role": "user", "content": ""}, ANSWER), "messages[0].content: found '', expected text"),
-        (talk(USER, {"role": "assistant", "content": None}), "messages[1].content: found null, expected text"),
-        (talk(USER, {"role": "assistant", "content": {"a": 1}}), "messages[1].content: found an object with a"),
+        (
+            talk({"role": "user", "content": ""}, ANSWER),
+            "messages[0].content: found '', expected text",
+        ),
+        (
+            talk(USER, {"role": "assistant", "content": None}),
+            "messages[1].content: found null, expected text",
+        ),
+        (
+            talk(USER, {"role": "assistant", "content": {"a": 1}}),
+            "messages[1].content: found an object with a",
+        ),
         (talk(USER), "messages[0]: the last message is from user"),
-        (talk(USER, ANSWER, {"role": "tool", "content": "x"}), "messages[2]: is one result more than there were"),
-        (talk(USER, ANSWER | {"weight": -1}), "messages[1].weight: found -1, expected a number of 0 or more"),
-        (talk(USER, ANSWER | {"weight": True}), "messages[1].weight: found true, expected a number"),
-        (talk(USER, ANSWER | {"weight": float("nan")}), "messages[1].weight: found NaN, expected a number"),
-        (talk(USER, ANSWER | {"train": "no"}), "messages[1].train: found 'no', expected true or false"),
+        (
+            talk(USER, ANSWER, {"role": "tool", "content": "x"}),
+            "messages[2]: is one result more than there were",
+        ),
+        (
+            talk(USER, ANSWER | {"weight": -1}),
+            "messages[1].weight: found -1, expected a number of 0 or more",
+        ),
+        (
+            talk(USER, ANSWER | {"weight": True}),
+            "messages[1].weight: found true, expected a number",
+        ),
+        (
+            talk(USER, ANSWER | {"weight": float("nan")}),
+            "messages[1].weight: found NaN, expected a number",
+        ),
+        (
+            talk(USER, ANSWER | {"train": "no"}),
+            "messages[1].train: found 'no', expected true or false",
+        ),
         (talk(USER, ANSWER | {"train": True, "weight": 1}), "messages[1]: has weight and train"),
         (talk(USER, ANSWER | {"reasoning_content": 3}), "messages[1].reasoning_content: found 3"),
-        (talk(USER, ANSWER | {"tool_calls": [{"id": "1"}]}), "messages[1].tool_calls[0].name: found null"),
+        (
+            talk(USER, ANSWER | {"tool_calls": [{"id": "1"}]}),
+            "messages[1].tool_calls[0].name: found null",
+        ),
         (
             talk(USER, ANSWER | {"tool_calls": [{"function": {"name": "f", "arguments": "{a"}}]}),
             "messages[1].tool_calls[0].function.arguments: found '{a', expected JSON",
@@ -292,20 +348,26 @@ def test_openai_parts_of_the_assistant() -> None:
             ),
             "messages[2].tool_call_id: '2' answers no call, expected 1",
         ),
-        (talk({"role": "user", "content": [{"type": "pdf"}]}, ANSWER), "messages[0].content[0].type: found 'pdf'"),
+        (
+            talk({"role": "user", "content": [{"type": "pdf"}]}, ANSWER),
+            "messages[0].content[0].type: found 'pdf'",
+        ),
         (
             talk({"role": "user", "content": [{"type": "reasoning", "value": "x"}]}, ANSWER),
             "messages[0].content[0].type: found 'reasoning'",
         ),
         (talk(USER, ANSWER, tools="3"), "tools: found 3, expected a list"),
-        (talk(USER, ANSWER, chat_template_kwargs=3), "chat_template_kwargs: found 3, expected an object"),
+        (
+            talk(USER, ANSWER, chat_template_kwargs=3),
+            "chat_template_kwargs: found 3, expected an object",
+        ),
     ],
 )
 def test_openai_names_what_is_wrong(record: dict[str, Any], expected: str) -> None:
     assert problem("openai", record).startswith(expected)
 
 
-# ---- text, media, and what all share ---------------------------------------------------------------
+# ---- text, media, and what all share -------------------------------------------------------------
 
 
 def test_text_is_a_line_or_a_column() -> None:
@@ -314,11 +376,18 @@ def test_text_is_a_line_or_a_column() -> None:
         assert isinstance(row, Text)
         assert (row.text, str(row.origin)) == ("a document", "a.jsonl:7")
     assert convert("text", {"body": "b"}, rows="text", columns={"text": "body"}).text == "b"  # type: ignore[union-attr]
-    assert str(convert("text", {"text": 3}, rows="text")) == "a.jsonl:7: text: found 3, expected text"
+    assert (
+        str(convert("text", {"text": 3}, rows="text")) == "a.jsonl:7: text: found 3, expected text"
+    )
 
 
 def test_media_go_where_the_text_has_their_marks() -> None:
-    record = {"instruction": "<image>what? <video>", "output": "a cat", "images": "1.jpg", "videos": ["2.mp4"]}
+    record = {
+        "instruction": "<image>what? <video>",
+        "output": "a cat",
+        "images": "1.jpg",
+        "videos": ["2.mp4"],
+    }
     assert messages("alpaca", record)[0].content == [
         MediaPart("image", "1.jpg"),
         TextPart("what? "),
@@ -337,7 +406,10 @@ def test_marks_are_text_where_the_record_has_no_media() -> None:
         (["1.jpg", "2.jpg"], "images: has 2, but the texts have 1 times <image>"),
         ([], "images: has 0, but the texts have 1 times <image>"),
         ([["1.jpg"]], "images[0]: found a list, expected text"),
-        (["../../../../etc/passwd"], "images[0]: '../../../../etc/passwd' leads out of the media folder"),
+        (
+            ["../../../../etc/passwd"],
+            "images[0]: '../../../../etc/passwd' leads out of the media folder",
+        ),
         (["a/../../x.jpg"], "images[0]: 'a/../../x.jpg' leads out"),
         (["..\\x.jpg"], "images[0]: '..\\\\x.jpg' leads out"),
         (["/dev/zero"], "images[0]: '/dev/zero' leads out"),
@@ -359,14 +431,19 @@ def test_media_that_cannot_be_used(images: list[Any], expected: str) -> None:
 def test_media_urls_in_parts_are_refused_too() -> None:
     part = {"type": "image_url", "image_url": {"url": "https://example.com/x.jpg"}}
     found = problem("openai", talk({"role": "user", "content": [part]}, ANSWER))
-    assert found.startswith("messages[0].content[0].image_url: 'https://example.com/x.jpg' is a URL")
+    assert found.startswith(
+        "messages[0].content[0].image_url: 'https://example.com/x.jpg' is a URL"
+    )
 
 
 @pytest.mark.parametrize(
-    ("name", "rows"), [("alpaca", "text"), ("sharegpt", "preference"), ("openai", "prompts"), ("text", "messages")]
+    ("name", "rows"),
+    [("alpaca", "text"), ("sharegpt", "preference"), ("openai", "prompts"), ("text", "messages")],
 )
 def test_wrong_rows_are_refused_before_reading(name: str, rows: str) -> None:
-    with pytest.raises(RecipeError, match=f"format '{name}' gives (text|messages), the stage needs {rows}"):
+    with pytest.raises(
+        RecipeError, match=f"format '{name}' gives (text|messages), the stage needs {rows}"
+    ):
         convert(name, {}, rows=rows)
 
 
@@ -387,4 +464,6 @@ def test_wrong_rows_are_refused_before_reading(name: str, rows: str) -> None:
     ],
 )
 def test_at_most_one_format_knows_a_record(record: Any, expected: str | None) -> None:
-    assert [name for name, plugin in FORMATS.items() if plugin.matches(record)] == ([expected] if expected else [])
+    assert [name for name, plugin in FORMATS.items() if plugin.matches(record)] == (
+        [expected] if expected else []
+    )

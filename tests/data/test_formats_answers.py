@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 
 from data.converting import FORMATS, convert, convert_all, matching, problem
 from tunewright import RowError
-from tunewright.types import Conversation, MediaPart, Message, Preference, Prompt, TextPart, ToolCall, Unpaired
+from tunewright.types import (
+    Conversation,
+    MediaPart,
+    Message,
+    Preference,
+    Prompt,
+    TextPart,
+    ToolCall,
+    Unpaired,
+)
 
 QUESTION = {"role": "user", "content": "q"}
 GOOD, BAD = ({"role": "assistant", "content": text} for text in ("good", "bad"))
@@ -40,10 +49,17 @@ PAIRS: dict[str, dict[str, Any]] = {
     "messages": {"prompt": [QUESTION], "chosen": [GOOD], "rejected": [BAD]},
     "implicit": {"chosen": [QUESTION, GOOD], "rejected": [QUESTION, BAD]},
     "prompt and whole": {"prompt": "q", "chosen": [QUESTION, GOOD], "rejected": [QUESTION, BAD]},
-    "prompt messages and whole": {"prompt": [QUESTION], "chosen": [QUESTION, GOOD], "rejected": [BAD]},
+    "prompt messages and whole": {
+        "prompt": [QUESTION],
+        "chosen": [QUESTION, GOOD],
+        "rejected": [BAD],
+    },
     "alpaca": {"instruction": "q", "input": "", "chosen": "good", "rejected": "bad"},
     "sharegpt": {"conversations": [human("q")], "chosen": gpt("good"), "rejected": gpt("bad")},
-    "sharegpt implicit": {"chosen": [human("q"), gpt("good")], "rejected": [human("q"), gpt("bad")]},
+    "sharegpt implicit": {
+        "chosen": [human("q"), gpt("good")],
+        "rejected": [human("q"), gpt("bad")],
+    },
     "openai": {"messages": [QUESTION], "chosen": GOOD, "rejected": BAD},
     "chosen_messages": {"chosen_messages": [QUESTION, GOOD], "rejected_messages": [QUESTION, BAD]},
 }
@@ -62,7 +78,9 @@ def test_the_prompt_of_two_conversations_is_what_they_share() -> None:
     assert [role for role, _ in prompt] == ["system", "user", "assistant", "user"]
     assert (chosen, rejected) == EXPECTED[1:]
     assert pair(record | {"prompt": "r"})[0] == prompt
-    assert "prompt: found 'x', and the answers reply to 'r'" in problem("preference", record | {"prompt": "x"})
+    assert "prompt: found 'x', and the answers reply to 'r'" in problem(
+        "preference", record | {"prompt": "x"}
+    )
 
 
 def test_pair_with_system_tools_margin_and_media() -> None:
@@ -76,7 +94,10 @@ def test_pair_with_system_tools_margin_and_media() -> None:
     row = convert("preference", record)
     assert isinstance(row, Preference)
     assert (row.margin, row.tools[0]["function"]) == (2.0, {"name": "f"})
-    assert said(row.prompt) == [("system", "s"), ("user", [MediaPart("image", "a.png"), TextPart("q")])]
+    assert said(row.prompt) == [
+        ("system", "s"),
+        ("user", [MediaPart("image", "a.png"), TextPart("q")]),
+    ]
 
 
 def test_pair_may_answer_a_tool_or_call_one() -> None:
@@ -90,7 +111,11 @@ def test_pair_may_answer_a_tool_or_call_one() -> None:
 
 
 def test_pair_with_other_names() -> None:
-    record = {"dialogue": [{"who": "U", "says": "q"}], "better": {"who": "B", "says": "good"}, "rejected": "bad"}
+    record = {
+        "dialogue": [{"who": "U", "says": "q"}],
+        "better": {"who": "B", "says": "good"},
+        "rejected": "bad",
+    }
     columns = {"messages": "dialogue", "chosen": "better"}
     tags = {"role": "who", "content": "says", "user": "U", "assistant": "B"}
     assert pair(record, columns=columns, tags=tags) == EXPECTED
@@ -105,22 +130,46 @@ def test_pair_with_other_names() -> None:
         ({"prompt": "q", "chosen": "good", "rejected": 3}, "rejected: found 3, expected text"),
         ({"prompt": "q", "chosen": "same", "rejected": "same"}, "rejected: is the same as chosen"),
         ({"prompt": "", "chosen": "good", "rejected": "bad"}, "prompt: is empty"),
-        ({"prompt": [GOOD], "chosen": "good", "rejected": "bad"}, "prompt[0]: the last message is from assistant"),
-        ({"prompt": [QUESTION, GOOD], "chosen": "a", "rejected": "b"}, "prompt[1]: the last message is from assistant"),
+        (
+            {"prompt": [GOOD], "chosen": "good", "rejected": "bad"},
+            "prompt[0]: the last message is from assistant",
+        ),
+        (
+            {"prompt": [QUESTION, GOOD], "chosen": "a", "rejected": "b"},
+            "prompt[1]: the last message is from assistant",
+        ),
         ({"prompt": "q", "chosen": [], "rejected": "bad"}, "chosen: is empty"),
-        ({"prompt": "q", "chosen": QUESTION, "rejected": "bad"}, "chosen: found 'q', which is not what the prompt"),
-        ({"chosen": [QUESTION, GOOD], "rejected": [{**QUESTION, "content": "r"}, BAD]}, "rejected[0]: is another"),
-        ({"prompt": "q", "chosen": "good", "rejected": "bad", "margin": "x"}, "margin: found 'x', expected a number"),
-        ({"prompt": "q", "chosen": "good", "rejected": "bad", "system": 1}, "system: found 1, expected text"),
-        ({"prompt": "q", "chosen": "a", "rejected": "b", "images": ["x"]}, "images: has 1, but the texts have 0"),
-        ({"prompt": "q", "chosen": [QUESTION], "rejected": "bad"}, "chosen[0]: found 'q', which is not"),
+        (
+            {"prompt": "q", "chosen": QUESTION, "rejected": "bad"},
+            "chosen: found 'q', which is not what the prompt",
+        ),
+        (
+            {"chosen": [QUESTION, GOOD], "rejected": [{**QUESTION, "content": "r"}, BAD]},
+            "rejected[0]: is another",
+        ),
+        (
+            {"prompt": "q", "chosen": "good", "rejected": "bad", "margin": "x"},
+            "margin: found 'x', expected a number",
+        ),
+        (
+            {"prompt": "q", "chosen": "good", "rejected": "bad", "system": 1},
+            "system: found 1, expected text",
+        ),
+        (
+            {"prompt": "q", "chosen": "a", "rejected": "b", "images": ["x"]},
+            "images: has 1, but the texts have 0",
+        ),
+        (
+            {"prompt": "q", "chosen": [QUESTION], "rejected": "bad"},
+            "chosen[0]: found 'q', which is not",
+        ),
     ],
 )
 def test_pair_that_cannot_be_used(record: Any, expected: str) -> None:
     assert problem("preference", record).startswith(expected)
 
 
-# ---- ranking ---------------------------------------------------------------------------------------
+# ---- ranking -------------------------------------------------------------------------------------
 
 
 def ranked(record: dict[str, Any], pairs: str = "best") -> list[tuple[Any, Any, Any]]:
@@ -168,7 +217,7 @@ def test_ranking_that_cannot_be_used(record: Any, expected: str) -> None:
     assert problem("ranking", {"prompt": "q"} | record).startswith(expected)
 
 
-# ---- unpaired --------------------------------------------------------------------------------------
+# ---- unpaired ------------------------------------------------------------------------------------
 
 LABELLED: dict[str, dict[str, Any]] = {
     "texts": {"prompt": "q", "completion": "good", "label": True},
@@ -220,7 +269,12 @@ def test_columns_say_which_of_two_is_meant() -> None:
 
 @pytest.mark.parametrize("name", ["alpaca", "sharegpt", "openai", "prompt_completion"])
 def test_labelled_answers_are_never_trained_as_if_all_were_good(name: str) -> None:
-    samples = {"alpaca": "alpaca", "sharegpt": "sharegpt", "openai": "openai", "prompt_completion": "texts"}
+    samples = {
+        "alpaca": "alpaca",
+        "sharegpt": "sharegpt",
+        "openai": "openai",
+        "prompt_completion": "texts",
+    }
     record = LABELLED[samples[name]]
     error = convert(name, record)
     assert isinstance(error, RowError)
@@ -231,7 +285,7 @@ def test_labelled_answers_are_never_trained_as_if_all_were_good(name: str) -> No
     assert isinstance(convert(name, plain | {"label": None}), Conversation)
 
 
-# ---- prompts and completions -----------------------------------------------------------------------
+# ---- prompts and completions ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -249,21 +303,33 @@ def test_prompts_keep_the_other_columns(record: dict[str, Any]) -> None:
     whole = record | {"system": None, "answer": {"value": 4}, "id": 3}
     row = convert("prompts", whole)
     assert isinstance(row, Prompt), row
-    assert (said(row.messages), row.columns) == (EXPECTED[0], {"system": None, "answer": {"value": 4}, "id": 3})
+    assert (said(row.messages), row.columns) == (
+        EXPECTED[0],
+        {"system": None, "answer": {"value": 4}, "id": 3},
+    )
     assert matching(whole) == ["prompts"]
 
 
 def test_prompt_with_system_and_input() -> None:
     row = convert("prompts", {"instruction": "a", "input": "b", "system": "s", "output": "kept"})
     assert isinstance(row, Prompt)
-    assert (said(row.messages), row.columns) == ([("system", "s"), ("user", "a\nb")], {"output": "kept"})
+    assert (said(row.messages), row.columns) == (
+        [("system", "s"), ("user", "a\nb")],
+        {"output": "kept"},
+    )
 
 
 @pytest.mark.parametrize(
     ("record", "expected"),
     [
-        ({"question": "q"}, "record: found an object with question, expected a prompt in prompt, instruction"),
-        ({"messages": [QUESTION, GOOD]}, "messages[1]: the last message is from assistant, expected one from user"),
+        (
+            {"question": "q"},
+            "record: found an object with question, expected a prompt in prompt, instruction",
+        ),
+        (
+            {"messages": [QUESTION, GOOD]},
+            "messages[1]: the last message is from assistant, expected one from user",
+        ),
         ({"prompt": 3}, "prompt: found 3, expected a list"),
         ([], "record: found a list, expected an object"),
     ],
@@ -297,9 +363,11 @@ def test_a_column_with_two_names_is_read_once() -> None:
     assert said(row.messages) == [("user", "q"), ("assistant", "a")]
 
 
-# ---- properties ------------------------------------------------------------------------------------
+# ---- properties ----------------------------------------------------------------------------------
 
-words = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12).filter(lambda text: text.strip() != "")
+words = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12).filter(
+    lambda text: text.strip() != ""
+)
 dialogues = st.lists(words, min_size=2, max_size=6).filter(lambda texts: len(texts) % 2 == 0)
 
 
@@ -344,28 +412,49 @@ def test_a_conversation_is_the_same_in_every_format(texts: list[str], other: str
     if other == answer:
         return
     rejected = [*asked, {"role": "assistant", "content": other}]
-    pairs = ({"prompt": asked, "chosen": answer, "rejected": other}, {"chosen": turns, "rejected": rejected})
+    pairs = (
+        {"prompt": asked, "chosen": answer, "rejected": other},
+        {"chosen": turns, "rejected": rejected},
+    )
     ranking = convert("ranking", {"prompt": asked, "answers": [answer, other]})
     for row in (*(convert("preference", record) for record in pairs), ranking):
         assert isinstance(row, Preference), row
-        assert (said([*row.prompt, *row.chosen]), said(row.rejected)) == (expected, [("assistant", other)])
+        assert (said([*row.prompt, *row.chosen]), said(row.rejected)) == (
+            expected,
+            [("assistant", other)],
+        )
 
 
 keys = st.sampled_from(["role", "from", "value", "content"])
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["role", "from", "value", "content"]), inner)
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["role", "from", "value", "content"]), inner)
     ),
     max_leaves=8,
 )
 columns = [
-    "prompt", "completion", "chosen", "rejected", "label", "kto_tag", "answers", "scores", "messages", "conversations",
-    "instruction", "output",
-]  # fmt: skip
+    "prompt",
+    "completion",
+    "chosen",
+    "rejected",
+    "label",
+    "kto_tag",
+    "answers",
+    "scores",
+    "messages",
+    "conversations",
+    "instruction",
+    "output",
+]
 
 
-@given(record=st.dictionaries(st.sampled_from(columns), json_values | st.just([QUESTION, GOOD]), max_size=6))
+@given(
+    record=st.dictionaries(
+        st.sampled_from(columns), json_values | st.just([QUESTION, GOOD]), max_size=6
+    )
+)
 def test_any_record_is_rows_or_one_named_error(record: dict[str, Any]) -> None:
     for name, plugin in FORMATS.items():
         assert plugin.matches(record) in (True, False)

@@ -10,7 +10,7 @@ from data.converting import FORMATS, convert
 from shared import SHARED
 from tunewright import RowError
 from tunewright.types import Conversation, MediaPart, Origin, RowsRequest
-from tunewright_hf.conversation import check_roles
+from tunewright_hf.templates.conversation import check_roles
 
 FILE = SHARED / "goldens" / "data_conversion.json"
 pytestmark = pytest.mark.skipif(not FILE.is_file(), reason=f"needs {FILE}")
@@ -20,7 +20,10 @@ COLUMNS = {
     "sharegpt": {"messages": "conversations"},
     "openai": {},
 }
-TAGS = {"observation_tag": {"sharegpt": "observation", "openai": "tool"}, "function_tag": {"sharegpt": "function_call"}}
+TAGS = {
+    "observation_tag": {"sharegpt": "observation", "openai": "tool"},
+    "function_tag": {"sharegpt": "function_call"},
+}
 RANKING = ("chosen", "rejected", "kto_tag")  # rows of other sorts
 
 #: our answer is another one, and why
@@ -49,10 +52,14 @@ def cases() -> dict[str, Any]:
         return {}
     found = {case["id"]: case for case in json.loads(FILE.read_text("utf-8"))["cases"]}
     for name in [
-        name for name, case in found.items() if case["dataset_info"].get("ranking") or name == "unknown_formatting"
+        name
+        for name, case in found.items()
+        if case["dataset_info"].get("ranking") or name == "unknown_formatting"
     ]:
         del found[name]
-    return {name: case for name, case in found.items() if "kto" not in name and "pretrain" not in name}
+    return {
+        name: case for name, case in found.items() if "kto" not in name and "pretrain" not in name
+    }
 
 
 CASES = cases()
@@ -78,14 +85,19 @@ def as_theirs(row: Conversation) -> list[tuple[str, Any]]:
             continue
         content = message.content
         if not isinstance(content, str):
-            content = "".join(f"<{p.kind}>" if isinstance(p, MediaPart) else p.text for p in content)
+            content = "".join(
+                f"<{p.kind}>" if isinstance(p, MediaPart) else p.text for p in content
+            )
         found.append(("observation" if message.role == "tool" else message.role, content))
     return found
 
 
 def their_call(text: str) -> list[tuple[str, Any]]:
     written = json.loads(text)
-    return [(call["name"], call["arguments"]) for call in (written if isinstance(written, list) else [written])]
+    return [
+        (call["name"], call["arguments"])
+        for call in (written if isinstance(written, list) else [written])
+    ]
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in DIFFERENT])
@@ -136,7 +148,11 @@ def test_differences_are_still_different(name: str) -> None:
 )
 def test_demo_data_is_read_without_an_error(file: str, name: str, count: int) -> None:
     text = (SHARED / "data" / file).read_text("utf-8")
-    records = json.loads(text) if file.endswith(".json") else [json.loads(x) for x in text.splitlines() if x.strip()]
+    records = (
+        json.loads(text)
+        if file.endswith(".json")
+        else [json.loads(x) for x in text.splitlines() if x.strip()]
+    )
     assert [known for known, plugin in FORMATS.items() if plugin.matches(records[0])] == [name]
     plugin: Any = FORMATS[name](FORMATS[name].Options(), name)
     rows = "text" if name == "text" else "messages"

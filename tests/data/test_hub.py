@@ -52,7 +52,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         noted["hf"] = given, more
         return data
 
-    modelscope, inner, openmind = (ModuleType(name) for name in ("modelscope", "modelscope.msdatasets", "openmind"))
+    modelscope, inner, openmind = (
+        ModuleType(name) for name in ("modelscope", "modelscope.msdatasets", "openmind")
+    )
     inner.MsDataset = Ms  # type: ignore[attr-defined]
     openmind.OmDataset = Om  # type: ignore[attr-defined]
     for module in (modelscope, inner, openmind):
@@ -69,7 +71,10 @@ def test_each_hub_through_its_library(name: str, calls: dict[str, Any]) -> None:
     assert read(source) == RECORDS
     given, more = calls[name]
     assert given[0] == "me/set"
-    assert {"test", "en", "f", "v1"} <= {*given, *(value for value in more.values() if isinstance(value, str))}
+    assert {"test", "en", "f", "v1"} <= {
+        *given,
+        *(value for value in more.values() if isinstance(value, str)),
+    }
     assert not more.get("trust_remote_code")
     assert not more.get("streaming")
     assert [str(item[0]) for item in source.read() if isinstance(item, tuple)] == [
@@ -106,7 +111,9 @@ def test_digest_changes_with_the_records(tmp_path: Path, monkeypatch: pytest.Mon
         assert digest(RECORDS, on_disk) != digest(RECORDS[:1], on_disk)
 
 
-@pytest.mark.parametrize(("name", "package"), [("modelscope", "modelscope"), ("modelers", "openmind")])
+@pytest.mark.parametrize(
+    ("name", "package"), [("modelscope", "modelscope"), ("modelers", "openmind")]
+)
 def test_missing_library_is_named_before_anything_is_read(
     name: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,7 +125,9 @@ def test_missing_library_is_named_before_anything_is_read(
 
 @pytest.mark.parametrize("path", ["../../x", "me/../x", "/etc", "me/set/more", ".", "", "me/.x"])
 def test_only_names_of_data_sets(path: str) -> None:
-    with pytest.raises((RecipeError, ValueError), match=r"expected the name of a data set|at least 1"):
+    with pytest.raises(
+        (RecipeError, ValueError), match=r"expected the name of a data set|at least 1"
+    ):
         opened(hub="hf", path=path)
 
 
@@ -142,8 +151,14 @@ def test_failing_library_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"path": "a", "revision": "en"}, "revision is for data sets of a hub"),
         ({"path": "a", "hub": "github"}, "'hf', 'modelscope' or 'modelers'"),
         ({"path": "a", "format": "alpca"}, "gives the format 'alpca' .did you mean 'alpaca'"),
-        ({"path": "a", "format": {"name": "ranking", "pairs": "all"}}, "pairs: found 'all', expected 'best' or"),
-        ({"path": "a", "format": {"name": "ranking", "pears": "best"}}, "unknown key .did you mean 'pairs'"),
+        (
+            {"path": "a", "format": {"name": "ranking", "pairs": "all"}},
+            "pairs: found 'all', expected 'best' or",
+        ),
+        (
+            {"path": "a", "format": {"name": "ranking", "pears": "best"}},
+            "unknown key .did you mean 'pairs'",
+        ),
     ],
 )
 def test_entries_that_mean_nothing(entry: dict[str, Any], expected: str) -> None:
@@ -155,7 +170,9 @@ def test_schema_of_an_entry_is_json() -> None:
     assert "dataset_info" in json.dumps(Entry.model_json_schema())
 
 
-def test_a_hub_is_streamed_or_refused(calls: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_is_streamed_or_refused(
+    calls: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def load_dataset(*given: Any, streaming: bool, **more: Any) -> Any:
         assert streaming
         return datasets.Dataset.from_list(RECORDS).to_iterable_dataset()

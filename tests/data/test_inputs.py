@@ -1,4 +1,5 @@
-"""What data may be kept in: packed, in tables, saved by datasets, in folders, on stores, and what is refused."""
+"""What data may be kept in: packed, in tables, saved by datasets, in folders, on stores, and what
+is refused."""
 
 import gzip
 import io
@@ -38,7 +39,7 @@ def zst(data: bytes) -> bytes:
     return packed.getvalue().to_pybytes()
 
 
-# ---- packed files and tables -----------------------------------------------------------------------
+# ---- packed files and tables ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, zst], ids=[".gz", ".zst"])
@@ -47,7 +48,10 @@ def zst(data: bytes) -> bytes:
     [
         (".jsonl", LINES),
         (".json", json.dumps(RECORDS, indent=1).encode()),
-        (".csv", b"instruction,output\n" + "".join(f"{r['instruction']},b\n" for r in RECORDS).encode()),
+        (
+            ".csv",
+            b"instruction,output\n" + "".join(f"{r['instruction']},b\n" for r in RECORDS).encode(),
+        ),
     ],
 )
 def test_packed_files(tmp_path: Path, kind: str, data: bytes, pack: Any) -> None:
@@ -65,7 +69,9 @@ def test_packed_files(tmp_path: Path, kind: str, data: bytes, pack: Any) -> None
         read(tmp_path, file.name)
 
 
-def test_a_line_without_end_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_without_end_does_not_fill_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(readers, "LONGEST", 1000)
     monkeypatch.setattr(readers, "_CHUNK", 100)
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b" " * 5000))
@@ -93,16 +99,26 @@ def test_broken_arrow(tmp_path: Path) -> None:
     (tmp_path / "a.arrow").write_bytes(b"ARROW1 is not all")
     (tmp_path / "b.arrow").write_bytes(b"nothing of it")
     (tmp_path / "c.feather").write_bytes(b"FEA1")
-    for name, expected in (("a.arrow", "Arrow"), ("b.arrow", "Arrow"), ("c.feather", "first version")):
+    for name, expected in (
+        ("a.arrow", "Arrow"),
+        ("b.arrow", "Arrow"),
+        ("c.feather", "first version"),
+    ):
         with pytest.raises(RowError, match=expected):
             read(tmp_path, name)
 
 
-# ---- JSON lists ------------------------------------------------------------------------------------
+# ---- JSON lists ----------------------------------------------------------------------------------
 
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=4),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=4)
+    ),
     max_leaves=20,
 )
 
@@ -113,14 +129,20 @@ def parse(data: bytes, chunk: int) -> list[Any]:
         found = list(readers.json_file(io.BufferedReader(io.BytesIO(data)), "a.json"))  # type: ignore[arg-type]
     finally:
         readers._CHUNK = before
-    assert [item[0].line for item in found if not isinstance(item, RowError)] == list(range(1, len(found) + 1))
+    assert [item[0].line for item in found if not isinstance(item, RowError)] == list(
+        range(1, len(found) + 1)
+    )
     return [item[1] for item in found if not isinstance(item, RowError)]
 
 
 @given(st.lists(values), st.integers(1, 40), st.booleans(), st.sampled_from([None, 1]))
 @example([123456, -1.5e300, 7], 1, False, None)
-def test_json_in_parts_is_json(records: list[Any], chunk: int, ascii_only: bool, indent: int | None) -> None:
-    data = json.dumps(records, ensure_ascii=ascii_only, indent=indent).encode("utf-8", "surrogatepass")
+def test_json_in_parts_is_json(
+    records: list[Any], chunk: int, ascii_only: bool, indent: int | None
+) -> None:
+    data = json.dumps(records, ensure_ascii=ascii_only, indent=indent).encode(
+        "utf-8", "surrogatepass"
+    )
     try:
         data.decode()
     except UnicodeDecodeError:
@@ -129,7 +151,9 @@ def test_json_in_parts_is_json(records: list[Any], chunk: int, ascii_only: bool,
 
 
 @given(st.lists(values, min_size=1, max_size=3), st.integers(1, 40), st.data())
-def test_broken_json_is_an_error_in_its_line(records: list[Any], chunk: int, data: st.DataObject) -> None:
+def test_broken_json_is_an_error_in_its_line(
+    records: list[Any], chunk: int, data: st.DataObject
+) -> None:
     text = json.dumps(records, indent=1).encode()
     cut = data.draw(st.integers(1, len(text) - 1))
     with pytest.raises(RowError, match="is not valid JSON") as caught:
@@ -146,11 +170,19 @@ def test_line_of_a_late_error() -> None:
     assert caught.value.place == "a.json:52"
 
 
-# ---- folders ---------------------------------------------------------------------------------------
+# ---- folders -------------------------------------------------------------------------------------
 
 
 def test_folders_in_folders_and_what_is_left_aside(tmp_path: Path) -> None:
-    for name in ("b/c/2.jsonl", "a/1.jsonl", "3.jsonl", ".cache/4.jsonl", "a/.5.jsonl", "README.md", "x.zip"):
+    for name in (
+        "b/c/2.jsonl",
+        "a/1.jsonl",
+        "3.jsonl",
+        ".cache/4.jsonl",
+        "a/.5.jsonl",
+        "README.md",
+        "x.zip",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(json.dumps(name) + "\n")
     assert read(tmp_path, ".") == ["3.jsonl", "a/1.jsonl", "b/c/2.jsonl"]
@@ -189,7 +221,7 @@ def test_unknown_endings(tmp_path: Path, name: str) -> None:
         read(tmp_path, name)
 
 
-# ---- saved by datasets -----------------------------------------------------------------------------
+# ---- saved by datasets ---------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -214,29 +246,41 @@ def test_saved_data_sets_and_their_splits(saved: Path) -> None:
         read(saved, "one", "test")
 
 
-@pytest.mark.parametrize("name", ["../../secret.arrow", "/etc/passwd", "nowhere.arrow", "..\\x.arrow"])
+@pytest.mark.parametrize(
+    "name", ["../../secret.arrow", "/etc/passwd", "nowhere.arrow", "..\\x.arrow"]
+)
 def test_saved_data_set_names_only_its_own_files(saved: Path, name: str) -> None:
     state = saved / "one" / "state.json"
-    state.write_text(json.dumps(json.loads(state.read_text()) | {"_data_files": [{"filename": name}]}))
+    state.write_text(
+        json.dumps(json.loads(state.read_text()) | {"_data_files": [{"filename": name}]})
+    )
     with pytest.raises(RecipeError, match="which is not in the folder"):
         read(saved, "one")
 
 
-@pytest.mark.parametrize("state", ["", "[]", "{}", '{"_data_files": 3}', '{"_data_files": ["a"]}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "state", ["", "[]", "{}", '{"_data_files": 3}', '{"_data_files": ["a"]}', "[" * 100_000]
+)
 def test_saved_data_set_that_is_broken(saved: Path, state: str) -> None:
     (saved / "one" / "state.json").write_text(state)
     with pytest.raises(RecipeError, match=r"state\.json has no list '_data_files'"):
         read(saved, "one")
 
 
-# ---- on stores -------------------------------------------------------------------------------------
+# ---- on stores -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setitem(remote.PACKAGES, "memory", "fsspec")
     memory = fsspec.filesystem("memory")
-    memory.pipe({"/box/a.jsonl": LINES, "/box/sub/b.jsonl.gz": gzip.compress(LINES), "/box/README.md": b"hi"})
+    memory.pipe(
+        {
+            "/box/a.jsonl": LINES,
+            "/box/sub/b.jsonl.gz": gzip.compress(LINES),
+            "/box/README.md": b"hi",
+        }
+    )
     yield memory
     memory.store.clear()
 
@@ -246,7 +290,10 @@ def test_stores_are_read_like_folders(tmp_path: Path, store: Any) -> None:
     assert read(tmp_path, "memory://box/*.jsonl") == RECORDS
     assert read(tmp_path, "memory://box") == RECORDS * 2
     (source,) = open_sources([Entry(path="memory://box")], "data", tmp_path)
-    assert [file.name for file in source.files] == ["memory://box/a.jsonl", "memory://box/sub/b.jsonl.gz"]
+    assert [file.name for file in source.files] == [
+        "memory://box/a.jsonl",
+        "memory://box/sub/b.jsonl.gz",
+    ]
     assert source.note == "memory://box: 0 records; left aside 1 other files (README.md)"
     before = source.digests()
     assert before == source.digests()
@@ -256,7 +303,9 @@ def test_stores_are_read_like_folders(tmp_path: Path, store: Any) -> None:
         read(tmp_path, "memory://box/nowhere.jsonl")
 
 
-def test_digest_is_the_stores_own_where_it_has_one(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_digest_is_the_stores_own_where_it_has_one(
+    store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     info = {"ETag": "1", "size": 3}
     monkeypatch.setattr(type(store), "info", lambda self, path: info)
     monkeypatch.setattr(type(store), "open", lambda *given, **more: pytest.fail("was read"))
@@ -272,21 +321,30 @@ def test_saved_data_set_on_a_store(saved: Path, store: Any) -> None:
     assert read(saved, "memory://box/both", "test") == RECORDS[:1]
 
 
-def test_failing_store_is_one_line_without_secrets(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_store_is_one_line_without_secrets(
+    store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     url = "memory://me:secret@box/a.jsonl?key=secret"
 
     def fail(self: Any, path: str) -> Any:
         raise ConnectionError(f"no answer\nfrom {url}")
 
     monkeypatch.setattr(type(store), "isdir", fail)
-    with pytest.raises(RecipeError, match=r"cannot be read: no answer from memory://box/a\.jsonl") as caught:
+    with pytest.raises(
+        RecipeError, match=r"cannot be read: no answer from memory://box/a\.jsonl"
+    ) as caught:
         read(Path(), url)
     assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("url", "package"),
-    [("s3://a/b", "s3fs"), ("gs://a/b", "gcsfs"), ("az://a/b", "adlfs"), ("https://a/b.json", "aiohttp")],
+    [
+        ("s3://a/b", "s3fs"),
+        ("gs://a/b", "gcsfs"),
+        ("az://a/b", "adlfs"),
+        ("https://a/b.json", "aiohttp"),
+    ],
 )
 def test_missing_package_is_named(url: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(url: str) -> Any:
@@ -314,7 +372,7 @@ def test_urls_that_are_refused(url: str, expected: str) -> None:
     assert "secret" not in str(caught.value)
 
 
-# ---- media -----------------------------------------------------------------------------------------
+# ---- media ---------------------------------------------------------------------------------------
 
 
 def with_image(path: str) -> Conversation:

@@ -15,7 +15,10 @@ ASKED = [{"role": "user", "content": "ask"}]
 ANSWER = [{"role": "assistant", "content": "yes"}]
 RECORDS: dict[str, tuple[str, Any]] = {
     "alpaca": ("messages", {"instruction": "ask", "output": "yes"}),
-    "sharegpt": ("messages", {"conversations": [{"from": "human", "value": "ask"}, {"from": "gpt", "value": "yes"}]}),
+    "sharegpt": (
+        "messages",
+        {"conversations": [{"from": "human", "value": "ask"}, {"from": "gpt", "value": "yes"}]},
+    ),
     "openai": ("messages", {"messages": ASKED + ANSWER}),
     "prompt_completion": ("messages", {"prompt": "ask", "completion": "yes"}),
     "text": ("text", {"text": "ask yes"}),
@@ -61,10 +64,14 @@ def test_every_format_can_be_looked_at(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("policy", ["end", "start"])
 def test_of_a_cut_row_what_is_left_is_shown(tmp_path: Path, policy: str) -> None:
-    turns = [{"messages": [*ASKED, {"role": "assistant", "content": " ".join(map(str, range(100)))}]}]
+    turns = [
+        {"messages": [*ASKED, {"role": "assistant", "content": " ".join(map(str, range(100)))}]}
+    ]
     (tmp_path / "a.jsonl").write_text(json.dumps(turns[0]))
     run = StubRun(tmp_path, truncate=policy)
-    (sample,) = run.plugin("dataset").preview(run, request(tmp_path, "a.jsonl", max_length=80), 1).samples
+    (sample,) = (
+        run.plugin("dataset").preview(run, request(tmp_path, "a.jsonl", max_length=80), 1).samples
+    )
     assert tokenizer().encode(sample.text) == sample.input_ids
     (span,) = sample.trained
     trained = [token for token in sample.labels if token != -100]
@@ -79,12 +86,16 @@ def test_of_a_split_document_each_piece_is_shown(tmp_path: Path) -> None:
     asked = request(tmp_path, "a.txt", rows="text", max_length=20)
     samples = run.plugin("dataset").preview(run, asked, 9).samples
     assert len(samples) > 2
-    assert "".join(sample.text for sample in samples) == "the cat sat on the mat " * 9 + "<|im_end|>"
+    assert (
+        "".join(sample.text for sample in samples) == "the cat sat on the mat " * 9 + "<|im_end|>"
+    )
     assert all(sample.trained == [Span(0, len(sample.text))] for sample in samples)
 
 
 def test_what_is_left_out_is_counted_and_its_roles_too(tmp_path: Path) -> None:
-    long = {"messages": [{"role": "system", "content": "word " * 300}, *ASKED, *ANSWER, *ASKED, *ANSWER]}
+    long = {
+        "messages": [{"role": "system", "content": "word " * 300}, *ASKED, *ANSWER, *ASKED, *ANSWER]
+    }
     lines = [json.dumps(each) for each in (RECORDS["openai"][1], long)]
     (tmp_path / "a.jsonl").write_text("\n".join([*lines, "broken"]))
     run = StubRun(tmp_path, on_bad_row="skip")
@@ -95,7 +106,7 @@ def test_what_is_left_out_is_counted_and_its_roles_too(tmp_path: Path) -> None:
     shown = {title: rows for title, _, rows in tables(found)}
     assert ("cannot be used", "1", "33.3 %") in shown["Left out"]
     assert ("1", "1", "50.0 %") in shown["Turns of a user in a row"]
-    assert ("records read", "3", "") in shown["Rows"]
+    assert ("records read", "3", "") in shown["RowKind"]
     assert ("assistant", "3", "42.9 %") in shown["Who speaks"]
 
 

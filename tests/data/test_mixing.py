@@ -1,4 +1,5 @@
-"""Which rows an epoch has: how many of each source, in which order, and which are kept for validation."""
+"""Which rows an epoch has: how many of each source, in which order, and which are kept for
+validation."""
 
 import json
 from collections import Counter
@@ -14,7 +15,7 @@ from data.running import StubRun, build, request, tokenizer
 from tunewright import RecipeError
 from tunewright.recipe import Training
 from tunewright_dataset_chat.mix import Mix, counts, split
-from tunewright_hf.sampler import Batches
+from tunewright_hf.batching.batch_sampler import Batches
 
 sources = st.lists(st.tuples(st.integers(1, 60), st.floats(0.05, 20)), min_size=1, max_size=5)
 
@@ -23,13 +24,15 @@ def by_source(rows: np.ndarray, sizes: tuple[int, ...]) -> Counter[int]:
     return Counter(np.searchsorted(np.cumsum(sizes), rows, side="right").tolist())
 
 
-# ---- counts and order --------------------------------------------------------------------------------
+# ---- counts and order ----------------------------------------------------------------------------
 
 
 @given(sources)
 def test_concatenated_sources_give_their_weight(made: list[tuple[int, float]]) -> None:
     sizes, weights = zip(*made, strict=True)
-    for size, weight, count in zip(sizes, weights, counts(sizes, weights, "concatenate", "first"), strict=True):
+    for size, weight, count in zip(
+        sizes, weights, counts(sizes, weights, "concatenate", "first"), strict=True
+    ):
         assert abs(count - size * weight) <= 0.5 or count == 1
 
 
@@ -64,7 +67,9 @@ def test_epochs_have_their_counts_and_every_row_its_turn(mix: Mix, epochs: int) 
     seen = np.bincount(np.concatenate(orders), minlength=sum(mix.sizes))
     for start, size in zip(np.cumsum([0, *mix.sizes]), mix.sizes, strict=False):
         of_source = seen[start : start + size]
-        assert of_source.max() - of_source.min() <= 1  # no row again before all others of its source
+        assert (
+            of_source.max() - of_source.min() <= 1
+        )  # no row again before all others of its source
     assert [mix(epoch).tolist() for epoch in range(epochs)] == [order.tolist() for order in orders]
 
 
@@ -80,7 +85,9 @@ def test_interleaved_sources_are_spread_evenly(mix: Mix) -> None:
 
 def test_epochs_and_seeds_differ() -> None:
     mix = Mix((50, 50), (50, 100), False, 7)
-    orders = {tuple(Mix((50, 50), (50, 100), False, seed)(epoch)) for seed in (7, 8) for epoch in (0, 1)}
+    orders = {
+        tuple(Mix((50, 50), (50, 100), False, seed)(epoch)) for seed in (7, 8) for epoch in (0, 1)
+    }
     assert len(orders) == 4
     assert len(set(mix(0)) ^ set(range(100))) == 0
 
@@ -97,7 +104,7 @@ def test_the_sampler_takes_the_order_that_it_is_given() -> None:
     assert Counter(row for batch in packed for row in batch) == Counter(mix(0).tolist())
 
 
-# ---- validation --------------------------------------------------------------------------------------
+# ---- validation ----------------------------------------------------------------------------------
 
 
 @given(
@@ -105,7 +112,9 @@ def test_the_sampler_takes_the_order_that_it_is_given() -> None:
     st.floats(0.01, 0.99) | st.integers(1, 20),
     st.integers(0, 2**32 - 1),
 )
-def test_a_split_is_disjoint_whole_and_the_same_again(sizes: list[int], validation: float, seed: int) -> None:
+def test_a_split_is_disjoint_whole_and_the_same_again(
+    sizes: list[int], validation: float, seed: int
+) -> None:
     records = np.repeat(np.arange(len(sizes)), sizes)
     try:
         train, held = split(records, validation, seed)
@@ -125,7 +134,7 @@ def test_a_split_leaves_something_on_both_sides(validation: float) -> None:
         split(np.arange(9), validation, 0)
 
 
-# ---- in a recipe -------------------------------------------------------------------------------------
+# ---- in a recipe ---------------------------------------------------------------------------------
 
 
 def write(path: Path, letter: str, rows: int) -> str:
@@ -140,7 +149,9 @@ def letters(data: Any, rows: Any) -> Counter[str]:
 
 
 def test_weights_stop_and_notes(tmp_path: Path) -> None:
-    names = [write(tmp_path / f"{letter}.jsonl", letter, rows) for letter, rows in (("a", 6), ("b", 10))]
+    names = [
+        write(tmp_path / f"{letter}.jsonl", letter, rows) for letter, rows in (("a", 6), ("b", 10))
+    ]
     plain = build(StubRun(tmp_path), request(tmp_path, *names))
     assert plain.order is None
     entries = [{"path": names[0], "weight": 2}, {"path": names[1], "weight": 0.5}]
@@ -151,7 +162,9 @@ def test_weights_stop_and_notes(tmp_path: Path) -> None:
         data = build(StubRun(tmp_path, mixing="interleave", stop=stop), request(tmp_path, *names))
         assert letters(data, data.order(0)) == expected
         assert letters(data, data.order(0)[:4]) == {"a": 2, "b": 2}
-    assert (weighted.order(0) != build(StubRun(tmp_path), request(tmp_path, *entries, seed=9)).order(0)).any()
+    assert (
+        weighted.order(0) != build(StubRun(tmp_path), request(tmp_path, *entries, seed=9)).order(0)
+    ).any()
 
 
 def test_validation_rows_are_not_trained(tmp_path: Path) -> None:
@@ -163,11 +176,23 @@ def test_validation_rows_are_not_trained(tmp_path: Path) -> None:
     held = data.evals["validation"]
 
     def documents(rows: Any) -> set[str]:
-        return {tokenizer().decode(row["input_ids"]).split()[1][:2] for row in rows if len(row["input_ids"]) == 20}
+        return {
+            tokenizer().decode(row["input_ids"]).split()[1][:2]
+            for row in rows
+            if len(row["input_ids"]) == 20
+        }
 
     assert documents(data.train) | documents(held) == set(words)
-    assert not documents(data.train) & documents(held)  # no document is in both with some of its pieces
-    assert f"{len(held)} of {len(data.train) + len(held)} rows are set aside for validation" in data.notes
+    assert not documents(data.train) & documents(
+        held
+    )  # no document is in both with some of its pieces
+    assert (
+        f"{len(held)} of {len(data.train) + len(held)} rows are set aside for validation"
+        in data.notes
+    )
     assert Counter(data.order(0).tolist()) == dict.fromkeys(range(len(data.train)), 2)
     with pytest.raises(RecipeError, match="a set of that name"):
-        build(StubRun(tmp_path, validation=1), request(tmp_path, "a.txt", eval_entries={"validation": asked.entries}))
+        build(
+            StubRun(tmp_path, validation=1),
+            request(tmp_path, "a.txt", eval_entries={"validation": asked.entries}),
+        )

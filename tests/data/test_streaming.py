@@ -1,4 +1,5 @@
-"""Rows that are read while training goes on: what comes, in which order, and from any place on again."""
+"""Rows that are read while training goes on: what comes, in which order, and from any place on
+again."""
 
 import json
 from collections import Counter
@@ -14,20 +15,23 @@ from hypothesis import strategies as st
 
 from data.running import StubRun, build, request, tokenizer
 from tunewright import RecipeError, RowError
-from tunewright.types import DataRequest, Loaded
-from tunewright_dataset_chat import Chat, streaming
-from tunewright_dataset_chat.streaming import _Epoch
-from tunewright_hf.row_stream import RowStream
+from tunewright.types import DataRequest, LoadedModel
+from tunewright_dataset_chat import Chat, streamed_dataset
+from tunewright_dataset_chat.streamed_dataset import _Epoch
+from tunewright_hf.batching.row_stream import RowStream
 
 
 @pytest.fixture(autouse=True)
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "WINDOW", 8)
-    monkeypatch.setattr(streaming, "_AT_ONCE", 3)
+    monkeypatch.setattr(streamed_dataset, "WINDOW", 8)
+    monkeypatch.setattr(streamed_dataset, "_AT_ONCE", 3)
 
 
 def write(path: Path, words: list[str]) -> str:
-    turns = [({"role": "user", "content": word}, {"role": "assistant", "content": word}) for word in words]
+    turns = [
+        ({"role": "user", "content": word}, {"role": "assistant", "content": word})
+        for word in words
+    ]
     path.write_text("".join(json.dumps({"messages": each}) + "\n" for each in turns))
     return path.name
 
@@ -36,8 +40,12 @@ def names(letter: str, count: int) -> list[str]:
     return [f"{letter}{number}" for number in range(count)]
 
 
-def streamed(folder: Path, *entries: Any, changes: dict[str, Any] | None = None, **options: Any) -> Any:
-    return build(StubRun(folder, streaming=True, **options), request(folder, *entries, **(changes or {})))
+def streamed(
+    folder: Path, *entries: Any, changes: dict[str, Any] | None = None, **options: Any
+) -> Any:
+    return build(
+        StubRun(folder, streaming=True, **options), request(folder, *entries, **(changes or {}))
+    )
 
 
 def words(window: Any) -> list[str]:
@@ -49,11 +57,14 @@ def epoch(data: Any, number: int = 0) -> list[str]:
     return [word for window in data.train.windows(number, 0, {}) for word in words(window)]
 
 
-# ---- what comes --------------------------------------------------------------------------------------
+# ---- what comes ----------------------------------------------------------------------------------
 
 
 def test_an_epoch_has_every_row_once_in_an_order_of_its_own(tmp_path: Path) -> None:
-    entries = [write(tmp_path / f"{letter}.jsonl", names(letter, count)) for letter, count in (("a", 20), ("b", 9))]
+    entries = [
+        write(tmp_path / f"{letter}.jsonl", names(letter, count))
+        for letter, count in (("a", 20), ("b", 9))
+    ]
     data = streamed(tmp_path, *entries, shuffle_buffer=7)
     assert isinstance(data.train, RowStream)
     one, two = epoch(data), epoch(data, 1)
@@ -63,10 +74,14 @@ def test_an_epoch_has_every_row_once_in_an_order_of_its_own(tmp_path: Path) -> N
     assert (epoch(again), epoch(again, 1)) == (one, two)
     assert epoch(streamed(tmp_path, *entries, shuffle_buffer=7, changes={"seed": 1})) != one
     assert len(data.train) == 58  # that were given
-    assert data.notes == [f"{name}: read while training, format openai (detected)" for name in ("a.jsonl", "b.jsonl")]
+    assert data.notes == [
+        f"{name}: read while training, format openai (detected)" for name in ("a.jsonl", "b.jsonl")
+    ]
 
 
-def test_files_come_in_another_order_each_epoch_and_a_buffer_of_one_keeps_theirs(tmp_path: Path) -> None:
+def test_files_come_in_another_order_each_epoch_and_a_buffer_of_one_keeps_theirs(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "many").mkdir()
     for letter in "abcdef":
         write(tmp_path / "many" / f"{letter}.jsonl", names(letter, 2))
@@ -90,7 +105,7 @@ def test_a_buffer_gives_every_item_once_and_holds_few(count: int, size: int, see
                 yield 0, number
 
     run: Any = None
-    asked = DataRequest([], {}, "text", Loaded(None, None), 9, seed)
+    asked = DataRequest([], {}, "text", LoadedModel(None, None), 9, seed)
     found: list[Any] = []
     for _, number in Counted(run, asked, Chat.Options(shuffle_buffer=size), [], 3).shuffled():
         found.append(number)
@@ -98,17 +113,25 @@ def test_a_buffer_gives_every_item_once_and_holds_few(count: int, size: int, see
     assert sorted(found) == list(range(count))
 
 
-# ---- mixing ------------------------------------------------------------------------------------------
+# ---- mixing --------------------------------------------------------------------------------------
 
 
 def test_interleaved_sources_have_their_shares_at_all_times(tmp_path: Path) -> None:
-    sources = [write(tmp_path / "a.jsonl", names("a", 30)), write(tmp_path / "b.jsonl", names("b", 12))]
+    sources = [
+        write(tmp_path / "a.jsonl", names("a", 30)),
+        write(tmp_path / "b.jsonl", names("b", 12)),
+    ]
     entries = [{"path": sources[0], "weight": 3}, {"path": sources[1]}]
-    first = [word[0] for word in epoch(streamed(tmp_path, *entries, mixing="interleave", shuffle_buffer=1))]
+    first = [
+        word[0]
+        for word in epoch(streamed(tmp_path, *entries, mixing="interleave", shuffle_buffer=1))
+    ]
     for at in range(1, len(first)):
         assert abs(first[:at].count("b") - at / 4) <= 8  # windows hold 8 records, source by source
     assert Counter(first) == {"a": 30, "b": 10}  # all of a, and b's share
-    every = Counter(epoch(streamed(tmp_path, *entries, mixing="interleave", stop="all", shuffle_buffer=5)))
+    every = Counter(
+        epoch(streamed(tmp_path, *entries, mixing="interleave", stop="all", shuffle_buffer=5))
+    )
     assert {word for word in every if word[0] == "b"} == set(names("b", 12))
     assert sum(count for word, count in every.items() if word[0] == "a") in range(36, 40)
 
@@ -117,14 +140,18 @@ def test_interleaved_sources_have_their_shares_at_all_times(tmp_path: Path) -> N
     st.lists(st.tuples(st.integers(1, 30), st.floats(0.1, 9)), min_size=1, max_size=4),
     st.sampled_from(["first", "all"]),
 )
-def test_each_next_record_is_of_the_source_furthest_behind(sources: list[tuple[int, float]], stop: Any) -> None:
+def test_each_next_record_is_of_the_source_furthest_behind(
+    sources: list[tuple[int, float]], stop: Any
+) -> None:
     weights = [weight for _, weight in sources]
 
     class Counted(_Epoch):
         def _items(self, place: int, turn: int = 0) -> Iterator[Any]:
             return ((place, number) for number in range(sources[place][0]))
 
-    entries: list[Any] = [SimpleNamespace(entry=SimpleNamespace(weight=weight)) for weight in weights]
+    entries: list[Any] = [
+        SimpleNamespace(entry=SimpleNamespace(weight=weight)) for weight in weights
+    ]
     nothing: Any = None
     found = list(Counted(nothing, nothing, Chat.Options(stop=stop), entries, 0)._interleaved())
     given_so_far = Counter[int]()
@@ -138,13 +165,18 @@ def test_each_next_record_is_of_the_source_furthest_behind(sources: list[tuple[i
         assert all(given_so_far[place] <= count for place, (count, _) in enumerate(sources))
 
 
-# ---- from any place on -------------------------------------------------------------------------------
+# ---- from any place on ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [{}, {"mixing": "interleave", "stop": "all"}], ids=["concatenate", "interleave"])
+@pytest.mark.parametrize(
+    "options", [{}, {"mixing": "interleave", "stop": "all"}], ids=["concatenate", "interleave"]
+)
 def test_from_any_window_on_it_is_the_same(tmp_path: Path, options: dict[str, Any]) -> None:
     good = names("a", 21)
-    entries = [write(tmp_path / "a.jsonl", [*good, "long " * 99]), write(tmp_path / "b.jsonl", names("b", 14))]
+    entries = [
+        write(tmp_path / "a.jsonl", [*good, "long " * 99]),
+        write(tmp_path / "b.jsonl", names("b", 14)),
+    ]
     with (tmp_path / "b.jsonl").open("a") as file:
         file.write("broken\n")
     options = {"shuffle_buffer": 6, "on_bad_row": "skip", **options}
@@ -152,8 +184,12 @@ def test_from_any_window_on_it_is_the_same(tmp_path: Path, options: dict[str, An
     whole = list(data.train.windows(2, 0, {}))
     assert len(whole) > 3
     for at in range(1, len(whole)):
-        rest = list(streamed(tmp_path, *entries, **options).train.windows(2, at, whole[at - 1].seen))
-        assert [list(window.rows) for window in rest] == [list(window.rows) for window in whole[at:]]
+        rest = list(
+            streamed(tmp_path, *entries, **options).train.windows(2, at, whole[at - 1].seen)
+        )
+        assert [list(window.rows) for window in rest] == [
+            list(window.rows) for window in whole[at:]
+        ]
         assert [window.seen for window in rest] == [window.seen for window in whole[at:]]
     summary = data.train.summary(json.loads(json.dumps(whole[-1].seen)))
     assert "1 rows dropped: cannot be used" in summary
@@ -187,24 +223,45 @@ def test_documents_are_streamed_in_pieces(tmp_path: Path) -> None:
     rows = [row for window in data.train.windows(0, 0, {}) for row in window.rows]
     assert max(len(row["input_ids"]) for row in rows) == 16
     plain = build(StubRun(tmp_path), request(tmp_path, "a.txt", rows="text", max_length=16))
-    assert sorted(row["input_ids"] for row in rows) == sorted(row["input_ids"] for row in plain.train)
+    assert sorted(row["input_ids"] for row in rows) == sorted(
+        row["input_ids"] for row in plain.train
+    )
 
 
-# ---- what is refused ---------------------------------------------------------------------------------
+# ---- what is refused -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("options", "entry", "changes", "said"),
     [
-        ({"validation": 1}, {}, {}, "dataset.validation: cannot choose among rows that are not read yet"),
-        ({"prepared": "there"}, {}, {}, "dataset.prepared: holds prepared rows, which are not streamed"),
+        (
+            {"validation": 1},
+            {},
+            {},
+            "dataset.validation: cannot choose among rows that are not read yet",
+        ),
+        (
+            {"prepared": "there"},
+            {},
+            {},
+            "dataset.prepared: holds prepared rows, which are not streamed",
+        ),
         ({"workers": 2}, {}, {}, "dataset.workers: streaming starts no processes"),
         ({}, {"weight": 2}, {}, "data.0.weight: is a share of rows whose number is not known"),
-        ({}, {}, {"rows": "preference"}, "dataset.streaming: gives text and messages, and the stage needs preference"),
+        (
+            {},
+            {},
+            {"rows": "preference"},
+            "dataset.streaming: gives text and messages, and the stage needs preference",
+        ),
     ],
 )
 def test_what_a_stream_cannot_do_is_said(
-    tmp_path: Path, options: dict[str, Any], entry: dict[str, Any], changes: dict[str, Any], said: str
+    tmp_path: Path,
+    options: dict[str, Any],
+    entry: dict[str, Any],
+    changes: dict[str, Any],
+    said: str,
 ) -> None:
     name = write(tmp_path / "a.jsonl", names("a", 3))
     with pytest.raises(RecipeError) as raised:
@@ -232,7 +289,9 @@ def test_the_fingerprint_knows_files_by_name_and_size(tmp_path: Path) -> None:
     assert streamed(tmp_path, name).fingerprint != one
 
 
-def test_a_preview_reads_only_the_first_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_preview_reads_only_the_first_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tunewright_dataset_chat.look.LOOKED_AT", 4)
     name = write(tmp_path / "a.jsonl", names("a", 50))
     run = StubRun(tmp_path, streaming=True)

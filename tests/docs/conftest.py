@@ -16,7 +16,13 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cache = tmp_path_factory.mktemp("hub")
     repository = cache / f"models--{MODEL.replace('/', '--')}"
     recipe = Recipe.model_validate(
-        {"model": "tiny", "family": "qwen", "data": [{"path": "none"}], "stage": "sft", "output": "none"}
+        {
+            "model": "tiny",
+            "family": "qwen",
+            "data": [{"path": "none"}],
+            "stage": "sft",
+            "output": "none",
+        }
     )
     loaded = Run(recipe).load()
     for part in (loaded.model, loaded.tokenizer):

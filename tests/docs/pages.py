@@ -1,9 +1,9 @@
 """The fenced blocks of a page, and what becomes of each.
 
-A block with `title="FILE"` is a file. Others are run by their language: console is commands (behind `$ `) and lines
-that their output has, yaml is a recipe or sections of one, python is run. A comment before a block,
-`<!-- not run: REASON -->`, says why it is only read; its commands of Tunewright are still parsed, and so are those
-that stand in the text.
+A block with `title="FILE"` is a file. Others are run by their language: console is commands (behind
+`$ `) and lines that their output has, yaml is a recipe or sections of one, python is run. A comment
+before a block, `<!-- not run: REASON -->`, says why it is only read; its commands of Tunewright are
+still parsed, and so are those that stand in the text.
 """
 
 import ast
@@ -29,21 +29,36 @@ from typer.exceptions import TyperException
 from tunewright import check, cli, registry
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = sorted(page for folder in ("tutorial", "how-to", "explanation") for page in (DOCS / folder).glob("*.md"))
-PAGES.append(DOCS / "reference/run-folder.md")  # the others there are made, and tested in tests/workspace
+PAGES = sorted(
+    page
+    for folder in ("tutorial", "how-to", "explanation")
+    for page in (DOCS / folder).glob("*.md")
+)
+PAGES.append(
+    DOCS / "reference/run-folder.md"
+)  # the others there are made, and tested in tests/workspace
 RUN = {"console", "yaml", "python"}
 FILES = {"json", "toml", "jinja", "text", *RUN}
 REASONS = {"needs a GPU", "needs the network", "is another program's", "is stopped by hand"}
 BLOCK = re.compile(
-    r"(?:^<!-- not run: (.+?) -->\n)?^```(\w*)(?: title=\"(.+?)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL
+    r"(?:^<!-- not run: (.+?) -->\n)?^```(\w*)(?: title=\"(.+?)\")?\n(.*?)^```$",
+    re.MULTILINE | re.DOTALL,
 )
 
 FENCE = re.compile(r"^\s*(?:```|~~~)", re.MULTILINE)  # any, also those that BLOCK does not know
 INLINE = re.compile(r"`tunewright\s+([^`]+)`")
-SCHEMA = "# yaml-language-server: $schema=recipe.schema.json\n"  # the first line of every recipe of ours
+SCHEMA = (
+    "# yaml-language-server: $schema=recipe.schema.json\n"  # the first line of every recipe of ours
+)
 
 #: what a recipe on a page leaves out
-REST = {"model": "tiny", "family": "qwen", "data": [{"path": "data.jsonl"}], "stage": "sft", "output": "runs/page"}
+REST = {
+    "model": "tiny",
+    "family": "qwen",
+    "data": [{"path": "data.jsonl"}],
+    "stage": "sft",
+    "output": "runs/page",
+}
 
 
 @dataclass
@@ -58,7 +73,13 @@ class Block:
 def blocks(page: Path) -> list[Block]:
     text = page.read_text("utf-8")
     return [
-        Block(found[1] or "", found[2], found[3] or "", found[4], text.count("\n", 0, found.start()) + 1)
+        Block(
+            found[1] or "",
+            found[2],
+            found[3] or "",
+            found[4],
+            text.count("\n", 0, found.start()) + 1,
+        )
         for found in BLOCK.finditer(text)
     ]
 
@@ -75,7 +96,7 @@ def run(block: Block) -> None:
         case "yaml":
             _recipe(block.text, whole=bool(block.title))
         case "python" if not block.title:
-            exec(compile(block.text, f"line {block.line}", "exec"), {})  # noqa: S102  # our own page
+            exec(compile(block.text, f"line {block.line}", "exec"), {})
         case "python":
             ast.parse(block.text)
         case "json":
@@ -86,12 +107,15 @@ def run(block: Block) -> None:
 
 
 def parse(command: str, *, in_text: bool = False) -> None:
-    """Fail where a command of Tunewright has no such verb, option or number of arguments. Nothing is run.
+    """Fail where a command of Tunewright has no such verb, option or number of arguments. Nothing
+    is run.
 
     in_text: a verb alone is its name, and none that lacks its arguments.
     """
     words = shlex.split(command, comments=True)
-    arguments = [word for word in words if word not in ("--debug", "--help")]  # all commands have these
+    arguments = [
+        word for word in words if word not in ("--debug", "--help")
+    ]  # all commands have these
     found, named = _command_line(arguments), in_text or "--help" in words
     while inner := getattr(found, "commands", None):  # only groups of commands have some
         if not arguments and named:
@@ -122,9 +146,13 @@ def _command_line(arguments: list[str]) -> Any:
 def _recipe(text: str, *, whole: bool) -> None:
     """Check a recipe, or the sections of one."""
     written = yaml.safe_load(text)
-    assert text.startswith(SCHEMA) == whole, "a recipe that is a file, and no other, begins with the line for editors"
+    assert text.startswith(SCHEMA) == whole, (
+        "a recipe that is a file, and no other, begins with the line for editors"
+    )
     rest = {
-        key: value for key, value in REST.items() if key not in written and not (key == "stage" and "stages" in written)
+        key: value
+        for key, value in REST.items()
+        if key not in written and not (key == "stage" and "stages" in written)
     }
     file = Path("of-the-page.yaml")
     file.write_text(text + "\n" + yaml.safe_dump(rest) if rest else text, "utf-8")
@@ -139,17 +167,22 @@ def _console(text: str) -> None:
         command, *expected = part.splitlines()
         output = _command(command)
         for line in expected:
-            assert line.strip() in ("", "...") or line.strip() in output, f"{command}: no {line!r} in\n{output}"
+            assert line.strip() in ("", "...") or line.strip() in output, (
+                f"{command}: no {line!r} in\n{output}"
+            )
 
 
 def _command(command: str) -> str:
-    """The output of a command: of Tunewright in this process, of others in one of their own. Fails where it fails."""
+    """The output of a command: of Tunewright in this process, of others in one of their own. Fails
+    where it fails."""
     program, *arguments = shlex.split(command, comments=True)
     if program == "tunewright":
         return _tunewright(arguments)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     shell = ["bash", "-ec", command]
-    done = subprocess.run(shell, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        shell, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
     return done.stdout
 
@@ -160,13 +193,17 @@ def _tunewright(arguments: list[str]) -> str:
         contextlib.redirect_stdout(output),
         contextlib.redirect_stderr(output),
         mock.patch.object(sys, "argv", ["tunewright", *arguments]),
-        mock.patch.object(sys, "stdin", io.StringIO()),  # nobody answers: a conversation ends at once
+        mock.patch.object(
+            sys, "stdin", io.StringIO()
+        ),  # nobody answers: a conversation ends at once
     ):
         try:
             cli.main()
         except SystemExit as end:
             if end.code:
-                raise RuntimeError(f"tunewright {shlex.join(arguments)}: {output.getvalue()[-2000:]}") from end
+                raise RuntimeError(
+                    f"tunewright {shlex.join(arguments)}: {output.getvalue()[-2000:]}"
+                ) from end
         finally:
             gc.set_threshold(*thresholds)
     return output.getvalue()

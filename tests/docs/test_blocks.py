@@ -21,12 +21,18 @@ BROKEN = {
     "a command that fails": "```console\n$ false\n```",
     "a command that says something else": "```console\n$ echo no\nyes\n```",
     "a command of ours that fails": "```console\n$ tunewright train nowhere.yaml\n```",
-    "a command of ours that says something else": "```console\n$ tunewright plugins list --kind stage\nknitting\n```",
+    ("a command of ours that says something else"): (
+        "```console\n$ tunewright plugins list --kind stage\nknitting\n```"
+    ),
     "a command without its sign": "```console\ntunewright plugins list\n```",
     "a console without a command": "```console\n```",
     "a section with a word that there is not": "```yaml\nadapter: {name: lora, rnak: 4}\n```",
-    "a recipe with a word that there is not": f'```yaml title="r.yaml"\n{RECIPE}stage: sft\nlern: 1\n```',
-    "a chain with a stage that there is not": f'```yaml title="r.yaml"\n{RECIPE}stages: [sft, knit]\n```',
+    ("a recipe with a word that there is not"): (
+        f'```yaml title="r.yaml"\n{RECIPE}stage: sft\nlern: 1\n```'
+    ),
+    ("a chain with a stage that there is not"): (
+        f'```yaml title="r.yaml"\n{RECIPE}stages: [sft, knit]\n```'
+    ),
     "a recipe without its line for editors": '```yaml title="r.yaml"\nmodel: tiny\n```',
     "python that fails": "```python\nassert 1 + 1 == 3\n```",
     "a file of python that is none": '```python title="a.py"\ndef\n```',
@@ -50,11 +56,13 @@ def test_a_good_block_passes(page: str, tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("page", BROKEN.values(), ids=BROKEN.keys())
 def test_a_broken_block_fails(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(Exception):  # noqa: B017, PT011  # of whatever sort: the page's test fails
+    with pytest.raises(Exception):
         do(page, tmp_path)
 
 
-@pytest.mark.parametrize("command", ["trian a.yaml", "train a.yaml --smok", "train", "data previw a.yaml", "chat a b"])
+@pytest.mark.parametrize(
+    "command", ["trian a.yaml", "train a.yaml --smok", "train", "data previw a.yaml", "chat a b"]
+)
 def test_a_command_that_there_is_not_is_noticed(command: str) -> None:
     with pytest.raises(AssertionError):
         parse(command)

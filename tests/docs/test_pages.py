@@ -1,4 +1,5 @@
-"""What the documentation says works: its commands run, its recipes are good, its links lead somewhere."""
+"""What the documentation says works: its commands run, its recipes are good, its links lead
+somewhere."""
 
 import os
 import re
@@ -20,7 +21,9 @@ def name(page: Path) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=name)
 @pytest.mark.usefixtures("small_hub")
-def test_what_the_page_says_works(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_page_says_works(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """From top to bottom, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
@@ -29,7 +32,9 @@ def test_what_the_page_says_works(page: Path, tmp_path: Path, monkeypatch: pytes
             run(block)
 
 
-NOT_RUN = [pytest.param(b, id=f"{name(page)}:{b.line}") for page in PAGES for b in blocks(page) if b.reason]
+NOT_RUN = [
+    pytest.param(b, id=f"{name(page)}:{b.line}") for page in PAGES for b in blocks(page) if b.reason
+]
 
 
 @pytest.mark.parametrize("block", NOT_RUN)
@@ -46,7 +51,9 @@ def test_every_block_is_of_a_language_that_is_run_or_is_a_file(page: Path) -> No
     assert len(found) * 2 == len(FENCE.findall(page.read_text("utf-8"))), "a fence is no block"
     for block in found:
         assert block.language in FILES, f"line {block.line}"
-        assert block.title or block.language in RUN or block.language == "text", f"line {block.line}"
+        assert block.title or block.language in RUN or block.language == "text", (
+            f"line {block.line}"
+        )
 
 
 TEXTS = [*sorted(DOCS.rglob("*.md")), *ROOT.glob("*.md"), *sorted((ROOT / "contrib").rglob("*.md"))]
@@ -70,7 +77,16 @@ def test_no_page_is_unfinished(page: Path) -> None:
 @pytest.mark.slow
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     """Every page stands in the navigation, and every link leads to a page, a file or a heading."""
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--strict",
+        "--quiet",
+        "--site-dir",
+        str(tmp_path),
+    ]
     env = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -12,7 +12,9 @@ import yaml
 from docs.pages import DOCS, SCHEMA
 from tunewright import registry
 
-ENGLISH, CHINESE = ((DOCS.parent / name).read_text("utf-8") for name in ("README.md", "README.zh-CN.md"))
+ENGLISH, CHINESE = (
+    (DOCS.parent / name).read_text("utf-8") for name in ("README.md", "README.zh-CN.md")
+)
 
 
 def fences(text: str, language: str) -> list[str]:
@@ -21,7 +23,11 @@ def fences(text: str, language: str) -> list[str]:
 
 def commands(text: str) -> list[str]:
     """The commands of all blocks, without what is said of them."""
-    return [line.partition(" #")[0].rstrip() for block in fences(text, "sh") for line in block.splitlines()]
+    return [
+        line.partition(" #")[0].rstrip()
+        for block in fences(text, "sh")
+        for line in block.splitlines()
+    ]
 
 
 def links(text: str) -> list[str]:
@@ -40,21 +46,40 @@ ANSWERS = "Qwen/Qwen3-0.6B\ndata/support.jsonl\nsft\nlora\nnone\nruns/asked\n"
 def test_commands_work(tmp_path: Path) -> None:
     """One after another, but for those of scripts/dev.py, of which tests/e2e and CI are made."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    env = {**os.environ, **PIP, "PATH": path, "PYTHONPATH": str(tmp_path / "site"), "PYTHONUTF8": "1"}
+    env = {
+        **os.environ,
+        **PIP,
+        "PATH": path,
+        "PYTHONPATH": str(tmp_path / "site"),
+        "PYTHONUTF8": "1",
+    }
     (tmp_path / "data").mkdir()
-    (tmp_path / "data/support.jsonl").write_text('{"instruction": "Say hello.", "output": "Hello."}\n' * 4, "utf-8")
+    (tmp_path / "data/support.jsonl").write_text(
+        '{"instruction": "Say hello.", "output": "Hello."}\n' * 4, "utf-8"
+    )
     ran = []
     for command in commands(ENGLISH):
         if "scripts/dev.py" not in command:
-            asked = ANSWERS if command == "tunewright recipe new" else ""  # chat ends where nothing more is said
+            asked = (
+                ANSWERS if command == "tunewright recipe new" else ""
+            )  # chat ends where nothing more is said
             done = subprocess.run(
-                ["bash", "-ec", command], cwd=tmp_path, env=env, input=asked,
-                capture_output=True, text=True, encoding="utf-8", check=False,
-            )  # fmt: skip
+                ["bash", "-ec", command],
+                cwd=tmp_path,
+                env=env,
+                input=asked,
+                capture_output=True,
+                text=True,
+                encoding="utf-8",
+                check=False,
+            )
             assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
             ran.append(command)
         if command == "tunewright recipe new":
-            assert yaml.safe_load((tmp_path / "recipe.yaml").read_text("utf-8"))["output"] == "runs/asked"
+            assert (
+                yaml.safe_load((tmp_path / "recipe.yaml").read_text("utf-8"))["output"]
+                == "runs/asked"
+            )
             (tmp_path / "recipe.yaml").write_text(fences(ENGLISH, "yaml")[0], "utf-8")
     assert len(ran) >= 9
     assert (tmp_path / "runs/support/model/adapter_model.safetensors").is_file()
@@ -66,15 +91,21 @@ def test_commands_are_the_same() -> None:
 
 
 def test_recipes_are_the_same() -> None:
-    english, chinese = (list(map(yaml.safe_load, fences(text, "yaml"))) for text in (ENGLISH, CHINESE))
+    english, chinese = (
+        list(map(yaml.safe_load, fences(text, "yaml"))) for text in (ENGLISH, CHINESE)
+    )
     assert english == chinese
     assert len(chinese) == 1
-    assert all(text.startswith(SCHEMA) for page in (ENGLISH, CHINESE) for text in fences(page, "yaml"))
+    assert all(
+        text.startswith(SCHEMA) for page in (ENGLISH, CHINESE) for text in fences(page, "yaml")
+    )
 
 
 def test_links_and_sections_are_the_same() -> None:
     assert links(ENGLISH) == links(CHINESE)
-    assert len(re.findall(r"^## ", ENGLISH, re.MULTILINE)) == len(re.findall(r"^## ", CHINESE, re.MULTILINE))
+    assert len(re.findall(r"^## ", ENGLISH, re.MULTILINE)) == len(
+        re.findall(r"^## ", CHINESE, re.MULTILINE)
+    )
 
 
 def test_kinds_and_hooks_are_the_same() -> None:

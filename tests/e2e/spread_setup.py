@@ -20,8 +20,12 @@ model: tiny
 family: {{name: qwen, tiny_hidden_size: 16, tiny_layers: 2, device: cpu}}
 template: chatml
 stages:
-  - {{name: sft, data: [{{path: {DATA}/wren.jsonl}}], eval_data: {{held: [{{path: {DATA}/wren.jsonl}}]}}}}
-  - {{name: dpo, data: [{{path: {DATA}/wren_pairs.jsonl}}], eval_data: {{held: [{{path: {DATA}/wren_pairs.jsonl}}]}}}}
+  - name: sft
+    data: [{{path: {DATA}/wren.jsonl}}]
+    eval_data: {{held: [{{path: {DATA}/wren.jsonl}}]}}
+  - name: dpo
+    data: [{{path: {DATA}/wren_pairs.jsonl}}]
+    eval_data: {{held: [{{path: {DATA}/wren_pairs.jsonl}}]}}
 training:
   learning_rate: 3.0e-4
   max_steps: 4
@@ -70,7 +74,11 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     """Of all stages, by stage and name."""
     files = sorted(run.glob("stages/*/model/*model.safetensors"))
     assert len(files) == 2
-    return {f"{file.parts[-3]}: {name}": tensor for file in files for name, tensor in load_file(file).items()}
+    return {
+        f"{file.parts[-3]}: {name}": tensor
+        for file in files
+        for name, tensor in load_file(file).items()
+    }
 
 
 def check_equal(one: Path, two: Path) -> None:
@@ -80,11 +88,14 @@ def check_equal(one: Path, two: Path) -> None:
     expected, found = weights(one), weights(two)
     assert expected.keys() == found.keys()
     for name, tensor in expected.items():
-        assert torch.allclose(found[name], tensor, atol=1e-5), f"{name}: {(found[name] - tensor).abs().max()}"
+        assert torch.allclose(found[name], tensor, atol=1e-5), (
+            f"{name}: {(found[name] - tensor).abs().max()}"
+        )
 
 
 def check_near(one: Path, two: Path, name: str, rel: float) -> None:
-    """A metric of all steps and evaluations is about the same, and results are kept in the same number formats."""
+    """A metric of all steps and evaluations is about the same, and results are kept in the same
+    number formats."""
     expected, found = ([line[name] for line in logged(run) if name in line] for run in (one, two))
     assert expected, name
     assert found == pytest.approx(expected, rel=rel, abs=1e-6), name
@@ -104,4 +115,8 @@ def check_resumed(run: Path) -> None:
     assert found == expected
     expected, found = weights(whole), weights(run)
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
-    assert not [path for path in run.rglob("checkpoints/**/*") if path.suffix not in ("", ".json", ".safetensors")]
+    assert not [
+        path
+        for path in run.rglob("checkpoints/**/*")
+        if path.suffix not in ("", ".json", ".safetensors")
+    ]

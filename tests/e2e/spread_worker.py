@@ -1,8 +1,8 @@
-"""Trains recipes one after the other, in one process or in each of those that torchrun started: importing what they
-need takes longer than they do.
+"""Trains recipes one after the other, in one process or in each of those that torchrun started:
+importing what they need takes longer than they do.
 
-Arguments: JSON of lists of a recipe and its overrides; `resume` to train each once more then, from the middle of its
-stages: what the first time left is moved to OUTPUT-whole.
+Arguments: JSON of lists of a recipe and its overrides; `resume` to train each once more then, from
+the middle of its stages: what the first time left is moved to OUTPUT-whole.
 """
 
 import json

@@ -1,4 +1,5 @@
-"""Mistakes of every kind, through the real command line: one clear line, the right exit code, nothing lost."""
+"""Mistakes of every kind, through the real command line: one clear line, the right exit code,
+nothing lost."""
 
 import errno
 import json
@@ -24,19 +25,26 @@ training: {max_steps: 2, per_device_train_batch_size: 2}
 loggers: [jsonl]
 output: out
 """
-GOOD = json.dumps({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]})
-TWICE = json.dumps({"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]})
+GOOD = json.dumps(
+    {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}
+)
+TWICE = json.dumps(
+    {"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]}
+)
 
 Run = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """run(change, to, …): train (or another verb) with a changed recipe; gives the exit code and standard error."""
+    """run(change, to, …): train (or another verb) with a changed recipe; gives the exit code and
+    standard error."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "good.jsonl").write_text(f"{GOOD}\n" * 4)
 
-    def _run(*changes: str, arguments: tuple[str, ...] = (), command: tuple[str, ...] = ("train",)) -> tuple[int, str]:
+    def _run(
+        *changes: str, arguments: tuple[str, ...] = (), command: tuple[str, ...] = ("train",)
+    ) -> tuple[int, str]:
         text = RECIPE
         for before, after in zip(changes[::2], changes[1::2], strict=True):
             assert before in text
@@ -80,10 +88,17 @@ BAD = {  # name: (what is changed, exit code, what is said)
     "unknown template": (
         ("chatml", "chatnl"),
         2,
-        "r.yaml:3: template: no installed plugin gives the template 'chatnl' (did you mean 'chatml'?)",
+        (
+            "r.yaml:3: template: no installed plugin gives the template 'chatnl' (did "
+            "you mean 'chatml'?)"
+        ),
     ),
     "missing file": (("good.jsonl", "god.jsonl"), 2, "there is no file"),
-    "unfit template": (("chatml", "llama3"), 2, "the tokenizer has no token for <|start_header_id|>"),
+    "unfit template": (
+        ("chatml", "llama3"),
+        2,
+        "the tokenizer has no token for <|start_header_id|>",
+    ),
     "missing model": (("model: tiny", "model: ./nothing"), 1, "./nothing"),
 }
 
@@ -104,14 +119,24 @@ def test_a_check_looks_for_data_and_family_and_loads_nothing(run, tmp_path):
         (("good.jsonl", "god.jsonl"), "r.yaml:5: data.0: there is no file"),
         (("good.jsonl", "good.docx"), "r.yaml:5: data.0: "),
         (
-            ("model: tiny", "model: folder", "family: {name: qwen, tiny_hidden_size: 16, tiny_layers: 1}\n", ""),
+            (
+                "model: tiny",
+                "model: folder",
+                "family: {name: qwen, tiny_hidden_size: 16, tiny_layers: 1}\n",
+                "",
+            ),
             "'qwen4'",
         ),
     ):
         code, error = run(*changes, command=("recipe", "check"))
         assert code == 2 and said in one_line(error)
     assert run(command=("recipe", "check")) == (0, "")
-    prepared = ("model: tiny", "model: tiny\ndataset: {name: chat, prepared: elsewhere}", "good.jsonl", "gone.jsonl")
+    prepared = (
+        "model: tiny",
+        "model: tiny\ndataset: {name: chat, prepared: elsewhere}",
+        "good.jsonl",
+        "gone.jsonl",
+    )
     assert run(*prepared, command=("recipe", "check")) == (0, "")
 
 
@@ -139,7 +164,7 @@ def test_a_checkpoint_of_pickles_is_refused_unopened(run, tmp_path):
             return Path.touch, (tmp_path / "opened",)
 
     run()
-    import pickle  # noqa: TID251 - the attack itself
+    import pickle
 
     model = tmp_path / "out" / "model"
     (model / "model.safetensors").unlink()

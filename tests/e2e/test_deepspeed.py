@@ -1,4 +1,5 @@
-"""Accelerator deepspeed on two processes: the losses, the results and the resumed run of one process."""
+"""Accelerator deepspeed on two processes: the losses, the results and the resumed run of one
+process."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,7 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from e2e.spread_setup import CELLS, check_equal, check_near, check_refused_alone, check_resumed, train_all
+from e2e.spread_setup import (
+    CELLS,
+    check_equal,
+    check_near,
+    check_refused_alone,
+    check_resumed,
+    train_all,
+)
 from tunewright import RecipeError, RunError
 
 
@@ -26,7 +34,8 @@ def test_two_processes_are_one(one_process: Path, two_processes: Path, cell: str
 
 @pytest.mark.slow
 def test_bf16_is_near_to_autocast_on_one_process(one_process: Path, two_processes: Path) -> None:
-    """DeepSpeed keeps weights in bf16 and copies of them in fp32; one process casts them when it multiplies."""
+    """DeepSpeed keeps weights in bf16 and copies of them in fp32; one process casts them when it
+    multiplies."""
     check_near(one_process / "bf16", two_processes / "bf16-whole", "loss", rel=1e-3)
 
 
@@ -40,7 +49,7 @@ def test_one_process_is_refused(tmp_path: Path) -> None:
     check_refused_alone(tmp_path, "deepspeed")
 
 
-# ---- what is refused, and what is not taken on trust -------------------------------------------------
+# ---- what is refused, and what is not taken on trust ---------------------------------------------
 
 
 def test_quantized_weights_are_refused() -> None:
@@ -67,10 +76,12 @@ def test_an_optimizer_that_needs_whole_parameters_is_refused() -> None:
 
 
 def test_a_second_accelerator_that_spreads_is_refused() -> None:
-    from tunewright_hf.spread import Whole, check_may_spread
+    from tunewright_hf.distributed.sharding import NoSharding, check_may_shard
 
     with pytest.raises(RecipeError, match="deepspeed and another accelerator"):
-        check_may_spread(SimpleNamespace(world_size=2), SimpleNamespace(spread=Whole()), "deepspeed")
+        check_may_shard(
+            SimpleNamespace(world_size=2), SimpleNamespace(spread=NoSharding()), "deepspeed"
+        )
 
 
 @pytest.mark.parametrize(
@@ -97,14 +108,20 @@ def test_what_was_not_asked_for_is_an_error(
         parameter.ds_tensor = parameter[:10]
     flats = [torch.zeros(got["own"])]
     optimizer = SimpleNamespace(
-        single_partition_of_fp32_groups=flats, fp32_partitioned_groups_flat=flats, sub_group_to_group_id={0: 0}
+        single_partition_of_fp32_groups=flats,
+        fp32_partitioned_groups_flat=flats,
+        sub_group_to_group_id={0: 0},
     )
     engine = SimpleNamespace(optimizer=optimizer, zero_optimization_stage=lambda: got["stage"])
-    model = SimpleNamespace(named_parameters=lambda: [("weight", parameter)], get_output_embeddings=lambda: None)
+    model = SimpleNamespace(
+        named_parameters=lambda: [("weight", parameter)], get_output_embeddings=lambda: None
+    )
     monkeypatch.setattr(deepspeed, "DeepSpeedEngine", SimpleNamespace)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     zero = Zero(asked)
     zero.groups = [[parameter]]
-    trainer = SimpleNamespace(model=model, model_wrapped=engine if got["engine"] else torch.nn.Linear(1, 1))
+    trainer = SimpleNamespace(
+        model=model, model_wrapped=engine if got["engine"] else torch.nn.Linear(1, 1)
+    )
     with pytest.raises(RunError, match=problem):
         zero.ready(trainer)

@@ -1,4 +1,5 @@
-"""The README's promise, as a user types it: train, look at the loss, and ask the model something."""
+"""The README's promise, as a user types it: train, look at the loss, and ask the model
+something."""
 
 import json
 import os
@@ -14,12 +15,19 @@ ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
 
 
-def tunewright(*arguments: str | Path, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a process of its own, off line. Fails with its output where the exit code differs."""
+def tunewright(
+    *arguments: str | Path, cwd: Path, code: int = 0
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own, off line. Fails with its output where the exit
+    code differs."""
     env = {**os.environ, "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "tunewright", *map(str, arguments)]
-    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, encoding="utf-8", check=False)
-    assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    done = subprocess.run(
+        command, cwd=cwd, env=env, capture_output=True, text=True, encoding="utf-8", check=False
+    )
+    assert done.returncode == code, (
+        f"exit code {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    )
     return done
 
 
@@ -39,13 +47,26 @@ def rows(name: str) -> list[dict]:
 def test_the_run_folder_is_complete(trained):
     run = trained / "runs" / "quickstart"
     assert {path.name for path in run.iterdir()} >= {
-        "recipe.yaml", "run.json", "metrics.jsonl", "loss.png", "README.md", "model",
-    }  # fmt: skip
+        "recipe.yaml",
+        "run.json",
+        "metrics.jsonl",
+        "loss.png",
+        "README.md",
+        "model",
+    }
     state = json.loads((run / "run.json").read_text())
     assert state["status"] == "completed"
     assert state["plugins"]["stage sft"].startswith("tunewright-sft")
     logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert {"step", "epoch", "loss", "learning_rate", "tokens", "tokens_per_second", "memory"} <= logged[0].keys()
+    assert {
+        "step",
+        "epoch",
+        "loss",
+        "learning_rate",
+        "tokens",
+        "tokens_per_second",
+        "memory",
+    } <= logged[0].keys()
     assert logged[-1]["loss"] < 0.3 < 3 < logged[0]["loss"]
     assert (run / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert not [path for path in run.rglob("*") if path.suffix in (".bin", ".pt", ".pth", ".pkl")]
@@ -58,7 +79,9 @@ def test_the_trained_model_answers_trained_questions(trained, monkeypatch, capsy
     monkeypatch.chdir(trained)
     right = 0
     for question, answer in asked:
-        monkeypatch.setattr(sys, "argv", ["tunewright", "chat", "runs/quickstart", "--message", question["content"]])
+        monkeypatch.setattr(
+            sys, "argv", ["tunewright", "chat", "runs/quickstart", "--message", question["content"]]
+        )
         with pytest.raises(SystemExit, check=lambda end: not end.code):
             cli.main()
         right += capsys.readouterr().out.strip() == answer["content"].strip()
@@ -79,7 +102,11 @@ def test_the_lora_variant_changes_the_voice(trained):
 
 @pytest.mark.slow
 def test_smoke_tries_every_part_on_the_tiny_twin(tmp_path):
-    recipe = (EXAMPLES / "quickstart.yaml").read_text("utf-8").replace("model: tiny", "model: Qwen/Qwen3-0.6B")
+    recipe = (
+        (EXAMPLES / "quickstart.yaml")
+        .read_text("utf-8")
+        .replace("model: tiny", "model: Qwen/Qwen3-0.6B")
+    )
     (tmp_path / "data").symlink_to(EXAMPLES / "data")
     (tmp_path / "big.yaml").write_text(recipe)
     tunewright("train", "big.yaml", "--smoke", "adapter=lora", "stage.packing=true", cwd=tmp_path)

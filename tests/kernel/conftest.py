@@ -15,7 +15,8 @@ from tunewright import Plugin, PluginOptions, Stage, hookimpl
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """install(name, {"kind": {"plugin": "module:Class"}}, source, requires=...): a distribution and its module."""
+    """install(name, {"kind": {"plugin": "module:Class"}}, source, requires=...): a distribution and
+    its module."""
     monkeypatch.syspath_prepend(str(tmp_path))
     made: list[str] = []
 
@@ -35,10 +36,15 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         info = tmp_path / f"{module}-1.0.dist-info"
         info.mkdir()
         needs = "".join(f"Requires-Dist: {need}\n" for need in requires)
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\nSummary: {name}\n{needs}")
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\nSummary: {name}\n{needs}"
+        )
         lines = []
         for group, points in groups.items():
-            lines += [f"[tunewright.{group}]", *(f"{key} = {value}" for key, value in points.items())]
+            lines += [
+                f"[tunewright.{group}]",
+                *(f"{key} = {value}" for key, value in points.items()),
+            ]
         (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
         registry._all_entry_points.cache_clear()
 

@@ -44,7 +44,8 @@ KINDS = ("family", "template", "adapter", "dataset", "optimizer", "engine", "log
 def recipe(tmp_path, install):
     install(
         "tw-mine",
-        {kind: {"mine": "tw_mine:Mine"} for kind in KINDS} | {"stage": {"mine": "tw_mine:MineStage"}},
+        {kind: {"mine": "tw_mine:Mine"} for kind in KINDS}
+        | {"stage": {"mine": "tw_mine:MineStage"}},
         PLUGINS,
     )
 
@@ -79,21 +80,49 @@ def test_the_resolved_recipe_reads_back_as_itself(recipe, tmp_path):
 @pytest.mark.parametrize(
     ("before", "after", "line"),
     [
-        ("epochs: 1", "epoch: 1", "r.yaml:12: training.epoch: unknown key (did you mean 'epochs'?)"),
+        (
+            "epochs: 1",
+            "epoch: 1",
+            "r.yaml:12: training.epoch: unknown key (did you mean 'epochs'?)",
+        ),
         ("training:", "trainin:", "r.yaml:12: trainin: unknown key (did you mean 'training'?)"),
         ("rank: 4", "rnk: 4", "r.yaml:4: adapter.rnk: unknown key (did you mean 'rank'?)"),
         ("rank: 4", "rank: big", "r.yaml:4: adapter.rank: found 'big'"),
-        ("packing: true", "pack: true", "r.yaml:11: stage.pack: unknown key (did you mean 'packing'?)"),
-        ("path: a.jsonl", "pth: a.jsonl", "r.yaml:10: data.0.pth: unknown key (did you mean 'path'?)"),
-        ("epochs: 1", "epochs: many", "r.yaml:12: training.epochs: found 'many', expected a valid number"),
-        ("epochs: 1", "epochs: -1", "r.yaml:12: training.epochs: found -1, expected greater than 0"),
+        (
+            "packing: true",
+            "pack: true",
+            "r.yaml:11: stage.pack: unknown key (did you mean 'packing'?)",
+        ),
+        (
+            "path: a.jsonl",
+            "pth: a.jsonl",
+            "r.yaml:10: data.0.pth: unknown key (did you mean 'path'?)",
+        ),
+        (
+            "epochs: 1",
+            "epochs: many",
+            "r.yaml:12: training.epochs: found 'many', expected a valid number",
+        ),
+        (
+            "epochs: 1",
+            "epochs: -1",
+            "r.yaml:12: training.epochs: found -1, expected greater than 0",
+        ),
         ("model: tiny", "x: 1", "r.yaml: model: is missing"),
-        ("optimizer: mine", "optimizer: mne", "r.yaml:6: optimizer: no installed plugin gives the optimizer 'mne'"),
+        (
+            "optimizer: mine",
+            "optimizer: mne",
+            "r.yaml:6: optimizer: no installed plugin gives the optimizer 'mne'",
+        ),
         ("  - {path: a.jsonl}", "  []", "r.yaml:9: data: is empty, expected at least one source"),
         ("engine: mine", "engine: mine\nengine: mine", "r.yaml:8: engine stands there twice"),
         ("epochs: 1", "epochs: [", "r.yaml:12: is not safe, valid YAML"),
         ("stage:", "stages: []\nstage:", "has both stage and stages; one is enough"),
-        ("epochs: 1", "batching: random, tokens_per_batch: 9", "tokens_per_batch goes with batching: token_budget"),
+        (
+            "epochs: 1",
+            "batching: random, tokens_per_batch: 9",
+            "tokens_per_batch goes with batching: token_budget",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_with_file_line_field_and_remedy(recipe, before, after, line):
@@ -110,7 +139,12 @@ def test_several_mistakes_are_a_line_each(recipe):
 
 def test_overrides(recipe):
     found = recipe(
-        GOOD, "training.epochs=3", "adapter.rank=32", "stage.packing=false", "data.0.path=b.jsonl", "optimizer.rank=2"
+        GOOD,
+        "training.epochs=3",
+        "adapter.rank=32",
+        "stage.packing=false",
+        "data.0.path=b.jsonl",
+        "optimizer.rank=2",
     )
     assert found.training.epochs == 3
     assert found.adapter.options["rank"] == 32
@@ -135,10 +169,22 @@ def test_a_wrong_override_is_said_as_one(recipe, override, line):
 
 @pytest.mark.parametrize(
     ("written", "value"),
-    [("1e-5", 1e-5), ("2e4", 2e4), ("on", "on"), ("yes", "yes"), ("true", True), ("2024-01-01", "2024-01-01"),
-     ("12", 12), ("-0.5", -0.5), ("null", None), ("0x10", 16), ("${oc.env:HF_TOKEN}", "${oc.env:HF_TOKEN}"),
-     ("'1'", "1"), ("1.2.3", "1.2.3")],
-)  # fmt: skip
+    [
+        ("1e-5", 1e-5),
+        ("2e4", 2e4),
+        ("on", "on"),
+        ("yes", "yes"),
+        ("true", True),
+        ("2024-01-01", "2024-01-01"),
+        ("12", 12),
+        ("-0.5", -0.5),
+        ("null", None),
+        ("0x10", 16),
+        ("${oc.env:HF_TOKEN}", "${oc.env:HF_TOKEN}"),
+        ("'1'", "1"),
+        ("1.2.3", "1.2.3"),
+    ],
+)
 def test_scalars_mean_what_they_look_like(written, value):
     assert yamlio.parse(f"a: {written}", "r")[0] == {"a": value}
 
@@ -151,7 +197,8 @@ def test_yaml_cannot_run_code(tmp_path):
 
 
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
-    f"{b}: &{b} [*{a},*{a},*{a},*{a},*{a},*{a},*{a},*{a},*{a}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+    f"{b}: &{b} [*{a},*{a},*{a},*{a},*{a},*{a},*{a},*{a},*{a}]\n"
+    for a, b in zip("abcdefgh", "bcdefghi", strict=True)
 )
 
 
@@ -179,7 +226,12 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("data", "reason"), [(None, "cannot be read"), (b"\xff\xfe\x00", "is not a UTF-8 text"), (b"", "found no sections")]
+    ("data", "reason"),
+    [
+        (None, "cannot be read"),
+        (b"\xff\xfe\x00", "is not a UTF-8 text"),
+        (b"", "found no sections"),
+    ],
 )
 def test_a_file_that_is_no_recipe(tmp_path, data, reason):
     path = tmp_path / "r.yaml"
@@ -190,7 +242,9 @@ def test_a_file_that_is_no_recipe(tmp_path, data, reason):
 
 
 def test_secrets_are_masked_in_what_is_written(recipe):
-    text = GOOD.replace("path: a.jsonl", "path: a.jsonl, hf_token: abc, options: {api_key: x, tokens_per_batch: 4}")
+    text = GOOD.replace(
+        "path: a.jsonl", "path: a.jsonl, hf_token: abc, options: {api_key: x, tokens_per_batch: 4}"
+    )
     masked = mask(yaml.safe_load(text))
     assert masked["data"][0] == {
         "path": "a.jsonl",
@@ -206,7 +260,11 @@ def test_a_stage_of_a_list_has_its_own_data_and_training(recipe):
     )
     found = recipe(text)
     first, second = (check.stage_recipe(found, number) for number in (0, 1))
-    assert (first.training.epochs, first.training.learning_rate, first.data) == (7, 2e-4, [{"path": "b.jsonl"}])
+    assert (first.training.epochs, first.training.learning_rate, first.data) == (
+        7,
+        2e-4,
+        [{"path": "b.jsonl"}],
+    )
     assert (second.training.epochs, second.data) == (1, [{"path": "a.jsonl"}])
     wrong = said(recipe, text.replace("epochs: 7", "epochz: 7"))
     assert "stages.0.training.epochz: unknown key (did you mean 'epochs'?)" in wrong

@@ -4,8 +4,8 @@ import pytest
 
 from tunewright import registry
 from tunewright.errors import RecipeError, RunError
-from tunewright.registry import Handle
-from tunewright.types import AdapterRequest, Loaded
+from tunewright.registry import PluginCaller
+from tunewright.types import AdapterRequest, LoadedModel
 
 ADAPTER = """
 class A(Plugin):
@@ -17,7 +17,7 @@ class A(Plugin):
 """
 
 
-def handle(name: str, *wrappers: str) -> Handle:
+def handle(name: str, *wrappers: str) -> PluginCaller:
     entry = registry.find("adapter", name)
     plugin = registry.load(entry)
     made = []
@@ -25,7 +25,7 @@ def handle(name: str, *wrappers: str) -> Handle:
         found = registry.find("accelerator", wrapper)
         accelerator = registry.load(found)
         made.append(accelerator(accelerator.Options(), wrapper))
-    return Handle(entry, plugin(plugin.Options(), name), made)
+    return PluginCaller(entry, plugin(plugin.Options(), name), made)
 
 
 def test_listing_imports_nothing(install):
@@ -36,19 +36,25 @@ def test_listing_imports_nothing(install):
 def test_a_name_that_two_distributions_claim_names_both_and_the_qualified_form_works(install):
     install("tw-one", {"adapter": {"mine": "tw_one:A"}}, ADAPTER)
     install("tw-two", {"adapter": {"mine": "tw_two:A"}}, ADAPTER)
-    with pytest.raises(RecipeError, match=r"claimed by tw-one and tw-two \(write 'tw-one:mine' or 'tw-two:mine'\)"):
+    with pytest.raises(
+        RecipeError, match=r"claimed by tw-one and tw-two \(write 'tw-one:mine' or 'tw-two:mine'\)"
+    ):
         registry.find("adapter", "mine")
     assert registry.find("adapter", "tw-two:mine").distribution == "tw-two"
 
 
 def test_an_unknown_name_says_what_is_close(install):
     install("tw-one", {"adapter": {"banana": "tw_one:A"}}, ADAPTER)
-    with pytest.raises(RecipeError, match=r"no installed plugin gives the adapter 'bananna'.*did you mean 'banana'"):
+    with pytest.raises(
+        RecipeError, match=r"no installed plugin gives the adapter 'bananna'.*did you mean 'banana'"
+    ):
         registry.find("adapter", "bananna")
 
 
 def test_a_known_name_that_is_not_installed_says_what_brings_it(monkeypatch):
-    monkeypatch.setattr(registry, "shipped_table", lambda: {"known": {"adapter": {"loha": "tunewright-loha"}}})
+    monkeypatch.setattr(
+        registry, "shipped_table", lambda: {"known": {"adapter": {"loha": "tunewright-loha"}}}
+    )
     with pytest.raises(RecipeError, match="pip install tunewright-loha"):
         registry.find("adapter", "loha")
 
@@ -74,7 +80,12 @@ def test_a_broken_plugin_is_one_line_that_names_its_distribution(install, source
 
 
 def test_the_kernel_version_is_checked_before_the_import(install):
-    install("tw-old", {"adapter": {"old": "tw_old:A"}}, "raise RuntimeError('imported')", ("tunewright<0.1",))
+    install(
+        "tw-old",
+        {"adapter": {"old": "tw_old:A"}},
+        "raise RuntimeError('imported')",
+        ("tunewright<0.1",),
+    )
     with pytest.raises(RecipeError, match=r"needs tunewright<0.1, this is tunewright 0.1.0"):
         registry.load(registry.find("adapter", "old"))
 
@@ -108,9 +119,17 @@ POINTS = {"outer": "tw_speed:Outer", "inner": "tw_speed:Inner", "replaces": "tw_
 def test_the_first_accelerator_is_the_outermost(install, order):
     install("tw-one", {"adapter": {"mine": "tw_one:A"}}, ADAPTER)
     install("tw-speed", {"accelerator": POINTS}, WRAPPERS)
-    loaded = handle("mine", *order).call("apply_adapter", run=None, request=AdapterRequest(Loaded([], None)))
+    loaded = handle("mine", *order).call(
+        "apply_adapter", run=None, request=AdapterRequest(LoadedModel([], None))
+    )
     first, second = order
-    assert loaded.model == [f"{first} before", f"{second} before", "A", f"{second} after", f"{first} after"]
+    assert loaded.model == [
+        f"{first} before",
+        f"{second} before",
+        "A",
+        f"{second} after",
+        f"{first} after",
+    ]
 
 
 def test_an_accelerator_may_not_replace_a_step(install):
@@ -123,8 +142,14 @@ def test_an_accelerator_may_not_replace_a_step(install):
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("class A(Plugin):\n    @hookimpl\n    def aply_adapter(self, request): ...", "aply_adapter"),
-        ("class A(Plugin):\n    @hookimpl\n    def apply_adapter(self, request, extra): ...", "extra"),
+        (
+            "class A(Plugin):\n    @hookimpl\n    def aply_adapter(self, request): ...",
+            "aply_adapter",
+        ),
+        (
+            "class A(Plugin):\n    @hookimpl\n    def apply_adapter(self, request, extra): ...",
+            "extra",
+        ),
         ("class A(Plugin):\n    pass", "has no implementation of apply_adapter"),
     ],
 )
@@ -136,7 +161,9 @@ def test_a_hook_that_is_misspelt_wrong_or_missing_is_an_error(install, source, s
 
 def test_no_result_is_an_error(install):
     install(
-        "tw-one", {"adapter": {"mine": "tw_one:A"}}, "class A(Plugin):\n    @hookimpl\n    def apply_adapter(self): ..."
+        "tw-one",
+        {"adapter": {"mine": "tw_one:A"}},
+        "class A(Plugin):\n    @hookimpl\n    def apply_adapter(self): ...",
     )
     with pytest.raises(RunError, match="apply_adapter of adapter 'mine' gave nothing"):
         handle("mine").call("apply_adapter", run=None, request=None)
@@ -152,7 +179,9 @@ def make(path):
 """
 
 
-@pytest.mark.parametrize("file", ["tw_data/templates/mine.jinja", "tw_data/templates/mine/template.jinja"])
+@pytest.mark.parametrize(
+    "file", ["tw_data/templates/mine.jinja", "tw_data/templates/mine/template.jinja"]
+)
 def test_a_plugin_that_is_only_data_needs_no_python(install, file, monkeypatch):
     point = type("P", (), {"load": lambda self: __import__("tw_factory").make})()
     install("tw-factory", {}, FACTORY)
@@ -162,7 +191,9 @@ def test_a_plugin_that_is_only_data_needs_no_python(install, file, monkeypatch):
     (module := sys.path[0]) and __import__("pathlib").Path(module, "tw_data.py").unlink()
     real = registry.group
     monkeypatch.setattr(
-        registry, "group", lambda name: _Named({"template": point}) if name == "from_files" else real(name)
+        registry,
+        "group",
+        lambda name: _Named({"template": point}) if name == "from_files" else real(name),
     )
     plugin = registry.load(registry.find("template", "mine-only"))
     assert plugin.file.as_posix().endswith(file)

@@ -37,14 +37,27 @@ def told() -> list[str]:
 
 def test_the_steps_of_a_run_in_order(train):
     result = train()
-    assert [call[0] for call in calls()] == ["load_model", "apply_adapter", "build_dataset", "train_stage"]
+    assert [call[0] for call in calls()] == [
+        "load_model",
+        "apply_adapter",
+        "build_dataset",
+        "train_stage",
+    ]
     assert calls()[0] == ("load_model", "some/model", "causal_lm")
     assert calls()[2] == ("build_dataset", "messages", ["a.jsonl"])
     assert result.path == train.out / "model"
     assert told() == [
-        "RunStarted", "StepStarted", "StepStarted", "StepStarted", "Notice", "Notice", "StepStarted", "Logged",
-        "StageFinished", "RunFinished",
-    ]  # fmt: skip
+        "RunStarted",
+        "StepStarted",
+        "StepStarted",
+        "StepStarted",
+        "Notice",
+        "Notice",
+        "StepStarted",
+        "Logged",
+        "StageFinished",
+        "RunFinished",
+    ]
 
 
 def test_the_run_folder_describes_itself(train):
@@ -56,9 +69,14 @@ def test_the_run_folder_describes_itself(train):
     assert state["libraries"]["tunewright"] == "0.1.0"
     assert state["data"] == {"0": "a.jsonl"}
     assert state["stages"][0] == {
-        "name": "mine", "path": "model", "weights": "model", "steps": 1, "tokens": 10, "rows": 2,
+        "name": "mine",
+        "path": "model",
+        "weights": "model",
+        "steps": 1,
+        "tokens": 10,
+        "rows": 2,
         "metrics": {"loss": 1.0},
-    }  # fmt: skip
+    }
     assert "some/model" in (train.out / "recipe.yaml").read_text()
 
 
@@ -95,13 +113,17 @@ def test_a_run_of_several_stages_resumes_where_it_was(train):
 
 def test_a_finished_or_interrupted_run_is_not_written_over(train):
     train()
-    with pytest.raises(RecipeError, match=r"holds a run that is completed \(choose another `output`, or --overwrite"):
+    with pytest.raises(
+        RecipeError,
+        match=r"holds a run that is completed \(choose another `output`, or --overwrite",
+    ):
         train()
     train(overwrite=True)
     with pytest.raises(Stopped):
         train("stage={name: mine, fail: stop}", overwrite=True)
     with pytest.raises(
-        RecipeError, match=r"holds a run that is interrupted \(go on with: tunewright train .* --resume"
+        RecipeError,
+        match=r"holds a run that is interrupted \(go on with: tunewright train .* --resume",
     ):
         train()
 
@@ -119,7 +141,9 @@ def test_a_run_that_failed_before_it_trained_may_begin_again(train, monkeypatch)
     assert json.loads((train.out / "run.json").read_text())["status"] == "completed"
     with pytest.raises(RunError):
         train("stage.fail=error", overwrite=True)
-    with pytest.raises(RecipeError, match="holds a run that is failed"):  # it trained: there may be checkpoints
+    with pytest.raises(
+        RecipeError, match="holds a run that is failed"
+    ):  # it trained: there may be checkpoints
         train()
 
 
@@ -176,7 +200,9 @@ def test_a_logger_that_falls_behind_is_muted(install, monkeypatch):
 
     entry = registry.find("logger", "slow")
     plugin = registry.load(entry)
-    reporter = report.Reporter(None, [registry.Handle(entry, plugin(plugin.Options(), "slow"))])
+    reporter = report.Reporter(
+        None, [registry.PluginCaller(entry, plugin(plugin.Options(), "slow"))]
+    )
     for _ in range(5):
         reporter.emit(events.Notice(message="x"))
     assert reporter.close() == {"slow": "is 3 events behind"}
@@ -222,9 +248,14 @@ def test_exit_codes_and_one_line(train, monkeypatch, capsys, fail, code, line):
     assert len(error.splitlines()) == 1
 
 
-def test_a_bad_recipe_exits_with_2_and_debug_shows_the_traceback(train, monkeypatch, capsys, tmp_path):
+def test_a_bad_recipe_exits_with_2_and_debug_shows_the_traceback(
+    train, monkeypatch, capsys, tmp_path
+):
     (tmp_path / "r.yaml").write_text("model: tiny\nstagee: x\noutput: a\n")
-    for arguments in (["recipe", "check", str(tmp_path / "r.yaml")], ["train", str(tmp_path / "r.yaml"), "--debug"]):
+    for arguments in (
+        ["recipe", "check", str(tmp_path / "r.yaml")],
+        ["train", str(tmp_path / "r.yaml"), "--debug"],
+    ):
         monkeypatch.setattr(sys, "argv", ["tunewright", *arguments])
         with pytest.raises(SystemExit) as exit_:
             cli.main()

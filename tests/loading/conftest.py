@@ -1,4 +1,5 @@
-"""Makes `loading_setup` importable, keeps torch to one thread, and gives each test a run that collects events."""
+"""Makes `loading_setup` importable, keeps torch to one thread, and gives each test a run that
+collects events."""
 
 import sys
 from collections.abc import Iterator
@@ -35,14 +36,18 @@ def marker(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def modules_of_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The package into which transformers copies code that comes with a checkpoint: new, and gone afterwards."""
+    """The package into which transformers copies code that comes with a checkpoint: new, and gone
+    afterwards."""
 
     def forget() -> None:
-        for name in [name for name in sys.modules if name.partition(".")[0] == "transformers_modules"]:
+        for name in [
+            name for name in sys.modules if name.partition(".")[0] == "transformers_modules"
+        ]:
             del sys.modules[name]
 
     monkeypatch.setattr(
-        "transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path.parent / f"{tmp_path.name}-modules")
+        "transformers.dynamic_module_utils.HF_MODULES_CACHE",
+        str(tmp_path.parent / f"{tmp_path.name}-modules"),
     )
     monkeypatch.setattr(sys, "path", list(sys.path))
     forget()

@@ -1,4 +1,5 @@
-"""A hub with one repository, a/b, that speaks as much of the hub's protocol as snapshot_download needs."""
+"""A hub with one repository, a/b, that speaks as much of the hub's protocol as snapshot_download
+needs."""
 
 import json
 import threading
@@ -24,7 +25,10 @@ class FakeHub:
             listing = [{"rfilename": file} for file in self.files]
             return 200, {}, json.dumps({"id": "a/b", "sha": COMMIT, "siblings": listing}).encode()
         if path.startswith(f"/api/models/a/b/tree/{COMMIT}"):
-            tree = [{"type": "file", "path": f, "oid": f, "size": len(data)} for f, data in self.files.items()]
+            tree = [
+                {"type": "file", "path": f, "oid": f, "size": len(data)}
+                for f, data in self.files.items()
+            ]
             return 200, {}, json.dumps(tree).encode()
         if path.startswith("/api/models/a/b/revision/"):
             return 404, {"X-Error-Code": "RevisionNotFound"}, b""
@@ -45,7 +49,7 @@ def fake_hub(files: dict[str, bytes]) -> Iterator[FakeHub]:
             if self.command == "GET":
                 self.wfile.write(body)
 
-        do_HEAD = do_GET  # noqa: N815
+        do_HEAD = do_GET
 
         def log_message(self, *_: object) -> None:
             pass

@@ -7,14 +7,20 @@ from typing import Any
 import torch
 
 from tunewright.events import Event, Notice
-from tunewright.types import AdapterRequest, Loaded, LoadRequest
+from tunewright.types import AdapterRequest, LoadedModel, LoadRequest
 from tunewright_gpt2 import Gpt2
 from tunewright_llama import Llama
 from tunewright_qwen import Qwen
 
 FAMILIES = {
-    "qwen3": Qwen, "qwen3_moe": Qwen, "qwen2": Qwen, "qwen2_moe": Qwen, "llama3": Llama, "llama2": Llama, "gpt2": Gpt2,
-}  # fmt: skip
+    "qwen3": Qwen,
+    "qwen3_moe": Qwen,
+    "qwen2": Qwen,
+    "qwen2_moe": Qwen,
+    "llama3": Llama,
+    "llama2": Llama,
+    "gpt2": Gpt2,
+}
 
 
 class Listener:
@@ -31,20 +37,26 @@ class Listener:
         return "\n".join(event.message for event in self.events if isinstance(event, Notice))
 
 
-def load(run: Listener, model: str = "tiny", *, twin: str = "qwen3", options: Any = None, **request: Any) -> Loaded:
+def load(
+    run: Listener, model: str = "tiny", *, twin: str = "qwen3", options: Any = None, **request: Any
+) -> LoadedModel:
     """What the family of `twin` loads; options: of the family, request: fields of LoadRequest."""
     family = FAMILIES[twin]
     chosen = {"tiny_variant": twin, "device": "cpu"} | (options or {})
-    loaded: Loaded = family(family.Options(**chosen)).load_model(run, LoadRequest(model, **request))
+    loaded: LoadedModel = family(family.Options(**chosen)).load_model(
+        run, LoadRequest(model, **request)
+    )
     return loaded
 
 
-def apply(run: Listener, plugin: Any, loaded: Loaded | None = None, **request: Any) -> Loaded:
-    adapted: Loaded = plugin.apply_adapter(run, AdapterRequest(loaded or load(run), **request))
+def apply(
+    run: Listener, plugin: Any, loaded: LoadedModel | None = None, **request: Any
+) -> LoadedModel:
+    adapted: LoadedModel = plugin.apply_adapter(run, AdapterRequest(loaded or load(run), **request))
     return adapted
 
 
-def save(loaded: Loaded, folder: Path) -> Path:
+def save(loaded: LoadedModel, folder: Path) -> Path:
     """A checkpoint as transformers writes it."""
     loaded.model.save_pretrained(folder)
     loaded.tokenizer.save_pretrained(folder)
@@ -55,14 +67,16 @@ def edit_json(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def logits(loaded: Loaded) -> torch.Tensor:
+def logits(loaded: LoadedModel) -> torch.Tensor:
     """Logits (1, 6, V) of one row of six tokens; for a model with a score (1, 1)."""
     with torch.no_grad():
-        found: torch.Tensor = loaded.model.eval()(input_ids=torch.tensor([[5, 6, 7, 8, 9, 10]])).logits
+        found: torch.Tensor = loaded.model.eval()(
+            input_ids=torch.tensor([[5, 6, 7, 8, 9, 10]])
+        ).logits
     return found
 
 
-def train(loaded: Loaded, steps: int = 3) -> None:
+def train(loaded: LoadedModel, steps: int = 3) -> None:
     """A few large steps on all that is trainable."""
     ids = torch.tensor([[5, 6, 7, 8, 9, 10]])
     optimizer = torch.optim.SGD([p for p in loaded.model.parameters() if p.requires_grad], lr=0.5)
@@ -72,5 +86,5 @@ def train(loaded: Loaded, steps: int = 3) -> None:
         optimizer.zero_grad()
 
 
-def trainable(loaded: Loaded) -> set[str]:
+def trainable(loaded: LoadedModel) -> set[str]:
     return {name for name, parameter in loaded.model.named_parameters() if parameter.requires_grad}

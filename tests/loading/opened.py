@@ -22,6 +22,8 @@ def no_pickle_is_opened() -> Iterator[None]:
     _opened = []
     try:
         yield
-        assert not [name for name in _opened if name.endswith((".bin", ".pt", ".pth", ".pkl", ".mdl"))]
+        assert not [
+            name for name in _opened if name.endswith((".bin", ".pt", ".pth", ".pkl", ".mdl"))
+        ]
     finally:
         _opened = None

@@ -18,7 +18,7 @@ def freeze(**options: Any) -> Freeze:
 
 def test_full(run: Listener) -> None:
     loaded = apply(run, Full(Full.Options()))
-    assert loaded.weights == "model"
+    assert loaded.saves == "model"
     assert trainable(loaded) == {name for name, _ in loaded.model.named_parameters()}
     assert not trainable(apply(run, Full(Full.Options()), trainable=False))
 
@@ -36,19 +36,28 @@ def test_full_without_embeddings(run: Listener) -> None:
         ({"trainable_layers": 2}, {"model.layers.1.", "model.layers.2."}),
         ({"trainable_layers": -1}, {"model.layers.0."}),
         ({"trainable_layers": 1, "modules": ["mlp"]}, {"model.layers.2.mlp."}),
-        ({"trainable_layers": 1, "modules": ["self_attn.q_proj"]}, {"model.layers.2.self_attn.q_proj."}),
+        (
+            {"trainable_layers": 1, "modules": ["self_attn.q_proj"]},
+            {"model.layers.2.self_attn.q_proj."},
+        ),
         ({"trainable_layers": 1, "extra_modules": ["norm"]}, {"model.layers.2.", "model.norm."}),
         ({"trainable_layers": 0, "extra_modules": ["lm_head"]}, {"lm_head."}),
     ],
 )
 def test_freeze(run: Listener, options: dict[str, Any], expected: set[str]) -> None:
     loaded = apply(run, freeze(**options), load(run, twin="llama3", options={"tiny_layers": 3}))
-    wanted = {name for name, _ in loaded.model.named_parameters() if name.startswith(tuple(expected))}
+    wanted = {
+        name for name, _ in loaded.model.named_parameters() if name.startswith(tuple(expected))
+    }
     assert wanted
     assert trainable(loaded) == wanted
     before = {name: parameter.clone() for name, parameter in loaded.model.named_parameters()}
     train(loaded)
-    moved = {name for name, parameter in loaded.model.named_parameters() if not torch.equal(parameter, before[name])}
+    moved = {
+        name
+        for name, parameter in loaded.model.named_parameters()
+        if not torch.equal(parameter, before[name])
+    }
     assert moved == wanted
 
 
@@ -84,4 +93,4 @@ def test_quantized_weights_cannot_be_trained(run: Listener, plugin: Any) -> None
 @pytest.mark.parametrize("plugin", [Full(Full.Options()), freeze()])
 def test_no_adapter_to_go_on_from(run: Listener, plugin: Any, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="the run trained an adapter"):
-        apply(run, plugin, weights=tmp_path)
+        apply(run, plugin, adapter_path=tmp_path)

@@ -1,4 +1,5 @@
-"""Quantizer bitsandbytes on the CPU: what is quantized, and that evaluation does not spoil what is trained after it."""
+"""Quantizer bitsandbytes on the CPU: what is quantized, and that evaluation does not spoil what is
+trained after it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,14 +13,23 @@ from tunewright.run import Run
 from tunewright_bitsandbytes.linear import keep_layout
 
 RECIPE: dict[str, Any] = {
-    "model": "tiny", "family": {"name": "qwen", "device": "cpu"}, "template": "qwen3", "stage": "sft", "loggers": [],
-    "data": [{"path": "none.jsonl"}], "adapter": {"name": "lora", "rank": 4}, "output": "none",
-}  # fmt: skip
+    "model": "tiny",
+    "family": {"name": "qwen", "device": "cpu"},
+    "template": "qwen3",
+    "stage": "sft",
+    "loggers": [],
+    "data": [{"path": "none.jsonl"}],
+    "adapter": {"name": "lora", "rank": 4},
+    "output": "none",
+}
 IDS = torch.arange(12).reshape(2, 6)  # (B, T)
 
 
 def load(head: Any = "causal_lm", adapter: Any = None, **quantizer: Any) -> Any:
-    changed = {"quantizer": {"name": "bitsandbytes", **quantizer}, "adapter": adapter or RECIPE["adapter"]}
+    changed = {
+        "quantizer": {"name": "bitsandbytes", **quantizer},
+        "adapter": adapter or RECIPE["adapter"],
+    }
     return Run(Recipe.model_validate(RECIPE | changed)).load(head=head)
 
 
@@ -36,7 +46,9 @@ def test_layers_are_quantized_and_heads_are_not(bits: int, head: str) -> None:
     integers = {torch.uint8, torch.int8}
     quantized = {name for name, p in model.named_parameters() if p.dtype in integers}
     assert quantized and all(name.endswith("_proj.base_layer.weight") for name in quantized)
-    assert len(quantized) == sum(name.endswith("lora_A.default.weight") for name, _ in model.named_parameters())
+    assert len(quantized) == sum(
+        name.endswith("lora_A.default.weight") for name, _ in model.named_parameters()
+    )
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert all("lora_" in name or "score" in name for name in trained)
     assert gradients(model).keys() == trained
@@ -86,7 +98,9 @@ def test_no_layer_is_repacked(repacking: list[int]) -> None:
     assert repacking == []
 
 
-def test_without_the_remedy_layers_are_repacked(repacking: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_remedy_layers_are_repacked(
+    repacking: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where this fails bitsandbytes has been mended, and `keep_layout` can go."""
     monkeypatch.setattr("tunewright_bitsandbytes.linear.keep_layout", lambda model: None)
     model = load().model

@@ -8,21 +8,27 @@ import pytest
 from loading_setup import Listener, edit_json, load
 
 from tunewright import RunError
-from tunewright_hf.safe import sanitised
+from tunewright_hf.models.safety import sanitised
 
 # ---- 7, 8, 9: config.json ------------------------------------------------------------------------
 
 
 def add_own_code(checkpoint: Path, marker: Path) -> None:
     code = f"open({str(marker)!r}, 'w').close()\n"
-    config = "from transformers import Qwen3Config\nclass EvilConfig(Qwen3Config):\n    model_type = 'evil'\n"
+    config = (
+        "from transformers import Qwen3Config\nclass EvilConfig(Qwen3Config):\n    "
+        "model_type = 'evil'\n"
+    )
     model = (
         "from transformers import Qwen3ForCausalLM\nfrom .configuration_evil import EvilConfig\n"
         "class EvilModel(Qwen3ForCausalLM):\n    config_class = EvilConfig\n"
     )
     (checkpoint / "configuration_evil.py").write_text(code + config)
     (checkpoint / "modeling_evil.py").write_text(code + model)
-    names = {"AutoConfig": "configuration_evil.EvilConfig", "AutoModelForCausalLM": "modeling_evil.EvilModel"}
+    names = {
+        "AutoConfig": "configuration_evil.EvilConfig",
+        "AutoModelForCausalLM": "modeling_evil.EvilModel",
+    }
     edit_json(checkpoint / "config.json", auto_map=names)
 
 
@@ -43,7 +49,9 @@ def test_own_code_runs_where_it_is_trusted(run: Listener, checkpoint: Path, mark
     assert marker.exists()
 
 
-def test_unknown_architecture_says_what_helps(run: Listener, checkpoint: Path, marker: Path) -> None:
+def test_unknown_architecture_says_what_helps(
+    run: Listener, checkpoint: Path, marker: Path
+) -> None:
     add_own_code(checkpoint, marker)
     edit_json(checkpoint / "config.json", model_type="evil")
     with pytest.raises(RunError, match="knows no model_type 'evil'") as caught:
@@ -55,7 +63,9 @@ def test_unknown_architecture_says_what_helps(run: Listener, checkpoint: Path, m
 def test_trust_in_config_is_ignored(run: Listener, checkpoint: Path, marker: Path) -> None:
     add_own_code(checkpoint, marker)
     edit_json(
-        checkpoint / "config.json", trust_remote_code=True, extra={"trust_remote_code": True, "list": [{"auto_map": 1}]}
+        checkpoint / "config.json",
+        trust_remote_code=True,
+        extra={"trust_remote_code": True, "list": [{"auto_map": 1}]},
     )
     load(run, str(checkpoint))
     for name in ("trust_remote_code", "extra.trust_remote_code", "extra.list.auto_map"):
@@ -81,13 +91,25 @@ def test_attention_code_is_ignored(run: Listener, checkpoint: Path, key: str) ->
 
 
 def test_sanitising_keeps_the_rest() -> None:
-    config = {"model_type": "a", "attention_bias": True, "vision": {"implementation": 1, "auto_map": {}}, "x": [1, "a"]}
+    config = {
+        "model_type": "a",
+        "attention_bias": True,
+        "vision": {"implementation": 1, "auto_map": {}},
+        "x": [1, "a"],
+    }
     kept, dropped = sanitised(config)
-    assert kept == {"model_type": "a", "attention_bias": True, "vision": {"implementation": 1}, "x": [1, "a"]}
+    assert kept == {
+        "model_type": "a",
+        "attention_bias": True,
+        "vision": {"implementation": 1},
+        "x": [1, "a"],
+    }
     assert dropped == ["vision.auto_map"]
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"model_type": ["qwen3"]}', '{"model_type": null}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{", '{"model_type": ["qwen3"]}', '{"model_type": null}', "[" * 100_000]
+)
 def test_broken_config(run: Listener, checkpoint: Path, content: str) -> None:
     (checkpoint / "config.json").write_text(content)
     with pytest.raises(RunError) as caught:
@@ -114,7 +136,9 @@ def test_shapes_that_do_not_fit(run: Listener, checkpoint: Path) -> None:
         ({"tokenizer_class": ["a"]}, "knows no tokenizer class"),
     ],
 )
-def test_strange_tokenizer_is_refused(run: Listener, checkpoint: Path, change: dict[str, Any], problem: str) -> None:
+def test_strange_tokenizer_is_refused(
+    run: Listener, checkpoint: Path, change: dict[str, Any], problem: str
+) -> None:
     edit_json(checkpoint / "tokenizer_config.json", **change)
     with pytest.raises(RunError, match=problem) as caught:
         load(run, str(checkpoint))

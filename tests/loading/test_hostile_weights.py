@@ -1,4 +1,5 @@
-"""Hostile weights: the outcome, that nothing of theirs was opened or ran, and what the message says."""
+"""Hostile weights: the outcome, that nothing of theirs was opened or ran, and what the message
+says."""
 
 import importlib
 import json
@@ -13,7 +14,7 @@ from opened import no_pickle_is_opened
 
 from tunewright import RunError
 from tunewright.types import AdapterRequest
-from tunewright_hf.safe import check_safetensors
+from tunewright_hf.models.safety import check_safetensors
 from tunewright_lora import Lora
 
 
@@ -31,10 +32,15 @@ def test_the_hostile_pickle_is_one(marker: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "consolidated.00.pth"])
-def test_pickle_weights_are_refused(run: Listener, checkpoint: Path, marker: Path, name: str) -> None:
+def test_pickle_weights_are_refused(
+    run: Listener, checkpoint: Path, marker: Path, name: str
+) -> None:
     (checkpoint / "model.safetensors").unlink()
     (checkpoint / name).write_bytes(hostile_pickle(marker))
-    with no_pickle_is_opened(), pytest.raises(RunError, match="pickle weights are not loaded") as caught:
+    with (
+        no_pickle_is_opened(),
+        pytest.raises(RunError, match="pickle weights are not loaded") as caught,
+    ):
         load(run, str(checkpoint))
     assert name in str(caught.value)
     assert "convert" in caught.value.hint
@@ -45,21 +51,36 @@ def test_no_fallback_from_broken_safetensors(run: Listener, checkpoint: Path, ma
     weights = checkpoint / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     (checkpoint / "pytorch_model.bin").write_bytes(hostile_pickle(marker))
-    with no_pickle_is_opened(), pytest.raises(RunError, match=r"model\.safetensors: is no safetensors file"):
+    with (
+        no_pickle_is_opened(),
+        pytest.raises(RunError, match=r"model\.safetensors: is no safetensors file"),
+    ):
         load(run, str(checkpoint))
     assert not marker.exists()
 
 
-def test_pickles_beside_safetensors_are_left_alone(run: Listener, checkpoint: Path, marker: Path) -> None:
-    for name in ("pytorch_model.bin", "value_head.bin", ".cache.mdl", "rng_state.pth", "adapter_model.bin"):
+def test_pickles_beside_safetensors_are_left_alone(
+    run: Listener, checkpoint: Path, marker: Path
+) -> None:
+    for name in (
+        "pytorch_model.bin",
+        "value_head.bin",
+        ".cache.mdl",
+        "rng_state.pth",
+        "adapter_model.bin",
+    ):
         (checkpoint / name).write_bytes(hostile_pickle(marker))
     with no_pickle_is_opened():
         load(run, str(checkpoint))
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("shard", ["evil.bin", "../evil.safetensors", "/evil.safetensors", "missing.safetensors"])
-def test_index_names_only_files_beside_it(run: Listener, checkpoint: Path, marker: Path, shard: str) -> None:
+@pytest.mark.parametrize(
+    "shard", ["evil.bin", "../evil.safetensors", "/evil.safetensors", "missing.safetensors"]
+)
+def test_index_names_only_files_beside_it(
+    run: Listener, checkpoint: Path, marker: Path, shard: str
+) -> None:
     """transformers hands whatever an index names to torch.load, unless it ends in .safetensors."""
     (checkpoint / "model.safetensors").rename(checkpoint.parent / "evil.safetensors")
     (checkpoint / "evil.bin").write_bytes(hostile_pickle(marker))
@@ -71,7 +92,8 @@ def test_index_names_only_files_beside_it(run: Listener, checkpoint: Path, marke
 
 
 def test_config_cannot_name_the_weights(run: Listener, checkpoint: Path, marker: Path) -> None:
-    """`transformers_weights: adapter_model.bin` in a config.json makes transformers call torch.load."""
+    """`transformers_weights: adapter_model.bin` in a config.json makes transformers call
+    torch.load."""
     edit_json(checkpoint / "config.json", transformers_weights="adapter_model.bin")
     (checkpoint / "adapter_model.bin").write_bytes(hostile_pickle(marker))
     with no_pickle_is_opened():
@@ -91,7 +113,7 @@ def test_pickled_adapter_is_refused(run: Listener, tmp_path: Path, marker: Path)
     (folder / "adapter_model.safetensors").unlink()
     (folder / "adapter_model.bin").write_bytes(hostile_pickle(marker))
     with no_pickle_is_opened(), pytest.raises(RunError, match="pickle weights are not loaded"):
-        Lora(Lora.Options()).apply_adapter(run, AdapterRequest(load(run), weights=folder))
+        Lora(Lora.Options()).apply_adapter(run, AdapterRequest(load(run), adapter_path=folder))
     assert not marker.exists()
 
 
@@ -99,7 +121,10 @@ def test_pickled_adapter_is_refused(run: Listener, tmp_path: Path, marker: Path)
     ("change", "problem"),
     [
         ({"init_lora_weights": "pissa"}, "belongs to weights that pissa changed"),
-        ({"megatron_config": {"a": 1}, "megatron_core": "antigravity"}, "uses megatron_config, megatron_core"),
+        (
+            {"megatron_config": {"a": 1}, "megatron_core": "antigravity"},
+            "uses megatron_config, megatron_core",
+        ),
         ({"layer_replication": [[0, 2], [0, 2]]}, "uses layer_replication"),
         ({"peft_type": "BOFT"}, "type 'BOFT'"),
         ({"target_modules": ["down_proj"]}, "does not fit the model"),
@@ -107,17 +132,21 @@ def test_pickled_adapter_is_refused(run: Listener, tmp_path: Path, marker: Path)
         ({"r": 3}, "does not fit the model"),
     ],
 )
-def test_strange_adapter_is_refused(run: Listener, tmp_path: Path, change: dict[str, Any], problem: str) -> None:
+def test_strange_adapter_is_refused(
+    run: Listener, tmp_path: Path, change: dict[str, Any], problem: str
+) -> None:
     folder = adapter_folder(run, tmp_path / "adapter")
     edit_json(folder / "adapter_config.json", **change)
     with pytest.raises(RunError, match=problem):
-        Lora(Lora.Options()).apply_adapter(run, AdapterRequest(load(run), weights=folder))
+        Lora(Lora.Options()).apply_adapter(run, AdapterRequest(load(run), adapter_path=folder))
     assert "antigravity" not in sys.modules
 
 
 def test_adapter_in_place_of_a_model(run: Listener, checkpoint: Path) -> None:
     """transformers would load the base model from wherever adapter_config.json says."""
-    (checkpoint / "adapter_config.json").write_text('{"base_model_name_or_path": "evil/repo", "peft_type": "LORA"}')
+    (checkpoint / "adapter_config.json").write_text(
+        '{"base_model_name_or_path": "evil/repo", "peft_type": "LORA"}'
+    )
     with pytest.raises(RunError, match="holds an adapter") as caught:
         load(run, str(checkpoint))
     assert "evil/repo" in caught.value.hint
@@ -126,12 +155,16 @@ def test_adapter_in_place_of_a_model(run: Listener, checkpoint: Path) -> None:
 # ---- 6: safetensors headers ----------------------------------------------------------------------
 
 
-def safetensors(header: dict[str, Any] | bytes, data: bytes = b"\0" * 16, length: int | None = None) -> bytes:
+def safetensors(
+    header: dict[str, Any] | bytes, data: bytes = b"\0" * 16, length: int | None = None
+) -> bytes:
     written = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(written) if length is None else length) + written + data
 
 
-def tensor(start: int, end: int, dtype: str = "F32", shape: tuple[int, ...] = (2,)) -> dict[str, Any]:
+def tensor(
+    start: int, end: int, dtype: str = "F32", shape: tuple[int, ...] = (2,)
+) -> dict[str, Any]:
     return {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
 
 
@@ -152,7 +185,9 @@ def tensor(start: int, end: int, dtype: str = "F32", shape: tuple[int, ...] = (2
         safetensors({"a": tensor(0, 2**60)}, b"\0" * 8),
         safetensors({"a": tensor(0, 16, shape=(4,))}, b"\0" * 15),
         safetensors({"a": tensor(0, 8)}, b"\0" * 9000),
-        safetensors(b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, "a": 1}', b"\0" * 8),
+        safetensors(
+            b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, "a": 1}', b"\0" * 8
+        ),
         safetensors(b"[" * 100_000, b""),
         safetensors(b"\xff\xfe\xfd", b""),
         b"PK\x03\x04 a pickle that was renamed",

@@ -19,27 +19,39 @@ FILES = {
 }
 LOCATE = """
 import sys
-from tunewright_hf import hub
+from tunewright_hf.models import hub
 try:
-    folder = hub.locate(sys.argv[1], sys.argv[2] or None, weights="-w" in sys.argv, trust_remote_code="-t" in sys.argv)
+    asked = {"weights": "-w" in sys.argv, "trust_remote_code": "-t" in sys.argv}
+    folder = hub.locate(sys.argv[1], sys.argv[2] or None, **asked)
     print(*sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()))
 except Exception as error:
     print(type(error).__name__, error)
 """
 
 
-def locate(home: Path, url: str, model: str, revision: str = "", *flags: str, offline: bool = False) -> str:
+def locate(
+    home: Path, url: str, model: str, revision: str = "", *flags: str, offline: bool = False
+) -> str:
     """What `hub.locate` gives in a process that knows this hub only."""
-    environment = os.environ | {"HF_ENDPOINT": url, "HF_HOME": str(home), "HF_HUB_OFFLINE": "1" if offline else "0"}
+    environment = os.environ | {
+        "HF_ENDPOINT": url,
+        "HF_HOME": str(home),
+        "HF_HUB_OFFLINE": "1" if offline else "0",
+    }
     command = [sys.executable, "-c", LOCATE, model, revision, *flags]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=True, timeout=60
+    )
     return done.stdout.strip()
 
 
 def test_fetches_no_pickle_and_no_code(tmp_path: Path) -> None:
     with fake_hub(FILES) as hub:
         assert locate(tmp_path, hub.url, "a/b") == "config.json tokenizer.json"
-        assert locate(tmp_path, hub.url, "a/b", "", "-w") == "config.json model.safetensors tokenizer.json"
+        assert (
+            locate(tmp_path, hub.url, "a/b", "", "-w")
+            == "config.json model.safetensors tokenizer.json"
+        )
         assert not [path for path in hub.asked if path.endswith((".bin", ".py"))]
         trusted = locate(tmp_path, hub.url, "a/b", "", "-w", "-t")
         assert trusted == "config.json model.safetensors modeling_own.py tokenizer.json"
@@ -57,7 +69,9 @@ def test_offline_takes_the_cache(tmp_path: Path) -> None:
 
 def test_no_network(tmp_path: Path) -> None:
     found = locate(tmp_path, "http://127.0.0.1:9", "a/b")
-    assert found.startswith("RunError a/b: is neither a folder here nor in the local cache, and http://127.0.0.1:9")
+    assert found.startswith(
+        "RunError a/b: is neither a folder here nor in the local cache, and http://127.0.0.1:9"
+    )
     assert "\n" not in found
 
 
@@ -79,7 +93,7 @@ def test_one_clear_line(tmp_path: Path, model: str, revision: str, problem: str)
 
 
 def test_config_of_a_folder(tmp_path: Path) -> None:
-    from tunewright_hf.hub import read_config
+    from tunewright_hf.models.hub import read_config
 
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     assert read_config(str(tmp_path), None) == {"model_type": "llama"}

@@ -7,7 +7,14 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "module", ["tunewright_qwen", "tunewright_llama", "tunewright_full", "tunewright_freeze", "tunewright_lora"]
+    "module",
+    [
+        "tunewright_qwen",
+        "tunewright_llama",
+        "tunewright_full",
+        "tunewright_freeze",
+        "tunewright_lora",
+    ],
 )
 def test_import_is_light(module: str) -> None:
     heavy = ("torch", "transformers", "peft", "datasets", "tokenizers", "huggingface_hub")
@@ -17,6 +24,9 @@ def test_import_is_light(module: str) -> None:
 
 
 def test_hub_is_light() -> None:
-    code = "import sys, tunewright_hf.hub; print('torch' in sys.modules, 'huggingface_hub' in sys.modules)"
+    code = (
+        "import sys, tunewright_hf.models.hub; print('torch' in sys.modules, "
+        "'huggingface_hub' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]

@@ -9,7 +9,7 @@ from loading_setup import Listener, apply, load, logits, save, train, trainable
 from pydantic import ValidationError
 
 from tunewright import RecipeError
-from tunewright.types import Loaded
+from tunewright.types import LoadedModel
 from tunewright_lora import Lora
 
 ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
@@ -20,13 +20,13 @@ def lora(**options: Any) -> Lora:
     return Lora(Lora.Options(**options))
 
 
-def adapted(loaded: Loaded) -> set[str]:
+def adapted(loaded: LoadedModel) -> set[str]:
     """Full names of the modules with LoRA matrices, as in the base model."""
     names = (name for name, _ in loaded.model.named_parameters() if "lora_A" in name)
     return {name.removeprefix("base_model.model.").partition(".lora_A")[0] for name in names}
 
 
-def save_adapter(loaded: Loaded, folder: Path) -> None:
+def save_adapter(loaded: LoadedModel, folder: Path) -> None:
     """As a run saves it."""
     loaded.model.save_pretrained(folder, save_embedding_layers=False)
 
@@ -40,13 +40,18 @@ def leaves(names: set[str]) -> set[str]:
 
 @pytest.mark.parametrize(
     ("twin", "expected"),
-    [("qwen3", ATTENTION | MLP), ("llama2", ATTENTION | MLP), ("qwen3_moe", ATTENTION), ("qwen2_moe", ATTENTION | MLP)],
+    [
+        ("qwen3", ATTENTION | MLP),
+        ("llama2", ATTENTION | MLP),
+        ("qwen3_moe", ATTENTION),
+        ("qwen2_moe", ATTENTION | MLP),
+    ],
 )
 def test_all_linear(run: Listener, twin: str, expected: set[str]) -> None:
     loaded = apply(run, lora(), load(run, twin=twin))
     assert leaves(adapted(loaded)) == expected
     assert all(".lora_" in name for name in trainable(loaded))
-    assert loaded.weights == "adapter"
+    assert loaded.saves == "adapter"
 
 
 def test_all_linear_leaves_out_what_the_family_excludes(run: Listener) -> None:
@@ -99,7 +104,9 @@ def test_new_head_is_trained(run: Listener, tmp_path: Path) -> None:
                 parameter.add_(0.1)
     expected = logits(loaded)
     save_adapter(loaded, tmp_path)
-    again = apply(run, lora(), load(run, head="score"), head="score", weights=tmp_path, trainable=False)
+    again = apply(
+        run, lora(), load(run, head="score"), head="score", adapter_path=tmp_path, trainable=False
+    )
     assert torch.equal(logits(again), expected)
 
 
@@ -107,7 +114,10 @@ def test_new_head_is_trained(run: Listener, tmp_path: Path) -> None:
     ("options", "problem"),
     [
         ({"targets": ["q_projj"]}, "the model has no module 'q_projj'"),
-        ({"targets": ["lm_head"]}, "lm_head cannot be adapted: input and output embeddings share their weights"),
+        (
+            {"targets": ["lm_head"]},
+            "lm_head cannot be adapted: input and output embeddings share their weights",
+        ),
         ({"exclude": ["layers"]}, "no module is left to adapt"),
         ({"experts": True}, "the model has no experts"),
         ({"modules_to_save": ["nope"]}, "the model has no module 'nope'"),
@@ -120,7 +130,12 @@ def test_lora_mistakes(run: Listener, options: dict[str, Any], problem: str) -> 
 
 @pytest.mark.parametrize(
     "options",
-    [{"rank": 0}, {"init": "pissa_niter_0"}, {"dora": True, "init": "pissa"}, {"experts": True, "dropout": 0.1}],
+    [
+        {"rank": 0},
+        {"init": "pissa_niter_0"},
+        {"dora": True, "init": "pissa"},
+        {"experts": True, "dropout": 0.1},
+    ],
 )
 def test_options_that_contradict(options: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
@@ -144,11 +159,17 @@ VARIANTS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize(
     ("twin", "options"),
-    [*(("qwen2", variant) for variant in VARIANTS), *(("gpt2", variant) for variant in VARIANTS[:4])],
+    [
+        *(("qwen2", variant) for variant in VARIANTS),
+        *(("gpt2", variant) for variant in VARIANTS[:4]),
+    ],
     ids=str,
 )
-def test_trained_saved_loaded_merged(run: Listener, tmp_path: Path, twin: str, options: dict[str, Any]) -> None:
-    """Begins as the model itself; only adapters move; saved it fits the original model, and merged it is the same.
+def test_trained_saved_loaded_merged(
+    run: Listener, tmp_path: Path, twin: str, options: dict[str, Any]
+) -> None:
+    """Begins as the model itself; only adapters move; saved it fits the original model, and merged
+    it is the same.
 
     GPT-2's matrices are Conv1D, the other way round than those of linear layers.
     """
@@ -158,19 +179,25 @@ def test_trained_saved_loaded_merged(run: Listener, tmp_path: Path, twin: str, o
     assert torch.allclose(logits(loaded), expected, atol=1e-5)
     frozen = {name: p.clone() for name, p in loaded.model.named_parameters() if not p.requires_grad}
     train(loaded)
-    assert all(torch.equal(p, frozen[name]) for name, p in loaded.model.named_parameters() if name in frozen)
+    assert all(
+        torch.equal(p, frozen[name])
+        for name, p in loaded.model.named_parameters()
+        if name in frozen
+    )
     learned = logits(loaded)
     assert not torch.allclose(learned, expected, atol=0.1)
 
     save_adapter(loaded, tmp_path)
     assert not list(tmp_path.glob("*.bin"))
-    again = apply(run, plugin, load(run, twin=twin), weights=tmp_path, trainable=False)
+    again = apply(run, plugin, load(run, twin=twin), adapter_path=tmp_path, trainable=False)
     assert torch.allclose(logits(again), learned, atol=1e-5)
     assert not trainable(again)
     merged = plugin.merge(again)
-    assert merged.weights == "model"
+    assert merged.saves == "model"
     assert torch.allclose(logits(merged), learned, atol=1e-5)
-    assert torch.allclose(logits(load(run, str(save(merged, tmp_path / "m")), twin=twin)), learned, atol=1e-5)
+    assert torch.allclose(
+        logits(load(run, str(save(merged, tmp_path / "m")), twin=twin)), learned, atol=1e-5
+    )
 
 
 def test_others_can_load_it(run: Listener, tmp_path: Path) -> None:
@@ -182,14 +209,14 @@ def test_others_can_load_it(run: Listener, tmp_path: Path) -> None:
     save_adapter(loaded, tmp_path)
     theirs = PeftModel.from_pretrained(load(run).model, tmp_path)
     assert theirs.peft_config["default"].r == 8
-    assert torch.allclose(logits(Loaded(theirs, None)), logits(loaded), atol=1e-5)
+    assert torch.allclose(logits(LoadedModel(theirs, None)), logits(loaded), atol=1e-5)
 
 
 def test_going_on_from_an_adapter(run: Listener, tmp_path: Path) -> None:
     loaded = apply(run, lora(rank=4))
     train(loaded)
     save_adapter(loaded, tmp_path)
-    again = apply(run, lora(rank=16, loraplus_ratio=4), weights=tmp_path)
+    again = apply(run, lora(rank=16, loraplus_ratio=4), adapter_path=tmp_path)
     assert again.model.peft_config["default"].r == 4
     assert trainable(again) == trainable(loaded)
     assert set(again.learning_rate_scales.values()) == {4}
@@ -203,7 +230,7 @@ def test_experts_saved_and_merged(run: Listener, tmp_path: Path) -> None:
     loaded = apply(run, plugin, load(run, twin="qwen3_moe"))
     train(loaded)
     save_adapter(loaded, tmp_path)
-    again = apply(run, plugin, load(run, twin="qwen3_moe"), weights=tmp_path, trainable=False)
+    again = apply(run, plugin, load(run, twin="qwen3_moe"), adapter_path=tmp_path, trainable=False)
     assert torch.allclose(logits(again), logits(loaded), atol=1e-5)
     assert torch.allclose(logits(plugin.merge(again)), logits(loaded), atol=1e-5)
 
@@ -226,14 +253,20 @@ def test_seed(run: Listener, init: str) -> None:
 
 def test_loraplus(run: Listener) -> None:
     loaded = apply(run, lora(loraplus_ratio=16))
-    assert set(loaded.learning_rate_scales) == {name for name in trainable(loaded) if "lora_B" in name}
+    assert set(loaded.learning_rate_scales) == {
+        name for name in trainable(loaded) if "lora_B" in name
+    }
     assert set(loaded.learning_rate_scales.values()) == {16}
     assert not apply(run, lora()).learning_rate_scales
 
 
 def test_adapters_are_float32(run: Listener) -> None:
     loaded = apply(run, lora(), load(run, dtype="bfloat16"))
-    kinds = {parameter.dtype for name, parameter in loaded.model.named_parameters() if name in trainable(loaded)}
+    kinds = {
+        parameter.dtype
+        for name, parameter in loaded.model.named_parameters()
+        if name in trainable(loaded)
+    }
     assert kinds == {torch.float32}
     assert loaded.model.get_input_embeddings().weight.dtype == torch.bfloat16
 

@@ -1,7 +1,8 @@
-"""Families whose modelling code is only on the hub: the way in which such a checkpoint is loaded, with a stand-in.
+"""Families whose modelling code is only on the hub: the way in which such a checkpoint is loaded,
+with a stand-in.
 
-The stand-in is Llama under the other name, in Python files beside the weights. That the real files of a checkpoint run
-with this version of transformers is not shown here, and cannot be without them.
+The stand-in is Llama under the other name, in Python files beside the weights. That the real files
+of a checkpoint run with this version of transformers is not shown here, and cannot be without them.
 """
 
 import json
@@ -44,7 +45,9 @@ REMOTE = {
 def checkpoint(request: pytest.FixtureRequest, run: Listener, tmp_path: Path) -> tuple[Any, Path]:
     """The family, and a checkpoint with code of its own."""
     family: Any = registry.load(registry.find("family", REMOTE[request.param]))
-    made = family(family.Options(device="cpu"), "").load_model(run, LoadRequest("tiny", weights=False))
+    made = family(family.Options(device="cpu"), "").load_model(
+        run, LoadRequest("tiny", weights="none")
+    )
     llama: Any = registry.load(registry.find("family", "llama"))
     twin = llama(llama.Options(device="cpu"), "").load_model(run, LoadRequest("tiny"))
     twin.model.resize_token_embeddings(len(made.tokenizer))
@@ -56,9 +59,15 @@ def checkpoint(request: pytest.FixtureRequest, run: Listener, tmp_path: Path) ->
         "AutoConfig": "configuration_stand_in.StandInConfig",
         "AutoModelForCausalLM": "modeling_stand_in.StandInForCausalLM",
     }
-    config |= {"model_type": request.param, "architectures": ["StandInForCausalLM"], "auto_map": code}
+    config |= {
+        "model_type": request.param,
+        "architectures": ["StandInForCausalLM"],
+        "auto_map": code,
+    }
     (tmp_path / "config.json").write_text(json.dumps(config))
-    (tmp_path / "configuration_stand_in.py").write_text(CONFIGURATION.format(model_type=request.param))
+    (tmp_path / "configuration_stand_in.py").write_text(
+        CONFIGURATION.format(model_type=request.param)
+    )
     (tmp_path / "modeling_stand_in.py").write_text(MODELING)
     return family(family.Options(device="cpu"), ""), tmp_path
 
@@ -76,7 +85,8 @@ def test_code_is_run_only_where_it_is_granted(run: Listener, checkpoint: tuple[A
 
 
 def test_lines_say_which_code_is_remote() -> None:
-    """A family that serves a model_type which transformers does not know says so beside its checkpoints."""
+    """A family that serves a model_type which transformers does not know says so beside its
+    checkpoints."""
     silent = set()
     for family in set(REMOTE.values()):
         plugin: Any = registry.load(registry.find("family", family))

@@ -13,7 +13,7 @@ from loading_setup import FAMILIES, Listener, load
 
 
 def tokenizer(twin: str) -> Any:
-    return load(Listener(), twin=twin, weights=False).tokenizer
+    return load(Listener(), twin=twin, weights="none").tokenizer
 
 
 shared_tokenizer = functools.cache(tokenizer)
@@ -56,7 +56,7 @@ def test_changes_stay_with_one_tokenizer() -> None:
 
 HASHES = """
 import hashlib
-from tunewright_hf import tiny
+from tunewright_hf.models import tiny
 for how in (("byte_level", ".+"), ("metaspace", "")):
     print(hashlib.sha256(tiny._trained(*how).encode()).hexdigest())
 """
@@ -64,7 +64,10 @@ for how in (("byte_level", ".+"), ("metaspace", "")):
 
 @pytest.mark.slow
 def test_the_same_in_every_process() -> None:
-    found = {subprocess.run([sys.executable, "-c", HASHES], capture_output=True, check=True).stdout for _ in range(2)}
+    found = {
+        subprocess.run([sys.executable, "-c", HASHES], capture_output=True, check=True).stdout
+        for _ in range(2)
+    }
     assert len(found) == 1
 
 
@@ -95,7 +98,11 @@ def test_template_of_a_listed_checkpoint(model: str, template: str) -> None:
         ("qwen3", "… enable_thinking …", "auto"),
         ("qwen3", "something of their own", "auto"),
         ("qwen2", None, "qwen"),
-        ("qwen2", "… You are Qwen, created by Alibaba Cloud. You are a helpful assistant. …", "qwen"),
+        (
+            "qwen2",
+            "… You are Qwen, created by Alibaba Cloud. You are a helpful assistant. …",
+            "qwen",
+        ),
         ("qwen2", "Please reason step by step", "auto"),
         ("llama3", None, "llama3"),
         ("llama3", "… Environment: ipython …", "llama3_1"),
@@ -105,7 +112,9 @@ def test_template_of_a_listed_checkpoint(model: str, template: str) -> None:
         ("llama2", None, None),
     ],
 )
-def test_template_of_an_unlisted_checkpoint(twin: str, own: str | None, template: str | None) -> None:
+def test_template_of_an_unlisted_checkpoint(
+    twin: str, own: str | None, template: str | None
+) -> None:
     made = tokenizer(twin)
     made.chat_template = own
     found = FAMILIES[twin](FAMILIES[twin].Options()).template_for("my/model", made)
@@ -125,5 +134,7 @@ def test_lists_of_checkpoints() -> None:
             for checkpoint in line["checkpoints"]:
                 assert checkpoint["kind"] in ("base", "chat")
                 assert (
-                    checkpoint["size"] and checkpoint["modelscope"] and (checkpoint.get("license") or line["license"])
+                    checkpoint["size"]
+                    and checkpoint["modelscope"]
+                    and (checkpoint.get("license") or line["license"])
                 )

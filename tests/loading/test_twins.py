@@ -8,7 +8,7 @@ import torch
 from loading_setup import Listener, load, logits, save, trainable
 
 from tunewright import RecipeError, RunError, registry
-from tunewright.types import Loaded, LoadRequest
+from tunewright.types import LoadedModel, LoadRequest
 
 TEMPLATES = {
     "qwen3": "qwen3",
@@ -30,7 +30,9 @@ def test_twin(run: Listener, tmp_path: Path, twin: str) -> None:
     assert {parameter.dtype for parameter in loaded.model.parameters()} == {torch.float32}
     ids = torch.tensor([loaded.tokenizer("What is your name?").input_ids])
     loaded.model(input_ids=ids, labels=ids).loss.backward()
-    assert all(torch.isfinite(p.grad).all() for p in loaded.model.parameters() if p.grad is not None)
+    assert all(
+        torch.isfinite(p.grad).all() for p in loaded.model.parameters() if p.grad is not None
+    )
     again = load(run, str(save(loaded, tmp_path)), twin=twin)
     assert torch.allclose(logits(again), logits(loaded), atol=1e-6)
     text = "<s>Hi<|im_end|> there, 1234 caf\u0065\u0301\n\n  def"
@@ -72,10 +74,10 @@ def test_unknown_twin(run: Listener) -> None:
 
 
 def test_tokenizer_alone(run: Listener, tmp_path: Path) -> None:
-    assert load(run, weights=False).model is None
+    assert load(run, weights="none").model is None
     folder = save(load(run), tmp_path)
     (folder / "model.safetensors").unlink()
-    assert load(run, str(folder), weights=False).template == "qwen3"
+    assert load(run, str(folder), weights="none").template == "qwen3"
 
 
 def test_frozen(run: Listener, tmp_path: Path) -> None:
@@ -88,9 +90,9 @@ def test_another_loader(run: Listener) -> None:
     made = load(run, twin="qwen2")
     made.template = None
 
-    def loader(request: LoadRequest) -> Loaded:
+    def loader(request: LoadRequest) -> LoadedModel:
         assert request.dtype == "auto"
-        return Loaded(made.model, made.tokenizer, adapter_exclude=("own",))
+        return LoadedModel(made.model, made.tokenizer, adapter_exclude=("own",))
 
     loaded = load(run, "somewhere", loader=loader)
     assert loaded.model is made.model
@@ -107,7 +109,10 @@ def test_dtype(run: Listener, tmp_path: Path) -> None:
     folder = str(save(half, tmp_path))
     assert load(run, folder).model.dtype == torch.bfloat16
     assert load(run, folder, options={"dtype": "float32"}).model.dtype == torch.float32
-    assert load(run, folder, options={"dtype": "float32"}, dtype="float16").model.dtype == torch.float16
+    assert (
+        load(run, folder, options={"dtype": "float32"}, dtype="float16").model.dtype
+        == torch.float16
+    )
 
 
 def test_attention(run: Listener, tmp_path: Path) -> None:
@@ -117,19 +122,25 @@ def test_attention(run: Listener, tmp_path: Path) -> None:
     assert torch.allclose(logits(eager), logits(load(run, folder)), atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "twin"), [("bloom", "bloom"), ("gemma", "gemma2"), ("gpt_oss", "gpt_oss")])
-def test_attention_that_a_class_refuses(run: Listener, tmp_path: Path, name: str, twin: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "twin"), [("bloom", "bloom"), ("gemma", "gemma2"), ("gpt_oss", "gpt_oss")]
+)
+def test_attention_that_a_class_refuses(
+    run: Listener, tmp_path: Path, name: str, twin: str
+) -> None:
     family: Any = registry.load(registry.find("family", name))
 
-    def attempt(model: str, attention: str | None) -> Loaded:
+    def attempt(model: str, attention: str | None) -> LoadedModel:
         options = family.Options(tiny_variant=twin, device="cpu", attention=attention)
-        loaded: Loaded = family(options).load_model(run, LoadRequest(model))
+        loaded: LoadedModel = family(options).load_model(run, LoadRequest(model))
         return loaded
 
     folder = str(save(attempt("tiny", None), tmp_path))
     assert attempt(folder, None).model.config._attn_implementation == "eager"
     for model in ("tiny", folder):
-        with pytest.raises(RecipeError, match=r"attention sdpa cannot be used: .* does not support") as caught:
+        with pytest.raises(
+            RecipeError, match=r"attention sdpa cannot be used: .* does not support"
+        ) as caught:
             attempt(model, "sdpa")
         assert "leave out family.attention" in caught.value.hint
 
@@ -170,7 +181,9 @@ def test_missing_weights_are_not_made_up(run: Listener, tmp_path: Path) -> None:
     weights = load_file(path)
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, path, metadata={"format": "pt"})
-    with pytest.raises(RunError, match=r"has no weights for model\.layers\.1\.mlp\.up_proj\.weight"):
+    with pytest.raises(
+        RunError, match=r"has no weights for model\.layers\.1\.mlp\.up_proj\.weight"
+    ):
         load(run, str(tmp_path))
 
 
@@ -212,4 +225,6 @@ def test_on_the_gpu(run: Listener, tmp_path: Path) -> None:
     ids = torch.tensor([[5, 6, 7, 8, 9, 10]], device="cuda")
     assert torch.allclose(loaded.model(input_ids=ids).logits.cpu(), logits(cpu), atol=1e-3)
     twin = load(run, options={"device": "auto"}).model
-    assert torch.equal(twin.get_input_embeddings().weight.cpu(), cpu.model.get_input_embeddings().weight)
+    assert torch.equal(
+        twin.get_input_embeddings().weight.cpu(), cpu.model.get_input_embeddings().weight
+    )

@@ -13,8 +13,8 @@ from typer.testing import CliRunner, Result
 from tunewright import RecipeError, RowError
 from tunewright.types import GenerateRequest, Message, Reply
 from tunewright_chat import command
-from tunewright_hf.jinja import TemplateInfo
-from tunewright_hf.reply import ReplyForm, parse
+from tunewright_hf.templates.jinja_template import TemplateInfo
+from tunewright_hf.templates.reply_parser import ReplyForm, parse
 
 
 class Run:
@@ -34,7 +34,7 @@ class Run:
         info = TemplateInfo(thinking=("<think>", "</think>"), reply=form)
         return SimpleNamespace(parse_reply=lambda text, tools: parse(text, info, tools))
 
-    def ask(self, kind: str, hook: str, request: GenerateRequest) -> Iterator[Reply]:
+    def call(self, kind: str, hook: str, request: GenerateRequest) -> Iterator[Reply]:
         assert (kind, hook) == ("engine", "generate")
         self.asked.append(request)
         return self._stream(self.answers.pop(0))
@@ -50,7 +50,9 @@ class Run:
             self.closed += 1
 
     def said(self, turn: int) -> list[tuple[str, Any]]:
-        return [(message.role, message.content) for message in self.asked[turn].conversation.messages]
+        return [
+            (message.role, message.content) for message in self.asked[turn].conversation.messages
+        ]
 
 
 @pytest.fixture
@@ -66,7 +68,17 @@ def chat(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_a_message_prints_only_the_reply(chat: Any) -> None:
     run = Run([" Hel", "lo."])
-    result = chat(run, "--message", "hi", "--system", "Be kind.", "--max-new-tokens", "7", "--temperature", "0.5")
+    result = chat(
+        run,
+        "--message",
+        "hi",
+        "--system",
+        "Be kind.",
+        "--max-new-tokens",
+        "7",
+        "--temperature",
+        "0.5",
+    )
     assert result.stdout == "Hello.\n"
     assert run.said(0) == [("system", "Be kind."), ("user", "hi")]
     assert (run.asked[0].max_new_tokens, run.asked[0].temperature) == (7, 0.5)
@@ -140,7 +152,10 @@ def test_calls_of_tools_are_shown_and_answered(chat: Any, tmp_path: Path) -> Non
     assert '(calls add with {"a": 1}: say what it gives)' in result.stderr
     assert run.asked[0].conversation.tools == [{"type": "function", "function": {"name": "add"}}]
     assert run.said(1) == [("user", "1+2?"), ("assistant", "Wait."), ("tool", "3"), ("tool", "4")]
-    assert [each.name for each in run.asked[1].conversation.messages[1].tool_calls] == ["add", "add"]
+    assert [each.name for each in run.asked[1].conversation.messages[1].tool_calls] == [
+        "add",
+        "add",
+    ]
 
 
 def test_without_tools_nothing_is_a_call(chat: Any) -> None:

@@ -1,4 +1,5 @@
-"""`tunewright data prepare`: what training then finds, in the cache or in a folder that was copied."""
+"""`tunewright data prepare`: what training then finds, in the cache or in a folder that was
+copied."""
 
 import shutil
 from pathlib import Path
@@ -42,12 +43,16 @@ def test_all_stages_are_prepared_and_found(recipe: Path) -> None:
 
 
 def test_another_machine_trains_from_a_copy(recipe: Path, tmp_path: Path) -> None:
-    CliRunner().invoke(app, ["prepare", str(recipe), "--to", str(tmp_path / "made")], catch_exceptions=False)
+    CliRunner().invoke(
+        app, ["prepare", str(recipe), "--to", str(tmp_path / "made")], catch_exceptions=False
+    )
     assert not (tmp_path / "cache").exists()
     other = tmp_path / "other machine"
     shutil.copytree(tmp_path / "made", other / "made")
     shutil.copy(recipe, other)
     run = Run(*check.read(other / "recipe.yaml", ["dataset.prepared=made"]))
-    loaded = run.load(weights=False)
-    found = [run.ask("dataset", "build_dataset", run.data_request(loaded, number)) for number in (0, 1)]
+    loaded = run.load(weights="none")
+    found = [
+        run.call("dataset", "build_dataset", run.data_request(loaded, number)) for number in (0, 1)
+    ]
     assert [len(data.train) for data in found] == [2, 3]

@@ -80,7 +80,9 @@ def recipe(tmp_path: Path) -> Path:
 def call(*arguments: str) -> str:
     parent = typer.Typer()
     parent.add_typer(app, name="data")
-    return CliRunner().invoke(parent, ["data", "preview", *arguments], catch_exceptions=False).stdout
+    return (
+        CliRunner().invoke(parent, ["data", "preview", *arguments], catch_exceptions=False).stdout
+    )
 
 
 def test_a_recipe_is_previewed_without_a_run(recipe: Path) -> None:

@@ -12,7 +12,9 @@ from tunewright_data import app
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
-    rows = [{"instruction": f"What is {n % 4} and \x1b[2J{n % 4}?", "output": "Four."} for n in range(5)]
+    rows = [
+        {"instruction": f"What is {n % 4} and \x1b[2J{n % 4}?", "output": "Four."} for n in range(5)
+    ]
     rows.append({"instruction": "word " * 300, "output": "too long"})
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     path = tmp_path / "recipe.yaml"
@@ -27,7 +29,9 @@ def test_tables_and_picture(recipe: Path) -> None:
     parent = typer.Typer()
     parent.add_typer(app, name="data")
     picture = recipe.parent / "stats.png"
-    done = CliRunner().invoke(parent, ["data", "stats", str(recipe), "--png", str(picture)], catch_exceptions=False)
+    done = CliRunner().invoke(
+        parent, ["data", "stats", str(recipe), "--png", str(picture)], catch_exceptions=False
+    )
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
     for expected in (
         "records read 6",

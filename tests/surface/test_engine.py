@@ -1,4 +1,5 @@
-"""The engine hf on tiny models: one with random weights, and one that says what the test tells it to."""
+"""The engine hf on tiny models: one with random weights, and one that says what the test tells it
+to."""
 
 import threading
 from types import SimpleNamespace
@@ -7,13 +8,21 @@ from typing import Any
 import pytest
 
 torch = pytest.importorskip("torch")
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers  # noqa: E402
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: E402
-from transformers.modeling_outputs import CausalLMOutputWithPast  # noqa: E402
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from tunewright.types import Conversation, GenerateRequest, Loaded, Message, Rendered, Reply, TemplateRequest  # noqa: E402
-from tunewright_engine_hf import HfEngine  # noqa: E402
-from tunewright_hf.jinja import TemplateInfo  # noqa: E402
+from tunewright.types import (
+    Conversation,
+    GenerateRequest,
+    LoadedModel,
+    Message,
+    Rendered,
+    Reply,
+    TemplateRequest,
+)
+from tunewright_engine_hf import HfEngine
+from tunewright_hf.templates.jinja_template import TemplateInfo
 
 END = "<|im_end|>"
 
@@ -30,7 +39,8 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
 
 
 class Parrot(LlamaForCausalLM):
-    """Gives the probability 1 to the ids of a script, one after the other, and the last one for ever."""
+    """Gives the probability 1 to the ids of a script, one after the other, and the last one for
+    ever."""
 
     script: list[int]
     steps = 0
@@ -46,21 +56,23 @@ class Run:
     """As much of a run as an engine sees."""
 
     def __init__(self, model: Any, tokenizer: Any, info: TemplateInfo) -> None:
-        self.loaded = Loaded(model, tokenizer)
+        self.loaded = LoadedModel(model, tokenizer)
         self.info, self.loads = info, 0
         self.asked: list[TemplateRequest] = []
 
-    def load_policy(self) -> Loaded:
+    def load_policy(self) -> LoadedModel:
         self.loads += 1
         return self.loaded
 
     def plugin(self, kind: str) -> Any:
         return SimpleNamespace(info=self.info)
 
-    def ask(self, kind: str, hook: str, request: TemplateRequest) -> Rendered:
+    def call(self, kind: str, hook: str, request: TemplateRequest) -> Rendered:
         assert (kind, hook) == ("template", "format_template")
         self.asked.append(request)
-        return Rendered("".join(f"<|im_start|>{m.content}{END}" for m in request.conversation.messages))
+        return Rendered(
+            "".join(f"<|im_start|>{m.content}{END}" for m in request.conversation.messages)
+        )
 
 
 def tiny(model_class: type[Any], tokenizer: Any) -> Any:
@@ -153,7 +165,9 @@ def test_a_real_model_is_loaded_once_and_repeats_itself_by_seed() -> None:
     tokenizer = byte_tokenizer()
     info = TemplateInfo(stop=(END,), control=("<|im_start|>", END))
     run = Run(tiny(LlamaForCausalLM, tokenizer).train(), tokenizer, info)
-    run.loaded.model.generation_config.temperature = 0.1  # a checkpoint's own setting, which must not count
+    run.loaded.model.generation_config.temperature = (
+        0.1  # a checkpoint's own setting, which must not count
+    )
     engine = HfEngine(None)
 
     def say(**more: Any) -> str:
@@ -171,7 +185,11 @@ def test_a_real_model_is_loaded_once_and_repeats_itself_by_seed() -> None:
 
 def test_a_real_model_says_what_plain_greedy_decoding_gives() -> None:
     tokenizer = byte_tokenizer()
-    run = Run(tiny(LlamaForCausalLM, tokenizer), tokenizer, TemplateInfo(stop=(END,), control=("<|im_start|>", END)))
+    run = Run(
+        tiny(LlamaForCausalLM, tokenizer),
+        tokenizer,
+        TemplateInfo(stop=(END,), control=("<|im_start|>", END)),
+    )
     ids = tokenizer(f"<|im_start|>hi{END}", add_special_tokens=False).input_ids
     prompt = len(ids)
     with torch.no_grad():

@@ -17,16 +17,30 @@ from tunewright_plot import Plot, earlier_curves
 from tunewright_plot.draw import smoothed
 from tunewright_tensorboard import TensorBoard
 
-RECIPE = {"model": "tiny", "stages": [{"name": "sft"}], "adapter": {"name": "lora"}, "data": [{"path": "data/a.jsonl"}]}
+RECIPE = {
+    "model": "tiny",
+    "stages": [{"name": "sft"}],
+    "adapter": {"name": "lora"},
+    "data": [{"path": "data/a.jsonl"}],
+}
 
 
 def logged(step: int, loss: float = 1.0, stage: str = "sft", **more: float) -> events.Logged:
-    return events.Logged(stage=stage, step=step, total_steps=10, metrics={"loss": loss, **more}, time=100.0 + step)
+    return events.Logged(
+        stage=stage, step=step, total_steps=10, metrics={"loss": loss, **more}, time=100.0 + step
+    )
 
 
 def started(first_step: int = 0, number: int = 1, stage: str = "sft") -> events.StageStarted:
     return events.StageStarted(
-        stage=stage, number=number, of=2, total_steps=10, first_step=first_step, rows=7, parameters=200, time=100.0
+        stage=stage,
+        number=number,
+        of=2,
+        total_steps=10,
+        first_step=first_step,
+        rows=7,
+        parameters=200,
+        time=100.0,
     )
 
 
@@ -40,14 +54,21 @@ def lines(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-# ---- jsonl -----------------------------------------------------------------------------------------
+# ---- jsonl ---------------------------------------------------------------------------------------
 
 
 def test_jsonl_has_a_line_for_each_logging_step_and_evaluation(tmp_path: Path) -> None:
     evaluated = events.Evaluated(stage="sft", step=2, dataset="held out", metrics={"loss": 0.5})
     tell(Jsonl(None), tmp_path, started(), logged(1, 2.0, tokens=5), evaluated)
     first, second = lines(tmp_path)  # before any end of the run: lines are flushed as they come
-    assert first == {"stage": "sft", "number": 1, "step": 1, "loss": 2.0, "tokens": 5, "time": 101.0}
+    assert first == {
+        "stage": "sft",
+        "number": 1,
+        "step": 1,
+        "loss": 2.0,
+        "tokens": 5,
+        "time": 101.0,
+    }
     assert (second["eval"], second["loss"], second["step"]) == ("held out", 0.5, 2)
 
 
@@ -71,13 +92,18 @@ def test_jsonl_of_a_resumed_run_equals_that_of_an_uninterrupted_one(tmp_path: Pa
     assert (whole / "metrics.jsonl").read_bytes() == (parted / "metrics.jsonl").read_bytes()
 
 
-def test_jsonl_keeps_earlier_stages_when_a_later_one_of_the_same_name_begins_again(tmp_path: Path) -> None:
+def test_jsonl_keeps_earlier_stages_when_a_later_one_of_the_same_name_begins_again(
+    tmp_path: Path,
+) -> None:
     tell(Jsonl(None), tmp_path, started(), logged(9), started(number=2), logged(1), logged(2))
     tell(Jsonl(None), tmp_path, started(number=2), logged(1, 5.0))
-    assert [(line["number"], line["step"], line["loss"]) for line in lines(tmp_path)] == [(1, 9, 1.0), (2, 1, 5.0)]
+    assert [(line["number"], line["step"], line["loss"]) for line in lines(tmp_path)] == [
+        (1, 9, 1.0),
+        (2, 1, 5.0),
+    ]
 
 
-# ---- plot ------------------------------------------------------------------------------------------
+# ---- plot ----------------------------------------------------------------------------------------
 
 
 def png_size(path: Path) -> tuple[int, int]:
@@ -94,19 +120,33 @@ def test_plot_draws_at_every_save_and_for_every_stage(tmp_path: Path) -> None:
     tell(plot, tmp_path, events.Saved(stage="sft", step=39, path="x"))
     width, height = png_size(picture)
     assert width > 1000 and height > 500
-    tell(plot, tmp_path, started(number=2), logged(1), events.StageFinished(stage="sft", steps=1, path="x"))
+    tell(
+        plot,
+        tmp_path,
+        started(number=2),
+        logged(1),
+        events.StageFinished(stage="sft", steps=1, path="x"),
+    )
     assert png_size(picture)[0] > 1.5 * width  # a panel beside the first
     assert [path.name for path in tmp_path.iterdir()] == ["loss.png"]
 
 
 def test_plot_without_a_loss_draws_nothing(tmp_path: Path) -> None:
-    tell(Plot(None), tmp_path, started(), logged(1, float("nan")), events.RunFinished(status="failed", folder="x"))
+    tell(
+        Plot(None),
+        tmp_path,
+        started(),
+        logged(1, float("nan")),
+        events.RunFinished(status="failed", folder="x"),
+    )
     assert not (tmp_path / "loss.png").exists()
 
 
 def test_plot_of_a_resumed_run_knows_what_came_before(tmp_path: Path) -> None:
     evaluated = events.Evaluated(stage="sft", step=2, dataset="held out", metrics={"loss": 0.5})
-    tell(Jsonl(None), tmp_path, started(), logged(1, 3.0), logged(2, 2.0), evaluated, logged(3, 9.0))
+    tell(
+        Jsonl(None), tmp_path, started(), logged(1, 3.0), logged(2, 2.0), evaluated, logged(3, 9.0)
+    )
     (curve,) = earlier_curves(tmp_path / "metrics.jsonl", number=1, step=2).values()
     assert curve.points == [(1, 3.0), (2, 2.0)]
     assert curve.evals == {"held out": [(2, 0.5)]}
@@ -119,25 +159,41 @@ def test_smoothing_keeps_a_straight_line_and_flattens_noise() -> None:
     assert max(smoothed(noise)[10:90]) - min(smoothed(noise)[10:90]) < 0.5
 
 
-# ---- tensorboard -----------------------------------------------------------------------------------
+# ---- tensorboard ---------------------------------------------------------------------------------
 
 
-def test_tensorboard_reads_back_what_was_written_and_forgets_what_a_resumed_run_does_again(tmp_path: Path) -> None:
+def test_tensorboard_reads_back_what_was_written_and_forgets_what_a_resumed_run_does_again(
+    tmp_path: Path,
+) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     evaluated = events.Evaluated(stage="sft", step=2, dataset="held out", metrics={"loss": 0.5})
     finished = events.RunFinished(status="interrupted", folder="x")
-    tell(TensorBoard(None), tmp_path, started(), logged(1, 4.0), logged(2, 3.0), evaluated, logged(3, 9.0), finished)
+    tell(
+        TensorBoard(None),
+        tmp_path,
+        started(),
+        logged(1, 4.0),
+        logged(2, 3.0),
+        evaluated,
+        logged(3, 9.0),
+        finished,
+    )
     done = events.StageFinished(stage="sft", steps=4, path="x")
     tell(TensorBoard(None), tmp_path, started(first_step=2), logged(3, 2.0), logged(4, 1.0), done)
     read = EventAccumulator(str(tmp_path / "logs" / "tensorboard" / "1-sft"))
     read.Reload()
-    assert [(point.step, point.value) for point in read.Scalars("loss")] == [(1, 4.0), (2, 3.0), (3, 2.0), (4, 1.0)]
+    assert [(point.step, point.value) for point in read.Scalars("loss")] == [
+        (1, 4.0),
+        (2, 3.0),
+        (3, 2.0),
+        (4, 1.0),
+    ]
     assert [point.value for point in read.Scalars("eval/held out/loss")] == [0.5]
     assert read.Scalars("loss")[0].wall_time == 101.0
 
 
-# ---- console ---------------------------------------------------------------------------------------
+# ---- console -------------------------------------------------------------------------------------
 
 RUN = [
     events.RunStarted(folder="runs/a b", recipe=RECIPE, versions={}, time=100.0),
@@ -164,7 +220,14 @@ def test_console_in_a_pipe_prints_plain_lines() -> None:
     assert "\x1b" not in text and "\x07" not in text
     assert "Warning: evil ␛]0;title␇ [red]note[/red]" in text.splitlines()
     assert "  step 4/10  loss 2.5000  lr 1.0e-04  1,234 tokens/s  ETA 0:00:06" in text.splitlines()
-    for expected in ("tiny", "sft, lora", "data/a.jsonl", "held out  loss 1.25", "checkpoints/step-4", "0:01:05"):
+    for expected in (
+        "tiny",
+        "sft, lora",
+        "data/a.jsonl",
+        "held out  loss 1.25",
+        "checkpoints/step-4",
+        "0:01:05",
+    ):
         assert expected in text
     assert "tunewright chat 'runs/a b'" in text
 
@@ -191,6 +254,8 @@ def test_console_in_a_terminal_shows_a_bar_and_puts_the_cursor_back() -> None:
 
 
 def test_console_stops_the_bar_when_the_run_fails_in_a_stage() -> None:
-    text = shown(*RUN[:-1], events.RunFinished(status="failed", folder="x", error="boom"), terminal=True)
+    text = shown(
+        *RUN[:-1], events.RunFinished(status="failed", folder="x", error="boom"), terminal=True
+    )
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
     assert "Failed" in text

@@ -58,7 +58,10 @@ def test_json_says_all_of_a_checkpoint() -> None:
 def test_lines_group_checkpoints_and_name_modelscope_where_it_differs() -> None:
     text = models("llama-3-8b")
     assert "Llama 3 · family llama · template llama3 · licence llama3\n" in text
-    assert "  meta-llama/Meta-Llama-3-8B           8B  base  ModelScope: LLM-Research/Meta-Llama-3-8B\n" in text
+    assert (
+        "  meta-llama/Meta-Llama-3-8B           8B  base  ModelScope: "
+        "LLM-Research/Meta-Llama-3-8B\n"
+    ) in text
     assert "ModelScope" not in models("Qwen3-0.6B", "--kind", "chat")  # the same there
     assert "code from the hub: --trust-remote-code" in models("MiMo-7B-RL-0530")
 
@@ -71,9 +74,21 @@ def test_filters_narrow_together() -> None:
 @pytest.mark.parametrize(
     ("words", "family", "kind", "problem", "hint"),
     [
-        ("Qwen3-0.6BB", None, None, "no checkpoint that fits 'Qwen3-0.6BB'", "the nearest: Qwen/Qwen3-0.6B"),
+        (
+            "Qwen3-0.6BB",
+            None,
+            None,
+            "no checkpoint that fits 'Qwen3-0.6BB'",
+            "the nearest: Qwen/Qwen3-0.6B",
+        ),
         ("llma", None, None, "no checkpoint that fits 'llma'", "the nearest: llama"),
-        ("llama", "qwen", "chat", "no checkpoint of family qwen of kind chat that fits 'llama'", "tunewright models"),
+        (
+            "llama",
+            "qwen",
+            "chat",
+            "no checkpoint of family qwen of kind chat that fits 'llama'",
+            "tunewright models",
+        ),
         ("", "qwem", None, "no installed plugin gives the family 'qwem'", "did you mean 'qwen'?"),
     ],
 )
@@ -85,8 +100,14 @@ def test_what_fits_nothing_is_an_error_that_helps(
     assert problem in str(error.value) and error.value.hint.startswith(hint)
 
 
-def test_a_family_that_is_not_installed_is_named_with_its_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "entries", lambda kind: [SimpleNamespace(name="qwen", value="tunewright_qwen:Qwen")])
+def test_a_family_that_is_not_installed_is_named_with_its_distribution(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        registry,
+        "entries",
+        lambda kind: [SimpleNamespace(name="qwen", value="tunewright_qwen:Qwen")],
+    )
     with pytest.raises(RecipeError) as error:
         select(listing.checkpoints(), "Llama", None, None)
     assert error.value.hint == "pip install tunewright-llama"
@@ -106,13 +127,17 @@ def test_a_family_without_the_file_lists_none_and_is_not_imported(
         'checkpoints = [{ id = "a/b", size = "1B", kind = "chat", license = "gpl" }]\n',
         "utf-8",
     )
-    assert as_text(listing.checkpoints()) == "Odd␛[31m · family strange · template auto · licence gpl\n  a/b  1B  chat"
+    assert (
+        as_text(listing.checkpoints())
+        == "Odd␛[31m · family strange · template auto · licence gpl\n  a/b  1B  chat"
+    )
 
 
 def test_nothing_heavy_is_imported() -> None:
     code = (
         "import sys; from tunewright_models.listing import checkpoints; checkpoints(); "
-        "print([name for name in ('torch', 'transformers', 'tunewright_hf', 'tunewright_qwen') if name in sys.modules])"
+        "print([name for name in ('torch', 'transformers', 'tunewright_hf', "
+        "'tunewright_qwen') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

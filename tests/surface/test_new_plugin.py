@@ -1,4 +1,5 @@
-"""`tunewright plugins new`: what it writes works as it is, in a folder that holds nothing but its wheel."""
+"""`tunewright plugins new`: what it writes works as it is, in a folder that holds nothing but its
+wheel."""
 
 import os
 import subprocess
@@ -16,7 +17,9 @@ from tunewright.registry import KINDS
 from tunewright_new.plugin import write_plugin
 
 CLAIMED = {point.name for point in registry.group("model_type")}
-MODEL_TYPE = next(name for name in ("helium", "arcee", "apertus", "stablelm") if name not in CLAIMED)
+MODEL_TYPE = next(
+    name for name in ("helium", "arcee", "apertus", "stablelm") if name not in CLAIMED
+)
 
 
 def write(kind: str, folder: Path) -> list[Path]:
@@ -34,7 +37,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def site(written: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the wheels of all of them, unpacked: what pip would make of them, without its seconds."""
+    """A folder with the wheels of all of them, unpacked: what pip would make of them, without its
+    seconds."""
     folder, start = tmp_path_factory.mktemp("site"), Path.cwd()
     for source in written.values():
         os.chdir(source)  # a build backend builds what stands in the working directory
@@ -50,7 +54,12 @@ def site(written: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
 def run(site: Path, *command: str) -> str:
     environment = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", *command], cwd=site, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-m", *command],
+        cwd=site,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
@@ -58,7 +67,14 @@ def run(site: Path, *command: str) -> str:
 
 @pytest.mark.slow
 def test_all_kinds_pass_the_conformance_suite_as_they_are(site: Path) -> None:
-    said = run(site, "tunewright", "plugins", "check", *(f"{kind}:my_{kind}" for kind in KINDS), "template:my_family")
+    said = run(
+        site,
+        "tunewright",
+        "plugins",
+        "check",
+        *(f"{kind}:my_{kind}" for kind in KINDS),
+        "template:my_family",
+    )
     assert " passed" in said
     assert " 2 xfailed" in said, "new templates declare that nobody has reviewed their texts"
 
@@ -92,17 +108,24 @@ def test_nothing_is_left_to_fill_in(written: dict[str, Path], kind: str) -> None
 
 
 def test_a_template_is_one_jinja_file_and_a_pyproject(written: dict[str, Path]) -> None:
-    files = [p.relative_to(written["template"]).as_posix() for p in written["template"].rglob("*") if p.is_file()]
+    files = [
+        p.relative_to(written["template"]).as_posix()
+        for p in written["template"].rglob("*")
+        if p.is_file()
+    ]
     assert {file for file in files if not file.endswith((".whl", ".md"))} == {
-        "pyproject.toml", "src/tunewright_my_template/my_template.jinja",
-    }  # fmt: skip
+        "pyproject.toml",
+        "src/tunewright_my_template/my_template.jinja",
+    }
 
 
 def test_the_verb_stands_among_the_kernels_own(tmp_path: Path) -> None:
     assert registry.load(registry.find("command", "plugins"))
     folder = tmp_path / "here"
     runner = CliRunner()
-    done = runner.invoke(app, ["plugins", "new", "wren", "--kind", "logger", "--folder", str(folder)])
+    done = runner.invoke(
+        app, ["plugins", "new", "wren", "--kind", "logger", "--folder", str(folder)]
+    )
     assert done.exit_code == 0, done.output
     assert str(folder / "src/tunewright_wren/__init__.py") in done.stdout.splitlines()
     shown = runner.invoke(app, ["plugins", "--help"]).stdout
@@ -137,7 +160,9 @@ def test_what_is_there_is_left_alone(tmp_path: Path) -> None:
         ("wren", "logger", "llama", "is for families only"),
     ],
 )
-def test_a_name_that_cannot_be_used_is_said(tmp_path: Path, name: str, kind: str, model_type: str, said: str) -> None:
+def test_a_name_that_cannot_be_used_is_said(
+    tmp_path: Path, name: str, kind: str, model_type: str, said: str
+) -> None:
     with pytest.raises(RecipeError, match=said):
         write_plugin(name, kind, tmp_path / "new", model_type)
     assert not (tmp_path / "new").exists()

@@ -18,7 +18,10 @@ from tunewright_new.recipe import Answers, ask
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to stand in, with data/support.jsonl."""
     monkeypatch.chdir(tmp_path)
-    rows = [{"instruction": f"What is {n} and {n}?", "output": f"It is {2 * n}. " * (1 + n)} for n in range(20)]
+    rows = [
+        {"instruction": f"What is {n} and {n}?", "output": f"It is {2 * n}. " * (1 + n)}
+        for n in range(20)
+    ]
     (tmp_path / "data").mkdir()
     file = tmp_path / "data/support.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -26,7 +29,9 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def new(*arguments: str, said: str = "") -> Result:
-    result: Result = CliRunner().invoke(app, ["recipe", "new", *arguments], input=said, catch_exceptions=False)
+    result: Result = CliRunner().invoke(
+        app, ["recipe", "new", *arguments], input=said, catch_exceptions=False
+    )
     return result
 
 
@@ -35,7 +40,9 @@ GIVEN = ["--model", "tiny", "--family", "qwen", "--data", "data/support.jsonl"]
 
 def test_the_verb_stands_among_the_kernels_own() -> None:
     assert registry.load(registry.find("command", "recipe")) is recipe_app
-    assert {"check", "show", "schema", "new"} == {each.name for each in recipe_app.registered_commands}
+    assert {"check", "show", "schema", "new"} == {
+        each.name for each in recipe_app.registered_commands
+    }
 
 
 def test_without_a_terminal_defaults_are_taken(data: Path) -> None:
@@ -45,7 +52,9 @@ def test_without_a_terminal_defaults_are_taken(data: Path) -> None:
     assert (recipe.model, recipe.stages[0].name, recipe.adapter.name) == ("tiny", "sft", "lora")
     assert recipe.data == [{"path": "../data/support.jsonl"}]
     assert recipe.output == "runs/first"
-    assert [logger.name for logger in recipe.loggers] == registry.shipped_table()["defaults"]["loggers"]
+    assert [logger.name for logger in recipe.loggers] == registry.shipped_table()["defaults"][
+        "loggers"
+    ]
     text = Path("recipes/first.yaml").read_text()
     assert "20 records, format alpaca" in text
     assert "The longest has " in text
@@ -53,7 +62,17 @@ def test_without_a_terminal_defaults_are_taken(data: Path) -> None:
 
 
 def test_questions_are_asked_and_wrong_answers_asked_again(data: Path) -> None:
-    answers = ["tiny", "data/support.jsonl", "sftt", "sft", "full", "qwen", "tensorbord", "tensorboard", "runs/mine"]
+    answers = [
+        "tiny",
+        "data/support.jsonl",
+        "sftt",
+        "sft",
+        "full",
+        "qwen",
+        "tensorbord",
+        "tensorboard",
+        "runs/mine",
+    ]
     result = new(said="\n".join(answers) + "\n")
     assert result.exit_code == 0, result.output
     assert "expected one of" in result.output
@@ -81,11 +100,16 @@ def test_nothing_is_overwritten(data: Path) -> None:
     with pytest.raises(RecipeError, match="stands in the way"):
         new(*GIVEN, "--yes", "other.yaml")
     assert not Path("other.yaml").exists()
-    assert (Path("recipe.yaml").read_text(), Path("recipe.schema.json").read_text()) == ("mine", "[]")
+    assert (Path("recipe.yaml").read_text(), Path("recipe.schema.json").read_text()) == (
+        "mine",
+        "[]",
+    )
 
 
 def test_preferences_are_learned_in_smaller_steps(data: Path) -> None:
-    pairs = [{"prompt": f"What is {n}?", "chosen": "A number.", "rejected": "A word."} for n in range(3)]
+    pairs = [
+        {"prompt": f"What is {n}?", "chosen": "A number.", "rejected": "A word."} for n in range(3)
+    ]
     data.write_text("".join(json.dumps(row) + "\n" for row in pairs))
     new(*GIVEN, "--stage", "dpo", "--yes")
     recipe = check.check(*check.read(Path("recipe.yaml")))
@@ -107,7 +131,9 @@ def test_what_has_no_default_is_needed() -> None:
             ask(given, Path("nowhere.yaml"), None)
 
 
-def test_a_model_that_is_not_to_be_had_tells_no_lengths(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_is_not_to_be_had_tells_no_lengths(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     given = ["--model", "nobody/nothing", *GIVEN[2:]]
     assert "format alpaca" in new(*given, "--yes").stdout
@@ -126,7 +152,18 @@ def test_data_that_does_not_fit_the_stage_is_said_before_anything_is_written(dat
 def test_an_option_without_a_default_is_asked_for(data: Path) -> None:
     data.write_text(PROMPTS)
     unknown, none, right = "[{name: lenght}]", "length", "[{name: length, target: 7}]"
-    answers = ["tiny", "data/support.jsonl", "grpo", unknown, none, right, "full", "qwen", "none", "runs/mine"]
+    answers = [
+        "tiny",
+        "data/support.jsonl",
+        "grpo",
+        unknown,
+        none,
+        right,
+        "full",
+        "qwen",
+        "none",
+        "runs/mine",
+    ]
     result = new(said="\n".join(answers) + "\n")
     assert result.exit_code == 0, result.output
     assert "Error: no installed reward is called 'lenght'" in result.output

@@ -22,19 +22,28 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for method in ("connect", "connect_ex", "sendto"):
         monkeypatch.setattr(socket.socket, method, note)
     monkeypatch.setattr(socket, "getaddrinfo", note)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # nothing else keeps libraries from asking
+    monkeypatch.setattr(
+        "huggingface_hub.constants.HF_HUB_OFFLINE", False
+    )  # nothing else keeps libraries from asking
     monkeypatch.delenv("CI", raising=False)
     return found
 
 
 @pytest.mark.slow
 def test_a_run_asks_nobody(tmp_path: Path, asked: list[str]) -> None:
-    (tmp_path / "data.jsonl").write_text('{"instruction": "Say hello.", "output": "Hello."}\n' * 4, "utf-8")
+    (tmp_path / "data.jsonl").write_text(
+        '{"instruction": "Say hello.", "output": "Hello."}\n' * 4, "utf-8"
+    )
     recipe = {
-        "model": "tiny", "family": "qwen", "adapter": "lora", "data": [{"path": str(tmp_path / "data.jsonl")}],
-        "stage": "sft", "training": {"max_steps": 2}, "output": str(tmp_path / "run"),
+        "model": "tiny",
+        "family": "qwen",
+        "adapter": "lora",
+        "data": [{"path": str(tmp_path / "data.jsonl")}],
+        "stage": "sft",
+        "training": {"max_steps": 2},
+        "output": str(tmp_path / "run"),
         "loggers": ["console", "jsonl", "plot", "card", "tensorboard"],
-    }  # fmt: skip
+    }
     assert train(Recipe.model_validate(recipe)).steps == 2
     assert asked == []
 

@@ -13,7 +13,10 @@ from typer.testing import CliRunner
 from tunewright import RecipeError
 from tunewright_template import app
 
-TOOL = {"type": "function", "function": {"name": "add", "parameters": {"properties": {"id": {"type": "string"}}}}}
+TOOL = {
+    "type": "function",
+    "function": {"name": "add", "parameters": {"properties": {"id": {"type": "string"}}}},
+}
 CALL = {"type": "function", "function": {"name": "add", "arguments": {"id": "7"}}}
 
 
@@ -35,7 +38,15 @@ def ask(text: str, *answer: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_each_line_gives_its_text_and_what_is_trained() -> None:
     answer = {"role": "assistant", "content": "hé 🙂\u2028"}
-    (made,) = call("render", "default", "--input", "-", "--eos", "</e>", typed=lines({"messages": ask("hi", answer)}))
+    (made,) = call(
+        "render",
+        "default",
+        "--input",
+        "-",
+        "--eos",
+        "</e>",
+        typed=lines({"messages": ask("hi", answer)}),
+    )
     assert made["text"] == "Human: hi</e>\nAssistant:hé 🙂\u2028</e>\n"
     ((start, end),) = made["trained"]
     assert made["text"][start:end] == "hé 🙂\u2028</e>"
@@ -44,7 +55,15 @@ def test_each_line_gives_its_text_and_what_is_trained() -> None:
 def test_the_prompt_with_a_variable(tmp_path: Path) -> None:
     file = tmp_path / "talks.jsonl"
     file.write_text(lines({"messages": ask("hi")}))
-    (made,) = call("render", "qwen3", "--input", str(file), "--generation-prompt", "--set", "enable_thinking=false")
+    (made,) = call(
+        "render",
+        "qwen3",
+        "--input",
+        str(file),
+        "--generation-prompt",
+        "--set",
+        "enable_thinking=false",
+    )
     assert made == {
         "text": "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",
         "trained": [],
@@ -53,7 +72,10 @@ def test_the_prompt_with_a_variable(tmp_path: Path) -> None:
 
 def test_calls_may_be_objects_or_json_text() -> None:
     text = {"type": "function", "function": {"name": "add", "arguments": '{"id": "7"}'}}
-    talks = [{"messages": ask("hi", {"role": "assistant", "tool_calls": [c]}), "tools": [TOOL]} for c in (CALL, text)]
+    talks = [
+        {"messages": ask("hi", {"role": "assistant", "tool_calls": [c]}), "tools": [TOOL]}
+        for c in (CALL, text)
+    ]
     one, other = call("render", "qwen3", "--input", "-", typed=lines(*talks))
     assert one == other
     assert '{"name": "add", "arguments": {"id": "7"}}' in one["text"]
@@ -70,21 +92,47 @@ def test_calls_may_be_objects_or_json_text() -> None:
         ('{"messages": [{"role": "user", "content": [{"type": "text"}]}]}', "messages[0].content"),
         ('{"messages": [{"role": "user", "content": "\\ud800"}]}', "surrogate"),
         ('{"messages": [{"role": "assistant", "tool_calls": 3}]}', "messages[0].tool_calls"),
-        ('{"messages": [{"role": "assistant", "tool_calls": [{"function": 3}]}]}', "messages[0].tool_calls"),
         (
-            '{"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}]}',
+            '{"messages": [{"role": "assistant", "tool_calls": [{"function": 3}]}]}',
             "messages[0].tool_calls",
         ),
-        ('{"messages": [{"role": "assistant", "content": "a", "reasoning_content": 7}]}', "reasoning_content"),
-        ('{"messages": [{"role": "assistant", "content": "a", "weight": "much"}]}', "messages[0].weight"),
-        ('{"messages": [{"role": "assistant", "content": "a", "weight": -1}]}', "messages[0].weight"),
+        (
+            (
+                '{"messages": [{"role": "assistant", "tool_calls": [{"function": '
+                '{"name": "f", "arguments": "{"}}]}]}'
+            ),
+            "messages[0].tool_calls",
+        ),
+        (
+            '{"messages": [{"role": "assistant", "content": "a", "reasoning_content": 7}]}',
+            "reasoning_content",
+        ),
+        (
+            '{"messages": [{"role": "assistant", "content": "a", "weight": "much"}]}',
+            "messages[0].weight",
+        ),
+        (
+            '{"messages": [{"role": "assistant", "content": "a", "weight": -1}]}',
+            "messages[0].weight",
+        ),
         ('{"messages": [{"role": "user", "content": "a"}], "tools": [1]}', "tools[0]"),
-        ('{"messages": [{"role": "user", "content": "a"}], "tools": {"type": "function", "function": 3}}', "tools[0]"),
-        ('{"messages": [{"role": "user", "content": "a"}], "chat_template_kwargs": [1]}', "chat_template_kwargs"),
+        (
+            (
+                '{"messages": [{"role": "user", "content": "a"}], "tools": {"type": '
+                '"function", "function": 3}}'
+            ),
+            "tools[0]",
+        ),
+        (
+            '{"messages": [{"role": "user", "content": "a"}], "chat_template_kwargs": [1]}',
+            "chat_template_kwargs",
+        ),
         ("[" * 100_000, "nested too deeply"),
     ],
 )
-def test_a_line_that_cannot_be_rendered_is_an_error_and_the_next_goes_on(line: str, says: str) -> None:
+def test_a_line_that_cannot_be_rendered_is_an_error_and_the_next_goes_on(
+    line: str, says: str
+) -> None:
     typed = f"{line}\n\n{lines({'messages': ask('hi')})}"
     wrong, right = call("render", "chatml", "--input", "-", typed=typed)
     assert says in wrong["error"] and "text" not in wrong
@@ -92,9 +140,14 @@ def test_a_line_that_cannot_be_rendered_is_an_error_and_the_next_goes_on(line: s
 
 
 def test_a_message_says_whether_it_is_trained() -> None:
-    turns = [{**answer, "role": "assistant"} for answer in (
-        {"content": "one", "train": False}, {"content": "two", "weight": 0}, {"content": "three", "train": True}
-    )]  # fmt: skip
+    turns = [
+        {**answer, "role": "assistant"}
+        for answer in (
+            {"content": "one", "train": False},
+            {"content": "two", "weight": 0},
+            {"content": "three", "train": True},
+        )
+    ]
     messages = [message for turn in turns for message in ask("hi", turn)]
     (made,) = call("render", "chatml", "--input", "-", typed=lines({"messages": messages}))
     assert [made["text"][start:end] for start, end in made["trained"]] == ["three<|im_end|>"]
@@ -109,16 +162,28 @@ def test_a_reply_is_parsed(tmp_path: Path) -> None:
     tools = tmp_path / "tools.json"
     tools.write_text(json.dumps([TOOL]))
     reply = 'Wait.\n<tool_call>\n{"name": "add", "arguments": {"id": "7"}}\n</tool_call>'
-    (found,) = call("parse", "auto", "--tools", str(tools), typed=f"<think>\nhm\n</think>\n\n{reply}")
-    assert found == {"role": "assistant", "content": "Wait.", "reasoning_content": "hm", "tool_calls": [CALL]}
+    (found,) = call(
+        "parse", "auto", "--tools", str(tools), typed=f"<think>\nhm\n</think>\n\n{reply}"
+    )
+    assert found == {
+        "role": "assistant",
+        "content": "Wait.",
+        "reasoning_content": "hm",
+        "tool_calls": [CALL],
+    }
 
 
 def test_neither_torch_nor_transformers_is_imported() -> None:
     code = (
-        "import sys; from tunewright_template.render import parse_reply, render_lines; from pathlib import Path\n"
-        "print(list(render_lines('chatml', Path('-'), {}, True, {})), parse_reply('chatml', 'a', None))\n"
-        "print('heavy:', [name for name in ('torch', 'transformers', 'tokenizers') if name in sys.modules])"
+        "import sys; from tunewright_template.render import parse_reply, "
+        "render_lines; from pathlib import Path\n"
+        "print(list(render_lines('chatml', Path('-'), {}, True, {})), "
+        "parse_reply('chatml', 'a', None))\n"
+        "print('heavy:', [name for name in ('torch', 'transformers', 'tokenizers') "
+        "if name in sys.modules])"
     )
     typed = lines({"messages": ask("hi")})
-    done = subprocess.run([sys.executable, "-c", code], input=typed, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=typed, capture_output=True, text=True, check=True
+    )
     assert done.stdout.endswith("heavy: []\n")

@@ -35,7 +35,9 @@ def test_templates_are_installed() -> None:
 def test_the_answer_is_marked_and_the_question_is_not(template: str, example: str) -> None:
     text = show(template, "--example", example).stdout
     trained = re.findall("⟦(.*?)⟧", text, re.DOTALL)
-    last = {"multi": "Rome.", "tools": "It rains in Oslo, at 4 degrees.", "thinking": "Five."}.get(example, "Paris.")
+    last = {"multi": "Rome.", "tools": "It rains in Oslo, at 4 degrees.", "thinking": "Five."}.get(
+        example, "Paris."
+    )
     assert last in trained[-1]
     assert not any("?" in span for span in trained)  # all questions are the user's
     assert "\nA reply ends with: " in text
@@ -62,8 +64,10 @@ def test_an_unknown_template_is_an_error_that_helps() -> None:
 
 def test_neither_torch_nor_transformers_is_imported() -> None:
     code = (
-        "import sys; from tunewright_template.show import show_example as show; show('chatml', 'tools', False); "
-        "print('heavy:', [name for name in ('torch', 'transformers', 'tokenizers') if name in sys.modules])"
+        "import sys; from tunewright_template.show import show_example as show; "
+        "show('chatml', 'tools', False); "
+        "print('heavy:', [name for name in ('torch', 'transformers', 'tokenizers') "
+        "if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("heavy: []\n")

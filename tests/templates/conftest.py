@@ -20,7 +20,9 @@ TOKENIZERS: dict[str, Any] = {}
 @pytest.fixture(scope="module", params=["byte_level", "first", "always", "never", "legacy"])
 def tokenizer(request: pytest.FixtureRequest) -> Any:
     if request.param not in TOKENIZERS:
-        TOKENIZERS[request.param] = byte_level() if request.param == "byte_level" else metaspace(request.param)
+        TOKENIZERS[request.param] = (
+            byte_level() if request.param == "byte_level" else metaspace(request.param)
+        )
     return TOKENIZERS[request.param]
 
 

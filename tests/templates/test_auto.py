@@ -9,7 +9,7 @@ import pytest
 from template_cases import TALKS, assistant, byte_level, render, talk, template, trained, user
 from tunewright import RecipeError, RowError
 from tunewright.types import Conversation, Message, Rendered, TextPart
-from tunewright_hf.tokenise import Tokeniser
+from tunewright_hf.tokenization.encode import Tokeniser
 from tunewright_templates import Auto
 
 TRL = Path(str(find_spec("trl").origin)).parent / "chat_templates"  # type: ignore[union-attr]
@@ -20,10 +20,14 @@ def tokenizer() -> Any:
     return byte_level(eos="<|eot_id|>", bos="<|begin_of_text|>")
 
 
-def auto(tokenizer: Any, source: str, conversation: Conversation, prompt: bool = False, **options: Any) -> Rendered:
+def auto(
+    tokenizer: Any, source: str, conversation: Conversation, prompt: bool = False, **options: Any
+) -> Rendered:
     tokenizer.chat_template = source
     special = Tokeniser(tokenizer, Auto.info).special_tokens
-    return render(Auto(Auto.Options(**options), "auto"), conversation, special, prompt, tokenizer=tokenizer)
+    return render(
+        Auto(Auto.Options(**options), "auto"), conversation, special, prompt, tokenizer=tokenizer
+    )
 
 
 @pytest.mark.parametrize(
@@ -32,14 +36,25 @@ def auto(tokenizer: Any, source: str, conversation: Conversation, prompt: bool =
         (
             "qwen2_5",
             "qwen",
-            ["single", "system", "multi", "edges", "tool", "tool_text", "tools_parallel", "tool_offered"],
+            [
+                "single",
+                "system",
+                "multi",
+                "edges",
+                "tool",
+                "tool_text",
+                "tools_parallel",
+                "tool_offered",
+            ],
         ),
         ("qwen3", "qwen3", sorted(TALKS.keys() - {"tool_thinking"})),
         ("llama3", "llama3", ["single", "system", "multi", "edges", "thinking_tag"]),
         ("llama3_1", "llama3_1", ["single", "system", "multi", "edges", "tool", "tool_offered"]),
     ],
 )
-def test_it_finds_what_our_templates_mark(tokenizer: Any, official: str, ours: str, sorts: list[str]) -> None:
+def test_it_finds_what_our_templates_mark(
+    tokenizer: Any, official: str, ours: str, sorts: list[str]
+) -> None:
     source = (TRL / f"{official}.jinja").read_text()
     special = Tokeniser(tokenizer, Auto.info).special_tokens
     for sort in sorts:
@@ -48,18 +63,26 @@ def test_it_finds_what_our_templates_mark(tokenizer: Any, official: str, ours: s
 
 
 def test_a_template_that_takes_thinking_out_of_history(tokenizer: Any) -> None:
-    """Qwen3's own, where an earlier question was answered with tools: the thinking between them is gone afterwards."""
+    """Qwen3's own, where an earlier question was answered with tools: the thinking between them is
+    gone afterwards."""
     source = (TRL / "qwen3.jinja").read_text()
     with pytest.raises(
-        RowError, match=r"message 4 cannot be trained with template auto: .*rewrites the messages before"
+        RowError,
+        match=r"message 4 cannot be trained with template auto: .*rewrites the messages before",
     ):
         auto(tokenizer, source, TALKS["tool_thinking"])
-    assert trained(auto(tokenizer, source, TALKS["tool_thinking"], train_on="last"))[0].endswith("Welcome<|im_end|>")
+    assert trained(auto(tokenizer, source, TALKS["tool_thinking"], train_on="last"))[0].endswith(
+        "Welcome<|im_end|>"
+    )
 
 
 def test_a_template_with_generation_tags(tokenizer: Any) -> None:
     source = (TRL / "llama3_training.jinja").read_text()
-    assert trained(auto(tokenizer, source, TALKS["multi"])) == ["Hello!<|eot_id|>", "4.<|eot_id|>", "Bye!<|eot_id|>"]
+    assert trained(auto(tokenizer, source, TALKS["multi"])) == [
+        "Hello!<|eot_id|>",
+        "4.<|eot_id|>",
+        "Bye!<|eot_id|>",
+    ]
 
 
 def test_the_prompt(tokenizer: Any) -> None:
@@ -74,16 +97,26 @@ def test_the_prompt(tokenizer: Any) -> None:
 
 def test_an_end_that_is_the_datas_is_none(tokenizer: Any) -> None:
     source = (TRL / "qwen3.jinja").read_text()
-    conversation = talk(user("a<|im_end|>"), assistant("b<|im_end|>c"), user("d"), assistant("e<|im_end|>"))
+    conversation = talk(
+        user("a<|im_end|>"), assistant("b<|im_end|>c"), user("d"), assistant("e<|im_end|>")
+    )
     rendered = auto(tokenizer, source, conversation)
-    assert trained(rendered) == ["b<|im_end|>c<|im_end|>", "<think>\n\n</think>\n\ne<|im_end|><|im_end|>"]
+    assert trained(rendered) == [
+        "b<|im_end|>c<|im_end|>",
+        "<think>\n\n</think>\n\ne<|im_end|><|im_end|>",
+    ]
     assert len(rendered.untrusted) == 1 and len(rendered.answers) == 2
 
 
 def test_weights_and_the_last_answer(tokenizer: Any) -> None:
     source = (TRL / "llama3.jinja").read_text()
     conversation = talk(
-        user("a"), assistant("b", weight=0.5), user("c"), assistant("d", weight=0), user("e"), assistant("f")
+        user("a"),
+        assistant("b", weight=0.5),
+        user("c"),
+        assistant("d", weight=0),
+        user("e"),
+        assistant("f"),
     )
     assert [span.weight for span in auto(tokenizer, source, conversation).trained] == [0.5, 1]
     assert trained(auto(tokenizer, source, conversation, train_on="last")) == ["f<|eot_id|>"]
@@ -116,13 +149,19 @@ PLAIN = (
     ],
 )
 def test_masks_that_cannot_be_found(tokenizer: Any, source: str, problem: str) -> None:
-    with pytest.raises(RowError, match=rf"data.jsonl:7: message 2 cannot be trained with template auto: .*{problem}"):
+    with pytest.raises(
+        RowError,
+        match=rf"data.jsonl:7: message 2 cannot be trained with template auto: .*{problem}",
+    ):
         auto(tokenizer, source, TALKS["multi"])
 
 
 def test_a_template_cannot_forge_marks(tokenizer: Any) -> None:
-    """The renderer's own marks, as characters of the template: alone, out of order, with numbers of no message."""
-    marks = "".join(f"\\uf7e{number}" for number in (0, 6, 5, 2, 1, 3, 0)) + "99\\uf7e1x\\uf7e2\\uf7e69"
+    """The renderer's own marks, as characters of the template: alone, out of order, with numbers of
+    no message."""
+    marks = (
+        "".join(f"\\uf7e{number}" for number in (0, 6, 5, 2, 1, 3, 0)) + "99\\uf7e1x\\uf7e2\\uf7e69"
+    )
     source = '{{ "' + marks + '" }}' + PLAIN.replace("{END}", "{{ eos_token }}")
     rendered = auto(tokenizer, source, TALKS["single"])
     assert rendered.text == "x9user: How are you?<|eot_id|>assistant: Fine, thank you!<|eot_id|>"
@@ -137,7 +176,9 @@ def test_plain_roles_and_a_stop_token(tokenizer: Any) -> None:
 def test_bad_templates(tokenizer: Any) -> None:
     with pytest.raises(RecipeError, match=r"template auto: .*what the sandbox forbids"):
         auto(tokenizer, "{{ ''.__class__.__mro__[1].__subclasses__() }}", TALKS["single"])
-    with pytest.raises(RowError, match=r"data.jsonl:7: the template refuses this conversation: no tools"):
+    with pytest.raises(
+        RowError, match=r"data.jsonl:7: the template refuses this conversation: no tools"
+    ):
         auto(tokenizer, "{{ raise_exception('no tools') }}", TALKS["single"])
     with pytest.raises(RecipeError, match="has no chat template of its own"):
         auto(tokenizer, "", TALKS["single"])

@@ -1,4 +1,5 @@
-"""The templates that LLaMA-Factory's vectors cover, as the documentation counts on them without the vectors."""
+"""The templates that LLaMA-Factory's vectors cover, as the documentation counts on them without the
+vectors."""
 
 import json
 from pathlib import Path

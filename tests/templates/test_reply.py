@@ -7,8 +7,8 @@ import pytest
 
 from tunewright import RecipeError
 from tunewright.types import ToolCall
-from tunewright_hf.jinja import TemplateInfo, from_file
-from tunewright_hf.reply import ReplyForm, parse
+from tunewright_hf.templates.jinja_template import TemplateInfo, from_file
+from tunewright_hf.templates.reply_parser import ReplyForm, parse
 
 HERMES = ReplyForm(call=r"<tool_call>\s*", end=r"\s*</tool_call>")
 XML = ReplyForm(
@@ -25,12 +25,25 @@ HARMONY = ReplyForm(
     drop=r"(?:<\|start\|>assistant)?<\|channel\|>(?:final|commentary)<\|message\|>|<\|end\|>",
     thinking=r"<\|channel\|>analysis<\|message\|>(?P<text>.*?)<\|end\|>",
 )
-SCHEMA = [{"type": "function", "function": {"name": "f", "parameters": {"properties": {"code": {"type": "string"}}}}}]
+SCHEMA = [
+    {
+        "type": "function",
+        "function": {"name": "f", "parameters": {"properties": {"code": {"type": "string"}}}},
+    }
+]
 
 
-def reply(text: str, form: ReplyForm = HERMES, tools: Any = None, **info: Any) -> tuple[str, str | None, list[Any]]:
-    message = parse(text, TemplateInfo(**{"thinking": ("<think>", "</think>"), "reply": form} | info), tools)
-    return message.content, message.reasoning, [(call.name, call.arguments) for call in message.tool_calls]
+def reply(
+    text: str, form: ReplyForm = HERMES, tools: Any = None, **info: Any
+) -> tuple[str, str | None, list[Any]]:
+    message = parse(
+        text, TemplateInfo(**{"thinking": ("<think>", "</think>"), "reply": form} | info), tools
+    )
+    return (
+        message.content,
+        message.reasoning,
+        [(call.name, call.arguments) for call in message.tool_calls],
+    )
 
 
 @pytest.mark.parametrize(
@@ -50,22 +63,50 @@ def test_thinking(text: str, content: str, reasoning: str | None) -> None:
 @pytest.mark.parametrize(
     ("form", "text", "calls"),
     [
-        (HERMES, '<tool_call>\n{"name": "f", "arguments": {"a": {"b": "}</tool_call>"}}}\n</tool_call>',
-         [("f", {"a": {"b": "}</tool_call>"}})]),
-        (HERMES, '<tool_call>{"name": "f", "arguments": "{\\"a\\": 1}"}</tool_call>', [("f", {"a": 1})]),
-        (HERMES, '<tool_call>[{"name": "f", "parameters": {}}, {"tool_name": "g"}]</tool_call>',
-         [("f", {}), ("g", {})]),
-        (HERMES, '<tool_call>\n{"name": "f", "arguments": {"a": 1}}', [("f", {"a": 1})]),  # cut off before its end
-        (REACT, 'Action: f\nAction Input: {"a": 1}\nAction: g\nAction Input: {}', [("f", {"a": 1}), ("g", {})]),
+        (
+            HERMES,
+            '<tool_call>\n{"name": "f", "arguments": {"a": {"b": "}</tool_call>"}}}\n</tool_call>',
+            [("f", {"a": {"b": "}</tool_call>"}})],
+        ),
+        (
+            HERMES,
+            '<tool_call>{"name": "f", "arguments": "{\\"a\\": 1}"}</tool_call>',
+            [("f", {"a": 1})],
+        ),
+        (
+            HERMES,
+            '<tool_call>[{"name": "f", "parameters": {}}, {"tool_name": "g"}]</tool_call>',
+            [("f", {}), ("g", {})],
+        ),
+        (
+            HERMES,
+            '<tool_call>\n{"name": "f", "arguments": {"a": 1}}',
+            [("f", {"a": 1})],
+        ),  # cut off before its end
+        (
+            REACT,
+            'Action: f\nAction Input: {"a": 1}\nAction: g\nAction Input: {}',
+            [("f", {"a": 1}), ("g", {})],
+        ),
         (LLAMA, '{"name": "f", "parameters": {"a": 1}}', [("f", {"a": 1})]),
-        (PYTHON, '<|call|>[f(a="x, y", b=[1, true], c={"d": null}), g()]<|end_call|>',
-         [("f", {"a": "x, y", "b": [1, True], "c": {"d": None}}), ("g", {})]),
-        (XML, "<tool_call>\n<function=g>\n<parameter=a>\n7\n</parameter>\n<parameter=b>\ntwo\nlines\n</parameter>\n"
-              "</function>\n</tool_call>", [("g", {"a": 7, "b": "two\nlines"})]),
-        (HARMONY, '<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"a": 1}<|call|>',
-         [("f", {"a": 1})]),
+        (
+            PYTHON,
+            '<|call|>[f(a="x, y", b=[1, true], c={"d": null}), g()]<|end_call|>',
+            [("f", {"a": "x, y", "b": [1, True], "c": {"d": None}}), ("g", {})],
+        ),
+        (
+            XML,
+            "<tool_call>\n<function=g>\n<parameter=a>\n7\n</parameter>\n<parameter=b>\ntwo\nlines\n</parameter>\n"
+            "</function>\n</tool_call>",
+            [("g", {"a": 7, "b": "two\nlines"})],
+        ),
+        (
+            HARMONY,
+            '<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"a": 1}<|call|>',
+            [("f", {"a": 1})],
+        ),
     ],
-)  # fmt: skip
+)
 def test_calls(form: ReplyForm, text: str, calls: list[Any]) -> None:
     assert reply(text, form) == ("", None, calls)
 
@@ -76,13 +117,16 @@ def test_text_beside_calls() -> None:
 
 
 def test_channels() -> None:
-    text = "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>Yes.<|return|>"
+    text = "<|channel|>analysis<|message|>hm<|end|><|start|>assistant"
+    text += "<|channel|>final<|message|>Yes.<|return|>"
     assert reply(text, HARMONY, stop=("<|return|>",)) == ("Yes.", "hm", [])
 
 
 def test_an_id_is_kept() -> None:
     text = '[TOOL_CALLS][{"name": "f", "arguments": {}, "id": "abc"}]'
-    assert parse(text, TemplateInfo(reply=ReplyForm(call=r"\[TOOL_CALLS\]"))).tool_calls == [ToolCall("f", {}, "abc")]
+    assert parse(text, TemplateInfo(reply=ReplyForm(call=r"\[TOOL_CALLS\]"))).tool_calls == [
+        ToolCall("f", {}, "abc")
+    ]
 
 
 def test_the_schema_says_that_a_value_is_text() -> None:
@@ -112,7 +156,9 @@ def test_without_tools_nothing_is_a_call() -> None:
     assert reply(text, LLAMA, []) == (text, None, [])
 
 
-@pytest.mark.parametrize(("form", "says"), [("call = '('", "no regular expression"), ("kall = 'x'", "unknown")])
+@pytest.mark.parametrize(
+    ("form", "says"), [("call = '('", "no regular expression"), ("kall = 'x'", "unknown")]
+)
 def test_a_head_that_cannot_be_read(tmp_path: Path, form: str, says: str) -> None:
     file = tmp_path / "bad.jinja"
     file.write_text(f"{{#- tunewright\n[reply]\n{form}\n-#}}\nx")

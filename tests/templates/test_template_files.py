@@ -8,9 +8,9 @@ import pytest
 from template_cases import TALKS, assistant, render, system, talk, template, tool, trained, user
 from tunewright import RecipeError, RowError
 from tunewright.types import MediaPart, Message, TextPart
-from tunewright_hf.jinja import from_file
+from tunewright_hf.templates.jinja_template import from_file
 
-# ---- options, roles, contents ------------------------------------------------------------------------
+# ---- options, roles, contents --------------------------------------------------------------------
 
 
 def test_a_system_prompt_of_ones_own() -> None:
@@ -26,8 +26,14 @@ def test_a_system_prompt_of_ones_own() -> None:
         ([assistant("x")], "message 1 is from assistant, expected system or user to begin with"),
         ([user("x"), user("y")], "message 2 is from user, expected assistant after user"),
         ([user("x"), system("y")], "message 2 is from system, expected assistant after user"),
-        ([user("x"), assistant("y"), assistant("z")], "message 3 is from assistant, expected user after assistant"),
-        ([user("x"), assistant("y"), tool("z")], "message 3 is from tool, expected user after assistant"),
+        (
+            [user("x"), assistant("y"), assistant("z")],
+            "message 3 is from assistant, expected user after assistant",
+        ),
+        (
+            [user("x"), assistant("y"), tool("z")],
+            "message 3 is from tool, expected user after assistant",
+        ),
         (
             [user("x"), TALKS["tool"].messages[2], user("z")],
             "message 3 is from user, expected tool after the assistant's",
@@ -42,12 +48,16 @@ def test_a_wrong_order_of_roles(messages: list[Message], problem: str) -> None:
 
 
 def test_any_order_where_asked() -> None:
-    text = render(template("chatml", role_order="any"), talk(user("x"), user("y"), assistant("z"))).text
+    text = render(
+        template("chatml", role_order="any"), talk(user("x"), user("y"), assistant("z"))
+    ).text
     assert text.count("<|im_start|>user") == 2
 
 
 def test_a_template_may_refuse_a_conversation() -> None:
-    with pytest.raises(RowError, match="refuses this conversation: only the first message can be a system message"):
+    with pytest.raises(
+        RowError, match="refuses this conversation: only the first message can be a system message"
+    ):
         render(template("alpaca", role_order="any"), talk(user("x"), system("y")))
 
 
@@ -58,13 +68,18 @@ def test_a_prompt_needs_the_assistants_turn() -> None:
 
 def test_parts_become_text_and_media_an_error() -> None:
     parts = Message("user", [TextPart("Hi "), TextPart("there")])
-    assert "user\nHi there<|im_end|>" in render(template("chatml"), talk(parts, assistant("Hello"))).text
+    assert (
+        "user\nHi there<|im_end|>"
+        in render(template("chatml"), talk(parts, assistant("Hello"))).text
+    )
     picture = Message("user", [TextPart("Look"), MediaPart("image", "a.png")])
-    with pytest.raises(RowError, match=r"data.jsonl:7: message 1 has image, and this template has no place for it"):
+    with pytest.raises(
+        RowError, match=r"data.jsonl:7: message 1 has image, and this template has no place for it"
+    ):
         render(template("chatml"), talk(picture, assistant("Hello")))
 
 
-# ---- the file ----------------------------------------------------------------------------------------
+# ---- the file ------------------------------------------------------------------------------------
 
 
 def write(folder: Path, source: str) -> Any:
@@ -75,8 +90,11 @@ def write(folder: Path, source: str) -> Any:
 
 
 def test_a_file_without_a_head(tmp_path: Path) -> None:
-    made = write(tmp_path, "{% for m in messages %}<|{{ m.role }}|>{% if m.role == 'assistant' %}{% generation %}"
-                           "{{ m.content }}<|end|>{% endgeneration %}{% endif %}{% endfor %}")  # fmt: skip
+    made = write(
+        tmp_path,
+        "{% for m in messages %}<|{{ m.role }}|>{% if m.role == 'assistant' %}{% generation %}"
+        "{{ m.content }}<|end|>{% endgeneration %}{% endif %}{% endfor %}",
+    )
     assert made.info.control == ("<|end|>",)
     assert trained(render(made, TALKS["multi"])) == [
         "Hello!<|end|>",
@@ -114,4 +132,6 @@ def test_a_bad_file(tmp_path: Path, source: str, problem: str) -> None:
 
 def test_templates_cannot_see_the_place_of_a_message(tmp_path: Path) -> None:
     made = write(tmp_path, "[{{ messages[0]._place }}{{ messages | tojson }}]")
-    assert render(made, TALKS["single"]).text.startswith('[[{"role": "user", "content": "How are you?"}')
+    assert render(made, TALKS["single"]).text.startswith(
+        '[[{"role": "user", "content": "How are you?"}'
+    )

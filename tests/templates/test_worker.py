@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tunewright_hf.worker import RenderWorker, WorkerError
+from tunewright_hf.templates.render_worker import RenderWorker, WorkerError
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +30,15 @@ def test_it_renders_what_the_environment_renders(worker: RenderWorker) -> None:
     ("source", "problem"),
     [
         ("{% for i in range(10**9) %}x{% endfor %}", "Range too big"),
-        ("{% for i in range(10**5) %}{% for j in range(10**5) %}{% endfor %}{% endfor %}", "took longer than 2 s"),
+        (
+            "{% for i in range(10**5) %}{% for j in range(10**5) %}{% endfor %}{% endfor %}",
+            "took longer than 2 s",
+        ),
         ("{{ 10**(10**8) }}", "took longer than 2 s"),
-        ("{% for i in range(10**4) %}{{ 'a' * 10**5 }}{% endfor %}", "writes more than 10,000,000 characters"),
+        (
+            "{% for i in range(10**4) %}{{ 'a' * 10**5 }}{% endfor %}",
+            "writes more than 10,000,000 characters",
+        ),
         ("{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(1) }}", "RecursionError"),
         ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "what the sandbox forbids"),
         ("{{ (''|attr('__class__')).mro() }}", "what the sandbox forbids"),
@@ -98,7 +104,7 @@ def test_threads_take_turns(worker: RenderWorker) -> None:
 def test_a_fork_starts_a_worker_of_its_own() -> None:
     code = """
 import os
-from tunewright_hf.worker import RenderWorker
+from tunewright_hf.templates.render_worker import RenderWorker
 worker = RenderWorker()
 worker.render("x", {})
 mine = worker._process.pid
@@ -113,13 +119,20 @@ assert worker.render("still {{ 3 }}", {}) == "still 3" and worker._process.pid =
 worker.close()
 print(os.waitstatus_to_exitcode(status))
 """
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+    )
     assert (done.stdout, done.stderr) == ("0\n", "")
 
 
-def test_the_worker_gets_no_secrets_and_imports_neither_ours_nor_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_worker_gets_no_secrets_and_imports_neither_ours_nor_torch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     heavy = ["torch", "transformers", "tunewright"]
-    code = f"import sys, tunewright_hf.worker; print([m for m in {heavy} if m in sys.modules])"
+    code = (
+        f"import sys, tunewright_hf.templates.render_worker; print([m for m in {heavy} if "
+        "m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
     seen: dict[str, str] = {}

@@ -1,4 +1,5 @@
-"""A training on pairs or labels without a recipe: rows of random tokens in which something can be learned."""
+"""A training on pairs or labels without a recipe: rows of random tokens in which something can be
+learned."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,13 +11,16 @@ from training_setup import VOCAB, FakeRun
 from training_setup import rows as sequences
 
 from tunewright.recipe import Training
-from tunewright.types import Data, Loaded, StageResult, TrainRequest
+from tunewright.types import Data, LoadedModel, StageResult, TrainRequest
 
 
 class Run(FakeRun):
-    """With the metrics of answers among those that are compared, and a reference that can be loaded."""
+    """With the metrics of answers among those that are compared, and a reference that can be
+    loaded."""
 
-    def __init__(self, folder: Path, load: Callable[..., Loaded] | None = None, **facts: Any) -> None:
+    def __init__(
+        self, folder: Path, load: Callable[..., LoadedModel] | None = None, **facts: Any
+    ) -> None:
         super().__init__(folder, **facts)
         self.load = load
 
@@ -27,12 +31,17 @@ class Run(FakeRun):
         logs = [event for event in self.events if type(event).__name__ == "Logged"]
         of_the_machine = ("tokens_per_second", "memory")
         return [
-            {"step": log.step, **{name: each for name, each in log.metrics.items() if name not in of_the_machine}}
+            {
+                "step": log.step,
+                **{name: each for name, each in log.metrics.items() if name not in of_the_machine},
+            }
             for log in logs
         ]
 
 
-def preference(number: int = 16, longest: int = 8, seed: int = 0, margins: bool = False) -> datasets.Dataset:
+def preference(
+    number: int = 16, longest: int = 8, seed: int = 0, margins: bool = False
+) -> datasets.Dataset:
     """The chosen answer counts up by 3, the rejected one stays where it is."""
     made = torch.Generator().manual_seed(seed)
 
@@ -42,10 +51,18 @@ def preference(number: int = 16, longest: int = 8, seed: int = 0, margins: bool 
     table = []
     for row in range(number):
         prompt, start = _counting(below(VOCAB), below(longest)), below(VOCAB)
-        chosen, rejected = _counting(start, below(longest)), _counting(start, below(longest), step=0)
+        chosen, rejected = (
+            _counting(start, below(longest)),
+            _counting(start, below(longest), step=0),
+        )
         margin = 0.1 * (row % 3) if margins else None
         table.append(
-            {"prompt_ids": prompt, "chosen_ids": [*chosen, 2], "rejected_ids": [*rejected, 2], "margin": margin}
+            {
+                "prompt_ids": prompt,
+                "chosen_ids": [*chosen, 2],
+                "rejected_ids": [*rejected, 2],
+                "margin": margin,
+            }
         )
     return datasets.Dataset.from_list(table)
 
@@ -66,24 +83,34 @@ def _counting(start: int, length: int, step: int = 3) -> list[int]:
 
 def run_stage(
     folder: Path,
-    loaded: Loaded,
+    loaded: LoadedModel,
     stage: Any,
     data: datasets.Dataset | None = None,
     *,
     evals: dict[str, datasets.Dataset] | None = None,
-    reference: Loaded | None = None,
+    reference: LoadedModel | None = None,
     stop: Callable[[FakeRun], bool] = lambda run: False,
     checkpoint: Path | None = None,
     run: FakeRun | None = None,
     **training: Any,
 ) -> tuple[FakeRun, StageResult]:
-    """`stage.train_stage` with settings that are quick; `training` are fields of recipe.Training."""
+    """`stage.train_stage` with settings that are quick; `training` are fields of
+    recipe.Training."""
     run = run or Run(folder)
-    sorts = {"preference": preference, "unpaired": unpaired, "messages": sequences, "text": sequences}
+    sorts = {
+        "preference": preference,
+        "unpaired": unpaired,
+        "messages": sequences,
+        "text": sequences,
+    }
     settings = {
-        "learning_rate": 1e-2, "per_device_train_batch_size": 4, "logging_steps": 2, "max_steps": 6,
-        "lr_scheduler_type": "constant", "precision": "fp32",
-    }  # fmt: skip
+        "learning_rate": 1e-2,
+        "per_device_train_batch_size": 4,
+        "logging_steps": 2,
+        "max_steps": 6,
+        "lr_scheduler_type": "constant",
+        "precision": "fp32",
+    }
     request = TrainRequest(
         loaded,
         Data(train=data if data is not None else sorts[stage.rows](), evals=evals or {}),

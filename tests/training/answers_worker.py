@@ -1,4 +1,5 @@
-"""One of several processes, started by torchrun: trains some stages on answers, and rank 0 prints what was logged.
+"""One of several processes, started by torchrun: trains some stages on answers, and rank 0 prints
+what was logged.
 
 Arguments: the folder, and the settings as JSON.
 """
@@ -21,7 +22,9 @@ def main(folder: Path, settings: dict) -> None:
         run = Run(folder / name, rank=rank, world_size=world_size)
         evals = {"it": case.rows(5, seed=4)}
         made = adapted(case, how)
-        _, result = run_stage(folder / name, made, case.stage, case.rows(14), evals=evals, run=run, **settings)
+        _, result = run_stage(
+            folder / name, made, case.stage, case.rows(14), evals=evals, run=run, **settings
+        )
         if rank == 0:
             print("RESULT " + json.dumps([run.logged(), result.metrics, result.tokens]))
         else:

@@ -1,4 +1,5 @@
-"""Makes `training_setup` importable, and keeps torch to one thread: then results are equal bit for bit."""
+"""Makes `training_setup` importable, and keeps torch to one thread: then results are equal bit for
+bit."""
 
 import sys
 from pathlib import Path

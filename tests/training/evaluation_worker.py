@@ -1,8 +1,8 @@
-"""A training that keeps its best evaluation and stops early: on one process, or on several that torchrun starts. Rank 0
-prints what came of it.
+"""A training that keeps its best evaluation and stops early: on one process, or on several that
+torchrun starts. Rank 0 prints what came of it.
 
-Arguments: the folder, the settings as JSON, and the checkpoint to resume from, if any. The setting `killed_at` is a
-step at whose evaluation the process ends itself by SIGKILL.
+Arguments: the folder, the settings as JSON, and the checkpoint to resume from, if any. The setting
+`killed_at` is a step at whose evaluation the process ends itself by SIGKILL.
 """
 
 import json
@@ -17,9 +17,15 @@ from training_setup import FakeRun, loaded, lora, model, rows, run_training
 
 #: the loss falls, and is said to be better the higher it is: so the first evaluation is the best
 SETTINGS = {
-    "max_steps": 9, "eval_steps": 1, "logging_steps": 1, "save_steps": 1, "load_best_model_at_end": True,
-    "greater_is_better": True, "early_stopping_patience": 4, "batching": "random",
-}  # fmt: skip
+    "max_steps": 9,
+    "eval_steps": 1,
+    "logging_steps": 1,
+    "save_steps": 1,
+    "load_best_model_at_end": True,
+    "greater_is_better": True,
+    "early_stopping_patience": 4,
+    "batching": "random",
+}
 
 
 class Dying(FakeRun):
@@ -38,7 +44,9 @@ def trained(folder: Path, settings: dict[str, Any], checkpoint: Path | None = No
     run = Dying(folder, int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
     run.killed_at = settings.pop("killed_at", None)
     evals = {"it": rows(7, seed=4)}
-    _, result = run_training(folder, made, rows(30), evals=evals, run=run, checkpoint=checkpoint, **settings)
+    _, result = run_training(
+        folder, made, rows(30), evals=evals, run=run, checkpoint=checkpoint, **settings
+    )
     assert run.rank == 0 or not run.events
     said = [event.message for event in run.events if type(event).__name__ == "Notice"]
     return [result.steps, result.metrics, run.logged(), said]

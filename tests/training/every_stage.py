@@ -1,7 +1,7 @@
 """All nine stages on the small model, in full and with adapters, trained in one way.
 
-As a program: `python every_stage.py FOLDER` trains each of them in FOLDER/NAME-HOW, in a process of its own that ends
-itself by SIGKILL after it has reported step 5.
+As a program: `python every_stage.py FOLDER` trains each of them in FOLDER/NAME-HOW, in a process of
+its own that ends itself by SIGKILL after it has reported step 5.
 """
 
 import os
@@ -30,19 +30,32 @@ MAKE: dict[str, Callable[[], Case]] = {
     "pretrain": lambda: Case(Pretrain(Pretrain.Options(), "pretrain"), rows, None),
     "sft": lambda: Case(Sft(Sft.Options(loss="dft"), "sft"), rows, None),
     **{name: lambda name=name: CASES[name] for name in ("reward", "dpo", "kto", "orpo", "simpo")},  # type: ignore[misc]
-    "grpo": lambda: Case(Grpo(Grpo.Options(num_generations=2, **ROLLOUTS), "grpo"), prompts_setup.prompts, None),
-    "ppo": lambda: Case(Ppo(Ppo.Options(ppo_epochs=2, kl_target=0.1, **ROLLOUTS), "ppo"), prompts_setup.prompts, None),
+    "grpo": lambda: Case(
+        Grpo(Grpo.Options(num_generations=2, **ROLLOUTS), "grpo"), prompts_setup.prompts, None
+    ),
+    "ppo": lambda: Case(
+        Ppo(Ppo.Options(ppo_epochs=2, kl_target=0.1, **ROLLOUTS), "ppo"),
+        prompts_setup.prompts,
+        None,
+    ),
 }
 WAYS = ("full", "lora")
 KILLED_AFTER, STEPS = 5, 8
 SETTINGS: dict[str, Any] = {
-    "max_steps": STEPS, "save_steps": 2, "logging_steps": 1, "save_total_limit": 100, "max_length": 40,
-    "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "lr_scheduler_type": "cosine",
-}  # fmt: skip
+    "max_steps": STEPS,
+    "save_steps": 2,
+    "logging_steps": 1,
+    "save_total_limit": 100,
+    "max_length": 40,
+    "per_device_train_batch_size": 2,
+    "gradient_accumulation_steps": 2,
+    "lr_scheduler_type": "cosine",
+}
 
 
 class Killed(Run):
-    """Ends its process after a step, as when the machine is taken away: nothing is closed or written any more."""
+    """Ends its process after a step, as when the machine is taken away: nothing is closed or
+    written any more."""
 
     def emit(self, event: Any) -> None:
         super().emit(event)
@@ -62,7 +75,9 @@ def train(name: str, how: str, folder: Path, *, killed: bool = False, **settings
     run: Any = (Killed if with_answers else KilledPrompts)(folder) if killed else None
     given = {"data": case.rows(13), "evals": {"it": case.rows(3)}, **SETTINGS, **settings}
     reference = None if with_answers else adapted(case, how)
-    return setup.run_stage(folder, adapted(case, how, 0.2), case.stage, run=run, reference=reference, **given)
+    return setup.run_stage(
+        folder, adapted(case, how, 0.2), case.stage, run=run, reference=reference, **given
+    )
 
 
 def main(folder: Path) -> None:
@@ -74,7 +89,11 @@ def main(folder: Path) -> None:
                 train(name, how, folder / f"{name}-{how}", killed=True)
                 os._exit(1)
             _, status = os.waitpid(child, 0)
-            assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, (name, how, status)
+            assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, (
+                name,
+                how,
+                status,
+            )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import torch
 from tunewright import registry
 from tunewright.recipe import Recipe
 from tunewright.run import Run, open_run, train
-from tunewright.types import Loaded
+from tunewright.types import LoadedModel
 
 PAGE = Path(__file__).parents[2] / "docs/reference/stages.md"
 RAN = "✓"
@@ -36,14 +36,22 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 REWARDED = {"rewards": [{"name": "length", "target": 7}], "max_new_tokens": 3}
 #: options without which a stage does not begin, and those that keep it short
-OPTIONS: dict[str, dict[str, Any]] = {"grpo": {**REWARDED, "num_generations": 4}, "ppo": {**REWARDED, "ppo_epochs": 1}}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "grpo": {**REWARDED, "num_generations": 4},
+    "ppo": {**REWARDED, "ppo_epochs": 1},
+}
 ASKED, GOOD, BAD = "What sings?", "A wren sings.", "A stone."
 #: sort of rows → records of a source
 RECORDS: dict[str, list[dict[str, Any]]] = {
     "text": [{"text": "A wren is a small brown bird. " * 3}] * 4,
-    "messages": [{"messages": [{"role": "user", "content": ASKED}, {"role": "assistant", "content": GOOD}]}] * 4,
+    "messages": [
+        {"messages": [{"role": "user", "content": ASKED}, {"role": "assistant", "content": GOOD}]}
+    ]
+    * 4,
     "preference": [{"prompt": ASKED, "chosen": GOOD, "rejected": BAD}] * 4,
-    "unpaired": [{"prompt": ASKED, "completion": text, "label": text == GOOD} for text in (GOOD, BAD) * 2],
+    "unpaired": [
+        {"prompt": ASKED, "completion": text, "label": text == GOOD} for text in (GOOD, BAD) * 2
+    ],
     "prompts": [{"prompt": ASKED}] * 4,
 }
 
@@ -51,13 +59,14 @@ RECORDS: dict[str, list[dict[str, Any]]] = {
 def stages() -> dict[str, Any]:
     """Name → class of every stage of ours, by name."""
     return {
-        name: registry.load(registry.find("stage", name)) for name in sorted(registry.shipped_table()["known"]["stage"])
+        name: registry.load(registry.find("stage", name))
+        for name in sorted(registry.shipped_table()["known"]["stage"])
     }
 
 
 def is_trained(way: str, head: str, name: str) -> bool:
-    """Whether the way trains a parameter of the tiny twin, which has one layer, by its name. A head that is no
-    language model's is new, and trained in any case."""
+    """Whether the way trains a parameter of the tiny twin, which has one layer, by its name. A head
+    that is no language model's is new, and trained in any case."""
     if head != "causal_lm" and ".score." in f".{name}":
         return "original_module" not in name  # PEFT trains a copy
     return {"full": True, "freeze": ".layers.0." in name}.get(way, "lora_" in name)
@@ -67,42 +76,58 @@ def is_trained(way: str, head: str, name: str) -> bool:
 
 
 def run_cell(stage: str, way: str, folder: Path) -> None:
-    """Two steps. Raises AssertionError where the loss is no number, other parameters move than should, or what is
-    saved and loaded again is not what was trained; and what training itself raises."""
+    """Two steps. Raises AssertionError where the loss is no number, other parameters move than
+    should, or what is saved and loaded again is not what was trained; and what training itself
+    raises."""
     plugin = stages()[stage]
-    (folder / "rows.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in RECORDS[plugin.rows]), "utf-8")
-    recipe = Recipe.model_validate({
-        "model": "tiny", "family": {"name": "llama", "device": "cpu", "tiny_hidden_size": 16, "tiny_layers": 1},
-        **WAYS[way],
-        "stage": {"name": stage, **OPTIONS.get(stage, {})},
-        "data": [{"path": str(folder / "rows.jsonl")}],
-        "training": {
-            "max_steps": 2, "learning_rate": 0.05, "lr_scheduler_type": "constant", "per_device_train_batch_size": 2,
-            "batching": "random", "max_length": 64, "precision": "fp32",
-        },
-        "output": str(folder / "run"), "loggers": [],
-    })  # fmt: skip
+    (folder / "rows.jsonl").write_text(
+        "".join(f"{json.dumps(each)}\n" for each in RECORDS[plugin.rows]), "utf-8"
+    )
+    recipe = Recipe.model_validate(
+        {
+            "model": "tiny",
+            "family": {"name": "llama", "device": "cpu", "tiny_hidden_size": 16, "tiny_layers": 1},
+            **WAYS[way],
+            "stage": {"name": stage, **OPTIONS.get(stage, {})},
+            "data": [{"path": str(folder / "rows.jsonl")}],
+            "training": {
+                "max_steps": 2,
+                "learning_rate": 0.05,
+                "lr_scheduler_type": "constant",
+                "per_device_train_batch_size": 2,
+                "batching": "random",
+                "max_length": 64,
+                "precision": "fp32",
+            },
+            "output": str(folder / "run"),
+            "loggers": [],
+        }
+    )
     with first_load() as policy:
         result = train(recipe)
     assert math.isfinite(result.metrics["loss"])
-    assert (result.steps, result.weights) == (2, "model" if way in ("full", "freeze") else "adapter")
+    assert (result.steps, result.saves) == (2, "model" if way in ("full", "freeze") else "adapter")
     loaded, before = policy[0]
     after = parameters(loaded)
     expected = {name for name in before if is_trained(way, plugin.head, name)}
     assert expected
-    assert {name for name, each in loaded.model.named_parameters() if each.requires_grad} == expected
+    assert {
+        name for name, each in loaded.model.named_parameters() if each.requires_grad
+    } == expected
     assert {name for name, each in after.items() if not torch.equal(each, before[name])} == expected
-    again = parameters(open_run(folder / "run").load(head=plugin.head, prior=result, trainable=False))
+    again = parameters(
+        open_run(folder / "run").load(head=plugin.head, prior=result, trainable=False)
+    )
     assert {name for name, each in after.items() if not torch.equal(each, again[name])} == set()
 
 
 @contextmanager
-def first_load() -> Iterator[list[tuple[Loaded, dict[str, torch.Tensor]]]]:
+def first_load() -> Iterator[list[tuple[LoadedModel, dict[str, torch.Tensor]]]]:
     """What a run loads first, its policy, and the parameters that it had then."""
-    own: Callable[..., Loaded] = Run.load
-    found: list[tuple[Loaded, dict[str, torch.Tensor]]] = []
+    own: Callable[..., LoadedModel] = Run.load
+    found: list[tuple[LoadedModel, dict[str, torch.Tensor]]] = []
 
-    def load(self: Run, **how: Any) -> Loaded:
+    def load(self: Run, **how: Any) -> LoadedModel:
         loaded = own(self, **how)
         if not found:
             found.append((loaded, parameters(loaded)))
@@ -112,7 +137,7 @@ def first_load() -> Iterator[list[tuple[Loaded, dict[str, torch.Tensor]]]]:
         yield found
 
 
-def parameters(loaded: Loaded) -> dict[str, torch.Tensor]:
+def parameters(loaded: LoadedModel) -> dict[str, torch.Tensor]:
     return {name: each.detach().clone() for name, each in loaded.model.named_parameters()}
 
 
@@ -129,15 +154,21 @@ Every stage with every way of tuning, on a CPU. ✓: it was run for two steps on
 - what was saved was loaded again, and equal to what had been trained.
 
 The tests run all of it anew and compare. The options of each stage are in [plugins.md](plugins.md).
-"""
+"""  # noqa: E501
 
 
 def page(ran: dict[str, dict[str, str]]) -> str:
     """The page. ran: stage → way → what came of it."""
     lines = [HEAD, row("stage", "rows", *WAYS), row(*["---"] * (len(WAYS) + 2))]
-    lines += [row(f"`{stage}`", plugin.rows, *(ran[stage][way] for way in WAYS)) for stage, plugin in stages().items()]
+    lines += [
+        row(f"`{stage}`", plugin.rows, *(ran[stage][way] for way in WAYS))
+        for stage, plugin in stages().items()
+    ]
     lines += ["\n## What the recipes said\n", row("way", "sections"), row("---", "---")]
-    lines += [row(way, ", ".join(f"`{section(*each)}`" for each in sections.items())) for way, sections in WAYS.items()]
+    lines += [
+        row(way, ", ".join(f"`{section(*each)}`" for each in sections.items()))
+        for way, sections in WAYS.items()
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -151,7 +182,11 @@ def section(kind: str, options: dict[str, Any]) -> str:
 
 def cells_of(text: str) -> dict[str, dict[str, str]]:
     """What a page says came of it: stage → way → text."""
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| `")]
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in text.splitlines()
+        if line.startswith("| `")
+    ]
     return {stage.strip("`"): dict(zip(WAYS, ran, strict=True)) for stage, _, *ran in rows}
 
 

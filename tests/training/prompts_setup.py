@@ -1,4 +1,5 @@
-"""A training on prompts without a recipe: each prompt is a token, and a reward says which words are good."""
+"""A training on prompts without a recipe: each prompt is a token, and a reward says which words are
+good."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +13,13 @@ from training_setup import VOCAB
 
 from tunewright.check import Source
 from tunewright.recipe import Training
-from tunewright.types import Data, Loaded, StageResult, TrainRequest
-from tunewright_hf import rewards
+from tunewright.types import Data, LoadedModel, StageResult, TrainRequest
+from tunewright_hf.training import rewards
 
 
 class PromptsRun(Run):
-    """With a template that has no stop token beside the tokenizer's own, and a recipe from no command line."""
+    """With a template that has no stop token beside the tokenizer's own, and a recipe from no
+    command line."""
 
     source = Source("recipe.yaml")
 
@@ -27,7 +29,10 @@ class PromptsRun(Run):
 
 def wanted(completions: list[str], **_: Any) -> list[float]:
     """The share of an answer's words with a number below 64: half of them at first."""
-    return [sum(int(word[1:]) < 64 for word in text.split() if word[0] == "w") / 5 for text in completions]
+    return [
+        sum(int(word[1:]) < 64 for word in text.split() if word[0] == "w") / 5
+        for text in completions
+    ]
 
 
 def short(completions: list[str], *, longest: int, **_: Any) -> list[float]:
@@ -60,13 +65,17 @@ def endless(completions: list[str], **_: Any) -> list[float]:
 
 
 class Built:
-    """Rewards that are made ready: the share of words below `limit`, which may be any for the policy's vocabulary."""
+    """Rewards that are made ready: the share of words below `limit`, which may be any for the
+    policy's vocabulary."""
 
-    def __init__(self, *, run: Any, policy: Loaded, limit: int) -> None:
+    def __init__(self, *, run: Any, policy: LoadedModel, limit: int) -> None:
         self.run, self.limit = run, min(limit, policy.model.config.vocab_size)
 
     def __call__(self, completions: list[str], **_: Any) -> list[float]:
-        return [sum(int(word[1:]) < self.limit for word in text.split() if word[0] == "w") / 5 for text in completions]
+        return [
+            sum(int(word[1:]) < self.limit for word in text.split() if word[0] == "w") / 5
+            for text in completions
+        ]
 
 
 REWARDS = (wanted, short, in_the_row, broken, few, nothing, silent, endless, Built)
@@ -82,7 +91,9 @@ class _Point:
 
 
 def install_rewards() -> None:
-    rewards.metadata = SimpleNamespace(entry_points=lambda group: [_Point(function) for function in REWARDS])
+    rewards.metadata = SimpleNamespace(
+        entry_points=lambda group: [_Point(function) for function in REWARDS]
+    )
 
 
 @pytest.fixture
@@ -96,29 +107,40 @@ def prompts(number: int = 8, longest: int = 4) -> datasets.Dataset:
     table = []
     for row in range(number):
         ids = [3 + (7 * row + place) % (VOCAB - 3) for place in range(1 + row % longest)]
-        table.append({"prompt_ids": ids, "good": "1" if row % 2 else None, "row": "a name that nothing may rely on"})
+        table.append(
+            {
+                "prompt_ids": ids,
+                "good": "1" if row % 2 else None,
+                "row": "a name that nothing may rely on",
+            }
+        )
     return datasets.Dataset.from_list(table)
 
 
 def run_stage(
     folder: Path,
-    loaded: Loaded,
+    loaded: LoadedModel,
     stage: Any,
     data: datasets.Dataset | None = None,
     *,
     evals: dict[str, datasets.Dataset] | None = None,
-    reference: Loaded | None = None,
+    reference: LoadedModel | None = None,
     stop: Callable[[PromptsRun], bool] = lambda run: False,
     checkpoint: Path | None = None,
     run: PromptsRun | None = None,
     **training: Any,
 ) -> tuple[PromptsRun, StageResult]:
-    """`stage.train_stage` with settings that are quick; `training` are fields of recipe.Training."""
+    """`stage.train_stage` with settings that are quick; `training` are fields of
+    recipe.Training."""
     run = run or PromptsRun(folder, lambda **_: reference)
     settings = {
-        "learning_rate": 1e-2, "per_device_train_batch_size": 4, "logging_steps": 2, "max_steps": 4,
-        "lr_scheduler_type": "constant", "precision": "fp32",
-    }  # fmt: skip
+        "learning_rate": 1e-2,
+        "per_device_train_batch_size": 4,
+        "logging_steps": 2,
+        "max_steps": 4,
+        "lr_scheduler_type": "constant",
+        "precision": "fp32",
+    }
     request = TrainRequest(
         loaded,
         Data(train=data if data is not None else prompts(), evals=evals or {}),

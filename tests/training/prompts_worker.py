@@ -1,4 +1,5 @@
-"""One of several processes, started by torchrun: trains some stages on prompts, and rank 0 prints what was logged.
+"""One of several processes, started by torchrun: trains some stages on prompts, and rank 0 prints
+what was logged.
 
 Arguments: the folder, and the settings as JSON.
 """
@@ -20,7 +21,9 @@ def main(folder: Path, settings: dict) -> None:
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     for name, stage in stages().items():
         run = PromptsRun(folder / name, rank=rank, world_size=world_size)
-        _, result = run_stage(folder / name, loaded(model()), stage, evals={"it": prompts(3)}, run=run, **settings)
+        _, result = run_stage(
+            folder / name, loaded(model()), stage, evals={"it": prompts(3)}, run=run, **settings
+        )
         if rank == 0:
             print("RESULT " + json.dumps([run.logged(), result.metrics, result.tokens]))
         else:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tunewright import RecipeError, RunError
 from tunewright.recipe import Training
-from tunewright_hf.sampler import Batches, pack, row_lengths
+from tunewright_hf.batching.batch_sampler import Batches, pack, row_lengths
 
 LENGTHS = [3, 9, 4, 4, 7, 12, 5, 3, 8, 10, 6, 11, 2]
 MODES = {
@@ -54,10 +54,15 @@ def test_processes_get_equal_numbers_of_disjoint_batches(mode, world_size):
 @pytest.mark.parametrize("mode", ["random", "length_grouped", "packing"])
 def test_a_step_has_the_same_rows_however_they_are_spread(mode):
     def steps(**how):
-        ranks = [batches(**MODES[mode], epochs=4, rank=rank, **how) for rank in range(how.get("world_size", 1))]
+        ranks = [
+            batches(**MODES[mode], epochs=4, rank=rank, **how)
+            for rank in range(how.get("world_size", 1))
+        ]
         passes = [sorted(chain(*together)) for together in zip(*ranks, strict=True)]
         per_step = how.get("gradient_accumulation_steps", 1)
-        return [sorted(chain(*passes[at : at + per_step])) for at in range(0, len(passes), per_step)]
+        return [
+            sorted(chain(*passes[at : at + per_step])) for at in range(0, len(passes), per_step)
+        ]
 
     one = steps(per_device_train_batch_size=4)
     assert one == steps(per_device_train_batch_size=1, gradient_accumulation_steps=4)
@@ -75,7 +80,9 @@ def test_epochs_and_steps():
     assert batches(epochs=2).epoch_at(13) == 2
     assert batches(epochs=2).epoch_at(5) == pytest.approx(10 / 13)
     budget = batches(**MODES["token_budget"], max_steps=40)
-    assert [budget.epoch_at(step) for step in range(41)] == sorted({budget.epoch_at(step) for step in range(41)})
+    assert [budget.epoch_at(step) for step in range(41)] == sorted(
+        {budget.epoch_at(step) for step in range(41)}
+    )
 
 
 def test_length_grouped_batches_hold_rows_of_like_length():
@@ -83,7 +90,9 @@ def test_length_grouped_batches_hold_rows_of_like_length():
     lengths = rng.integers(1, 1000, 400).tolist()
 
     def padding(mode):
-        return sum(max(lengths[row] for row in batch) * len(batch) for batch in batches(lengths, **mode))
+        return sum(
+            max(lengths[row] for row in batch) * len(batch) for batch in batches(lengths, **mode)
+        )
 
     assert padding(MODES["length_grouped"]) < sum(lengths) * 1.02 < padding({})
 

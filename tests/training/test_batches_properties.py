@@ -1,4 +1,5 @@
-"""What holds of batches, packs and their masks whatever the rows, the sizes and the number of processes."""
+"""What holds of batches, packs and their masks whatever the rows, the sizes and the number of
+processes."""
 
 from collections import Counter
 from itertools import chain
@@ -12,9 +13,9 @@ from hypothesis import strategies as st
 
 from tunewright import RunError
 from tunewright.recipe import Training
-from tunewright_hf.collate import Packed, Padded
-from tunewright_hf.loss import shift
-from tunewright_hf.sampler import Batches, budget_for, pack, within_budget
+from tunewright_hf.batching.batch_sampler import Batches, budget_for, pack, within_budget
+from tunewright_hf.batching.collators import Packed, Padded
+from tunewright_hf.losses.causal_lm import shift
 
 lengths = st.lists(st.integers(1, 60), min_size=1, max_size=50)
 modes = st.sampled_from(
@@ -40,17 +41,29 @@ modes = st.sampled_from(
     seed=st.integers(0, 2**32 - 1),
 )
 def test_processes_have_equal_steps_and_every_row_is_trained_once_an_epoch_or_counted(
-    lengths: list[int], mode: dict[str, Any], size: int, accumulation: int, world_size: int, epochs: int, seed: int
+    lengths: list[int],
+    mode: dict[str, Any],
+    size: int,
+    accumulation: int,
+    world_size: int,
+    epochs: int,
+    seed: int,
 ) -> None:
     how = {**mode}
     packing = how.pop("packing", False)
     training = Training(
-        per_device_train_batch_size=size, gradient_accumulation_steps=accumulation, epochs=epochs, seed=seed, **how
+        per_device_train_batch_size=size,
+        gradient_accumulation_steps=accumulation,
+        epochs=epochs,
+        seed=seed,
+        **how,
     )
     ranks = []
     for rank in range(world_size):
         try:
-            ranks.append(Batches(lengths, training, packing=packing, rank=rank, world_size=world_size))
+            ranks.append(
+                Batches(lengths, training, packing=packing, rank=rank, world_size=world_size)
+            )
         except RunError:  # too few rows for so many processes
             assert len(lengths) * epochs < world_size or packing or "batching" not in mode
             return
@@ -61,13 +74,17 @@ def test_processes_have_equal_steps_and_every_row_is_trained_once_an_epoch_or_co
     rows = Counter(chain.from_iterable(chain.from_iterable(passes)))
     assert rows.total() + ranks[0].left_over == epochs * len(lengths)
     assert max(rows.values()) <= epochs  # disjoint
-    assert epochs * len(lengths) - rows.total() < max(1, world_size) * (1 if mode.get("batching") else 64)
+    assert epochs * len(lengths) - rows.total() < max(1, world_size) * (
+        1 if mode.get("batching") else 64
+    )
     if not ranks[0].left_over:
         assert ranks[0].epoch_at(ranks[0].steps) == epochs
 
 
 @given(lengths, st.integers(60, 200), st.integers(0, 2**32 - 1))
-def test_a_budget_is_kept_and_every_row_comes_once(lengths: list[int], budget: int, seed: int) -> None:
+def test_a_budget_is_kept_and_every_row_comes_once(
+    lengths: list[int], budget: int, seed: int
+) -> None:
     order = np.random.default_rng(seed).permutation(len(lengths))
     made = within_budget(order, np.array(lengths), budget)
     assert sorted(chain.from_iterable(made)) == list(range(len(lengths)))
@@ -75,23 +92,36 @@ def test_a_budget_is_kept_and_every_row_comes_once(lengths: list[int], budget: i
 
 
 @given(lengths, st.integers(1, 8))
-def test_a_found_budget_makes_as_few_batches_as_so_many_rows_each_would(lengths: list[int], rows: int) -> None:
+def test_a_found_budget_makes_as_few_batches_as_so_many_rows_each_would(
+    lengths: list[int], rows: int
+) -> None:
     found = np.array(lengths)
     budget = budget_for(found, rows)
     made = within_budget(np.argsort(-found, kind="stable"), found, budget)
     assert len(made) <= -(-len(lengths) // rows)
-    assert max(max(lengths[row] for row in batch) * len(batch) for batch in made) <= rows * max(lengths)
+    assert max(max(lengths[row] for row in batch) * len(batch) for batch in made) <= rows * max(
+        lengths
+    )
     if rows == 1:
         assert all(len(batch) == 1 for batch in made) or budget == 0
 
 
-@given(st.lists(st.integers(1, 90), min_size=1, max_size=60), st.integers(1, 64), st.integers(0, 2**32 - 1))
-def test_a_pack_is_never_longer_than_it_may_be(lengths: list[int], capacity: int, seed: int) -> None:
+@given(
+    st.lists(st.integers(1, 90), min_size=1, max_size=60),
+    st.integers(1, 64),
+    st.integers(0, 2**32 - 1),
+)
+def test_a_pack_is_never_longer_than_it_may_be(
+    lengths: list[int], capacity: int, seed: int
+) -> None:
     order = np.random.default_rng(seed).permutation(len(lengths))
     packs = pack(order, np.array(lengths), capacity)
     assert sorted(chain.from_iterable(packs)) == list(range(len(lengths)))
     loads = sorted(sum(lengths[row] for row in each) for each in packs)
-    assert all(load <= capacity or [load] == [lengths[row] for row in each] for load, each in _loads(packs, lengths))
+    assert all(
+        load <= capacity or [load] == [lengths[row] for row in each]
+        for load, each in _loads(packs, lengths)
+    )
     assert len(loads) < 2 or loads[0] + loads[1] > capacity  # no two of them could have been one
 
 
@@ -106,19 +136,23 @@ def test_packs_are_full(spread: float) -> None:
     assert lengths.sum() / (2048 * len(packs)) > 0.98
 
 
-# ---- masks -------------------------------------------------------------------------------------------
+# ---- masks ---------------------------------------------------------------------------------------
 
 
 @st.composite
 def rows(draw: st.DrawFn) -> dict[str, Any]:
     ids = draw(st.lists(st.integers(3, 99), min_size=1, max_size=8))
     labels = [token if draw(st.booleans()) else -100 for token in ids]
-    weights = draw(st.none() | st.lists(st.sampled_from([0.0, 0.5, 2.0]), min_size=len(ids), max_size=len(ids)))
+    weights = draw(
+        st.none() | st.lists(st.sampled_from([0.0, 0.5, 2.0]), min_size=len(ids), max_size=len(ids))
+    )
     return {"input_ids": ids, "labels": labels, "loss_weights": weights}
 
 
 @given(st.lists(rows(), min_size=1, max_size=6))
-def test_packed_and_padded_rows_train_the_same_tokens_on_the_same_past(made: list[dict[str, Any]]) -> None:
+def test_packed_and_padded_rows_train_the_same_tokens_on_the_same_past(
+    made: list[dict[str, Any]],
+) -> None:
     def trained(batch: dict[str, torch.Tensor]) -> Counter[Any]:
         """(tokens of its own row before a trained one, that token, its weight)."""
         targets, weights = shift(batch["labels"], batch.get("loss_weights"))
@@ -131,7 +165,11 @@ def test_packed_and_padded_rows_train_the_same_tokens_on_the_same_past(made: lis
         return Counter(found)
 
     expected = Counter(
-        (tuple(row["input_ids"][:at]), row["labels"][at], (row["loss_weights"] or [1.0] * len(row["labels"]))[at])
+        (
+            tuple(row["input_ids"][:at]),
+            row["labels"][at],
+            (row["loss_weights"] or [1.0] * len(row["labels"]))[at],
+        )
         for row in made
         for at in range(1, len(row["labels"]))
         if row["labels"][at] != -100

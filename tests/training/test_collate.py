@@ -6,8 +6,8 @@ from training_setup import SIZE, model, qwen, rows
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen3NextConfig
 
 from tunewright import RecipeError
-from tunewright_hf.collate import Packed, Padded, check_packing, check_rows_apart, tokens
-from tunewright_hf.loss import CausalLoss
+from tunewright_hf.batching.collators import Packed, Padded, check_packing, check_rows_apart, tokens
+from tunewright_hf.losses.causal_lm import CausalLoss
 
 ROWS = [
     {"input_ids": [5, 6, 7], "labels": [5, -100, 7], "loss_weights": None},
@@ -67,6 +67,8 @@ def test_packing_is_refused_where_layers_carry_a_state():
 def test_packing_is_refused_where_rows_see_each_other(name):
     """Where this fails, transformers has mended the class."""
     check_rows_apart(model())
-    config = AutoConfig.for_model(name, vocab_size=64, hidden_size=32, num_hidden_layers=1, num_attention_heads=4)
+    config = AutoConfig.for_model(
+        name, vocab_size=64, hidden_size=32, num_hidden_layers=1, num_attention_heads=4
+    )
     with pytest.raises(RecipeError, match="lets packed rows see each other"):
         check_rows_apart(AutoModelForCausalLM.from_config(config))

@@ -18,10 +18,15 @@ from training_setup import loaded, model, rows, run_training
 from tunewright import RecipeError, RunError
 from tunewright.errors import Stopped
 from tunewright.recipe import Training
-from tunewright_hf.best import Best
-from tunewright_hf.checkpoint import checkpoints, latest_checkpoint, rotate, write_checkpoint
-from tunewright_hf.fit import StageTrainer
-from tunewright_hf.state import load_state
+from tunewright_hf.checkpoints.folder import (
+    checkpoints,
+    latest_checkpoint,
+    rotate,
+    write_checkpoint,
+)
+from tunewright_hf.checkpoints.state_codec import load_state
+from tunewright_hf.training.early_stopping import EarlyStopping
+from tunewright_hf.training.loop import StageTrainer
 from tunewright_ppo import Ppo
 
 __all__ = ["no_pickle", "own_rewards"]  # fixtures
@@ -34,14 +39,17 @@ SETTINGS = {"max_steps": 12, "eval_steps": 2, "logging_steps": 2}
 @pytest.fixture
 def curve(monkeypatch):
     """Evaluation sets have the losses of CURVE, one after the other, in place of their own."""
-    from tunewright_hf.trainer import CausalTrainer
+    from tunewright_hf.training.causal_lm import CausalTrainer
 
     own = CausalTrainer.evaluate_one
     found: list[float] = list(CURVE)
 
     def evaluate_one(self: StageTrainer, name: str, rows: object) -> dict[str, float]:
         assert own(self, name, rows)["loss"] > 0
-        return {"loss": found[self.state.global_step // 2 - 1], "accuracy": self.state.global_step / 10}
+        return {
+            "loss": found[self.state.global_step // 2 - 1],
+            "accuracy": self.state.global_step / 10,
+        }
 
     monkeypatch.setattr(CausalTrainer, "evaluate_one", evaluate_one)
     return found
@@ -68,7 +76,7 @@ def same(one: dict, other: dict) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-# ---- the best ---------------------------------------------------------------------------------------------------
+# ---- the best ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -80,7 +88,10 @@ def test_the_result_is_the_best_evaluation(tmp_path, curve, kind):
     assert run.logged() == last.logged()  # to keep the best one changes nothing in training
     assert [event.step for event in run.events if type(event).__name__ == "Saved"] == [2, 4, 6]
     sixth = load_state(tmp_path / "last" / "checkpoints" / "step-6", "weights")
-    assert same(trained(tmp_path / "best"), {name.replace(".default", ""): each for name, each in sixth.items()})
+    assert same(
+        trained(tmp_path / "best"),
+        {name.replace(".default", ""): each for name, each in sixth.items()},
+    )
     assert not same(trained(tmp_path / "best"), trained(tmp_path / "last"))
 
 
@@ -116,7 +127,9 @@ def test_the_best_one_is_never_rotated_away(tmp_path, curve):
     assert steps(tmp_path / "not-asked") == [11, 12]
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.sets(st.integers(0, 30), max_size=12), st.integers(1, 6), st.none() | st.integers(0, 30))
 def test_rotation(tmp_path_factory, made, keep, best):
     folder = tmp_path_factory.mktemp("checkpoints")
@@ -127,35 +140,54 @@ def test_rotation(tmp_path_factory, made, keep, best):
     assert len(left) == min(len(made), max(keep, len({best, max(made, default=0)} & made)))
     assert {best, max(made, default=best)} & made <= set(left)
     others = sorted(made - {best})
-    assert sorted(set(left) - {best}) == others[len(others) - len(set(left) - {best}) :]  # the newest
+    assert (
+        sorted(set(left) - {best}) == others[len(others) - len(set(left) - {best}) :]
+    )  # the newest
 
 
-# ---- other stages -----------------------------------------------------------------------------------------------
+# ---- other stages --------------------------------------------------------------------------------
 
 
 def evaluated(run) -> dict[int, dict[str, float]]:
-    return {event.step: event.metrics for event in run.events if type(event).__name__ == "Evaluated"}
+    return {
+        event.step: event.metrics for event in run.events if type(event).__name__ == "Evaluated"
+    }
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_the_best_of_pairs_and_labels(tmp_path, case):
-    how = {"load_best_model_at_end": True, "metric_for_best_model": "rewards/margins", "eval_steps": 1}
+    how = {
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "rewards/margins",
+        "eval_steps": 1,
+    }
     made = adapted(case, "full")
-    run, result = answers_setup.run_stage(tmp_path, made, case.stage, evals={"it": case.rows(6, seed=1)}, **how)
+    run, result = answers_setup.run_stage(
+        tmp_path, made, case.stage, evals={"it": case.rows(6, seed=1)}, **how
+    )
     margins = {step: metrics["rewards/margins"] for step, metrics in evaluated(run).items()}
     best = max(margins, key=margins.__getitem__)
-    assert (result.metrics["best_step"], result.metrics["it_rewards/margins"]) == (best, margins[best])
+    assert (result.metrics["best_step"], result.metrics["it_rewards/margins"]) == (
+        best,
+        margins[best],
+    )
     assert same(trained(tmp_path), load_state(tmp_path / "checkpoints" / f"step-{best}", "weights"))
 
 
-@pytest.mark.parametrize(("eval_steps", "free", "kept"), [(3, [3, 6, 8], [4, 6, 8]), (None, [3, 7, 8], [4, 8])])
+@pytest.mark.parametrize(
+    ("eval_steps", "free", "kept"), [(3, [3, 6, 8], [4, 6, 8]), (None, [3, 7, 8], [4, 8])]
+)
 def test_the_best_of_ppo_is_written_between_rollouts(tmp_path, own_rewards, eval_steps, free, kept):
     """A rollout has two steps, an epoch two rollouts; its last one begins with step 3."""
     stage = Ppo(Ppo.Options(rewards=["wanted"], max_new_tokens=3, ppo_epochs=2, beta=0.0), "ppo")
     how = {"evals": {"it": prompts_setup.prompts(3)}, "eval_steps": eval_steps, "max_steps": 8}
     run, _ = prompts_setup.run_stage(tmp_path / "free", loaded(model()), stage, **how)
     assert list(evaluated(run)) == free
-    how |= {"load_best_model_at_end": True, "metric_for_best_model": "reward", "save_total_limit": 9}
+    how |= {
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "reward",
+        "save_total_limit": 9,
+    }
     run, result = prompts_setup.run_stage(tmp_path / "kept", loaded(model()), stage, **how)
     assert list(evaluated(run)) == kept
     best = int(result.metrics["best_step"])
@@ -164,16 +196,24 @@ def test_the_best_of_ppo_is_written_between_rollouts(tmp_path, own_rewards, eval
     heads = {name: weights.pop(name) for name in list(weights) if name.startswith("value_head.")}
     assert same(trained(tmp_path / "kept"), weights)
     head = load_file(tmp_path / "kept" / "value_head.safetensors")
-    assert all(torch.equal(head[name.removeprefix("value_head.")], each) for name, each in heads.items()) and heads
+    assert (
+        all(
+            torch.equal(head[name.removeprefix("value_head.")], each)
+            for name, each in heads.items()
+        )
+        and heads
+    )
 
 
-# ---- early stopping ---------------------------------------------------------------------------------------------
+# ---- early stopping ------------------------------------------------------------------------------
 
 
 def test_stops_after_evaluations_without_improvement(tmp_path, curve):
     run, result = train(tmp_path, early_stopping_patience=2)
     assert result.steps == 10
-    assert notices(run) == ["stopped at step 10: it_loss has not improved in 2 evaluations (best: 1 at step 6)"]
+    assert notices(run) == [
+        "stopped at step 10: it_loss has not improved in 2 evaluations (best: 1 at step 6)"
+    ]
     assert "best_step" not in result.metrics
     assert result.metrics["it_loss"] == 1.2  # of the weights that it has
     assert run.logged()[-1]["step"] == 10
@@ -181,9 +221,17 @@ def test_stops_after_evaluations_without_improvement(tmp_path, curve):
 
 def test_no_more_than_the_threshold_is_no_improvement(tmp_path, curve):
     curve[:] = [3.0, 2.5, 2.4, 2.3, 0.1, 0.1]
-    run, result = train(tmp_path, early_stopping_patience=2, early_stopping_threshold=0.5, load_best_model_at_end=True)
+    run, result = train(
+        tmp_path,
+        early_stopping_patience=2,
+        early_stopping_threshold=0.5,
+        load_best_model_at_end=True,
+    )
     assert result.steps == 6  # 0.5 is not more than 0.5
-    assert "has not improved by more than 0.5 in 2 evaluations (best: 2.4 at step 6)" in notices(run)[0]
+    assert (
+        "has not improved by more than 0.5 in 2 evaluations (best: 2.4 at step 6)"
+        in notices(run)[0]
+    )
     assert result.metrics["best_step"] == 6
 
 
@@ -198,13 +246,14 @@ def test_a_stop_that_is_asked_for_at_the_last_evaluation_is_none(tmp_path, curve
     assert result.steps == 10
 
 
-# ---- resumed ----------------------------------------------------------------------------------------------------
+# ---- resumed -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("at", [5, 6, 8, 9])
 @pytest.mark.parametrize("kind", MODELS)
 def test_resumed_equals_uninterrupted(tmp_path, curve, kind, at):
-    """Wherever it was stopped: before the best evaluation, at it, and while it is waited for a better one."""
+    """Wherever it was stopped: before the best evaluation, at it, and while it is waited for a
+    better one."""
     settings = {"load_best_model_at_end": True, "early_stopping_patience": 2, "logging_steps": 1}
     whole, result = train(tmp_path / "whole", MODELS[kind](), **settings)
     asked = []
@@ -217,14 +266,17 @@ def test_resumed_equals_uninterrupted(tmp_path, curve, kind, at):
         train(tmp_path / "parts", MODELS[kind](), stop=stop, **settings)
     checkpoint = latest_checkpoint(tmp_path / "parts" / "checkpoints")
     second, again = train(tmp_path / "parts", MODELS[kind](), checkpoint=checkpoint, **settings)
-    assert (again.steps, again.metrics) == (result.steps, result.metrics) and again.metrics["best_step"] == 6
+    assert (again.steps, again.metrics) == (result.steps, result.metrics) and again.metrics[
+        "best_step"
+    ] == 6
     assert notices(second) == notices(whole)
     assert same(trained(tmp_path / "parts"), trained(tmp_path / "whole"))
     assert_same_state(*(tmp_path / name / "checkpoints" / "step-6" for name in ("whole", "parts")))
 
 
 def test_a_run_that_dies_after_an_early_stop_comes_there_again(tmp_path, curve):
-    """It has stopped at step 10, and its result was not written: every checkpoint has a way on to step 10."""
+    """It has stopped at step 10, and its result was not written: every checkpoint has a way on to
+    step 10."""
     settings = {"early_stopping_patience": 2, "save_steps": 2, "load_best_model_at_end": True}
     _, result = train(tmp_path, **settings)
     assert steps(tmp_path) == [4, 6, 8]
@@ -241,11 +293,14 @@ def test_a_best_checkpoint_that_is_gone_stops_the_resumption(tmp_path, curve):
         train(tmp_path, load_best_model_at_end=True, save_steps=2, checkpoint=last)
 
 
-# ---- what is refused --------------------------------------------------------------------------------------------
+# ---- what is refused -----------------------------------------------------------------------------
 
 
 def test_a_metric_that_no_evaluation_gives(tmp_path):
-    with pytest.raises(RecipeError, match=r"metric_for_best_model: no evaluation gives 'accuracy' \(there is: it_loss"):
+    with pytest.raises(
+        RecipeError,
+        match=r"metric_for_best_model: no evaluation gives 'accuracy' \(there is: it_loss",
+    ):
         train(tmp_path, load_best_model_at_end=True, metric_for_best_model="accuracy", eval_steps=1)
 
 
@@ -254,13 +309,19 @@ def test_a_metric_of_no_evaluation_set(tmp_path):
         train(tmp_path, evals=("a", "b"), early_stopping_patience=1, metric_for_best_model="c_loss")
     with pytest.raises(RecipeError, match="'loss' is of no evaluation set"):
         train(tmp_path, evals=("a", "b"), early_stopping_patience=1, metric_for_best_model="loss")
-    _, result = train(tmp_path, evals=("a", "b"), load_best_model_at_end=True, metric_for_best_model="b_loss")
+    _, result = train(
+        tmp_path, evals=("a", "b"), load_best_model_at_end=True, metric_for_best_model="b_loss"
+    )
     assert {"a_loss", "b_loss", "best_step"} <= result.metrics.keys()
 
 
-@pytest.mark.parametrize("asks", [{"load_best_model_at_end": True}, {"early_stopping_patience": 1}], ids=str)
+@pytest.mark.parametrize(
+    "asks", [{"load_best_model_at_end": True}, {"early_stopping_patience": 1}], ids=str
+)
 def test_nothing_to_judge_by(tmp_path, asks):
-    with pytest.raises(RecipeError, match=rf"training.{next(iter(asks))}: there is no evaluation set to judge by"):
+    with pytest.raises(
+        RecipeError, match=rf"training.{next(iter(asks))}: there is no evaluation set to judge by"
+    ):
         train(tmp_path, evals=(), **asks)
 
 
@@ -283,10 +344,10 @@ def test_fields_that_would_do_nothing(fields, message):
 def test_judging_in_two_parts_is_judging_at_once(values, rises, patience):
     """What was best, and how long ago, goes on from a state as if it had never been stored."""
     training = Training(early_stopping_patience=patience, greater_is_better=rises)
-    whole, part = Best(training, ["it"]), Best(training, ["it"])
+    whole, part = EarlyStopping(training, ["it"]), EarlyStopping(training, ["it"])
     for step, value in enumerate(values):
         whole.judge(step, {"it": {"loss": value}})
-        state, part = dict(part.state), Best(training, ["it"])
+        state, part = dict(part.state), EarlyStopping(training, ["it"])
         part.state = state
         part.judge(step, {"it": {"loss": value}})
         assert part.state == whole.state

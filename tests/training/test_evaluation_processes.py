@@ -10,7 +10,7 @@ import torch
 from test_evaluation import same, trained
 
 import forked
-from tunewright_hf.checkpoint import latest_checkpoint
+from tunewright_hf.checkpoints.folder import latest_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +31,12 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path):
     assert dead.codes == [-signal.SIGKILL], dead.error[-3000:]
     checkpoint = latest_checkpoint(tmp_path / "parts" / "checkpoints")
     assert checkpoint.name == "step-3"
-    assert evaluation_worker.trained(tmp_path / "parts", {}, checkpoint) == [steps, metrics, logged[3:], said]
+    assert evaluation_worker.trained(tmp_path / "parts", {}, checkpoint) == [
+        steps,
+        metrics,
+        logged[3:],
+        said,
+    ]
     assert same(trained(tmp_path / "parts"), trained(tmp_path / "whole"))
 
 
@@ -40,7 +45,9 @@ def test_two_processes_decide_as_one(tmp_path):
     settings = {"lora": True, "generate": 6}
 
     def two(*checkpoint: Path):
-        done = in_processes(2, tmp_path / "two", {**settings, "per_device_train_batch_size": 2}, *checkpoint)
+        done = in_processes(
+            2, tmp_path / "two", {**settings, "per_device_train_batch_size": 2}, *checkpoint
+        )
         assert done.codes == [0, 0], done.error[-3000:]
         (line,) = [line for line in done.output.splitlines() if line.startswith("RESULT ")]
         return json.loads(line.removeprefix("RESULT "))
@@ -48,7 +55,9 @@ def test_two_processes_decide_as_one(tmp_path):
     one, found = evaluation_worker.trained(tmp_path / "one", settings), two()
     assert found[0] == one[0] == 5
     assert found[1] == pytest.approx(one[1], rel=1e-5) and found[1]["best_step"] == 1
-    assert {"it_exact_match", "it_rouge-1", "it_rouge-2", "it_rouge-l", "it_bleu-4"} < found[1].keys()
+    assert {"it_exact_match", "it_rouge-1", "it_rouge-2", "it_rouge-l", "it_bleu-4"} < found[
+        1
+    ].keys()
     weights = trained(tmp_path / "two")
     for name, each in trained(tmp_path / "one").items():
         torch.testing.assert_close(weights[name], each, rtol=1e-4, atol=1e-5)

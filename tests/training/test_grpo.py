@@ -12,12 +12,12 @@ from training_setup import loaded, lora, model
 
 from tunewright import RecipeError, RunError
 from tunewright.errors import Stopped
-from tunewright.types import Loaded
+from tunewright.types import LoadedModel
 from tunewright_grpo import Grpo
 from tunewright_grpo.advantage import advantages, parts, token_weights
-from tunewright_hf import prompts as training
-from tunewright_hf.checkpoint import latest_checkpoint
-from tunewright_hf.modules import train_only
+from tunewright_hf.checkpoints.folder import latest_checkpoint
+from tunewright_hf.models.modules import train_only
+from tunewright_hf.training import online_rl as training
 
 __all__ = ["no_pickle", "own_rewards"]  # fixtures
 pytestmark = pytest.mark.usefixtures("own_rewards")
@@ -28,16 +28,19 @@ def grpo(**options) -> Grpo:
     return Grpo(Grpo.Options(**given), "grpo")
 
 
-def adapted(how: str, dropout: float = 0.0) -> Loaded:
+def adapted(how: str, dropout: float = 0.0) -> LoadedModel:
     if how == "lora":
         return lora(model(dropout=dropout), dropout)
     made = model(dropout=dropout)
     if how == "freeze":
-        train_only(made, [name for name, _ in made.named_parameters() if name.startswith("model.layers.1.")])
+        train_only(
+            made,
+            [name for name, _ in made.named_parameters() if name.startswith("model.layers.1.")],
+        )
     return loaded(made)
 
 
-# ---- numbers ---------------------------------------------------------------------------------------------------
+# ---- numbers -------------------------------------------------------------------------------------
 
 
 def test_advantages():
@@ -64,8 +67,9 @@ def test_averages(how):
     assert float(weighed) / parts(tokens, how) == pytest.approx(MEANS[how])
 
 
-def one_step(folder: Path, monkeypatch, reference: Loaded | None = None, **options):
-    """One step that changes no weight to speak of: the logged loss, the rollouts with their rewards, and the model."""
+def one_step(folder: Path, monkeypatch, reference: LoadedModel | None = None, **options):
+    """One step that changes no weight to speak of: the logged loss, the rollouts with their
+    rewards, and the model."""
     seen = []
     answers = training.PromptsTrainer.answers
 
@@ -75,19 +79,26 @@ def one_step(folder: Path, monkeypatch, reference: Loaded | None = None, **optio
 
     monkeypatch.setattr(training.PromptsTrainer, "answers", watched)
     made = loaded(model())
-    run, _ = run_stage(folder, made, grpo(**options), reference=reference, learning_rate=1e-12, max_steps=1)
+    run, _ = run_stage(
+        folder, made, grpo(**options), reference=reference, learning_rate=1e-12, max_steps=1
+    )
     return run.logged()[0], *seen[0], made.model
 
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("how", MEANS)
 def test_loss_of_a_step(tmp_path, monkeypatch, how, masked):
-    """The ratio is 1, so the loss is minus the mean of the advantages, however tokens are averaged."""
+    """The ratio is 1, so the loss is minus the mean of the advantages, however tokens are
+    averaged."""
     with_end = {"rewards": ["short"], "max_new_tokens": 60}  # long enough for some to end
     with_end["rewards"] = [{"name": "short", "longest": 10}]
-    logged, written, rewards, _ = one_step(tmp_path, monkeypatch, loss=how, mask_truncated=masked, **with_end)
+    logged, written, rewards, _ = one_step(
+        tmp_path, monkeypatch, loss=how, mask_truncated=masked, **with_end
+    )
     groups = rewards.view(-1, 4).numpy()
-    worth = ((groups - groups.mean(1, keepdims=True)) / (groups.std(1, ddof=1, keepdims=True) + 1e-4)).flatten()
+    worth = (
+        (groups - groups.mean(1, keepdims=True)) / (groups.std(1, ddof=1, keepdims=True) + 1e-4)
+    ).flatten()
     kept = np.array([answer.finished or not masked for answer in written])
     assert (0 < kept.sum() < len(kept)) == masked
     tokens = np.array([len(answer.completion_ids) for answer in written])[kept]
@@ -99,33 +110,44 @@ def test_loss_of_a_step(tmp_path, monkeypatch, how, masked):
     assert logged["loss"] == pytest.approx(-expected[how], rel=1e-4, abs=1e-6)
     assert logged["reward"] == pytest.approx(rewards.mean().item())
     assert logged["reward_std"] == pytest.approx(groups.std(1, ddof=1).mean())
-    assert logged["completions/clipped_ratio"] == pytest.approx(np.mean([not each.finished for each in written]))
+    assert logged["completions/clipped_ratio"] == pytest.approx(
+        np.mean([not each.finished for each in written])
+    )
     assert logged["grad_norm"] > 0
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.5])
 def test_gradient_of_a_step(tmp_path, monkeypatch, beta):
-    """Against transformers' own logits: the gradient of minus the mean of advantage × log-probability, plus beta × KL
-    divergence."""
+    """Against transformers' own logits: the gradient of minus the mean of advantage ×
+    log-probability, plus beta × KL divergence."""
     reference = model()
     with torch.no_grad():
-        reference.lm_head.weight.mul_(-20)  # far off: then the KL divergence has a gradient of its own
-    logged, written, rewards, made = one_step(tmp_path, monkeypatch, loaded(reference) if beta else None, beta=beta)
+        reference.lm_head.weight.mul_(
+            -20
+        )  # far off: then the KL divergence has a gradient of its own
+    logged, written, rewards, made = one_step(
+        tmp_path, monkeypatch, loaded(reference) if beta else None, beta=beta
+    )
     made.zero_grad()
     groups = rewards.view(-1, 4)
-    worth = ((groups - groups.mean(1, keepdim=True)) / (groups.std(1, keepdim=True) + 1e-4)).flatten()
+    worth = (
+        (groups - groups.mean(1, keepdim=True)) / (groups.std(1, keepdim=True) + 1e-4)
+    ).flatten()
     total, kl = torch.zeros(()), []
     for answer, value in zip(written, worth, strict=True):
         ids = torch.tensor([answer.prompt_ids + answer.completion_ids])
         places = torch.arange(len(answer.prompt_ids), ids.shape[1])
         mine, other = (
-            each(input_ids=ids).logits[0].log_softmax(-1)[places - 1, ids[0, places]] for each in (made, reference)
+            each(input_ids=ids).logits[0].log_softmax(-1)[places - 1, ids[0, places]]
+            for each in (made, reference)
         )
         ratio = other.detach() - mine
         total = total + (-value * mine + beta * (ratio.exp() - ratio - 1)).sum()
         kl.append((ratio.exp() - ratio - 1).mean().item())
     (total / sum(len(answer.completion_ids) for answer in written)).backward()
-    norm = torch.stack([each.grad.norm() for each in made.parameters() if each.grad is not None]).norm()
+    norm = torch.stack(
+        [each.grad.norm() for each in made.parameters() if each.grad is not None]
+    ).norm()
     assert logged["grad_norm"] == pytest.approx(norm.item(), rel=1e-4)
     if beta:
         assert logged["kl"] == pytest.approx(np.mean(kl), rel=1e-4)
@@ -139,7 +161,9 @@ def test_weights_of_rewards_and_rows_of_which_one_says_nothing(tmp_path, monkeyp
     assert 0 < sum(odd_rows) < len(odd_rows)
     other = [2 * float("1" in text) * odd for text, odd in zip(texts, odd_rows, strict=True)]
     first = wanted(texts)
-    assert rewards.tolist() == pytest.approx([one + two for one, two in zip(first, other, strict=True)])
+    assert rewards.tolist() == pytest.approx(
+        [one + two for one, two in zip(first, other, strict=True)]
+    )
     assert logged["rewards/wanted"] == pytest.approx(np.mean(first))
     assert logged["rewards/in_the_row"] == pytest.approx(sum(other) / 2 / sum(odd_rows))
 
@@ -150,27 +174,33 @@ def test_an_answer_that_no_reward_speaks_of_ends_the_run(tmp_path):
     assert found.value.place == "reward silent"
 
 
-# ---- it learns -------------------------------------------------------------------------------------------------
+# ---- it learns -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", ["full", "freeze", "lora"])
 def test_reward_rises_and_only_what_it_is_to_train_moves(tmp_path, how):
     made = adapted(how)
     with torch.no_grad():
-        made.model.get_output_embeddings().weight.mul_(10)  # else layers below the head have little say
+        made.model.get_output_embeddings().weight.mul_(
+            10
+        )  # else layers below the head have little say
     before = weights(made)
     trained = {name for name, each in made.model.named_parameters() if each.requires_grad}
     rate = {"full": 1e-2, "freeze": 3e-2, "lora": 5e-2}[how]
-    run, result = run_stage(tmp_path, made, grpo(num_generations=8), max_steps=12, learning_rate=rate, logging_steps=3)
+    run, result = run_stage(
+        tmp_path, made, grpo(num_generations=8), max_steps=12, learning_rate=rate, logging_steps=3
+    )
     rewards = [each["reward"] for each in run.logged()]
     assert rewards[0] < 0.65
     assert rewards[-1] > rewards[0] + 0.15
-    assert {name for name, each in weights(made).items() if not torch.equal(each, before[name])} == trained
+    assert {
+        name for name, each in weights(made).items() if not torch.equal(each, before[name])
+    } == trained
     assert (result.steps, result.tokens) == (12, run.logged()[-1]["tokens"])
     assert (result.path / f"{'adapter_' if how == 'lora' else ''}model.safetensors").exists()
 
 
-# ---- what makes no difference ----------------------------------------------------------------------------------
+# ---- what makes no difference --------------------------------------------------------------------
 
 
 def test_four_passes_of_one_prompt_are_one_of_four(tmp_path):
@@ -189,8 +219,12 @@ def test_four_passes_of_one_prompt_are_one_of_four(tmp_path):
 def test_evaluation_leaves_training_alone(tmp_path):
     evals = {"it": prompts(7), "seen": prompts(3)}
     made = [loaded(model()) for _ in range(3)]
-    run, result = run_stage(tmp_path / "a", made[0], grpo(), evals=evals, eval_steps=1, per_device_eval_batch_size=2)
-    _, other = run_stage(tmp_path / "b", made[1], grpo(), evals=evals, eval_steps=4, per_device_eval_batch_size=7)
+    run, result = run_stage(
+        tmp_path / "a", made[0], grpo(), evals=evals, eval_steps=1, per_device_eval_batch_size=2
+    )
+    _, other = run_stage(
+        tmp_path / "b", made[1], grpo(), evals=evals, eval_steps=4, per_device_eval_batch_size=7
+    )
     alone, _ = run_stage(tmp_path / "c", made[2], grpo())
     assert run.logged() == alone.logged()
     assert all(torch.equal(each, weights(made[2])[name]) for name, each in weights(made[0]).items())
@@ -200,12 +234,18 @@ def test_evaluation_leaves_training_alone(tmp_path):
 
 @pytest.mark.parametrize("how", ["full", "lora"])
 def test_resumed_equals_uninterrupted(tmp_path, how):
-    settings = {"evals": {"it": prompts(3)}, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    settings = {
+        "evals": {"it": prompts(3)},
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 2,
+    }
     settings |= {"max_steps": 6, "logging_steps": 2, "save_total_limit": 100}
 
     def train(folder, **others):
         made, reference = adapted(how, 0.2), adapted(how)
-        return run_stage(tmp_path / folder, made, grpo(beta=0.1), reference=reference, **others, **settings)[0]
+        return run_stage(
+            tmp_path / folder, made, grpo(beta=0.1), reference=reference, **others, **settings
+        )[0]
 
     whole = train("whole", save_steps=6)
     asked = []
@@ -216,17 +256,23 @@ def test_resumed_equals_uninterrupted(tmp_path, how):
 
     with pytest.raises(Stopped):
         train("parts", stop=stop)
-    second = train("parts", checkpoint=latest_checkpoint(tmp_path / "parts" / "checkpoints"), save_steps=6)
+    second = train(
+        "parts", checkpoint=latest_checkpoint(tmp_path / "parts" / "checkpoints"), save_steps=6
+    )
     assert asked[0].logged() + second.logged() == whole.logged()
     assert_same_state(*(tmp_path / name / "checkpoints" / "step-6" for name in ("whole", "parts")))
 
 
-# ---- the reference ---------------------------------------------------------------------------------------------
+# ---- the reference -------------------------------------------------------------------------------
 
 
 def test_a_second_model_and_the_model_below_a_new_adapter_are_the_same_reference(tmp_path):
     base, start = grpo(beta=0.5, reference="base"), grpo(beta=0.5)
-    assert (base.models, start.models, grpo().models) == (("policy",), ("policy", "reference"), ("policy",))
+    assert (base.models, start.models, grpo().models) == (
+        ("policy",),
+        ("policy", "reference"),
+        ("policy",),
+    )
     one, _ = run_stage(tmp_path / "a", adapted("lora"), base)
     two, _ = run_stage(tmp_path / "b", adapted("lora"), start, reference=adapted("lora"))
     assert one.logged() == two.logged()
@@ -238,7 +284,11 @@ def test_more_beta_stays_closer(tmp_path):
     found = {}
     for beta in (0.01, 10.0):
         run, _ = run_stage(
-            tmp_path / str(beta), loaded(model()), grpo(beta=beta), reference=loaded(model()), max_steps=8
+            tmp_path / str(beta),
+            loaded(model()),
+            grpo(beta=beta),
+            reference=loaded(model()),
+            max_steps=8,
         )
         found[beta] = run.logged()[-1]["kl"]
     assert 0 < found[10.0] < found[0.01] / 2
@@ -249,7 +299,9 @@ def test_what_does_not_fit_is_refused_at_once(tmp_path):
         run_stage(tmp_path, loaded(model()), grpo(beta=0.1, reference="base"))
     with pytest.raises(RecipeError, match="answers are not written yet"):
         run_stage(tmp_path, loaded(model()), grpo(), batching="token_budget", tokens_per_batch=64)
-    with pytest.raises(ValueError, match="no installed reward is called 'wantd' \\(did you mean 'wanted'"):
+    with pytest.raises(
+        ValueError, match="no installed reward is called 'wantd' \\(did you mean 'wanted'"
+    ):
         grpo(rewards=["wantd"])
     with pytest.raises(ValueError, match="is '2', not a number"):
         grpo(rewards=[{"name": "wanted", "weight": "2"}])

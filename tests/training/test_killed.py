@@ -1,4 +1,5 @@
-"""Every stage, killed by SIGKILL in the middle and resumed, ends with the bits of an uninterrupted training."""
+"""Every stage, killed by SIGKILL in the middle and resumed, ends with the bits of an uninterrupted
+training."""
 
 import os
 from pathlib import Path
@@ -10,8 +11,8 @@ from prompts_setup import own_rewards
 from test_resume import assert_same_state, no_pickle
 
 import forked
-from tunewright_hf import reference
-from tunewright_hf.checkpoint import checkpoints, latest_checkpoint
+from tunewright_hf.checkpoints.folder import checkpoints, latest_checkpoint
+from tunewright_hf.training import reference
 
 __all__ = ["no_pickle", "own_rewards"]  # fixtures
 pytestmark = [

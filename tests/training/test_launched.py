@@ -1,5 +1,5 @@
-"""All nine stages, one after the other in one recipe, under `launch` with two gloo processes: what is reported is what
-one process reports that takes the rows of both."""
+"""All nine stages, one after the other in one recipe, under `launch` with two gloo processes: what
+is reported is what one process reports that takes the rows of both."""
 
 import json
 import os
@@ -22,41 +22,63 @@ BOTH = list(zip(ASKED, ANSWERS, strict=True))
 ROWS: dict[str, list[dict[str, Any]]] = {
     "text": [{"text": text} for text in ANSWERS],
     "messages": [
-        {"messages": [{"role": "user", "content": ask}, {"role": "assistant", "content": text}]} for ask, text in BOTH
+        {"messages": [{"role": "user", "content": ask}, {"role": "assistant", "content": text}]}
+        for ask, text in BOTH
     ],
     "preference": [{"prompt": ask, "chosen": text, "rejected": text[::-1]} for ask, text in BOTH],
     "unpaired": [
-        {"prompt": ask, "completion": text, "label": number % 2 == 0} for number, (ask, text) in enumerate(BOTH)
+        {"prompt": ask, "completion": text, "label": number % 2 == 0}
+        for number, (ask, text) in enumerate(BOTH)
     ],
     "prompts": [{"prompt": ask} for ask in ASKED],
 }
 #: the reward model of the stage before is asked by ppo, on each process
 ORDER = {
-    "pretrain": {}, "sft": {}, "dpo": {"sft_weight": 0.5}, "kto": {}, "orpo": {}, "simpo": {},
-    "grpo": {"rewards": [{"name": "length", "target": 12}], "num_generations": 3, "max_new_tokens": 4, "beta": 0.1},
+    "pretrain": {},
+    "sft": {},
+    "dpo": {"sft_weight": 0.5},
+    "kto": {},
+    "orpo": {},
+    "simpo": {},
+    "grpo": {
+        "rewards": [{"name": "length", "target": 12}],
+        "num_generations": 3,
+        "max_new_tokens": 4,
+        "beta": 0.1,
+    },
     "reward": {},
     "ppo": {"rewards": ["reward_model"], "max_new_tokens": 4, "ppo_epochs": 2, "kl_target": 0.1},
-}  # fmt: skip
+}
 NOT_EQUAL = ("time", "tokens_per_second", "memory")
 
 
 def recipe(folder: Path, adapter: dict[str, Any]) -> Path:
     for sort, records in ROWS.items():
-        (folder / f"{sort}.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in records), "utf-8")
+        (folder / f"{sort}.jsonl").write_text(
+            "".join(f"{json.dumps(each)}\n" for each in records), "utf-8"
+        )
     found = stages()
     assert found.keys() == ORDER.keys()
     written = {
-        "model": "tiny", "family": {"name": "llama", "device": "cpu", "tiny_hidden_size": 16, "tiny_layers": 1},
-        "adapter": adapter, "output": "unset", "loggers": ["jsonl"],
+        "model": "tiny",
+        "family": {"name": "llama", "device": "cpu", "tiny_hidden_size": 16, "tiny_layers": 1},
+        "adapter": adapter,
+        "output": "unset",
+        "loggers": ["jsonl"],
         "stages": [
             {"name": name, **options, "data": [{"path": str(folder / f"{found[name].rows}.jsonl")}]}
             for name, options in ORDER.items()
         ],
         "training": {
-            "max_steps": 2, "logging_steps": 1, "learning_rate": 1e-3, "lr_scheduler_type": "constant",
-            "batching": "random", "max_length": 64, "precision": "fp32",
+            "max_steps": 2,
+            "logging_steps": 1,
+            "learning_rate": 1e-3,
+            "lr_scheduler_type": "constant",
+            "batching": "random",
+            "max_length": 64,
+            "precision": "fp32",
         },
-    }  # fmt: skip
+    }
     (folder / "recipe.yaml").write_text(json.dumps(written), "utf-8")
     return folder / "recipe.yaml"
 
@@ -71,13 +93,27 @@ def logged(run: Path) -> list[dict[str, Any]]:
 def test_two_processes_give_what_one_gives(tmp_path, adapter):
     written = recipe(tmp_path, {"name": adapter})
     train(*read(written, [f"output={tmp_path / 'one'}", "training.per_device_train_batch_size=4"]))
-    two = ["training.per_device_train_batch_size=2", "launch.processes=2", f"launch.main_port={free_port()}"]
-    command = [sys.executable, "-m", "tunewright", "train", str(written), f"output={tmp_path / 'two'}", *two]
+    two = [
+        "training.per_device_train_batch_size=2",
+        "launch.processes=2",
+        f"launch.main_port={free_port()}",
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "tunewright",
+        "train",
+        str(written),
+        f"output={tmp_path / 'two'}",
+        *two,
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-3000:]
     one, found = logged(tmp_path / "one"), logged(tmp_path / "two")
-    assert [(line["stage"], line["step"]) for line in found] == [(name, step) for name in ORDER for step in (1, 2)]
+    assert [(line["stage"], line["step"]) for line in found] == [
+        (name, step) for name in ORDER for step in (1, 2)
+    ]
     for left, right in zip(found, one, strict=True):
         assert left.pop("stage") == right.pop("stage")
         assert left == pytest.approx(right, rel=1e-3, abs=1e-4)

@@ -1,4 +1,5 @@
-"""The loss is plain cross entropy over trained positions: same value, same gradients, less memory."""
+"""The loss is plain cross entropy over trained positions: same value, same gradients, less
+memory."""
 
 import pytest
 import torch
@@ -8,9 +9,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from training_setup import SIZE, lora, model, qwen
 from transformers import CohereConfig, Gemma2Config, GraniteConfig, LlamaForCausalLM, Qwen3MoeConfig
 
-import tunewright_hf.cross_entropy
-from tunewright_hf.cross_entropy import weighted_sum
-from tunewright_hf.loss import CausalLoss
+import tunewright_hf.losses.chunked_cross_entropy
+from tunewright_hf.losses.causal_lm import CausalLoss
+from tunewright_hf.losses.chunked_cross_entropy import weighted_sum
 
 CONFIGS = {
     "llama": lambda: None,
@@ -39,7 +40,9 @@ def plain(model, ids, labels, weights=None):
 def gradients(model, loss):
     model.zero_grad()
     loss.backward()
-    return {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
+    return {
+        name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None
+    }
 
 
 def assert_same(model, ids, labels, weights=None):
@@ -69,9 +72,9 @@ def test_equals_plain_cross_entropy_under_peft(batch):
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_chunks_add_up(config, batch, monkeypatch):
-    monkeypatch.setattr(tunewright_hf.cross_entropy, "CPU_CHUNK", 4 * 128)
-    monkeypatch.setattr(tunewright_hf.cross_entropy, "LEAST", 1)
-    monkeypatch.setattr(tunewright_hf.cross_entropy, "TILE", 48)
+    monkeypatch.setattr(tunewright_hf.losses.chunked_cross_entropy, "CPU_CHUNK", 4 * 128)
+    monkeypatch.setattr(tunewright_hf.losses.chunked_cross_entropy, "LEAST", 1)
+    monkeypatch.setattr(tunewright_hf.losses.chunked_cross_entropy, "TILE", 48)
     assert_same(model(config()), *batch)
 
 
@@ -86,7 +89,9 @@ class RowsOfLogits(TorchDispatchMode):
         made = function(*arguments, **(named or {}))
         tensors = [each for each in pytree.tree_leaves(made) if isinstance(each, torch.Tensor)]
         self.found |= {
-            each.numel() // SIZE["vocab_size"] for each in tensors if each.shape[-1:] == (SIZE["vocab_size"],)
+            each.numel() // SIZE["vocab_size"]
+            for each in tensors
+            if each.shape[-1:] == (SIZE["vocab_size"],)
         }
         return made
 
@@ -129,7 +134,9 @@ def test_a_family_of_its_own_falls_back_to_its_logits(batch):
 
 def test_auxiliary_loss_of_experts_is_kept(batch):
     experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
-    made = model(Qwen3MoeConfig(**SIZE, **experts, output_router_logits=True, router_aux_loss_coef=0.5))
+    made = model(
+        Qwen3MoeConfig(**SIZE, **experts, output_router_logits=True, router_aux_loss_coef=0.5)
+    )
     ids, labels = batch
     loss, total = CausalLoss(made)(made, {"input_ids": ids}, labels, None, 0.25)
     own = made(input_ids=ids, labels=labels)
@@ -155,15 +162,23 @@ def test_the_model_is_left_as_it_was(batch):
 
 @pytest.mark.parametrize("number_format", [torch.float16, torch.bfloat16])
 def test_half_precision_is_near_full(number_format, monkeypatch):
-    monkeypatch.setattr(tunewright_hf.cross_entropy, "LEAST", 4)
-    monkeypatch.setattr(tunewright_hf.cross_entropy, "CPU_CHUNK", 1)
+    monkeypatch.setattr(tunewright_hf.losses.chunked_cross_entropy, "LEAST", 4)
+    monkeypatch.setattr(tunewright_hf.losses.chunked_cross_entropy, "CPU_CHUNK", 1)
     torch.manual_seed(3)
     states, head = torch.randn(2, 9, 16), torch.randn(64, 16)
     targets, weights = torch.randint(0, 64, (2, 9)), torch.rand(2, 9)
     found = []
     for each in (torch.float32, number_format):
         own, scored_by = (one.detach().to(each).requires_grad_() for one in (states, head))
-        total = weighted_sum(own, lambda part: F.linear(part, scored_by), targets, weights, 64, None, [scored_by])  # noqa: B023
+        total = weighted_sum(
+            own,
+            lambda part, head=scored_by: F.linear(part, head),
+            targets,
+            weights,
+            64,
+            None,
+            [scored_by],
+        )
         (total * 8).backward()
         found.append([total.detach(), own.grad.float(), scored_by.grad.float()])
     for full, half in zip(*found, strict=True):

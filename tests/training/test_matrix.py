@@ -1,4 +1,5 @@
-"""Every installed stage with every way of tuning; and that the page which says so was made of it."""
+"""Every installed stage with every way of tuning; and that the page which says so was made of
+it."""
 
 import pytest
 from matrix import PAGE, RAN, WAYS, cells_of, page, run_cell, stages

@@ -1,4 +1,5 @@
-"""Packed is unpacked: the same loss and the same gradients with every attention, whatever is trained of a row."""
+"""Packed is unpacked: the same loss and the same gradients with every attention, whatever is
+trained of a row."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,16 +12,22 @@ from training_setup import SIZE, model, qwen, rows
 from transformers import LlamaConfig, MistralConfig
 from transformers.integrations import flex_attention as flex
 
-from tunewright_hf.collate import Packed, Padded
-from tunewright_hf.loss import CausalLoss
+from tunewright_hf.batching.collators import Packed, Padded
+from tunewright_hf.losses.causal_lm import CausalLoss
 
-CONFIGS = {"llama": lambda: None, "qwen3": qwen, "sliding": lambda: MistralConfig(**SIZE, sliding_window=5)}
+CONFIGS = {
+    "llama": lambda: None,
+    "qwen3": qwen,
+    "sliding": lambda: MistralConfig(**SIZE, sliding_window=5),
+}
 TRAINED = ("sft", "weighted", "pretrain")
 
 
 def data(trained: str) -> list[dict[str, Any]]:
     found = list(rows(6, weighted=trained == "weighted"))
-    return [{**row, "labels": row["input_ids"]} for row in found] if trained == "pretrain" else found
+    return (
+        [{**row, "labels": row["input_ids"]} for row in found] if trained == "pretrain" else found
+    )
 
 
 def measured(made: Any, trained: str) -> Iterator[tuple[torch.Tensor, list[torch.Tensor]]]:
@@ -33,7 +40,10 @@ def measured(made: Any, trained: str) -> Iterator[tuple[torch.Tensor, list[torch
         loss, _ = CausalLoss(made)(made, batch, labels, weights)
         if torch.is_grad_enabled():
             loss.backward()
-        yield loss.detach(), [each.grad.clone() for each in made.parameters() if each.grad is not None]
+        yield (
+            loss.detach(),
+            [each.grad.clone() for each in made.parameters() if each.grad is not None],
+        )
 
 
 def assert_equal(made: Any, trained: str, **tolerance: float) -> None:
@@ -49,10 +59,12 @@ def test_eager_and_sdpa(attention, config, trained):
     assert_equal(model(config(), attention), trained)
 
 
-# Flex attention has no backward on a CPU, compiled or not, and compiling it takes minutes. So here its loss is
-# compared as PyTorch computes it without compiling, and its gradients through the mask that it is given.
+# Flex attention has no backward on a CPU, compiled or not, and compiling it takes minutes. So here
+# its loss is compared as PyTorch computes it without compiling, and its gradients through the mask
+# that it is given.
 quiet = pytest.mark.filterwarnings(
-    "ignore:.*flex_attention called without torch.compile.*", "ignore:_compile flag on create_block_mask.*"
+    "ignore:.*flex_attention called without torch.compile.*",
+    "ignore:_compile flag on create_block_mask.*",
 )
 
 
@@ -67,7 +79,9 @@ def dense(query, key, value, block_mask=None, scale=None, **_):
     """What flex attention computes, out of plain operations."""
     size = (*query.shape[:-1], key.shape[-2])
     mask = create_mask(block_mask.mask_mod, *size, device=query.device)
-    return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale, enable_gqa=True)
+    return scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, scale=scale, enable_gqa=True
+    )
 
 
 @quiet
@@ -88,11 +102,15 @@ def test_flex(config, trained, monkeypatch):
 @quiet
 @pytest.mark.gpu
 @pytest.mark.parametrize("trained", TRAINED)
-@pytest.mark.parametrize("attention", ["eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3"])
+@pytest.mark.parametrize(
+    "attention", ["eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3"]
+)
 def test_on_a_gpu(attention, trained):
     flash = attention.startswith("flash")
     if flash:
         pytest.importorskip("flash_attn" if attention.endswith("2") else "flash_attn_interface")
-    config = LlamaConfig(**{**SIZE, "hidden_size": 128, "head_dim": 32})  # flash and flex know no smaller heads
+    config = LlamaConfig(
+        **{**SIZE, "hidden_size": 128, "head_dim": 32}
+    )  # flash and flex know no smaller heads
     made = model(config, attention).to("cuda", torch.bfloat16 if flash else torch.float32)
     assert_equal(made, trained, rtol=3e-2 if flash else 1e-3, atol=3e-2 if flash else 1e-3)

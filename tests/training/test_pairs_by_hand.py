@@ -1,5 +1,6 @@
-"""The first step of every stage on pairs and labels: its loss and all of its metrics, by their names, in a few lines of
-numpy from transformers' own logits. The model and its reference are far apart, so that nothing is 0 or equal."""
+"""The first step of every stage on pairs and labels: its loss and all of its metrics, by their
+names, in a few lines of numpy from transformers' own logits. The model and its reference are far
+apart, so that nothing is 0 or equal."""
 
 import datasets
 import numpy as np
@@ -34,7 +35,8 @@ def sharp(scale: float):
 
 
 def logps(made, rows, name, others=None) -> tuple[np.ndarray, np.ndarray]:
-    """(sums, means) of the answers' log-probabilities; others: rows whose answers are taken in place of their own."""
+    """(sums, means) of the answers' log-probabilities; others: rows whose answers are taken in
+    place of their own."""
     found = []
     for row, other in zip(rows, others or rows, strict=True):
         prompt, ids = row["prompt_ids"], other[name]
@@ -48,7 +50,10 @@ def logps(made, rows, name, others=None) -> tuple[np.ndarray, np.ndarray]:
 def first_step(folder, stage, rows, made=None, reference=None):
     """What is reported of a step that moves nothing."""
     run = Run(folder, lambda **_: loaded(reference))
-    data, how = datasets.Dataset.from_list(rows), {"max_steps": 1, "learning_rate": 1e-12, "batching": "random"}
+    data, how = (
+        datasets.Dataset.from_list(rows),
+        {"max_steps": 1, "learning_rate": 1e-12, "batching": "random"},
+    )
     run_stage(folder, loaded(made or sharp(20)), stage, data, run=run, **how)
     (logged,) = run.logged()
     return logged
@@ -64,17 +69,27 @@ def check(found, expected):
 
 def pair_metrics(chosen, rejected, sums_chosen, sums_rejected):
     return {
-        "rewards/chosen": chosen, "rewards/rejected": rejected, "rewards/margins": chosen - rejected,
-        "rewards/accuracies": chosen > rejected, "logps/chosen": sums_chosen, "logps/rejected": sums_rejected,
-    }  # fmt: skip
+        "rewards/chosen": chosen,
+        "rewards/rejected": rejected,
+        "rewards/margins": chosen - rejected,
+        "rewards/accuracies": chosen > rejected,
+        "logps/chosen": sums_chosen,
+        "logps/rejected": sums_rejected,
+    }
 
 
 def test_dpo(tmp_path):
     policy, reference = sharp(20), sharp(-10)
-    stage = Dpo(Dpo.Options(beta=0.3, label_smoothing=0.1, sft_weight=0.5, reference="other"), "dpo")
+    stage = Dpo(
+        Dpo.Options(beta=0.3, label_smoothing=0.1, sft_weight=0.5, reference="other"), "dpo"
+    )
     found = first_step(tmp_path, stage, PAIRS, reference=reference)
-    (chosen, means), (rejected, _) = (logps(policy, PAIRS, name) for name in ("chosen_ids", "rejected_ids"))
-    (chosen_before, _), (rejected_before, _) = (logps(reference, PAIRS, n) for n in ("chosen_ids", "rejected_ids"))
+    (chosen, means), (rejected, _) = (
+        logps(policy, PAIRS, name) for name in ("chosen_ids", "rejected_ids")
+    )
+    (chosen_before, _), (rejected_before, _) = (
+        logps(reference, PAIRS, n) for n in ("chosen_ids", "rejected_ids")
+    )
     good, bad = 0.3 * (chosen - chosen_before), 0.3 * (rejected - rejected_before)
     loss = -0.9 * np.log(s(good - bad)) - 0.1 * np.log(s(bad - good)) + 0.5 * -means
     check(found, {"loss": loss, "nll_loss": -means, **pair_metrics(good, bad, chosen, rejected)})
@@ -85,8 +100,12 @@ def test_kto(tmp_path):
     policy, reference = sharp(20), sharp(-10)
     options = Kto.Options(beta=0.3, desirable_weight=1.5, undesirable_weight=0.5, reference="other")
     found = first_step(tmp_path, Kto(options, "kto"), LABELS, reference=reference)
-    (own, _), (own_before, _) = (logps(each, LABELS, "completion_ids") for each in (policy, reference))
-    (other, _), (before, _) = (logps(each, LABELS, "completion_ids", LABELS[::-1]) for each in (policy, reference))
+    (own, _), (own_before, _) = (
+        logps(each, LABELS, "completion_ids") for each in (policy, reference)
+    )
+    (other, _), (before, _) = (
+        logps(each, LABELS, "completion_ids", LABELS[::-1]) for each in (policy, reference)
+    )
     kl = max(0.0, (other - before).mean())
     good, bad = 0.3 * (own - own_before)
     loss = (1.5 * (1 - s(good - 0.3 * kl)) + 0.5 * (1 - s(0.3 * kl - bad))) / 2
@@ -99,20 +118,32 @@ def test_kto(tmp_path):
 
 def test_orpo(tmp_path):
     found = first_step(tmp_path, Orpo(Orpo.Options(beta=0.3), "orpo"), PAIRS)
-    (chosen, good), (rejected, bad) = (logps(sharp(20), PAIRS, name) for name in ("chosen_ids", "rejected_ids"))
+    (chosen, good), (rejected, bad) = (
+        logps(sharp(20), PAIRS, name) for name in ("chosen_ids", "rejected_ids")
+    )
     odds = good - bad - np.log(1 - np.exp(good)) + np.log(1 - np.exp(bad))
     own = {"log_odds_chosen": odds, "log_odds_ratio": np.log(s(odds)), "nll_loss": -good}
     check(
-        found, {"loss": -good - 0.3 * np.log(s(odds)), **own, **pair_metrics(0.3 * good, 0.3 * bad, chosen, rejected)}
+        found,
+        {
+            "loss": -good - 0.3 * np.log(s(odds)),
+            **own,
+            **pair_metrics(0.3 * good, 0.3 * bad, chosen, rejected),
+        },
     )
 
 
 def test_simpo(tmp_path):
     stage = Simpo(Simpo.Options(beta=1.5, gamma=0.4, sft_weight=0.5), "simpo")
     found = first_step(tmp_path, stage, PAIRS)
-    (chosen, good), (rejected, bad) = (logps(sharp(20), PAIRS, name) for name in ("chosen_ids", "rejected_ids"))
+    (chosen, good), (rejected, bad) = (
+        logps(sharp(20), PAIRS, name) for name in ("chosen_ids", "rejected_ids")
+    )
     loss = -np.log(s(1.5 * (good - bad) - 0.4)) - 0.5 * good
-    check(found, {"loss": loss, "nll_loss": -good, **pair_metrics(1.5 * good, 1.5 * bad, chosen, rejected)})
+    check(
+        found,
+        {"loss": loss, "nll_loss": -good, **pair_metrics(1.5 * good, 1.5 * bad, chosen, rejected)},
+    )
 
 
 def test_reward(tmp_path):
@@ -120,14 +151,26 @@ def test_reward(tmp_path):
     with torch.no_grad():
         made.score.weight.mul_(20)
         good, bad = (
-            np.array([
-                made.score(made.model(torch.tensor([row["prompt_ids"] + row[name]])).last_hidden_state[0, -1]).item()
-                for row in PAIRS
-            ])
+            np.array(
+                [
+                    made.score(
+                        made.model(torch.tensor([row["prompt_ids"] + row[name]])).last_hidden_state[
+                            0, -1
+                        ]
+                    ).item()
+                    for row in PAIRS
+                ]
+            )
             for name in ("chosen_ids", "rejected_ids")
-        )  # fmt: skip
+        )
     rows = [{**row, "margin": margin} for row, margin in zip(PAIRS, (0.2, 0.7), strict=True)]
-    found = first_step(tmp_path, Reward(Reward.Options(center_coefficient=0.1), "reward"), rows, made)
+    found = first_step(
+        tmp_path, Reward(Reward.Options(center_coefficient=0.1), "reward"), rows, made
+    )
     loss = -np.log(s(good - bad - np.array([0.2, 0.7]))) + 0.1 * (good + bad) ** 2
-    metrics = {name: each for name, each in pair_metrics(good, bad, 0, 0).items() if name.startswith("rewards")}
+    metrics = {
+        name: each
+        for name, each in pair_metrics(good, bad, 0, 0).items()
+        if name.startswith("rewards")
+    }
     check(found, {"loss": loss, **metrics})

@@ -1,4 +1,5 @@
-"""Each loss against numbers worked out apart, in a few lines of numpy or by hand; and what the batches are made of."""
+"""Each loss against numbers worked out apart, in a few lines of numpy or by hand; and what the
+batches are made of."""
 
 import numpy as np
 import pytest
@@ -11,9 +12,9 @@ from transformers import AutoModelForSequenceClassification, LlamaConfig
 from tunewright import RunError
 from tunewright_dpo import Dpo
 from tunewright_dpo.losses import LOSSES, Ratios
-from tunewright_hf.answers import Answers, answer_logps, pair_metrics
-from tunewright_hf.loss import CausalLoss
-from tunewright_hf.scores import scores_at_the_end
+from tunewright_hf.losses.causal_lm import CausalLoss
+from tunewright_hf.losses.sequence_scores import scores_at_the_end
+from tunewright_hf.training.preference import PreferenceCollator, pair_metrics, sequence_logps
 from tunewright_kto import Kto
 from tunewright_kto.training import Mismatched, kto
 from tunewright_orpo.training import log_odds_ratio
@@ -26,7 +27,8 @@ def s(x):
     return 1 / (1 + np.exp(-x))
 
 
-# log-probabilities of two answers of two tokens each: the chosen is 0.6 above its reference, the rejected 0.4 below
+# log-probabilities of two answers of two tokens each: the chosen is 0.6 above its reference, the
+# rejected 0.4 below
 CHOSEN, REJECTED, TOKENS, BETA = 0.6, -0.4, 2, 0.5
 MARGIN = 0.5  # beta * (0.6 + 0.4)
 EXPECTED = {
@@ -52,7 +54,8 @@ def test_loss(name):
 
 
 def test_several_losses_with_their_weights(tmp_path):
-    """At the first step nothing differs from the reference: 0.8 ln 2 + 0.2 · 2 ln 2, and the SFT term (MPO)."""
+    """At the first step nothing differs from the reference: 0.8 ln 2 + 0.2 · 2 ln 2, and the SFT
+    term (MPO)."""
     stage = Dpo(Dpo.Options(loss={"sigmoid": 0.8, "bco_pair": 0.2}, sft_weight=1.0), "dpo")
     run, _ = run_stage(tmp_path, loaded(model()), stage, max_steps=1)
     (first,) = run.logged()
@@ -63,13 +66,17 @@ def test_several_losses_with_their_weights(tmp_path):
 def test_every_loss_prefers_the_chosen_answer(name):
     """At the start, where nothing differs from the reference: down the slope the margin rises."""
     sums = torch.zeros(2, 1, requires_grad=True)
-    LOSSES[name](Ratios(sums, sums / TOKENS), BETA, 0.1 if name == "exo_pair" else 0.0).sum().backward()
+    LOSSES[name](
+        Ratios(sums, sums / TOKENS), BETA, 0.1 if name == "exo_pair" else 0.0
+    ).sum().backward()
     chosen, rejected = -sums.grad.flatten()
     assert chosen > rejected
 
 
 def test_metrics_have_the_right_signs():
-    found = pair_metrics(torch.tensor([[2.0, 0.0], [-1.0, 3.0]]), torch.tensor([[-5.0, -6.0], [-7.0, -8.0]]))
+    found = pair_metrics(
+        torch.tensor([[2.0, 0.0], [-1.0, 3.0]]), torch.tensor([[-5.0, -6.0], [-7.0, -8.0]])
+    )
     assert {name: each.tolist() for name, each in found.items()} == {
         "rewards/chosen": [2.0, 0.0],
         "rewards/rejected": [-1.0, 3.0],
@@ -82,16 +89,20 @@ def test_metrics_have_the_right_signs():
 
 def test_log_probabilities_are_those_of_the_answers_tokens():
     made, data = model().eval(), preference(3)
-    batch = Answers(0)(list(data))
+    batch = PreferenceCollator(0)(list(data))
     with torch.no_grad():
-        found = answer_logps(CausalLoss(made), made, batch, 2)
+        found = sequence_logps(CausalLoss(made), made, batch, 2)
         for answer, name in enumerate(("chosen_ids", "rejected_ids")):
             for place, row in enumerate(data):
                 prompt, ids = row["prompt_ids"], row[name]
-                logits = made(input_ids=torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1]
+                logits = made(input_ids=torch.tensor([prompt + ids])).logits[
+                    0, len(prompt) - 1 : -1
+                ]
                 expected = logits.log_softmax(-1).gather(1, torch.tensor(ids)[:, None]).sum().item()
                 assert found.sums[answer, place].item() == pytest.approx(expected, rel=1e-5)
-                assert found.means[answer, place].item() == pytest.approx(expected / len(ids), rel=1e-5)
+                assert found.means[answer, place].item() == pytest.approx(
+                    expected / len(ids), rel=1e-5
+                )
                 assert found.lengths[answer, place] == len(ids)
     assert found.auxiliary == 0
 
@@ -99,7 +110,7 @@ def test_log_probabilities_are_those_of_the_answers_tokens():
 def test_an_answer_is_taken_as_it_comes():
     """No end token is added to the one that it has (TRL's ORPO wrote two)."""
     row = {"prompt_ids": [5, 6], "chosen_ids": [7, 2], "rejected_ids": [8, 9, 2]}
-    batch = Answers(0)([row])
+    batch = PreferenceCollator(0)([row])
     assert batch["input_ids"].tolist() == [[5, 6, 7, 2, 0], [5, 6, 8, 9, 2]]
     assert batch["labels"].tolist() == [[-100, -100, 7, 2, -100], [-100, -100, 8, 9, 2]]
     assert batch["attention_mask"].sum(1).tolist() == [4, 5]
@@ -107,13 +118,15 @@ def test_an_answer_is_taken_as_it_comes():
 
 def test_tokens_beyond_the_shorter_answer_weigh_less():
     row = {"prompt_ids": [5], "chosen_ids": [7, 2], "rejected_ids": [8, 9, 10, 2]}
-    batch = Answers(0, ld_alpha=0.25)([row])
+    batch = PreferenceCollator(0, ld_alpha=0.25)([row])
     assert batch["loss_weights"].tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 0.25, 0.25]]
 
 
 def test_the_first_loss_is_known(tmp_path):
     """Nothing differs from the reference yet; with an SFT term its share is added."""
-    run, _ = run_stage(tmp_path, loaded(model()), Dpo(Dpo.Options(sft_weight=0.5), "dpo"), max_steps=1)
+    run, _ = run_stage(
+        tmp_path, loaded(model()), Dpo(Dpo.Options(sft_weight=0.5), "dpo"), max_steps=1
+    )
     (first,) = run.logged()
     assert first["loss"] == pytest.approx(np.log(2) + 0.5 * first["nll_loss"], rel=1e-6)
     assert first["rewards/margins"] == 0
@@ -152,7 +165,8 @@ def test_kto():
 
 
 def test_the_answers_that_ktos_divergence_is_estimated_with_are_those_of_other_rows():
-    """Each answer once, never a row's own, the same in every batch, and never longer than rows may be."""
+    """Each answer once, never a row's own, the same in every batch, and never longer than rows may
+    be."""
     data = unpaired(12)
     rows = Mismatched(data, seed=1, max_length=10)
     assert sorted(rows.partners.tolist()) == list(range(12))
@@ -167,18 +181,29 @@ def test_the_answers_that_ktos_divergence_is_estimated_with_are_those_of_other_r
 
 
 def test_ktos_divergence_is_that_of_the_whole_step(tmp_path):
-    """Against the reference that the model was before the first step: 0 there, and then the same for every row."""
+    """Against the reference that the model was before the first step: 0 there, and then the same
+    for every row."""
     data, made = unpaired(8), loaded(model())
     stage = Kto(Kto.Options(), "kto")
-    settings = {"learning_rate": 3e-2, "batching": "random", "per_device_train_batch_size": 8, "logging_steps": 1}
+    settings = {
+        "learning_rate": 3e-2,
+        "batching": "random",
+        "per_device_train_batch_size": 8,
+        "logging_steps": 1,
+    }
     run, _ = run_stage(tmp_path, made, stage, data, max_steps=2, **settings)
     assert run.logged()[0]["kl"] == 0
     again, before = loaded(model()), model()
     run_stage(tmp_path / "one", again, stage, data, max_steps=1, **settings)
     rows = Mismatched(data, 42, 2048)
-    batch = Answers(0, ("kl_ids",))([{**rows[number], "label": True} for number in range(8)])
+    batch = PreferenceCollator(0, ("kl_ids",))(
+        [{**rows[number], "label": True} for number in range(8)]
+    )
     with torch.no_grad():
-        one, first = (answer_logps(CausalLoss(each.eval()), each, batch, 1).sums for each in (again.model, before))
+        one, first = (
+            sequence_logps(CausalLoss(each.eval()), each, batch, 1).sums
+            for each in (again.model, before)
+        )
     expected = (one - first).mean().item()
     assert expected > 0
     assert run.logged()[1]["kl"] == pytest.approx(expected, rel=1e-4, abs=1e-5)
@@ -191,7 +216,9 @@ def test_ktos_weights(tmp_path):
         stage = Kto(Kto.Options(**{name: 3.0}), "kto")
         run, _ = run_stage(tmp_path / name, loaded(model()), stage, data, max_steps=1)
         assert run.logged()[0]["loss"] == pytest.approx(weight / 2, rel=1e-5)
-        assert not [key for key in run.logged()[0] if key in ("rewards/rejected", "rewards/margins")]
+        assert not [
+            key for key in run.logged()[0] if key in ("rewards/rejected", "rewards/margins")
+        ]
 
 
 def test_bradley_terry():
@@ -208,16 +235,21 @@ def test_a_reward_is_read_at_the_last_token_even_where_that_pads_too(tmp_path):
     made = AutoModelForSequenceClassification.from_config(config)
     data = preference(3)
     with torch.no_grad():
-        found = scores_at_the_end(made, made, Answers(2)(list(data)))
-        for place, (name, row) in enumerate((name, row) for name in ("chosen_ids", "rejected_ids") for row in data):
+        found = scores_at_the_end(made, made, PreferenceCollator(2)(list(data)))
+        for place, (name, row) in enumerate(
+            (name, row) for name in ("chosen_ids", "rejected_ids") for row in data
+        ):
             states = made.model(torch.tensor([row["prompt_ids"] + row[name]])).last_hidden_state
             assert found[place].item() == pytest.approx(made.score(states[0, -1]).item(), rel=1e-4)
 
 
 def test_a_reward_model_in_half_precision_has_its_head_in_full(tmp_path):
-    """As under QLoRA, where the model computes in bf16 and the head is trained (TRL: float != BFloat16)."""
+    """As under QLoRA, where the model computes in bf16 and the head is trained (TRL: float !=
+    BFloat16)."""
     torch.manual_seed(0)
-    made = AutoModelForSequenceClassification.from_config(LlamaConfig(**SIZE, num_labels=1)).bfloat16()
+    made = AutoModelForSequenceClassification.from_config(
+        LlamaConfig(**SIZE, num_labels=1)
+    ).bfloat16()
     adapted = lora(made, 0.0, "SEQ_CLS")
     for name, parameter in adapted.model.named_parameters():
         if not parameter.requires_grad:
@@ -232,7 +264,10 @@ def test_a_reward_model_in_half_precision_has_its_head_in_full(tmp_path):
     [
         ({"loss": "exo_pair"}, "exo_pair needs label_smoothing"),
         ({"loss": "ipo", "label_smoothing": 0.1}, "does nothing for ipo"),
-        ({"loss": {"ipo": 1, "hinge": 1}, "label_smoothing": 0.1}, "does nothing for ipo and hinge"),
+        (
+            {"loss": {"ipo": 1, "hinge": 1}, "label_smoothing": 0.1},
+            "does nothing for ipo and hinge",
+        ),
         ({"loss": {"exo_pair": 1}}, "exo_pair needs label_smoothing"),
         ({"loss": {"sigmoid": 0}}, "greater than 0"),
         ({"loss": {}}, "at least 1 item"),

@@ -19,13 +19,20 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path):
     worker = Path(__file__).parent / "answers_worker.py"
     done = forked.run(worker, str(tmp_path / "two"), asked, processes=2)
     assert done.codes == [0, 0], done.error[-3000:]
-    found = [json.loads(line[7:]) for line in done.output.splitlines() if line.startswith("RESULT ")]
+    found = [
+        json.loads(line[7:]) for line in done.output.splitlines() if line.startswith("RESULT ")
+    ]
     for (name, how), (logged, metrics, tokens) in zip(STAGES, found, strict=True):
         case = CASES[name]
         run, result = run_stage(
-            tmp_path / name, adapted(case, how), case.stage, case.rows(14), evals={"it": case.rows(5, seed=4)},
-            per_device_train_batch_size=4, **settings,
-        )  # fmt: skip
+            tmp_path / name,
+            adapted(case, how),
+            case.stage,
+            case.rows(14),
+            evals={"it": case.rows(5, seed=4)},
+            per_device_train_batch_size=4,
+            **settings,
+        )
         assert tokens == result.tokens
         assert metrics == pytest.approx(result.metrics, rel=1e-3, abs=1e-5)
         for two, one in zip(logged, run.logged(), strict=True):

@@ -1,5 +1,5 @@
-"""What holds for every stage that trains on pairs and labels: it learns, and what should make no difference makes
-none."""
+"""What holds for every stage that trains on pairs and labels: it learns, and what should make no
+difference makes none."""
 
 import math
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from training_setup import SIZE, loaded, lora, model
 from transformers import AutoModelForSequenceClassification, LlamaConfig
 
 from tunewright import RecipeError
-from tunewright.types import Loaded
+from tunewright.types import LoadedModel
 from tunewright_dpo import Dpo
-from tunewright_hf.modules import train_only
-from tunewright_hf.row_stream import Window
+from tunewright_hf.batching.row_stream import Window
+from tunewright_hf.models.modules import train_only
 from tunewright_kto import Kto
 from tunewright_orpo import Orpo
 from tunewright_reward import Reward
@@ -33,8 +33,12 @@ class Case:
 
 CASES = {
     "dpo": Case(Dpo(Dpo.Options(), "dpo"), preference, math.log(2)),
-    "bco": Case(Dpo(Dpo.Options(loss="bco_pair", ld_alpha=0.5), "dpo"), preference, 2 * math.log(2)),
-    "reward": Case(Reward(Reward.Options(center_coefficient=0.01), "reward"), preference, None, "score"),
+    "bco": Case(
+        Dpo(Dpo.Options(loss="bco_pair", ld_alpha=0.5), "dpo"), preference, 2 * math.log(2)
+    ),
+    "reward": Case(
+        Reward(Reward.Options(center_coefficient=0.01), "reward"), preference, None, "score"
+    ),
     "kto": Case(Kto(Kto.Options(desirable_weight=1.5), "kto"), unpaired, None),
     "orpo": Case(Orpo(Orpo.Options(), "orpo"), preference, None),
     "simpo": Case(Simpo(Simpo.Options(), "simpo"), preference, None),
@@ -50,17 +54,26 @@ def plain(case: Case, dropout: float = 0.0) -> Any:
     return AutoModelForSequenceClassification.from_config(config, attn_implementation="eager")
 
 
-def adapted(case: Case, how: str, dropout: float = 0.0) -> Loaded:
+def adapted(case: Case, how: str, dropout: float = 0.0) -> LoadedModel:
     """The small model, tuned in full, in its last layer, or through adapters."""
     if how == "lora":
-        return lora(plain(case, dropout), dropout, "CAUSAL_LM" if case.head == "causal_lm" else "SEQ_CLS")
+        return lora(
+            plain(case, dropout), dropout, "CAUSAL_LM" if case.head == "causal_lm" else "SEQ_CLS"
+        )
     made = plain(case, dropout)
     if how == "freeze":
-        train_only(made, [name for name, _ in made.named_parameters() if name.startswith(("model.layers.1.", "score"))])
+        train_only(
+            made,
+            [
+                name
+                for name, _ in made.named_parameters()
+                if name.startswith(("model.layers.1.", "score"))
+            ],
+        )
     return loaded(made)
 
 
-def weights(made: Loaded) -> dict[str, torch.Tensor]:
+def weights(made: LoadedModel) -> dict[str, torch.Tensor]:
     return {name: each.detach().clone() for name, each in made.model.named_parameters()}
 
 
@@ -72,13 +85,22 @@ def test_it_learns_and_only_what_it_is_to_train_moves(tmp_path, case, how):
     trained = {name for name, each in made.model.named_parameters() if each.requires_grad}
     rate = {"full": 3e-3, "freeze": 1e-2, "lora": 2e-2}[how]
     run, result = run_stage(
-        tmp_path, made, case.stage, case.rows(8), max_steps=16, per_device_train_batch_size=8, learning_rate=rate,
-        logging_steps=4, **LOSSLESS,
-    )  # fmt: skip
+        tmp_path,
+        made,
+        case.stage,
+        case.rows(8),
+        max_steps=16,
+        per_device_train_batch_size=8,
+        learning_rate=rate,
+        logging_steps=4,
+        **LOSSLESS,
+    )
     first, *_, last = run.logged()
     assert last["loss"] < first["loss"]
     assert last["rewards/margins"] > first["rewards/margins"]
-    assert last["rewards/margins"] == pytest.approx(last["rewards/chosen"] - last["rewards/rejected"], abs=1e-4)
+    assert last["rewards/margins"] == pytest.approx(
+        last["rewards/chosen"] - last["rewards/rejected"], abs=1e-4
+    )
     if case.first_loss is not None:
         assert first["loss"] == pytest.approx(case.first_loss, rel=1e-5)
     moved = {name for name, each in weights(made).items() if not torch.equal(each, before[name])}
@@ -110,9 +132,15 @@ def test_rows_of_like_length_side_by_side_are_the_same_rows(tmp_path, case):
     found = {}
     for name, how in {
         "padded": {"per_device_train_batch_size": 12, **LOSSLESS},
-        "grouped": {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 4, "batching": "length_grouped"},
+        "grouped": {
+            "per_device_train_batch_size": 3,
+            "gradient_accumulation_steps": 4,
+            "batching": "length_grouped",
+        },
     }.items():
-        run, _ = run_stage(tmp_path / name, adapted(case, "full"), case.stage, case.rows(12), max_steps=3, **how)
+        run, _ = run_stage(
+            tmp_path / name, adapted(case, "full"), case.stage, case.rows(12), max_steps=3, **how
+        )
         found[name] = run.logged()
     for left, right in zip(*found.values(), strict=True):
         assert left == pytest.approx(right, rel=1e-3, abs=1e-5)
@@ -125,15 +153,24 @@ def test_evaluation_leaves_training_alone_and_is_what_it_is_in_any_batches(tmp_p
     run, result = run_stage(
         tmp_path / "a", made[0], case.stage, evals=evals, eval_steps=2, per_device_eval_batch_size=2
     )
-    _, other = run_stage(tmp_path / "b", made[1], case.stage, evals=evals, eval_steps=5, per_device_eval_batch_size=7)
+    _, other = run_stage(
+        tmp_path / "b", made[1], case.stage, evals=evals, eval_steps=5, per_device_eval_batch_size=7
+    )
     alone, _ = run_stage(tmp_path / "c", made[2], case.stage, per_device_eval_batch_size=2)
     assert run.logged() == alone.logged()
     assert all(torch.equal(each, weights(made[2])[name]) for name, each in weights(made[0]).items())
-    assert {"it_loss", "seen_loss", "it_rewards/margins", "seen_rewards/margins"} <= result.metrics.keys()
+    assert {
+        "it_loss",
+        "seen_loss",
+        "it_rewards/margins",
+        "seen_rewards/margins",
+    } <= result.metrics.keys()
     assert result.metrics == pytest.approx(other.metrics, rel=1e-3, abs=1e-5)
 
 
-@pytest.mark.parametrize("options", [{"reference": "base"}, {"reference": "base", "cache_reference": False}])
+@pytest.mark.parametrize(
+    "options", [{"reference": "base"}, {"reference": "base", "cache_reference": False}]
+)
 def test_an_adapter_that_is_new_is_held_against_the_model_below_it(tmp_path, options):
     stage = Dpo(Dpo.Options(**options), "dpo")
     run, _ = run_stage(tmp_path, lora(model(), 0.0), stage)
@@ -212,13 +249,20 @@ class Stream:
 
 
 def test_rows_may_be_read_while_training_goes_on(tmp_path):
-    for stage in (CASES["orpo"].stage, Dpo(Dpo.Options(reference="base", cache_reference=False), "dpo")):
-        run, result = run_stage(tmp_path / stage.name, lora(model(), 0.0), stage, Stream(preference(12)), max_steps=4)
+    for stage in (
+        CASES["orpo"].stage,
+        Dpo(Dpo.Options(reference="base", cache_reference=False), "dpo"),
+    ):
+        run, result = run_stage(
+            tmp_path / stage.name, lora(model(), 0.0), stage, Stream(preference(12)), max_steps=4
+        )
         assert result.steps == 4
         assert math.isfinite(run.logged()[-1]["rewards/margins"])
 
 
-@pytest.mark.parametrize(("name", "message"), [("dpo", "cannot score rows"), ("kto", "answers of other rows")])
+@pytest.mark.parametrize(
+    ("name", "message"), [("dpo", "cannot score rows"), ("kto", "answers of other rows")]
+)
 def test_what_cannot_be_done_with_rows_that_are_read_meanwhile_is_said(tmp_path, name, message):
     case = CASES[name]
     with pytest.raises(RecipeError, match=message):

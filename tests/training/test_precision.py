@@ -5,7 +5,7 @@ import torch
 from training_setup import loaded, model, qwen, rows, run_training
 
 from tunewright import RecipeError
-from tunewright_hf.precision import resolve
+from tunewright_hf.models.precision import resolve
 
 #: how far the mean loss of a tenth of a training may be from that of fp32, as a share of it
 TOLERANCE = 0.02
@@ -29,7 +29,13 @@ def test_bf16_learns_as_fp32_does(config, tmp_path):
     for precision in ("fp32", "bf16"):
         made = loaded(model(config() if config else None))
         run, _ = run_training(
-            tmp_path / precision, made, rows(48), max_steps=30, logging_steps=3, learning_rate=3e-3, precision=precision
+            tmp_path / precision,
+            made,
+            rows(48),
+            max_steps=30,
+            logging_steps=3,
+            learning_rate=3e-3,
+            precision=precision,
         )
         curves[precision] = [line["loss"] for line in run.logged()]
     assert curves["bf16"] == pytest.approx(curves["fp32"], rel=TOLERANCE)

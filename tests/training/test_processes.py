@@ -24,7 +24,13 @@ def on_two_processes(folder: Path, checkpoint: Path | None = None, **settings):
     "settings",
     [
         {"rows": 32, "batching": "random"},
-        {"rows": 30, "packing": True, "max_length": 40, "lora": True, "gradient_accumulation_steps": 2},
+        {
+            "rows": 30,
+            "packing": True,
+            "max_length": 40,
+            "lora": True,
+            "gradient_accumulation_steps": 2,
+        },
     ],
     ids=["full", "lora, packed, accumulated"],
 )
@@ -36,7 +42,12 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path, settings):
     made = lora(model(), dropout=0.0) if how.pop("lora", False) else loaded(model())
     data = rows(how.pop("rows"))
     run, result = run_training(
-        tmp_path / "one", made, data, evals={"it": rows(7, seed=4)}, per_device_train_batch_size=4, **how
+        tmp_path / "one",
+        made,
+        data,
+        evals={"it": rows(7, seed=4)},
+        per_device_train_batch_size=4,
+        **how,
     )
     assert tokens == result.tokens
     assert metrics == pytest.approx(result.metrics, rel=1e-5)

@@ -11,7 +11,7 @@ from training_setup import loaded, lora, model, qwen
 
 import forked
 from tunewright_grpo import Grpo
-from tunewright_hf.rollouts import Sampling, Writer
+from tunewright_hf.training.rollouts import RolloutGenerator, Sampling
 from tunewright_ppo import Ppo
 
 __all__ = ["own_rewards"]  # a fixture
@@ -28,7 +28,8 @@ def stages():
 
 
 def sharper(made):
-    """Probabilities that differ much from each other, without which drawing could hardly be wrong."""
+    """Probabilities that differ much from each other, without which drawing could hardly be
+    wrong."""
     with torch.no_grad():
         made.lm_head.weight.mul_(20)
     return made
@@ -40,12 +41,15 @@ def next_probabilities(made, prompt=PROMPT) -> np.ndarray:
 
 
 def first_tokens(made, sampling: Sampling, number: int) -> np.ndarray:
-    written = Writer(loaded(made), (), sampling).write([PROMPT] * number, [(1, draw) for draw in range(number)])
+    written = RolloutGenerator(loaded(made), (), sampling).write(
+        [PROMPT] * number, [(1, draw) for draw in range(number)]
+    )
     return np.array([answer.completion_ids[0] for answer in written])
 
 
 def test_answers_follow_the_models_distribution():
-    """Chi-square over 128 tokens; the 0.9999 quantile of what is expected is below mean + 4.2 standard deviations."""
+    """Chi-square over 128 tokens; the 0.9999 quantile of what is expected is below mean + 4.2
+    standard deviations."""
     made, number = sharper(model()), 4000
     expected = next_probabilities(made) * number
     found = np.bincount(first_tokens(made, Sampling(1), number), minlength=128)
@@ -58,7 +62,8 @@ def test_answers_follow_the_models_distribution():
 
 
 @pytest.mark.parametrize(
-    "sampling", [Sampling(1), Sampling(1, temperature=0.5), Sampling(1, top_k=3), Sampling(1, top_p=0.6)]
+    "sampling",
+    [Sampling(1), Sampling(1, temperature=0.5), Sampling(1, top_k=3), Sampling(1, top_p=0.6)],
 )
 def test_a_draw_is_the_inverse_of_the_cumulated_probabilities(sampling):
     made = sharper(model())
@@ -71,17 +76,24 @@ def test_a_draw_is_the_inverse_of_the_cumulated_probabilities(sampling):
         weights[order[np.cumsum(weights[order]) - weights[order] >= sampling.top_p]] = 0
     sums = np.cumsum(weights / weights.sum())
     numbers = [np.random.default_rng((1, draw)).random(1)[0] for draw in range(200)]
-    assert first_tokens(made, sampling, 200).tolist() == [int(np.argmax(sums > number)) for number in numbers]
+    assert first_tokens(made, sampling, 200).tolist() == [
+        int(np.argmax(sums > number)) for number in numbers
+    ]
 
 
 @pytest.mark.parametrize(
-    "made", [lambda: loaded(sharper(model())), lambda: lora(sharper(model())), lambda: loaded(model(qwen()))]
+    "made",
+    [
+        lambda: loaded(sharper(model())),
+        lambda: lora(sharper(model())),
+        lambda: loaded(model(qwen())),
+    ],
 )
 def test_neither_padding_nor_neighbours_change_an_answer(made):
     made = made()
     rows = [row["prompt_ids"] for row in prompts(8, longest=7)]
     draws = [(1, 2, row) for row in range(8)]
-    writer = Writer(made, (), Sampling(12))
+    writer = RolloutGenerator(made, (), Sampling(12))
     together = writer.write(rows, draws)
     alone = [writer.write([row], [draw])[0] for row, draw in zip(rows, draws, strict=True)]
     assert together == alone
@@ -93,9 +105,9 @@ def test_randomness_of_the_training_is_left_alone_and_so_is_the_model():
     made = lora(model())
     made.model.train()
     state, settings = torch.get_rng_state(), made.model.generation_config
-    one = Writer(made, (), Sampling(8)).write([PROMPT], [(1,)])
+    one = RolloutGenerator(made, (), Sampling(8)).write([PROMPT], [(1,)])
     torch.rand(3)
-    assert Writer(made, (), Sampling(8)).write([PROMPT], [(1,)]) == one
+    assert RolloutGenerator(made, (), Sampling(8)).write([PROMPT], [(1,)]) == one
     torch.set_rng_state(state)
     assert made.model.training
     assert made.model.generation_config is settings
@@ -103,18 +115,18 @@ def test_randomness_of_the_training_is_left_alone_and_so_is_the_model():
 
 @pytest.mark.parametrize("wrap", [loaded, lora])
 def test_generation_settings_of_the_checkpoint_do_not_count(wrap):
-    plain = Writer(wrap(sharper(model())), (), Sampling(20)).write([PROMPT], [(1,)])
+    plain = RolloutGenerator(wrap(sharper(model())), (), Sampling(20)).write([PROMPT], [(1,)])
     made = sharper(model())
     made.generation_config.repetition_penalty = 5.0
     made.generation_config.suppress_tokens = plain[0].completion_ids[:1]
     made = wrap(made)
-    assert Writer(made, (), Sampling(20)).write([PROMPT], [(1,)]) == plain
+    assert RolloutGenerator(made, (), Sampling(20)).write([PROMPT], [(1,)]) == plain
     assert made.model.generation_config.repetition_penalty == 5.0
 
 
 def test_an_answer_ends_at_a_stop_token_and_keeps_it():
     made = model()
-    writer = Writer(loaded(made), ("w9",), Sampling(6))
+    writer = RolloutGenerator(loaded(made), ("w9",), Sampling(6))
     with torch.no_grad():
         made.lm_head.weight.zero_()
         made.lm_head.weight[9] = 1e3 * made.model.norm.weight
@@ -122,8 +134,10 @@ def test_an_answer_ends_at_a_stop_token_and_keeps_it():
     assert answer.completion_ids[-1] == 9 or not answer.finished
     ends = [writer.rollout(PROMPT, ids) for ids in ([4, 9, 0, 0], [2, 0, 0, 0], [4, 5, 6, 7])]
     assert [(each.completion_ids, each.text, each.finished) for each in ends] == [
-        ([4, 9], "w4", True), ([2], "", True), ([4, 5, 6, 7], "w4 w5 w6 w7", False),
-    ]  # fmt: skip
+        ([4, 9], "w4", True),
+        ([2], "", True),
+        ([4, 5, 6, 7], "w4 w5 w6 w7", False),
+    ]
     assert ends[0].row() == {"input_ids": [5, 6, 7, 4, 9], "labels": [-100, -100, -100, 4, 9]}
 
 
@@ -134,10 +148,17 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path, own_rewards):
     worker = Path(__file__).parent / "prompts_worker.py"
     done = forked.run(worker, str(tmp_path / "two"), asked, processes=2)
     assert done.codes == [0, 0], done.error[-3000:]
-    found = [json.loads(line[7:]) for line in done.output.splitlines() if line.startswith("RESULT ")]
+    found = [
+        json.loads(line[7:]) for line in done.output.splitlines() if line.startswith("RESULT ")
+    ]
     for (name, stage), (logged, metrics, tokens) in zip(stages().items(), found, strict=True):
         run, result = run_stage(
-            tmp_path / name, loaded(model()), stage, evals={"it": prompts(3)}, per_device_train_batch_size=4, **settings
+            tmp_path / name,
+            loaded(model()),
+            stage,
+            evals={"it": prompts(3)},
+            per_device_train_batch_size=4,
+            **settings,
         )
         assert tokens == result.tokens
         assert metrics == pytest.approx(result.metrics, rel=1e-4)

@@ -1,4 +1,5 @@
-"""Interrupted and resumed is the same as uninterrupted, bit for bit; nothing in a checkpoint is a pickle."""
+"""Interrupted and resumed is the same as uninterrupted, bit for bit; nothing in a checkpoint is a
+pickle."""
 
 import inspect
 import json
@@ -12,9 +13,9 @@ from training_setup import loaded, lora, model, rows, run_training
 
 from tunewright import RunError
 from tunewright.errors import Stopped
-from tunewright_hf import private
-from tunewright_hf.checkpoint import latest_checkpoint
-from tunewright_hf.state import load_state
+from tunewright_hf.checkpoints.folder import latest_checkpoint
+from tunewright_hf.checkpoints.state_codec import load_state
+from tunewright_hf.training import private
 
 DROPOUT = {"dropout": 0.2}
 MODELS = {"full": lambda: loaded(model(**DROPOUT)), "lora": lambda: lora(model(**DROPOUT))}
@@ -70,7 +71,11 @@ def tensors(state, place=""):
     items = ()
     if isinstance(state, dict | list | tuple):
         items = state.items() if isinstance(state, dict) else enumerate(state)
-    return {key: each for name, value in items for key, each in tensors(value, f"{place}/{name}").items()}
+    return {
+        key: each
+        for name, value in items
+        for key, each in tensors(value, f"{place}/{name}").items()
+    }
 
 
 def strip(state):
@@ -87,7 +92,9 @@ def test_resumed_equals_uninterrupted(tmp_path, kind, mode):
     settings = {"data": rows(30), **LENGTH, **mode}
     whole, _ = run_training(tmp_path / "whole", MODELS[kind](), save_steps=6, **settings)
     first, checkpoint = interrupted(tmp_path / "parts", MODELS[kind](), at=6, **settings)
-    second, result = run_training(tmp_path / "parts", MODELS[kind](), checkpoint=checkpoint, save_steps=6, **settings)
+    second, result = run_training(
+        tmp_path / "parts", MODELS[kind](), checkpoint=checkpoint, save_steps=6, **settings
+    )
     assert result.steps == 12
     assert first.logged() + second.logged() == whole.logged()
     assert_same_state(*(tmp_path / name / "checkpoints" / "step-12" for name in ("whole", "parts")))
@@ -105,13 +112,18 @@ def test_resumed_from_the_last_step_only_saves_the_result(tmp_path):
 
 
 def test_a_stop_at_the_last_step_is_no_stop(tmp_path):
-    _, result = run_training(tmp_path, loaded(model()), stop=lambda run: len(run.events) >= 2, max_steps=1)
+    _, result = run_training(
+        tmp_path, loaded(model()), stop=lambda run: len(run.events) >= 2, max_steps=1
+    )
     assert result.steps == 1
 
 
 def test_only_the_newest_checkpoints_are_kept(tmp_path):
     run_training(tmp_path, loaded(model()), max_steps=6, save_steps=1, save_total_limit=2)
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-5", "step-6"]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
+        "step-5",
+        "step-6",
+    ]
 
 
 def test_a_torn_checkpoint_is_passed_over(tmp_path):
@@ -125,13 +137,24 @@ def test_a_torn_checkpoint_is_passed_over(tmp_path):
 def test_hostile_files_in_a_checkpoint_are_never_opened(tmp_path, monkeypatch):
     run_training(tmp_path, loaded(model()), save_steps=6, **LENGTH)
     folder = tmp_path / "checkpoints" / "step-6"
-    names = ("optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt", "rng_state.pth", "rng_state_0.pth",
-             "training_args.bin", "pytorch_model.bin", "adapter_model.bin")  # fmt: skip
+    names = (
+        "optimizer.pt",
+        "optimizer.bin",
+        "scheduler.pt",
+        "scaler.pt",
+        "rng_state.pth",
+        "rng_state_0.pth",
+        "training_args.bin",
+        "pytorch_model.bin",
+        "adapter_model.bin",
+    )
     for name in names:
         (folder / name).write_bytes(b"cos\nsystem\n(S'false'\ntR.")
     opened = []
     own = Path.open
-    monkeypatch.setattr(Path, "open", lambda self, *a, **k: opened.append(self.name) or own(self, *a, **k))
+    monkeypatch.setattr(
+        Path, "open", lambda self, *a, **k: opened.append(self.name) or own(self, *a, **k)
+    )
     shutil.rmtree(tmp_path / "checkpoints" / "step-12")
     run, _ = run_training(tmp_path, loaded(model()), checkpoint=folder, **LENGTH)
     assert run.events[0].first_step == 6
@@ -201,11 +224,14 @@ def test_transformers_still_calls_what_is_replaced(name):
     theirs, ours = getattr(transformers.Trainer, name), getattr(private.OwnCheckpoints, name)
     assert ours is not theirs
     if ours is not private.OwnCheckpoints._closed:
-        assert list(inspect.signature(ours).parameters) == list(inspect.signature(theirs).parameters)
+        assert list(inspect.signature(ours).parameters) == list(
+            inspect.signature(theirs).parameters
+        )
 
 
 def test_all_ways_to_a_pickle_are_replaced():
-    """Whatever method of transformers' and TRL's trainers reads or writes pickles is among the replaced."""
+    """Whatever method of transformers' and TRL's trainers reads or writes pickles is among the
+    replaced."""
     from trl import SFTTrainer
 
     for trainer in SFTTrainer.__mro__[:-1]:

@@ -19,9 +19,9 @@ from transformers import AutoModelForSequenceClassification, LlamaConfig
 from tunewright import RecipeError, RunError
 from tunewright.check import read
 from tunewright.run import train
-from tunewright.types import Loaded
-from tunewright_hf import rewards
-from tunewright_hf.rewards import Reward
+from tunewright.types import LoadedModel
+from tunewright_hf.training import rewards
+from tunewright_hf.training.rewards import Reward
 from tunewright_rewards import exact_match, format, length, model, valid_json
 from tunewright_rewards.endpoint import http
 
@@ -29,7 +29,9 @@ __all__ = ["own_rewards"]  # a fixture
 
 
 def load(section, place, *, policy=None, from_command_line=False) -> Reward:
-    return rewards.load(section, place, PromptsRun(Path("no/run")), policy, from_command_line=from_command_line)
+    return rewards.load(
+        section, place, PromptsRun(Path("no/run")), policy, from_command_line=from_command_line
+    )
 
 
 def test_exact_match():
@@ -39,11 +41,23 @@ def test_exact_match():
 
 def test_format():
     pattern = "<a>.*</a>"
-    assert format(["<a>x\ny</a>", " <a></a>\n", "so: <a>x</a>", "<a>x</a>!"], pattern=pattern) == [1, 1, 0, 0]
+    assert format(["<a>x\ny</a>", " <a></a>\n", "so: <a>x</a>", "<a>x</a>!"], pattern=pattern) == [
+        1,
+        1,
+        0,
+        0,
+    ]
 
 
 def test_length():
-    assert length(["", "ab", "abcd", "abcdef", "a" * 8, "a" * 99], target=4) == [-1, -0.5, 0, -0.5, -1, -1]
+    assert length(["", "ab", "abcd", "abcdef", "a" * 8, "a" * 99], target=4) == [
+        -1,
+        -0.5,
+        0,
+        -0.5,
+        -1,
+        -1,
+    ]
 
 
 def test_valid_json():
@@ -52,7 +66,7 @@ def test_valid_json():
     assert valid_json(good + bad) == [1] * len(good) + [0] * len(bad)
 
 
-# ---- how they are asked ----------------------------------------------------------------------------------------
+# ---- how they are asked --------------------------------------------------------------------------
 
 
 def test_the_ready_rewards_are_found_by_name():
@@ -71,7 +85,13 @@ def test_the_ready_rewards_are_found_by_name():
         ("few", "reward few: gave 1 numbers for 2 answers"),
         ("nothing", "reward nothing: fails: TypeError"),
         ("endless", "reward endless: gave inf"),
-        ("short", "reward short: fails: TypeError: short() missing 1 required keyword-only argument: 'longest'"),
+        (
+            "short",
+            (
+                "reward short: fails: TypeError: short() missing 1 required keyword-only "
+                "argument: 'longest'"
+            ),
+        ),
     ],
 )
 def test_a_reward_that_fails_is_said_by_name(own_rewards, name, problem):
@@ -87,7 +107,9 @@ def test_a_reward_may_have_nothing_to_say_of_an_answer(own_rewards):
 
 
 def test_what_cannot_be_loaded_is_said_with_its_place():
-    with pytest.raises(RecipeError, match=r"stage.rewards.1: .* called 'lenth' \(did you mean 'length'"):
+    with pytest.raises(
+        RecipeError, match=r"stage.rewards.1: .* called 'lenth' \(did you mean 'length'"
+    ):
         load("lenth", "stage.rewards.1")
     with pytest.raises(RecipeError, match="is 'much', not a number"):
         load({"name": "length", "weight": "much"}, "")
@@ -95,7 +117,7 @@ def test_what_cannot_be_loaded_is_said_with_its_place():
         load({"target": 3}, "")
 
 
-# ---- a reward model --------------------------------------------------------------------------------------------
+# ---- a reward model ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("pad", ["<pad>", "</s>"])
@@ -105,7 +127,7 @@ def test_reward_model_scores_the_last_token(monkeypatch, pad):
     config = LlamaConfig(**{**SIZE, "pad_token_id": {"<pad>": 0, "</s>": 2}[pad]}, num_labels=1)
     made, words = AutoModelForSequenceClassification.from_config(config).eval(), tokenizer()
     words.backend_tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    monkeypatch.setattr(model, "_load", lambda path: (Loaded(made, words), " </s>"))
+    monkeypatch.setattr(model, "_load", lambda path: (LoadedModel(made, words), " </s>"))
     asked = model.RewardModel(run=asking(), policy=loaded(policy()), path="a/run")
     found = asked(["w5 w6", "w7"], prompts=["w3 ", "w3 w4 "], answer=[1, 2])
     for score, ids in zip(found, ([3, 5, 6, 2], [3, 4, 7, 2]), strict=True):
@@ -116,15 +138,20 @@ def test_reward_model_scores_the_last_token(monkeypatch, pad):
 
 def asking(precision="fp32") -> SimpleNamespace:
     """The run that asks, as far as it is looked at."""
-    return SimpleNamespace(recipe=SimpleNamespace(training=SimpleNamespace(precision=precision)), folder=Path("none"))
+    return SimpleNamespace(
+        recipe=SimpleNamespace(training=SimpleNamespace(precision=precision)), folder=Path("none")
+    )
 
 
 def recipe(folder, **sections):
     path = folder / "recipe.yaml"
     shared = {
-        "model": "tiny", "family": {"name": "qwen", "tiny_hidden_size": 16, "tiny_layers": 1}, "template": "chatml",
-        "training": {"max_steps": 2, "per_device_train_batch_size": 2}, "loggers": ["jsonl"],
-    }  # fmt: skip
+        "model": "tiny",
+        "family": {"name": "qwen", "tiny_hidden_size": 16, "tiny_layers": 1},
+        "template": "chatml",
+        "training": {"max_steps": 2, "per_device_train_batch_size": 2},
+        "loggers": ["jsonl"],
+    }
     path.write_text(json.dumps({**shared, "output": str(folder / "run"), **sections}))
     return read(path)
 
@@ -145,7 +172,7 @@ def test_reward_model_of_a_run(tmp_path, adapter, precision):
     assert not asked.loaded.model.training
 
 
-# ---- what has to be made ready, and what stands in a file ---------------------------------------------------------
+# ---- what has to be made ready, and what stands in a file ----------------------------------------
 
 BRIEF = """
 def brief(completions, *, most, **columns):
@@ -159,7 +186,10 @@ def test_a_reward_that_is_made_ready(own_rewards):
     asked = load({"name": "Built", "limit": 500, "weight": 2}, "", policy=loaded(policy()))
     assert (asked.name, asked.weight, asked.function.limit) == ("Built", 2, VOCAB)
     assert asked(["w5 w127", "w3"], {"prompts": ["", ""], "good": [1, 2]}) == [0.4, 0.2]
-    with pytest.raises(RecipeError, match=r"stage.rewards.1: cannot be loaded: .*unexpected keyword argument 'most'"):
+    with pytest.raises(
+        RecipeError,
+        match=r"stage.rewards.1: cannot be loaded: .*unexpected keyword argument 'most'",
+    ):
         load({"name": "Built", "most": 3}, "stage.rewards.1", policy=loaded(policy()))
 
 
@@ -204,7 +234,7 @@ def test_only_the_command_line_may_name_a_file(tmp_path, monkeypatch, written, o
     assert (tmp_path / "ran").exists() == runs
 
 
-# ---- an endpoint -----------------------------------------------------------------------------------------------
+# ---- an endpoint ---------------------------------------------------------------------------------
 
 
 class Endpoint(BaseHTTPRequestHandler):
@@ -243,7 +273,9 @@ def endpoint():
 
 def test_rewards_of_an_endpoint(endpoint, monkeypatch):
     monkeypatch.setenv("REWARD_TOKEN", "a secret")
-    asked = load({"name": "http", "url": f"{endpoint}/rewards", "token_variable": "REWARD_TOKEN"}, "")
+    asked = load(
+        {"name": "http", "url": f"{endpoint}/rewards", "token_variable": "REWARD_TOKEN"}, ""
+    )
     found = asked(["four", "", "é"], {"prompts": ["a", "b", "c"], "answer": [1, 2, 3]})
     assert found[::2] == [4, 1]
     assert math.isnan(found[1])
@@ -266,7 +298,9 @@ def test_rewards_of_an_endpoint(endpoint, monkeypatch):
     ],
 )
 def test_an_endpoint_that_fails_is_named(endpoint, path, problem):
-    asked = load({"name": "http", "url": endpoint + path, "timeout": 0.2 if path == "/slow" else 30}, "")
+    asked = load(
+        {"name": "http", "url": endpoint + path, "timeout": 0.2 if path == "/slow" else 30}, ""
+    )
     before = len(Endpoint.asked)
     with pytest.raises(RunError, match=problem) as found:
         asked(["a"], {"prompts": ["b"]})

@@ -11,9 +11,13 @@ from tunewright.run import train
 
 EXAMPLES = Path(__file__).parents[2] / "docs/examples"
 SHORT = [
-    "family.tiny_hidden_size=16", "family.tiny_layers=1", "loggers=[jsonl]", "training.max_steps=2",
-    "training.per_device_train_batch_size=2", "training.precision=fp32",
-]  # fmt: skip
+    "family.tiny_hidden_size=16",
+    "family.tiny_layers=1",
+    "loggers=[jsonl]",
+    "training.max_steps=2",
+    "training.per_device_train_batch_size=2",
+    "training.precision=fp32",
+]
 
 
 def run(name: str, *overrides: str) -> list[dict]:
@@ -27,7 +31,9 @@ def run(name: str, *overrides: str) -> list[dict]:
 @pytest.mark.parametrize("adapter", ["full", "lora"])
 def test_grpo(tmp_path, monkeypatch, adapter):
     monkeypatch.chdir(tmp_path)
-    logged = run("grpo", f"adapter={adapter}", "stages.1.num_generations=2", "stages.1.max_new_tokens=4")
+    logged = run(
+        "grpo", f"adapter={adapter}", "stages.1.num_generations=2", "stages.1.max_new_tokens=4"
+    )
     assert "rewards/format" in json.dumps(logged)
 
 
@@ -35,7 +41,11 @@ def test_grpo(tmp_path, monkeypatch, adapter):
 def test_rlhf(tmp_path, monkeypatch, adapter):
     """The language model goes on after the reward model, which judges it and is not handed on."""
     monkeypatch.chdir(tmp_path)
-    shorter = ["stages.2.max_new_tokens=4", "stages.2.ppo_epochs=1", "stages.2.training.per_device_train_batch_size=2"]
+    shorter = [
+        "stages.2.max_new_tokens=4",
+        "stages.2.ppo_epochs=1",
+        "stages.2.training.per_device_train_batch_size=2",
+    ]
     logged = run("rlhf", f"adapter={adapter}", *shorter)
     folder = tmp_path / "runs/rlhf"
     assert "rewards/reward_model" in json.dumps(logged)

@@ -10,14 +10,22 @@ import pytest
 import torch
 
 from tunewright import RunError
-from tunewright_hf import checkpoint
-from tunewright_hf.checkpoint import checkpoints, latest_checkpoint, rotate, verify, write_checkpoint
-from tunewright_hf.state import load_state, rng_state, save_state, set_rng_state
+from tunewright_hf.checkpoints import folder
+from tunewright_hf.checkpoints.folder import (
+    checkpoints,
+    latest_checkpoint,
+    rotate,
+    verify,
+    write_checkpoint,
+)
+from tunewright_hf.checkpoints.state_codec import load_state, rng_state, save_state, set_rng_state
 
 
 def written(folder: Path, step: int, text: str = "state") -> Path:
     path = folder / f"step-{step}"
-    write_checkpoint(path, lambda temporary: (temporary / "a.json").write_text(text), facts={"step": step})
+    write_checkpoint(
+        path, lambda temporary: (temporary / "a.json").write_text(text), facts={"step": step}
+    )
     return path
 
 
@@ -29,7 +37,11 @@ def test_nested_state_comes_back_as_it_was(tmp_path):
         "$odd": "text",
         "numbers": [float("inf"), float("-inf"), 0.1, 2**70],
         "views": [shared[:3], shared, shared.view(2, 3).t()],
-        "kinds": [torch.tensor([1, 2], dtype=torch.uint8), torch.randn(2).bfloat16(), torch.tensor([])],
+        "kinds": [
+            torch.tensor([1, 2], dtype=torch.uint8),
+            torch.randn(2).bfloat16(),
+            torch.tensor([]),
+        ],
     }
     save_state(state, tmp_path, "it")
     back = load_state(tmp_path, "it")
@@ -46,9 +58,13 @@ def test_not_a_number_comes_back(tmp_path):
     assert np.isnan(load_state(tmp_path, "it")[0])
 
 
-@pytest.mark.parametrize("thing", [object(), {1, 2}, b"bytes", torch.float32, torch.eye(2).to_sparse(), lambda: 0])
+@pytest.mark.parametrize(
+    "thing", [object(), {1, 2}, b"bytes", torch.float32, torch.eye(2).to_sparse(), lambda: 0]
+)
 def test_what_cannot_be_held_is_refused_by_its_place(tmp_path, thing):
-    with pytest.raises(RunError, match=r"it\['state'\]\[0\] is a .* which a checkpoint cannot hold"):
+    with pytest.raises(
+        RunError, match=r"it\['state'\]\[0\] is a .* which a checkpoint cannot hold"
+    ):
         save_state({"state": [thing]}, tmp_path, "it")
 
 
@@ -109,9 +125,11 @@ def test_a_full_disk_is_one_clear_line_and_nothing_is_lost(tmp_path, monkeypatch
         raise OSError(errno.ENOSPC, "No space left on device")
 
     if fails_in != "writer":
-        monkeypatch.setattr(checkpoint.os, "fsync" if fails_in == "sync" else "replace", full)
+        monkeypatch.setattr(folder.os, "fsync" if fails_in == "sync" else "replace", full)
     with pytest.raises(RunError) as caught:
-        write_checkpoint(tmp_path / "step-5", full if fails_in == "writer" else Path.touch, facts={})
+        write_checkpoint(
+            tmp_path / "step-5", full if fails_in == "writer" else Path.touch, facts={}
+        )
     assert "No space left on device" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["step-4"]
@@ -142,5 +160,7 @@ def test_killed_while_writing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_checkpoint(tmp_path / "step-5", killed, facts={})
     assert latest_checkpoint(tmp_path) is None
-    assert latest_checkpoint(written(tmp_path, 5).parent) == tmp_path / "step-5"  # what was left is no obstacle
+    assert (
+        latest_checkpoint(written(tmp_path, 5).parent) == tmp_path / "step-5"
+    )  # what was left is no obstacle
     assert json.loads((tmp_path / "step-5" / "manifest.json").read_text())["format"] == 1

@@ -10,8 +10,8 @@ from training_setup import loaded, model, rows, run_training
 
 from tunewright import RecipeError, RowError, RunError
 from tunewright.recipe import Training
-from tunewright_hf.row_stream import RowStream, Window
-from tunewright_hf.streamed import StreamedBatches, ahead
+from tunewright_hf.batching.row_stream import RowStream, Window
+from tunewright_hf.batching.streaming_sampler import StreamedBatches, ahead
 
 MODES = {
     "random": {"batching": "random"},
@@ -23,7 +23,8 @@ MODES = {
 
 
 class Numbers:
-    """A stream of windows of 12, 5, 0 and 9 rows, another order in each epoch; seen: the rows up to there."""
+    """A stream of windows of 12, 5, 0 and 9 rows, another order in each epoch; seen: the rows up to
+    there."""
 
     def __init__(self):
         self.rows, self.given, self.asked = rows(26), 0, []
@@ -67,7 +68,9 @@ def test_every_row_comes_once_an_epoch(mode):
     passes = ids(made)
     assert len(passes) == len(made) == 80
     counts = Counter(chain(*passes))
-    assert max(counts.values()) - min(counts.values()) <= 1  # as many epochs for all, but for the last one
+    assert (
+        max(counts.values()) - min(counts.values()) <= 1
+    )  # as many epochs for all, but for the last one
     assert len(counts) == 26
     assert passes == ids(batches(80, **mode)) != ids(batches(80, **mode, seed=1))
 
@@ -94,7 +97,9 @@ def test_from_any_place_on_it_is_the_same_stream(mode):
         again.go_to(states[at])
         assert ids(again) == ids(whole[at + 1 :])
         assert again.state() == states[-1]
-        assert [again.epoch_at(step) for step in range(at, 41)] == [made.epoch_at(step) for step in range(at, 41)]
+        assert [again.epoch_at(step) for step in range(at, 41)] == [
+            made.epoch_at(step) for step in range(at, 41)
+        ]
 
 
 def test_an_epoch_of_one_window_may_end_at_a_checkpoint():
@@ -132,7 +137,9 @@ def dropping():
 def test_resumed_equals_uninterrupted(tmp_path, mode):
     settings = {**LENGTH, **mode}
     whole, _ = run_training(tmp_path / "whole", dropping(), Numbers(), save_steps=6, **settings)
-    first, checkpoint = interrupted(tmp_path / "parts", dropping(), at=6, data=Numbers(), **settings)
+    first, checkpoint = interrupted(
+        tmp_path / "parts", dropping(), at=6, data=Numbers(), **settings
+    )
     second, result = run_training(
         tmp_path / "parts", dropping(), Numbers(), checkpoint=checkpoint, save_steps=6, **settings
     )

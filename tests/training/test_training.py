@@ -10,13 +10,15 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from tunewright import RecipeError, RunError, events
 from tunewright.recipe import Recipe, Training
 from tunewright.run import Run
-from tunewright_hf.collate import Padded
-from tunewright_hf.loss import CausalLoss, shift
-from tunewright_hf.sampler import Batches, row_lengths
+from tunewright_hf.batching.batch_sampler import Batches, row_lengths
+from tunewright_hf.batching.collators import Padded
+from tunewright_hf.losses.causal_lm import CausalLoss, shift
 
 
 def weights(model):
-    return {name: each.detach().clone() for name, each in model.named_parameters() if each.requires_grad}
+    return {
+        name: each.detach().clone() for name, each in model.named_parameters() if each.requires_grad
+    }
 
 
 def of_kind(run, kind):
@@ -46,7 +48,9 @@ def test_the_loss_falls(small, config):
 
 def test_lora_learns_and_only_its_own_weights(small):
     made = lora(model())
-    before = {name: each.clone() for name, each in made.model.named_parameters() if not each.requires_grad}
+    before = {
+        name: each.clone() for name, each in made.model.named_parameters() if not each.requires_grad
+    }
     run, result, _ = small(made, max_steps=30, learning_rate=5e-2)
     assert run.logged()[-1]["loss"] < run.logged()[0]["loss"]
     after = dict(made.model.named_parameters())
@@ -78,7 +82,9 @@ def test_batches_of_several_sizes_are_one_mean_over_the_tokens_of_their_step(sma
     assert len({len(each) for each in passes}) > 1
     batch = Padded(0)(list(data.select([row for each in passes for row in each])))
     labels, given = batch.pop("labels"), batch.pop("loss_weights", None)
-    loss = CausalLoss(made.model)(made.model, batch, labels, given, 1 / float(shift(labels, given)[1].sum()))[0]
+    loss = CausalLoss(made.model)(
+        made.model, batch, labels, given, 1 / float(shift(labels, given)[1].sum())
+    )[0]
     loss.backward()
     norm = torch.cat([each.grad.flatten() for each in made.model.parameters()]).norm()
     made.model.zero_grad()
@@ -94,12 +100,18 @@ def test_packed_training_equals_unpacked(small):
     run, _, padded = small(data=data, per_device_train_batch_size=8, batching="random")
     other, _, packed = small(data=data, name="other", packing=True, max_length=500)
     torch.testing.assert_close(padded, packed, rtol=1e-4, atol=1e-5)
-    assert [log["loss"] for log in run.logged()] == pytest.approx([log["loss"] for log in other.logged()])
+    assert [log["loss"] for log in run.logged()] == pytest.approx(
+        [log["loss"] for log in other.logged()]
+    )
 
 
 def test_packing_is_refused_where_rows_would_see_each_other(small):
-    config = AutoConfig.for_model("bloom", vocab_size=SIZE["vocab_size"], hidden_size=32, n_layer=1, n_head=4)
-    with pytest.raises(RecipeError, match=r"bloom in transformers .* lets packed rows see each other"):
+    config = AutoConfig.for_model(
+        "bloom", vocab_size=SIZE["vocab_size"], hidden_size=32, n_layer=1, n_head=4
+    )
+    with pytest.raises(
+        RecipeError, match=r"bloom in transformers .* lets packed rows see each other"
+    ):
         small(loaded(model(config)), packing=True)
 
 
@@ -127,15 +139,25 @@ def test_a_model_in_half_precision_is_trained_in_full_and_saved_as_it_was(small,
 def test_the_weights_of_a_quantized_model_are_counted_one_by_one(small):
     """Two weights of 4 bits stand in a byte."""
     recipe: dict = {
-        "model": "tiny", "family": {"name": "llama", "device": "cpu", "tiny_hidden_size": 16, "tiny_layers": 1},
-        "adapter": {"name": "lora", "rank": 2}, "stage": "sft", "data": [{"path": "none"}], "output": "none",
-    }  # fmt: skip
+        "model": "tiny",
+        "family": {"name": "llama", "device": "cpu", "tiny_hidden_size": 16, "tiny_layers": 1},
+        "adapter": {"name": "lora", "rank": 2},
+        "stage": "sft",
+        "data": [{"path": "none"}],
+        "output": "none",
+    }
     found = []
-    for quantizer in (None, {"name": "bitsandbytes", "bits": 4}, {"name": "bitsandbytes", "bits": 8}):
+    for quantizer in (
+        None,
+        {"name": "bitsandbytes", "bits": 4},
+        {"name": "bitsandbytes", "bits": 8},
+    ):
         made = Run(Recipe.model_validate(recipe | {"quantizer": quantizer})).load()
         started = small(made, max_steps=1, name=str(len(found)))[0].events[0]
         found.append((started.parameters, started.trainable_parameters))
-    adapters = 2 * (2 * (16 + 16) + 2 * (16 + 8) + 3 * (16 + 32))  # of q and o, k and v, and the MLP
+    adapters = 2 * (
+        2 * (16 + 16) + 2 * (16 + 8) + 3 * (16 + 32)
+    )  # of q and o, k and v, and the MLP
     assert found == [(sum(p.numel() for p in made.model.parameters()), adapters)] * 3
 
 
@@ -145,13 +167,26 @@ def test_events(small):
     started, *_ = run.events
     assert isinstance(started, events.StageStarted)
     assert (started.total_steps, started.first_step, started.rows, started.of) == (13, 0, 24, 1)
-    assert started.parameters == started.trainable_parameters == sum(p.numel() for p in model().parameters())
+    assert (
+        started.parameters
+        == started.trainable_parameters
+        == sum(p.numel() for p in model().parameters())
+    )
     assert [log.step for log in of_kind(run, events.Logged)] == [1, 4, 8, 12, 13]
-    assert all(log.metrics.keys() >= {"tokens_per_second", "memory"} for log in of_kind(run, events.Logged))
+    assert all(
+        log.metrics.keys() >= {"tokens_per_second", "memory"} for log in of_kind(run, events.Logged)
+    )
     assert [(each.step, each.dataset) for each in of_kind(run, events.Evaluated)] == [
-        (6, "held out"), (6, "seen"), (12, "held out"), (12, "seen"), (13, "held out"), (13, "seen")
-    ]  # fmt: skip
-    assert [each.path for each in of_kind(run, events.Saved)] == [f"checkpoints/step-{n}" for n in (5, 10, 13)]
+        (6, "held out"),
+        (6, "seen"),
+        (12, "held out"),
+        (12, "seen"),
+        (13, "held out"),
+        (13, "seen"),
+    ]
+    assert [each.path for each in of_kind(run, events.Saved)] == [
+        f"checkpoints/step-{n}" for n in (5, 10, 13)
+    ]
     assert set(result.metrics) == {"loss", "held out_loss", "seen_loss"}
 
 
@@ -174,7 +209,12 @@ def test_packed_evaluation_equals_unpacked(small, kind, size):
     data = rows(11, seed=5, weighted=kind == "sft")
     if kind == "pretrain":
         data = data.map(lambda row: {"labels": row["input_ids"]})
-    how = {"evals": {"it": data}, "max_length": 24, "per_device_eval_batch_size": size, "learning_rate": 1e-12}
+    how = {
+        "evals": {"it": data},
+        "max_length": 24,
+        "per_device_eval_batch_size": size,
+        "learning_rate": 1e-12,
+    }
     _, padded, _ = small(**how)
     _, packed, _ = small(name="packed", packing=True, **how)
     assert packed.metrics["it_loss"] == pytest.approx(padded.metrics["it_loss"], rel=1e-6)
@@ -215,14 +255,21 @@ def test_the_result_can_be_loaded_and_talks_as_it_was_trained(tmp_path):
 
     from transformers import AutoTokenizer
 
-    from tunewright_hf.export import save_result
+    from tunewright_hf.models.export import save_result
 
     made = loaded(model())
-    made.model.generation_config.temperature = 0.6  # without do_sample: transformers alone refuses to save it
-    template = SimpleNamespace(info=SimpleNamespace(stop=("w7", "not a token")), chat_template=lambda: "{{ messages }}")
+    made.model.generation_config.temperature = (
+        0.6  # without do_sample: transformers alone refuses to save it
+    )
+    template = SimpleNamespace(
+        info=SimpleNamespace(stop=("w7", "not a token")), chat_template=lambda: "{{ messages }}"
+    )
     save_result(made, tmp_path / "model", template)
     back = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
-    assert all(torch.equal(each, dict(made.model.named_parameters())[n]) for n, each in back.named_parameters())
+    assert all(
+        torch.equal(each, dict(made.model.named_parameters())[n])
+        for n, each in back.named_parameters()
+    )
     assert back.generation_config.eos_token_id == [7, tokenizer().eos_token_id]
     assert AutoTokenizer.from_pretrained(tmp_path / "model").chat_template == "{{ messages }}"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
@@ -238,7 +285,7 @@ def test_pretraining_leaves_stop_tokens_alone_and_saves_odd_settings(small):
 
 
 def test_only_rank_0_reports(tmp_path):
-    from tunewright_hf.callback import Reporter
+    from tunewright_hf.training.reporting import Reporter
 
     for rank, expected in ((0, 1), (1, 0)):
         run = FakeRun(Path(tmp_path), rank=rank)

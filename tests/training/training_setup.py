@@ -1,4 +1,5 @@
-"""A training without a recipe: tiny models, rows of random tokens, and a run that only collects events."""
+"""A training without a recipe: tiny models, rows of random tokens, and a run that only collects
+events."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,17 +13,24 @@ from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, Qwen3Config
 
 from tunewright.recipe import Training
-from tunewright.types import Data, Loaded, StageResult, TrainRequest
+from tunewright.types import Data, LoadedModel, StageResult, TrainRequest
 from tunewright_adamw import AdamW
-from tunewright_hf.trainer import train
+from tunewright_hf.training.causal_lm import train
 from tunewright_sft.generation import Generation
 
 VOCAB = 128
 SIZE = {
-    "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,
-    "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
-}  # fmt: skip
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
 
 
 @dataclass
@@ -36,9 +44,10 @@ class FakeRun:
     def emit(self, event: Any) -> None:
         self.events.append(event)
 
-    def ask(self, kind: str, hook: str, request: Any) -> Any:
+    def call(self, kind: str, hook: str, request: Any) -> Any:
         assert (kind, hook) == ("optimizer", "build_optimizer")
-        # eps: Adam would blow up the rounding of gradients near 0, which equality tests are not about
+        # eps: Adam would blow up the rounding of gradients near 0, which equality tests are not
+        # about
         return AdamW(AdamW.Options(eps=1e-5)).build_optimizer(self, request)
 
     def logged(self) -> list[dict[str, float]]:
@@ -49,9 +58,16 @@ class FakeRun:
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    words = {"<pad>": 0, "<s>": 1, "</s>": 2, **{f"w{number}": number for number in range(3, VOCAB)}}
+    words = {
+        "<pad>": 0,
+        "<s>": 1,
+        "</s>": 2,
+        **{f"w{number}": number for number in range(3, VOCAB)},
+    }
     backend = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
-    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", bos_token="<s>", eos_token="</s>"
+    )
 
 
 def model(config: Any = None, attention: str = "eager", dropout: float = 0.0) -> Any:
@@ -64,19 +80,21 @@ def qwen() -> Qwen3Config:
     return Qwen3Config(**SIZE, tie_word_embeddings=True)
 
 
-def loaded(model: Any) -> Loaded:
-    return Loaded(model=model, tokenizer=tokenizer())
+def loaded(model: Any) -> LoadedModel:
+    return LoadedModel(model=model, tokenizer=tokenizer())
 
 
-def lora(model: Any, dropout: float = 0.2, task: str = "CAUSAL_LM") -> Loaded:
+def lora(model: Any, dropout: float = 0.2, task: str = "CAUSAL_LM") -> LoadedModel:
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(1)
     config = LoraConfig(r=4, lora_dropout=dropout, target_modules="all-linear", task_type=task)
-    return Loaded(model=get_peft_model(model, config), tokenizer=tokenizer(), weights="adapter")
+    return LoadedModel(model=get_peft_model(model, config), tokenizer=tokenizer(), saves="adapter")
 
 
-def rows(number: int = 24, longest: int = 20, seed: int = 0, weighted: bool = False) -> datasets.Dataset:
+def rows(
+    number: int = 24, longest: int = 20, seed: int = 0, weighted: bool = False
+) -> datasets.Dataset:
     """Sequences in which each token is the one before plus 3: something that can be learned."""
     made = torch.Generator().manual_seed(seed)
     table = []
@@ -93,7 +111,7 @@ def rows(number: int = 24, longest: int = 20, seed: int = 0, weighted: bool = Fa
 
 def run_training(
     folder: Path,
-    loaded: Loaded,
+    loaded: LoadedModel,
     data: datasets.Dataset | None = None,
     *,
     evals: dict[str, datasets.Dataset] | None = None,
@@ -104,8 +122,8 @@ def run_training(
     generate: int = 0,
     **training: Any,
 ) -> tuple[FakeRun, StageResult]:
-    """`train` with settings that are quick; `training` are fields of recipe.Training. generate: tokens of the answers
-    that evaluation writes."""
+    """`train` with settings that are quick; `training` are fields of recipe.Training. generate:
+    tokens of the answers that evaluation writes."""
     run = run or FakeRun(folder)
     settings = {
         "learning_rate": 1e-2,
@@ -122,5 +140,7 @@ def run_training(
         checkpoint=checkpoint,
         stop_requested=lambda: stop(run),
     )
-    further = Generation(request, (), generate) if generate else None
-    return run, train(run, request, stage="sft", packing=packing, further=further)
+    extra_eval_metrics = Generation(request, (), generate) if generate else None
+    return run, train(
+        run, request, stage="sft", packing=packing, extra_eval_metrics=extra_eval_metrics
+    )

@@ -19,7 +19,9 @@ def main(folder: Path, settings: dict, checkpoint: Path | None) -> None:
     evals = {"it": rows(7, seed=4)}
     run = FakeRun(folder, rank, world_size)
     data = rows(settings.pop("rows", 30))
-    _, result = run_training(folder, made, data, evals=evals, run=run, checkpoint=checkpoint, **settings)
+    _, result = run_training(
+        folder, made, data, evals=evals, run=run, checkpoint=checkpoint, **settings
+    )
     if rank == 0:
         print("RESULT " + json.dumps([run.logged(), result.metrics, result.tokens]))
     else:
@@ -28,4 +30,6 @@ def main(folder: Path, settings: dict, checkpoint: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), json.loads(sys.argv[2]), Path(sys.argv[3]) if len(sys.argv) > 3 else None)
+    main(
+        Path(sys.argv[1]), json.loads(sys.argv[2]), Path(sys.argv[3]) if len(sys.argv) > 3 else None
+    )

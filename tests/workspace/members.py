@@ -45,15 +45,20 @@ class Member:
 @cache
 def members() -> tuple[Member, ...]:
     lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
-    return tuple(Member(ROOT / line.removeprefix("-e ./")) for line in lines if line.startswith("-e ./"))
+    return tuple(
+        Member(ROOT / line.removeprefix("-e ./")) for line in lines if line.startswith("-e ./")
+    )
 
 
 def names(*kinds: str) -> set[str]:
-    """What the members' entry points of these kinds are called; of all kinds where none is given."""
+    """What the members' entry points of these kinds are called; of all kinds where none is
+    given."""
     found = set()
     for member in members():
         for group, points in member.project.get("entry-points", {}).items():
-            if group.startswith("tunewright.") and (not kinds or group.removeprefix("tunewright.") in kinds):
+            if group.startswith("tunewright.") and (
+                not kinds or group.removeprefix("tunewright.") in kinds
+            ):
                 found |= set(points)
     return found
 

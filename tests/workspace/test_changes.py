@@ -10,7 +10,9 @@ FOLDER = ROOT / "changes"
 KINDS = re.findall(r"^\| (\w+) \|", (FOLDER / "README.md").read_text("utf-8"), re.MULTILINE)[1:]
 
 
-@pytest.mark.parametrize("file", sorted(set(FOLDER.iterdir()) - {FOLDER / "README.md"}), ids=lambda file: file.name)
+@pytest.mark.parametrize(
+    "file", sorted(set(FOLDER.iterdir()) - {FOLDER / "README.md"}), ids=lambda file: file.name
+)
 def test_a_change_is_said_in_a_sentence_or_two(file) -> None:
     name = re.fullmatch(r"[a-z0-9-]+\.(\w+)\.md", file.name)
     assert name, "expected WHAT.KIND.md"

@@ -1,4 +1,5 @@
-"""scripts/dev.py installs what has changed, and nothing else; the other scripts do what their first line says."""
+"""scripts/dev.py installs what has changed, and nothing else; the other scripts do what their first
+line says."""
 
 import json
 import subprocess
@@ -27,7 +28,9 @@ def dev(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(module, "STAMP", tmp_path / "stamp.json")
     module.steps = []
-    monkeypatch.setattr(module, "step", lambda title, command: module.steps.append([str(c) for c in command]))
+    monkeypatch.setattr(
+        module, "step", lambda title, command: module.steps.append([str(c) for c in command])
+    )
     return module
 
 
@@ -59,7 +62,9 @@ def test_a_change_installs_again(dev: ModuleType, file: str) -> None:
     assert any("two" in command for command in dev.steps)
 
 
-def test_interrupted_install_is_not_taken_for_done(dev: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_install_is_not_taken_for_done(
+    dev: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dev.install()
     (dev.ROOT / "constraints.txt").write_text("pluggy==1.7.1\n")
 
@@ -86,7 +91,9 @@ def test_a_member_that_is_gone_is_uninstalled(dev: ModuleType) -> None:
 
 def test_a_failing_step_shows_its_output_and_ends(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        script("dev").step("trying", [sys.executable, "-c", "print('no room'); raise SystemExit(3)"])
+        script("dev").step(
+            "trying", [sys.executable, "-c", "print('no room'); raise SystemExit(3)"]
+        )
     assert stop.value.code == 1
     shown = capsys.readouterr()
     assert shown.out == "trying ... failed\n"
@@ -94,7 +101,9 @@ def test_a_failing_step_shows_its_output_and_ends(capsys: pytest.CaptureFixture[
 
 
 def test_an_unknown_verb_shows_the_verbs() -> None:
-    done = subprocess.run([sys.executable, ROOT / "scripts/dev.py", "qickstart"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts/dev.py", "qickstart"], capture_output=True, text=True
+    )
     assert done.returncode == 2
     assert "quickstart" in done.stdout
 
@@ -110,10 +119,14 @@ def test_built_members_are_editable_wheels_with_their_entry_points(tmp_path: Pat
     (wheel,) = (tmp_path / "wheels").iterdir()
     with zipfile.ZipFile(wheel) as archive:
         assert archive.read("one.pth").decode().strip() == str(member / "src")
-        assert "one=one:One" in archive.read("one-0.1.0.dist-info/entry_points.txt").decode().replace(" ", "")
+        assert "one=one:One" in archive.read(
+            "one-0.1.0.dist-info/entry_points.txt"
+        ).decode().replace(" ", "")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="pictures.py needs a pseudo-terminal, which Windows has not")
+@pytest.mark.skipif(
+    sys.platform == "win32", reason="pictures.py needs a pseudo-terminal, which Windows has not"
+)
 def test_screen_keeps_what_a_terminal_would_show() -> None:
     sent = "one\r\ntwo\r\r\x1b[2Kthree\r\n\x1b[1A\x1b[2K\x1b[32mfour\x1b[0m\r\n\x1b[?25h"
     assert script("pictures").screen(sent) == ["one", "\x1b[32mfour\x1b[0m"]

@@ -16,7 +16,11 @@ def test_pages_are_up_to_date(capsys) -> None:
 
 
 def test_commands_and_events_are_up_to_date() -> None:
-    command = [sys.executable, ROOT / "scripts/make_reference.py", "--check"]  # other tests add to the command line
+    command = [
+        sys.executable,
+        ROOT / "scripts/make_reference.py",
+        "--check",
+    ]  # other tests add to the command line
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -35,10 +39,19 @@ def test_every_hook_stands_in_the_reference_with_its_kind() -> None:
 
 
 PAGES = [
-    ROOT / name for name in ("README.md", "README.zh-CN.md", "CONTRIBUTING.md", "SECURITY.md", "contrib/README.md")
+    ROOT / name
+    for name in (
+        "README.md",
+        "README.zh-CN.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "contrib/README.md",
+    )
 ]
 PAGES += sorted((ROOT / "docs").rglob("*.md"))
-every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+every_page = pytest.mark.parametrize(
+    "page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix()
+)
 
 
 @every_page
@@ -56,7 +69,9 @@ def test_links_to_headings_lead_to_one(page: Path) -> None:
     """mkdocs asks this of the pages of its site; here of all."""
     links = re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text("utf-8"))
     targets = [(page.parent / file if file else page, heading) for file, heading in links]
-    assert [(file.name, heading) for file, heading in targets if heading not in headings(file)] == []
+    assert [
+        (file.name, heading) for file, heading in targets if heading not in headings(file)
+    ] == []
 
 
 def headings(page: Path) -> set[str]:
@@ -66,16 +81,25 @@ def headings(page: Path) -> set[str]:
 
 
 def test_the_commands_of_contributing_are_verbs() -> None:
-    (block,) = re.findall(r"```sh\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.DOTALL)
+    (block,) = re.findall(
+        r"```sh\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.DOTALL
+    )
     verbs = re.findall(r"^make (\w+) ", block, re.MULTILINE)
     assert verbs == ["fix", "check", "test"]
-    targets = re.findall(r"^([\w ]+):$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)[0].split()
+    targets = re.findall(r"^([\w ]+):$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)[
+        0
+    ].split()
     assert set(verbs) <= set(targets) <= set(script("dev").VERBS)
 
 
 def test_every_promise_of_security_names_its_test() -> None:
     """That the file exists is asked of all named paths."""
-    promises = (ROOT / "SECURITY.md").read_text("utf-8").partition("## What is promised")[2].partition("\n## ")[0]
+    promises = (
+        (ROOT / "SECURITY.md")
+        .read_text("utf-8")
+        .partition("## What is promised")[2]
+        .partition("\n## ")[0]
+    )
     rows = [line.split(" | ") for line in promises.splitlines() if line.startswith("| ")][1:]
     assert len(rows) >= 10
     assert [row[0] for row in rows if "`tests/" not in row[-1]] == []
@@ -83,7 +107,9 @@ def test_every_promise_of_security_names_its_test() -> None:
 
 def test_contrib_lists_what_it_holds_with_its_owner_and_reason() -> None:
     contrib = ROOT / "contrib"
-    folders = {file.parent.relative_to(contrib).as_posix() for file in contrib.glob("*/*/pyproject.toml")}
+    folders = {
+        file.parent.relative_to(contrib).as_posix() for file in contrib.glob("*/*/pyproject.toml")
+    }
     listed = re.findall(r"^\| \[(.+?)\]", (contrib / "README.md").read_text("utf-8"), re.MULTILINE)
     assert sorted(listed) == sorted(folders)
     for folder in folders:
@@ -101,10 +127,14 @@ def test_the_readmes_recipe_is_good(tmp_path: Path) -> None:
     assert (checked.adapter.name, checked.training.epochs) == ("lora", 1)
 
 
-@pytest.mark.parametrize("recipe", sorted((ROOT / "docs/examples").glob("*.yaml")), ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize(
+    "recipe", sorted((ROOT / "docs/examples").glob("*.yaml")), ids=lambda recipe: recipe.name
+)
 def test_the_examples_recipes_are_good(recipe: Path) -> None:
     check.check(*check.read(recipe, []))
-    assert recipe.read_text("utf-8").startswith("# yaml-language-server: $schema=recipe.schema.json\n")
+    assert recipe.read_text("utf-8").startswith(
+        "# yaml-language-server: $schema=recipe.schema.json\n"
+    )
 
 
 def test_the_readmes_two_commands_are_verbs_of_dev() -> None:

@@ -11,14 +11,26 @@ import pytest
 from workspace.members import ROOT, Member, members
 
 FIELDS = {
-    "name", "version", "description", "requires-python", "license", "dependencies", "optional-dependencies", "scripts",
+    "name",
+    "version",
+    "description",
+    "requires-python",
+    "license",
+    "dependencies",
+    "optional-dependencies",
+    "scripts",
     "entry-points",
-}  # fmt: skip
+}
 every_member = pytest.mark.parametrize("member", members(), ids=str)
 
 
 def folders_with_pyproject() -> set[Path]:
-    found = [*ROOT.glob("kernel"), *ROOT.glob("plugins/*"), *ROOT.glob("plugins/*/*"), *ROOT.glob("tests/*")]
+    found = [
+        *ROOT.glob("kernel"),
+        *ROOT.glob("plugins/*"),
+        *ROOT.glob("plugins/*/*"),
+        *ROOT.glob("tests/*"),
+    ]
     return {folder for folder in found if (folder / "pyproject.toml").is_file()}
 
 
@@ -40,7 +52,9 @@ def test_pyproject_is_short_and_holds_no_tool_settings(member: Member) -> None:
     assert len(text.splitlines()) - names <= 20
     assert set(data) == {"project", "build-system"}
     assert set(data["project"]) <= FIELDS
-    assert data["build-system"]["build-backend"] == "flit_core.buildapi"  # scripts/build_members.py relies on it
+    assert (
+        data["build-system"]["build-backend"] == "flit_core.buildapi"
+    )  # scripts/build_members.py relies on it
 
 
 @every_member
@@ -51,7 +65,11 @@ def test_version_is_the_kernels(member: Member) -> None:
 
 @every_member
 def test_needs_the_kernel_of_this_minor_version_and_no_other_plugin(member: Member) -> None:
-    ours = {re.match(r"[\w-]+", need)[0]: need for need in member.project["dependencies"] if "tunewright" in need}
+    ours = {
+        re.match(r"[\w-]+", need)[0]: need
+        for need in member.project["dependencies"]
+        if "tunewright" in need
+    }
     if member.project["name"] == "tunewright":
         assert ours == {}
         return
@@ -63,38 +81,56 @@ def test_needs_the_kernel_of_this_minor_version_and_no_other_plugin(member: Memb
 
 @every_member
 def test_installed_distribution_says_what_it_is(member: Member) -> None:
-    """`plugins list` shows this summary. Fails, too, where pyproject.toml changed and nobody installed it."""
+    """`plugins list` shows this summary. Fails, too, where pyproject.toml changed and nobody
+    installed it."""
     installed = metadata.metadata(member.project["name"])
     assert installed["Summary"] == member.project["description"]
-    points = {(p.group, p.name, p.value) for p in metadata.distribution(member.project["name"]).entry_points}
-    wanted = {(g, n, v) for g, found in member.project.get("entry-points", {}).items() for n, v in found.items()}
+    points = {
+        (p.group, p.name, p.value)
+        for p in metadata.distribution(member.project["name"]).entry_points
+    }
+    wanted = {
+        (g, n, v)
+        for g, found in member.project.get("entry-points", {}).items()
+        for n, v in found.items()
+    }
     assert {point for point in points if point[0] != "console_scripts"} == wanted
 
 
 @every_member
 def test_package_is_named_after_its_distribution(member: Member) -> None:
     assert (member.source / "__init__.py").is_file()
-    assert [p.name for p in (member.folder / "src").iterdir() if p.name != "__pycache__"] == [member.package]
+    assert [p.name for p in (member.folder / "src").iterdir() if p.name != "__pycache__"] == [
+        member.package
+    ]
 
 
 def test_import_linter_knows_every_member() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]
     packages = {member.package for member in members()}
     assert set(settings["root_packages"]) == packages
-    (layers,) = (contract["layers"] for contract in settings["contracts"] if contract["id"] == "layers")
+    (layers,) = (
+        contract["layers"] for contract in settings["contracts"] if contract["id"] == "layers"
+    )
     assert {name.strip() for layer in layers for name in layer.split("|")} == packages
 
 
 def test_constraints_pin_what_members_need() -> None:
-    """Every third-party requirement of a member has its tested version, and that version is allowed."""
+    """Every third-party requirement of a member has its tested version, and that version is
+    allowed."""
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
     lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
-    pins = {canonicalize_name(n): v for n, v in (line.split("==") for line in lines if line[:1].isalpha())}
+    pins = {
+        canonicalize_name(n): v
+        for n, v in (line.split("==") for line in lines if line[:1].isalpha())
+    }
     needs = [Requirement(need) for member in members() for need in member.needs]
     dev = (ROOT / "requirements-dev.txt").read_text("utf-8").splitlines()
     needs += [Requirement(line) for line in dev if line[:1].isalpha()]
     for need in needs:
         if not need.name.startswith("tunewright"):
-            assert need.specifier.contains(pins[canonicalize_name(need.name)], prereleases=True), need
+            assert need.specifier.contains(pins[canonicalize_name(need.name)], prereleases=True), (
+                need
+            )

@@ -1,8 +1,8 @@
 """The kernel names no plugin, tunewright-hf names no family, families name no stage.
 
-import-linter sees imports; this sees strings, such as `if family == "llama"`. Comments and docstrings
-may name plugins, as examples do. `plugins.toml` beside the kernel's code is data: defaults, and who brings
-which name.
+import-linter sees imports; this sees strings, such as `if family == "llama"`. Comments and
+docstrings may name plugins, as examples do. `plugins.toml` beside the kernel's code is data:
+defaults, and who brings which name.
 """
 
 import ast
@@ -34,7 +34,9 @@ def strings(file: Path) -> set[str]:
     """Every string literal of a module that is not a docstring."""
     tree = ast.parse(file.read_text("utf-8"))
     bare = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    constants = (node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in bare)
+    constants = (
+        node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in bare
+    )
     return {node.value for node in constants if isinstance(node.value, str)}
 
 
@@ -61,7 +63,10 @@ def test_kernel_names_no_plugin() -> None:
 
 
 def test_hf_names_no_family() -> None:
-    families = names("family", "model_type") - {"seed"} | {"tunewright-qwen", "tunewright-llama"}  # training.seed
+    families = names("family", "model_type") - {"seed"} | {
+        "tunewright-qwen",
+        "tunewright-llama",
+    }  # training.seed
     assert named(source_of("tunewright_hf"), families) == []
 
 
@@ -71,5 +76,7 @@ def test_families_name_no_stage(package: str) -> None:
 
 
 def test_the_search_finds_names(tmp_path: Path) -> None:
-    tmp_path.joinpath("bad.py").write_text('"""llama is fine here"""\nif family == "llama" or x == "dist:lora": ...\n')
+    tmp_path.joinpath("bad.py").write_text(
+        '"""llama is fine here"""\nif family == "llama" or x == "dist:lora": ...\n'
+    )
     assert named(tmp_path, {"llama", "lora"}) == ["bad.py: 'dist:lora'", "bad.py: 'llama'"]

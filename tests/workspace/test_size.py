@@ -8,15 +8,26 @@ import pytest
 from workspace.members import ROOT, members
 
 FILES = [file for member in members() for file in sorted(member.source.rglob("*.py"))]
-every_file = pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(ROOT).as_posix())
+every_file = pytest.mark.parametrize(
+    "file", FILES, ids=lambda file: file.relative_to(ROOT).as_posix()
+)
 
 
 def code_lines(file: Path) -> int:
-    """Lines that are not blank, a comment or a docstring: the contract may be explained at length."""
+    """Lines that are not blank, a comment or a docstring: the contract may be explained at
+    length."""
     text = file.read_text("utf-8")
-    code = {n for n, line in enumerate(text.splitlines(), 1) if line.strip() and not line.strip().startswith("#")}
+    code = {
+        n
+        for n, line in enumerate(text.splitlines(), 1)
+        if line.strip() and not line.strip().startswith("#")
+    }
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+        if (
+            isinstance(node, ast.Expr)
+            and isinstance(node.value, ast.Constant)
+            and isinstance(node.value.value, str)
+        ):
             code -= set(range(node.lineno, node.end_lineno + 1))
     return len(code)
 
@@ -30,5 +41,9 @@ def test_kernel_is_small() -> None:
 def test_file_and_functions_are_short(file: Path) -> None:
     text = file.read_text("utf-8")
     assert len(text.splitlines()) <= 300
-    functions = (n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
+    functions = (
+        n
+        for n in ast.walk(ast.parse(text))
+        if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
     assert [f.name for f in functions if f.end_lineno - f.lineno + 1 > 60] == []

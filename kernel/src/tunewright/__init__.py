@@ -1,7 +1,7 @@
 """Tunewright: fine-tune large language models. A small kernel; everything else is a plugin.
 
-What a plugin imports stands here. Importing it imports neither torch nor transformers, and pydantic only when
-Plugin is asked for: listing plugins does without.
+What a plugin imports stands here. Importing it imports neither torch nor transformers, and pydantic
+only when Plugin is asked for: listing plugins does without.
 """
 
 import importlib

@@ -1,7 +1,7 @@
 """From a YAML file and `key=value` overrides to a checked Recipe.
 
-What stands in a plugin's section is checked against that plugin's own Options. Every problem becomes one line with
-file, line, field and a remedy.
+What stands in a plugin's section is checked against that plugin's own Options. Every problem
+becomes one line with file, line, field and a remedy.
 """
 
 from dataclasses import dataclass, field
@@ -27,17 +27,23 @@ class Source:
         shown = ".".join(map(str, path))
         if any(path[: len(key)] == key[: len(path)] for key in self.overridden):
             return f"command line: {shown}"
-        line = next((self.lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.lines), None)
+        line = next(
+            (self.lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.lines), None
+        )
         return ": ".join(filter(None, [f"{self.file}:{line}" if line else self.file, shown]))
 
-    def error(self, failure: ValidationError, at: yamlio.Path_, model: type[BaseModel]) -> RecipeError:
+    def error(
+        self, failure: ValidationError, at: yamlio.Path_, model: type[BaseModel]
+    ) -> RecipeError:
         """Every problem that pydantic found below `at`, a line each."""
         lines = []
         for found in failure.errors():
             path = at + tuple(found["loc"])
             if "stage" in self.file_keys and path[:2] == ("stages", 0):
                 path = ("stage", *path[2:])
-            lines.append(str(RecipeError(_problem(found), place=self.place(path), hint=_hint(found, model))))
+            lines.append(
+                str(RecipeError(_problem(found), place=self.place(path), hint=_hint(found, model)))
+            )
         return RecipeError("\n".join(lines))
 
     @property
@@ -73,7 +79,9 @@ def _override(value: Any, source: Source, text: str) -> None:
     """Lay one `training.epochs=3` over the recipe's value, in place."""
     dotted, equals, written = text.partition("=")
     if not equals or not dotted:
-        raise RecipeError(f"found {text!r}, expected key=value such as training.epochs=3", place="command line")
+        raise RecipeError(
+            f"found {text!r}, expected key=value such as training.epochs=3", place="command line"
+        )
     *parents, last = path = tuple(int(key) if key.isdigit() else key for key in dotted.split("."))
     place, here = f"command line: {dotted}", value
     try:
@@ -84,7 +92,11 @@ def _override(value: Any, source: Source, text: str) -> None:
                 here[key] = {"name": here[key]}
             elif here[key] is None:
                 here[key] = {}
-            if here[key] == {} and depth == 0 and (name := registry.shipped_table()["defaults"].get(str(key))):
+            if (
+                here[key] == {}
+                and depth == 0
+                and (name := registry.shipped_table()["defaults"].get(str(key)))
+            ):
                 here[key] = {"name": name}
             here = here[key]
         here[last] = yamlio.parse(written, place)[0]
@@ -94,11 +106,14 @@ def _override(value: Any, source: Source, text: str) -> None:
 
 
 def read(path: Path, overrides: list[str] | None = None) -> tuple[Recipe, Source]:
-    """Read a recipe and lay overrides over it. The plugins' own sections are checked by `check`. Raises RecipeError."""
+    """Read a recipe and lay overrides over it. The plugins' own sections are checked by `check`.
+    Raises RecipeError."""
     value, lines = yamlio.read(path)
     source = Source(str(path), lines)
     if not isinstance(value, dict):
-        raise RecipeError("found no sections, expected at least model, data, stage and output", place=str(path))
+        raise RecipeError(
+            "found no sections, expected at least model, data, stage and output", place=str(path)
+        )
     for override in overrides or []:
         _override(value, source, override)
     value.setdefault("data_root", str(path.resolve().parent))
@@ -110,8 +125,11 @@ def read(path: Path, overrides: list[str] | None = None) -> tuple[Recipe, Source
         raise source.error(error, (), Recipe) from error
 
 
-def options(kind: str, section: Section, source: Source, at: yamlio.Path_) -> tuple[registry.Entry, type[Any], Any]:
-    """The entry, class and checked Options of the plugin that a section names. Raises RecipeError."""
+def options(
+    kind: str, section: Section, source: Source, at: yamlio.Path_
+) -> tuple[registry.Entry, type[Any], Any]:
+    """The entry, class and checked Options of the plugin that a section names. Raises
+    RecipeError."""
     entry = registry.find(kind, section.name, source.place(at))
     plugin = registry.load(entry, source.place(at))
     try:
@@ -129,9 +147,12 @@ def _training(recipe: Recipe, stage: StageSection, source: Source, at: yamlio.Pa
 
 
 def stage_recipe(recipe: Recipe, number: int, source: Source | None = None) -> Recipe:
-    """The recipe as stage `number` (0 is the first) sees it: its own data and training laid over the others."""
+    """The recipe as stage `number` (0 is the first) sees it: its own data and training laid over
+    the others."""
     stage = recipe.stages[number]
-    own: dict[str, Any] = {"training": _training(recipe, stage, source or Source("recipe"), ("stages", number))}
+    own: dict[str, Any] = {
+        "training": _training(recipe, stage, source or Source("recipe"), ("stages", number))
+    }
     for name in ("data", "eval_data"):
         if (written := getattr(stage, name)) is not None:
             own[name] = written
@@ -144,10 +165,12 @@ def _resolved(section: Section, checked: Any) -> Section:
 
 
 def check(recipe: Recipe, source: Source, *, look: bool = False) -> Recipe:
-    """Check every section against its plugin. Returns the recipe with all options written out. Raises RecipeError.
+    """Check every section against its plugin. Returns the recipe with all options written out.
+    Raises RecipeError.
 
-    Imports the plugins that the recipe names, and neither torch nor transformers. look: whether sources of data are
-    looked for: an Entry's validators then find `root` and the dataset's options as `dataset` in their context.
+    Imports the plugins that the recipe names, and neither torch nor transformers. look: whether
+    sources of data are looked for: an Entry's validators then find `root` and the dataset's options
+    as `dataset` in their context.
     """
     new: dict[str, Any] = {}
     for kind in ("family", "template", "quantizer", "adapter", "dataset", "optimizer", "engine"):
@@ -155,7 +178,10 @@ def check(recipe: Recipe, source: Source, *, look: bool = False) -> Recipe:
             new[kind] = _resolved(section, options(kind, section, source, (kind,))[2])
     for kind in ("logger", "accelerator"):
         key = f"{kind}s"
-        new[key] = [_resolved(s, options(kind, s, source, (key, i))[2]) for i, s in enumerate(getattr(recipe, key))]
+        new[key] = [
+            _resolved(s, options(kind, s, source, (key, i))[2])
+            for i, s in enumerate(getattr(recipe, key))
+        ]
     _, dataset, chosen = options("dataset", recipe.dataset, source, ("dataset",))
     context = {"root": Path(recipe.data_root or "."), "dataset": chosen} if look else None
     new["stages"] = []
@@ -165,7 +191,9 @@ def check(recipe: Recipe, source: Source, *, look: bool = False) -> Recipe:
         one = stage_recipe(recipe, number, source)
         inner = at if stage.data is not None else ()
         if not one.data:
-            raise RecipeError("is empty, expected at least one source", place=source.place((*inner, "data")))
+            raise RecipeError(
+                "is empty, expected at least one source", place=source.place((*inner, "data"))
+            )
         data_entries(dataset, one.data, source, (*inner, "data"), context)
         inner = at if stage.eval_data is not None else ()
         for name, sources in one.eval_data.items():
@@ -174,7 +202,11 @@ def check(recipe: Recipe, source: Source, *, look: bool = False) -> Recipe:
 
 
 def data_entries(
-    dataset: type[Any], entries: list[Any], source: Source | None = None, at: yamlio.Path_ = ("data",), see: Any = None
+    dataset: type[Any],
+    entries: list[Any],
+    source: Source | None = None,
+    at: yamlio.Path_ = ("data",),
+    see: Any = None,
 ) -> list[Any]:
     """The entries of `data` as the dataset plugin's own Entry objects. Raises RecipeError."""
     checked = []

@@ -1,6 +1,8 @@
-"""The command line. The kernel's own verbs stand here; every other one is a plugin of kind `command`.
+"""The command line. The kernel's own verbs stand here; every other one is a plugin of kind
+`command`.
 
-Listing verbs reads metadata only: a command's module is imported when it is the one that was called.
+Listing verbs reads metadata only: a command's module is imported when it is the one that was
+called.
 """
 
 import gc
@@ -26,14 +28,21 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-plugins_app = typer.Typer(help="Look at the installed plugins, and check them.", no_args_is_help=True)
-recipe_app = typer.Typer(help="Check a recipe, show what it means, or print its schema.", no_args_is_help=True)
+plugins_app = typer.Typer(
+    help="Look at the installed plugins, and check them.", no_args_is_help=True
+)
+recipe_app = typer.Typer(
+    help="Check a recipe, show what it means, or print its schema.", no_args_is_help=True
+)
 app.add_typer(plugins_app, name="plugins")
 app.add_typer(recipe_app, name="recipe")
 
 RecipePath = Annotated[Path, typer.Argument(help="the recipe, a YAML file", metavar="RECIPE")]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(help="what to change in it, such as training.epochs=3", metavar="[KEY=VALUE]...")
+    list[str] | None,
+    typer.Argument(
+        help="what to change in it, such as training.epochs=3", metavar="[KEY=VALUE]..."
+    ),
 ]
 Kind = Annotated[str, typer.Option(help="only plugins of this kind")]
 
@@ -42,8 +51,12 @@ Kind = Annotated[str, typer.Option(help="only plugins of this kind")]
 def train(
     recipe: RecipePath,
     overrides: Overrides = None,
-    resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint in the output")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the run that the output holds")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on from the last checkpoint in the output")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="replace the run that the output holds")
+    ] = False,
     smoke: Annotated[
         bool, typer.Option("--smoke", help="try all parts on the family's tiny twin, a few steps")
     ] = False,
@@ -62,14 +75,34 @@ def train(
         if read.launch.processes * read.launch.nodes > 1:
             raise typer.Exit(_launch(read.launch))
     limit = 32 if smoke else None
-    run.train(read, source, resume=resume, overwrite=overwrite, trust_remote_code=trust_remote_code, limit=limit)
+    run.train(
+        read,
+        source,
+        resume=resume,
+        overwrite=overwrite,
+        trust_remote_code=trust_remote_code,
+        limit=limit,
+    )
 
 
 def _launch(launch: Any) -> int:
     """This same command line on several processes, through torchrun."""
     rendezvous = [f"--master-addr={launch.main_address}", f"--master-port={launch.main_port}"]
-    size = [f"--nproc-per-node={launch.processes}", f"--nnodes={launch.nodes}", f"--node-rank={launch.node_rank}"]
-    command = [sys.executable, "-m", "torch.distributed.run", *size, *rendezvous, "-m", "tunewright", *sys.argv[1:]]
+    size = [
+        f"--nproc-per-node={launch.processes}",
+        f"--nnodes={launch.nodes}",
+        f"--node-rank={launch.node_rank}",
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        *size,
+        *rendezvous,
+        "-m",
+        "tunewright",
+        *sys.argv[1:],
+    ]
     return subprocess.run(command, check=False).returncode
 
 
@@ -77,10 +110,18 @@ def _launch(launch: Any) -> int:
 def plugins_list(kind: Kind = "") -> None:
     """Every installed plugin: kind, name, distribution, what it is."""
     if kind and kind not in registry.KINDS:
-        raise RecipeError(f"found kind {kind!r}, expected one of {', '.join(registry.KINDS)}", place="command line")
-    entries = [entry for each in ([kind] if kind else registry.KINDS) for entry in registry.entries(each)]
+        raise RecipeError(
+            f"found kind {kind!r}, expected one of {', '.join(registry.KINDS)}",
+            place="command line",
+        )
+    entries = [
+        entry for each in ([kind] if kind else registry.KINDS) for entry in registry.entries(each)
+    ]
     for entry in entries:
-        print(f"{entry.kind:12} {entry.name:14} {entry.distribution + ' ' + entry.version:32} {entry.summary}")
+        print(
+            f"{entry.kind:12} {entry.name:14} "
+            f"{entry.distribution + ' ' + entry.version:32} {entry.summary}"
+        )
 
 
 def _find(name: str) -> list[registry.Entry]:
@@ -88,15 +129,22 @@ def _find(name: str) -> list[registry.Entry]:
     before, _, bare = name.rpartition(":")
     kinds = [before] if before in registry.KINDS else registry.KINDS
     found = [
-        e for kind in kinds for e in registry.entries(kind) if e.name == bare and before in ("", kind, e.distribution)
+        e
+        for kind in kinds
+        for e in registry.entries(kind)
+        if e.name == bare and before in ("", kind, e.distribution)
     ]
     if not found:
-        raise RecipeError(f"no installed plugin is called {name!r}", hint="tunewright plugins list shows them")
+        raise RecipeError(
+            f"no installed plugin is called {name!r}", hint="tunewright plugins list shows them"
+        )
     return found
 
 
 @plugins_app.command("info")
-def plugins_info(name: Annotated[str, typer.Argument(help="a plugin's name, or kind:name")]) -> None:
+def plugins_info(
+    name: Annotated[str, typer.Argument(help="a plugin's name, or kind:name")],
+) -> None:
     """What a plugin is, and its options with defaults."""
     from tunewright.plugin import describe
 
@@ -118,7 +166,9 @@ def plugins_info(name: Annotated[str, typer.Argument(help="a plugin's name, or k
 
 @plugins_app.command("check")
 def plugins_check(
-    names: Annotated[list[str] | None, typer.Argument(help="plugins to test; without one, all are imported")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="plugins to test; without one, all are imported")
+    ] = None,
 ) -> None:
     """Import plugins, each on its own, and run the conformance suite on those that are named."""
     whole = [entry for kind in registry.KINDS for entry in registry.entries(kind)]
@@ -133,7 +183,9 @@ def plugins_check(
     print(f"{len(entries) - broken} of {len(entries)} plugins can be imported")
     suites = list(registry.group("check")) if names else []
     if names and not suites:
-        raise RecipeError("no conformance suite is installed", hint="pip install tunewright-conformance")
+        raise RecipeError(
+            "no conformance suite is installed", hint="pip install tunewright-conformance"
+        )
     failed = [suite for suite in suites if suite.load()([f"{e.kind}:{e.name}" for e in entries])]
     if broken or failed:
         raise typer.Exit(1)
@@ -186,7 +238,8 @@ def version() -> None:
 
 
 def _add_commands(called: str) -> None:
-    """Add the verbs of installed plugins: the one that is called as it is, the others as a line of help."""
+    """Add the verbs of installed plugins: the one that is called as it is, the others as a line of
+    help."""
     for entry in registry.entries("command"):
         if entry.name != called:
             app.command(entry.name, help=entry.summary)(lambda: None)
@@ -200,14 +253,18 @@ def _add_commands(called: str) -> None:
 
 def main() -> None:
     """The entry point. A user's mistake is one line; `--debug` shows where it was noticed."""
-    gc.set_threshold(100_000)  # imports make many objects and no garbage: a tenth of the time of verbs that only look
+    gc.set_threshold(
+        100_000
+    )  # imports make many objects and no garbage: a tenth of the time of verbs that only look
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # not every terminal can show what data holds
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
     try:
-        _add_commands(next((argument for argument in sys.argv[1:] if not argument.startswith("-")), ""))
+        _add_commands(
+            next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
+        )
         app()
     except TunewrightError as error:
         _fail(str(error), error.exit_code, debug)
@@ -215,7 +272,9 @@ def main() -> None:
         sys.exit(1)
     except Exception as error:
         message = f"{type(error).__name__}: {error}"
-        _fail(f"{message} (this is a defect, or a library's own error; --debug shows where)", 1, debug)
+        _fail(
+            f"{message} (this is a defect, or a library's own error; --debug shows where)", 1, debug
+        )
 
 
 def _fail(message: str, code: int, debug: bool) -> None:

@@ -17,7 +17,9 @@ from tunewright.report import Reporter
 class Run:
     """The plugins that a recipe names, and nothing else. Hooks get it as `run`."""
 
-    def __init__(self, recipe: Recipe, source: Source | None = None, *, trust_remote_code: bool = False) -> None:
+    def __init__(
+        self, recipe: Recipe, source: Source | None = None, *, trust_remote_code: bool = False
+    ) -> None:
         self.source = source or Source("recipe")
         self.recipe = check(recipe, self.source)
         self.folder = Path(recipe.output)
@@ -26,26 +28,43 @@ class Run:
         self.trust_remote_code = trust_remote_code
         self._accelerators: list[Any] = []
         for index, section in enumerate(self.recipe.accelerators):
-            entry, plugin, checked = options("accelerator", section, self.source, ("accelerators", index))
+            entry, plugin, checked = options(
+                "accelerator", section, self.source, ("accelerators", index)
+            )
             self._accelerators.append(plugin(checked, entry.name))
-        self._handles: dict[str, registry.Handle] = {}
-        for kind in ("family", "template", "quantizer", "adapter", "dataset", "optimizer", "engine"):
+        self._handles: dict[str, registry.PluginCaller] = {}
+        for kind in (
+            "family",
+            "template",
+            "quantizer",
+            "adapter",
+            "dataset",
+            "optimizer",
+            "engine",
+        ):
             if section := getattr(self.recipe, kind):
                 self._handles[kind] = self._handle(kind, section, (kind,))
         listening = enumerate(self.recipe.loggers) if self.rank == 0 else ()
-        self._loggers = [self._handle("logger", section, ("loggers", i)) for i, section in listening]
+        self._loggers = [
+            self._handle("logger", section, ("loggers", i)) for i, section in listening
+        ]
         self._reporter = Reporter(self, [])
 
-    def _handle(self, kind: str, section: Section, at: tuple[str | int, ...]) -> registry.Handle:
+    def _handle(
+        self, kind: str, section: Section, at: tuple[str | int, ...]
+    ) -> registry.PluginCaller:
         entry, plugin, checked = options(kind, section, self.source, at)
-        return registry.Handle(entry, plugin(checked, entry.name), self._accelerators, self.source.place(at))
+        return registry.PluginCaller(
+            entry, plugin(checked, entry.name), self._accelerators, self.source.place(at)
+        )
 
     def use(self, kind: str, section: Section) -> None:
         """Make this plugin the run's one of its kind."""
         self._handles[kind] = self._handle(kind, section, (kind,))
 
-    def named(self, kind: str, name: str, **written: Any) -> registry.Handle:
-        """A plugin that is chosen while the run goes, such as the format of a source. Raises RecipeError."""
+    def named(self, kind: str, name: str, **written: Any) -> registry.PluginCaller:
+        """A plugin that is chosen while the run goes, such as the format of a source. Raises
+        RecipeError."""
         return self._handle(kind, Section(name=name, **written), (kind,))
 
     def installed(self, kind: str) -> list[str]:
@@ -56,7 +75,7 @@ class Run:
         """The plugin of a kind that this run uses."""
         return self._handles[kind].plugin
 
-    def ask(self, kind: str, hook: str, request: Any) -> Any:
+    def call(self, kind: str, hook: str, request: Any) -> Any:
         """Call a directed hook of the run's plugin of a kind, inside the accelerators."""
         return self._handles[kind].call(hook, run=self, request=request)
 
@@ -76,59 +95,79 @@ class Run:
 
     def load(
         self, *, head: types.Head = "causal_lm", prior: types.StageResult | None = None, **how: Any
-    ) -> types.Loaded:
+    ) -> types.LoadedModel:
         """load_model and apply_adapter: the recipe's model, or what an earlier stage made of it.
 
-        how: `trainable` and `weights` of the requests; without weights only the tokenizer is loaded.
+        how: `trainable` and `weights` of the requests; without weights only the tokenizer is
+        loaded.
         """
         if "family" not in self._handles:
             self.use("family", Section(name=detect_family(self.recipe)))
         seed, trainable = self.recipe.training.seed, how.get("trainable", True)
-        complete = prior is not None and prior.weights == "model"
+        complete = prior is not None and prior.saves == "model"
         model = str(prior.path) if prior and complete else self.recipe.model
-        request = types.LoadRequest(model, head, trust_remote_code=self.trust_remote_code, seed=seed, **how)
+        request = types.LoadRequest(
+            model, head, trust_remote_code=self.trust_remote_code, seed=seed, **how
+        )
         self.emit(events.StepStarted(step="load_model", detail=model))
-        if "quantizer" in self._handles and request.weights:
-            self.ask("quantizer", "prepare_load", request)
-        loaded: types.Loaded = self.ask("family", "load_model", request)
+        if "quantizer" in self._handles and request.weights != "none":
+            self.call("quantizer", "prepare_load", request)
+        loaded: types.LoadedModel = self.call("family", "load_model", request)
         if "template" not in self._handles:
             if loaded.template is None:
                 raise RecipeError(
-                    "no template is known for this model", place=self.source.place(("template",)), hint="name one"
+                    "no template is known for this model",
+                    place=self.source.place(("template",)),
+                    hint="name one",
                 )
             self.use("template", Section(name=loaded.template))
-        if not request.weights:
+        if request.weights == "none":
             return loaded
         if "quantizer" in self._handles:
             loaded = self._handles["quantizer"].call("finish_load", run=self, loaded=loaded)
         if complete and not trainable:
             return loaded
-        adapter = prior.path if prior and prior.weights == "adapter" else None
-        self.emit(events.StepStarted(step="apply_adapter", detail=self._handles["adapter"].entry.name))
-        adapted: types.Loaded = self.ask(
+        adapter = prior.path if prior and prior.saves == "adapter" else None
+        self.emit(
+            events.StepStarted(step="apply_adapter", detail=self._handles["adapter"].entry.name)
+        )
+        adapted: types.LoadedModel = self.call(
             "adapter", "apply_adapter", types.AdapterRequest(loaded, head, adapter, trainable, seed)
         )
         return adapted
 
-    def load_policy(self) -> types.Loaded:
-        """The trained model of this run folder, for engines; where nothing was trained yet, the recipe's own."""
+    def load_policy(self) -> types.LoadedModel:
+        """The trained model of this run folder, for engines; where nothing was trained yet, the
+        recipe's own."""
         done = (folder.read(self.folder) or {}).get("stages", [])
         if done and self.use_stage(len(done) - 1).plugin.head != "causal_lm":
-            raise RecipeError("its last model gives numbers, and writes nothing", place=str(self.folder))
-        return self.load(prior=folder.result(self.folder, done[-1]) if done else None, trainable=False)
+            raise RecipeError(
+                "its last model gives numbers, and writes nothing", place=str(self.folder)
+            )
+        return self.load(
+            prior=folder.result(self.folder, done[-1]) if done else None, trainable=False
+        )
 
-    def data_request(self, loaded: types.Loaded, number: int = 0, limit: int | None = None) -> types.DataRequest:
+    def data_request(
+        self, loaded: types.LoadedModel, number: int = 0, limit: int | None = None
+    ) -> types.DataRequest:
         """What stage `number` (0 is the first) asks of the dataset."""
         one = stage_recipe(self.recipe, number, self.source)
         rows = self.use_stage(number).plugin.rows
         dataset = type(self.plugin("dataset"))
         evals = {name: data_entries(dataset, entries) for name, entries in one.eval_data.items()}
         return types.DataRequest(
-            entries=data_entries(dataset, one.data), eval_entries=evals, rows=rows, loaded=loaded,
-            max_length=one.training.max_length, seed=one.training.seed, root=Path(one.data_root or "."), limit=limit,
-        )  # fmt: skip
+            entries=data_entries(dataset, one.data),
+            eval_entries=evals,
+            rows=rows,
+            loaded=loaded,
+            max_length=one.training.max_length,
+            seed=one.training.seed,
+            root=Path(one.data_root or "."),
+            limit=limit,
+        )
 
-    def use_stage(self, number: int) -> registry.Handle:
+    def use_stage(self, number: int) -> registry.PluginCaller:
         """Make stage `number` (0 is the first) the run's one."""
         stage = self.recipe.stages[number]
         self.use("stage", Section(name=stage.name, **stage.options))
@@ -146,6 +185,15 @@ def detect_family(recipe: Recipe) -> str:
     known = {point.name: point.value for point in registry.group("model_type")}
     if (found := str((config or {}).get("model_type", ""))) in known:
         return known[found]
-    hint = "; ".join(filter(None, [found and registry.hint_for("model_type", found, known), "name one with `family:`"]))
-    problem = f"model_type {found!r} belongs to no installed family" if found else "does not tell its family"
+    hint = "; ".join(
+        filter(
+            None,
+            [found and registry.hint_for("model_type", found, known), "name one with `family:`"],
+        )
+    )
+    problem = (
+        f"model_type {found!r} belongs to no installed family"
+        if found
+        else "does not tell its family"
+    )
     raise RecipeError(f"{recipe.model!r} {problem}", place="model", hint=hint)

@@ -1,4 +1,5 @@
-"""Errors are for people: one line with the place, what was found, what is expected, and what helps."""
+"""Errors are for people: one line with the place, what was found, what is expected, and what
+helps."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -7,9 +8,8 @@ from difflib import get_close_matches
 class TunewrightError(Exception):
     """Anything that ends a command in one clear line.
 
-    place: the file and field, such as `recipe.yaml: stage.packing` or `data/a.jsonl:17`; may be empty
-    problem: what was found and what is expected
-    hint: what to do about it; may be empty
+    place: the file and field, such as `recipe.yaml: stage.packing` or `data/a.jsonl:17`; may be
+    empty problem: what was found and what is expected hint: what to do about it; may be empty
     """
 
     exit_code = 1

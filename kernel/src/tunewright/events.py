@@ -1,8 +1,9 @@
 """What a run tells its loggers. Every event is a frozen dataclass of JSON values.
 
-Events are made on rank 0 only. `metrics` holds numbers; a name without a unit in it has the unit given here:
-loss (nats a trained token), learning_rate (1), grad_norm (1), epoch (1), tokens (count so far, padding left
-out), tokens_per_second (of the last logging interval), memory (peak bytes: of the accelerator, or resident on CPU).
+Events are made on rank 0 only. `metrics` holds numbers; a name without a unit in it has the unit
+given here: loss (nats a trained token), learning_rate (1), grad_norm (1), epoch (1), tokens (count
+so far, padding left out), tokens_per_second (of the last logging interval), memory (peak bytes: of
+the accelerator, or resident on CPU).
 """
 
 import time
@@ -28,7 +29,8 @@ class RunStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepStarted(Event):
-    """One of the six steps of a run begins: load_model, apply_adapter, build_dataset, train_stage."""
+    """One of the six steps of a run begins: load_model, apply_adapter, build_dataset,
+    train_stage."""
 
     step: str
     detail: str = ""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from tunewright.types import Head, ModelRole, Rows
+from tunewright.types import Head, ModelRole, RowKind
 
 
 class PluginOptions(BaseModel):
@@ -20,15 +20,22 @@ class PluginOptions(BaseModel):
 def describe(model: type[BaseModel]) -> type[BaseModel]:
     """Make the docstring under each field its description, and give the model back.
 
-    Only help and schemas ask: pydantic's own `use_attribute_docstrings` reads sources at each import, for 60 ms.
+    Only help and schemas ask: pydantic's own `use_attribute_docstrings` reads sources at each
+    import, for 60 ms.
     """
-    for owner in reversed([base for base in model.__mro__ if "model_fields" in dir(base) and base is not BaseModel]):
+    for owner in reversed(
+        [base for base in model.__mro__ if "model_fields" in dir(base) and base is not BaseModel]
+    ):
         try:
             body = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]
         except OSError:  # made without a file
             continue
         for field, text in pairwise(body.body if isinstance(body, ast.ClassDef) else []):
-            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+            if (
+                isinstance(field, ast.AnnAssign)
+                and isinstance(text, ast.Expr)
+                and isinstance(text.value, ast.Constant)
+            ):
                 name = ast.unparse(field.target)
                 if name in model.model_fields and isinstance(text.value.value, str):
                     model.model_fields[name].description = inspect.cleandoc(text.value.value)
@@ -39,7 +46,8 @@ def describe(model: type[BaseModel]) -> type[BaseModel]:
 class Plugin:
     """A plugin is a class with Options and hook implementations.
 
-    Its entry point gives it a name: `[project.entry-points."tunewright.adapter"] lora = "tunewright_lora:Lora"`.
+    Its entry point gives it a name: `[project.entry-points."tunewright.adapter"] lora =
+    "tunewright_lora:Lora"`.
     """
 
     class Options(PluginOptions):
@@ -56,7 +64,7 @@ class Plugin:
 class Stage(Plugin):
     """A plugin of kind stage, with what it needs from the others."""
 
-    rows: ClassVar[Rows]  #: the sort of rows it trains on
+    rows: ClassVar[RowKind]  #: the sort of rows it trains on
     head: ClassVar[Head] = "causal_lm"  #: the head of the policy
     models: ClassVar[tuple[ModelRole, ...]] = ("policy",)  #: the models it holds
 
@@ -64,9 +72,10 @@ class Stage(Plugin):
 class Format(Plugin):
     """A plugin of kind format, with what the dataset must know before it reads."""
 
-    rows: ClassVar[tuple[Rows, ...]]  #: the sorts of rows it can give
+    rows: ClassVar[tuple[RowKind, ...]]  #: the sorts of rows it can give
 
     @staticmethod
     def matches(record: Any) -> bool:
-        """Whether a source's first record looks like this format. False: it is used only where it is named."""
+        """Whether a source's first record looks like this format. False: it is used only where it
+        is named."""
         return False

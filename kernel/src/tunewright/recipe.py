@@ -1,6 +1,7 @@
 """The recipe: sections that name plugins, and the fields of `training` and `launch`.
 
-The kernel knows no field of a plugin's section: `check.py` holds it against that plugin's own Options.
+The kernel knows no field of a plugin's section: `check.py` holds it against that plugin's own
+Options.
 """
 
 import re
@@ -15,7 +16,8 @@ _SECRET = re.compile(r"token$|secret|password|api_?key$|credential", re.IGNORECA
 
 
 class Section(BaseModel):
-    """The plugin that a section names, with its options as they were written, or as its Options made them."""
+    """The plugin that a section names, with its options as they were written, or as its Options
+    made them."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
     name: str
@@ -42,20 +44,24 @@ class Training(BaseModel):
     max_steps: int | None = Field(None, gt=0)
     """optimizer steps, in place of epochs"""
     per_device_train_batch_size: int = Field(8, gt=0)
-    """rows of one forward pass (with packing: packed rows; with batching: token_budget their mean number)"""
+    """rows of one forward pass (with packing: packed rows; with batching: token_budget their mean
+    number)"""
     per_device_eval_batch_size: int = Field(8, gt=0)
     """rows of one forward pass in evaluation"""
     gradient_accumulation_steps: int = Field(1, gt=0)
     """forward passes to one optimizer step"""
     batching: Literal["random", "length_grouped", "token_budget"] = "token_budget"
-    """how rows are put together where they are not packed: as they come, rows of like length, or as many rows of like
-    length as fit into tokens_per_batch, which wastes the least on padding"""
+    """how rows are put together where they are not packed: as they come, rows of like length, or as
+    many rows of like length as fit into tokens_per_batch, which wastes the least on padding"""
     tokens_per_batch: int | None = Field(None, gt=0)
-    """tokens of one forward pass, padding included, with batching: token_budget; without it, so many that an epoch has
-    about as many steps as with per_device_train_batch_size rows in each pass"""
+    """tokens of one forward pass, padding included, with batching: token_budget; without it, so
+    many that an epoch has about as many steps as with per_device_train_batch_size rows in each pass
+    """
     max_length: int = Field(2048, gt=1)
     """tokens of one row; what is longer is handled as the dataset's `truncate` says"""
-    lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup", "inverse_sqrt"] = "cosine"
+    lr_scheduler_type: Literal[
+        "cosine", "linear", "constant", "constant_with_warmup", "inverse_sqrt"
+    ] = "cosine"
     """how the learning rate falls after warm-up"""
     warmup_steps: float = Field(0.0, ge=0)
     """optimizer steps of warm-up, or their share of all when below 1"""
@@ -66,24 +72,26 @@ class Training(BaseModel):
     seed: int = Field(42, ge=0, lt=2**32)
     """of everything that is random"""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """number format of the forward pass; auto: bf16 on a GPU that has it or a CPU with matrix units for it (AMX), else
-    fp32"""
+    """number format of the forward pass; auto: bf16 on a GPU that has it or a CPU with matrix units
+    for it (AMX), else fp32"""
     activation_checkpointing: bool = False
     """recompute activations in the backward pass: less memory, about a third more time"""
     logging_steps: int = Field(10, gt=0)
     """optimizer steps between two reports"""
     save_steps: int | None = Field(None, gt=0)
-    """optimizer steps between two checkpoints; without it one is written when the run is interrupted"""
+    """optimizer steps between two checkpoints; without it one is written when the run is
+    interrupted"""
     save_total_limit: int = Field(3, gt=0)
-    """checkpoints that are kept; older ones are removed, the best one never with load_best_model_at_end"""
+    """checkpoints that are kept; older ones are removed, the best one never with
+    load_best_model_at_end"""
     eval_steps: int | None = Field(None, gt=0)
     """optimizer steps between two evaluations; without it one is made after every epoch"""
     load_best_model_at_end: bool = False
-    """the result has the weights of the best evaluation, not the last ones; a checkpoint is written at each evaluation
-    that is better than all before"""
+    """the result has the weights of the best evaluation, not the last ones; a checkpoint is written
+    at each evaluation that is better than all before"""
     metric_for_best_model: str | None = None
-    """what is compared: NAME_METRIC of the evaluation set NAME, such as validation_loss, or METRIC alone where there is
-    one set; without it the loss of the first set"""
+    """what is compared: NAME_METRIC of the evaluation set NAME, such as validation_loss, or METRIC
+    alone where there is one set; without it the loss of the first set"""
     greater_is_better: bool | None = None
     """whether that metric should rise; without it, all rise but those whose name ends in `loss`"""
     early_stopping_patience: int | None = Field(None, gt=0)
@@ -99,7 +107,10 @@ class Training(BaseModel):
             raise ValueError("early_stopping_threshold goes with early_stopping_patience")
         chosen = self.metric_for_best_model is not None or self.greater_is_better is not None
         if chosen and not (self.load_best_model_at_end or self.early_stopping_patience):
-            raise ValueError("what is best is asked by load_best_model_at_end or early_stopping_patience; set one")
+            raise ValueError(
+                "what is best is asked by load_best_model_at_end or "
+                "early_stopping_patience; set one"
+            )
         return self
 
 
@@ -164,7 +175,9 @@ class Recipe(BaseModel):
     launch: Launch = Launch()
     """on how many processes"""
     loggers: list[Section] = Field(
-        default_factory=lambda: [Section(name=n) for n in registry.shipped_table()["defaults"]["loggers"]]
+        default_factory=lambda: [
+            Section(name=n) for n in registry.shipped_table()["defaults"]["loggers"]
+        ]
     )
     """who is told"""
     engine: Section = Field(default_factory=_default("engine"))

@@ -1,7 +1,9 @@
-"""How a name finds its plugin: entry points are listed without an import; what a recipe names is imported and called.
+"""How a name finds its plugin: entry points are listed without an import; what a recipe names is
+imported and called.
 
-Each plugin in use gets a small PluginManager of its own, which holds it and the run's accelerators, so that a call
-goes to exactly one implementation, inside every wrapper, and the order of registration decides nothing else.
+Each plugin in use gets a small PluginManager of its own, which holds it and the run's accelerators,
+so that a call goes to exactly one implementation, inside every wrapper, and the order of
+registration decides nothing else.
 """
 
 import functools
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
 
     from tunewright.plugin import Plugin
 
-#: kind → the hooks that its plugins must implement; entry points stand in the group `tunewright.<kind>`
+#: kind → the hooks that its plugins must implement; entry points stand in the group
+#: `tunewright.<kind>`
 KINDS: dict[str, tuple[str, ...]] = {
     "family": ("load_model",),
     "template": ("format_template",),
@@ -68,14 +71,16 @@ def group(name: str) -> metadata.EntryPoints:
 
 @functools.cache
 def _described(dist: metadata.Distribution) -> tuple[str, str, str]:
-    """Name, version and summary, read by hand: `dist.metadata` takes ten times as long, and listing reads all."""
+    """Name, version and summary, read by hand: `dist.metadata` takes ten times as long, and listing
+    reads all."""
     head = (dist.read_text("METADATA") or "").partition("\n\n")[0]
     fields = dict(line.partition(": ")[::2] for line in reversed(head.splitlines()))
     return fields["Name"], fields["Version"], fields.get("Summary", "")
 
 
 def entries(kind: str) -> list[Entry]:
-    """Every installed plugin of a kind, by name; a name that two distributions claim stands there twice."""
+    """Every installed plugin of a kind, by name; a name that two distributions claim stands there
+    twice."""
     found = []
     for point in group(kind):
         assert point.dist is not None  # only points that no distribution declares have none
@@ -98,19 +103,26 @@ def find(kind: str, name: str, place: str = "") -> Entry:
     if claims:
         owners = " and ".join(e.distribution for e in claims)
         choice = " or ".join(repr(e.qualified) for e in claims)
-        raise RecipeError(f"{kind} {bare!r} is claimed by {owners}", place=place, hint=f"write {choice}")
-    problem, known = f"no installed plugin gives the {kind} {name!r}", [e.name for e in entries(kind)]
+        raise RecipeError(
+            f"{kind} {bare!r} is claimed by {owners}", place=place, hint=f"write {choice}"
+        )
+    problem, known = (
+        f"no installed plugin gives the {kind} {name!r}",
+        [e.name for e in entries(kind)],
+    )
     raise RecipeError(problem, place=place, hint=hint_for(kind, bare, known))
 
 
 def hint_for(group: str, name: str, known: "Iterable[str]") -> str:
-    """Which distribution brings a name that nobody here claims, or else the nearest that there is."""
+    """Which distribution brings a name that nobody here claims, or else the nearest that there
+    is."""
     brings = shipped_table()["known"].get(group, {}).get(name)
     return f"pip install {brings}" if brings else did_you_mean(name, known)
 
 
 def _check_version(entry: Entry, place: str) -> None:
-    """Compare the plugin's `Requires-Dist: tunewright` with this kernel, before anything of it is imported."""
+    """Compare the plugin's `Requires-Dist: tunewright` with this kernel, before anything of it is
+    imported."""
     from packaging.requirements import Requirement  # 30 ms that listing does without
 
     from tunewright import __version__
@@ -121,11 +133,14 @@ def _check_version(entry: Entry, place: str) -> None:
         if need.name == "tunewright" and not need.specifier.contains(__version__, prereleases=True):
             who = f"{entry.kind} {entry.name!r} of {entry.distribution} {entry.version}"
             problem = f"{who} needs tunewright{need.specifier}, this is tunewright {__version__}"
-            raise RecipeError(problem, place=place, hint=f"pip install --upgrade tunewright {entry.distribution}")
+            raise RecipeError(
+                problem, place=place, hint=f"pip install --upgrade tunewright {entry.distribution}"
+            )
 
 
 def _data_file(entry: Entry) -> Path:
-    """The file of a plugin that is only data: for `a.b.c` the file a/b/c.jinja, or a/b/c/template.jinja."""
+    """The file of a plugin that is only data: for `a.b.c` the file a/b/c.jinja, or
+    a/b/c/template.jinja."""
     package, *inner = entry.value.split(".")
     spec = importlib.util.find_spec(package)
     for root in (spec.submodule_search_locations or []) if spec else []:
@@ -137,7 +152,8 @@ def _data_file(entry: Entry) -> Path:
 
 
 def load(entry: Entry, place: str = "") -> Any:
-    """Import a plugin's object: a Plugin class, or what a command gives. Raises RecipeError in one line."""
+    """Import a plugin's object: a Plugin class, or what a command gives. Raises RecipeError in one
+    line."""
     from tunewright.plugin import Plugin
 
     _check_version(entry, place)
@@ -160,28 +176,39 @@ def load(entry: Entry, place: str = "") -> Any:
     return found
 
 
-class Handle:
+class PluginCaller:
     """One plugin in use, inside the run's accelerators. The first accelerator is the outermost."""
 
-    def __init__(self, entry: Entry, plugin: "Plugin", accelerators: "Sequence[Plugin]" = (), place: str = "") -> None:
+    def __init__(
+        self, entry: Entry, plugin: "Plugin", accelerators: "Sequence[Plugin]" = (), place: str = ""
+    ) -> None:
         self.entry = entry
         self.plugin: Any = plugin  # what else it offers is its kind's matter
         self._manager = pluggy.PluginManager("tunewright")
         self._manager.add_hookspecs(hookspecs)
         try:
             self._manager.register(plugin)
-            for accelerator in reversed(accelerators):  # pluggy calls the last registered wrapper first
+            for accelerator in reversed(
+                accelerators
+            ):  # pluggy calls the last registered wrapper first
                 self._manager.register(accelerator)
             self._manager.check_pending()
         except pluggy.PluginValidationError as error:
             raise RecipeError(
-                f"{entry.kind} {entry.name!r} of {entry.distribution} is broken: {' '.join(str(error).split())}",
+                (
+                    f"{entry.kind} {entry.name!r} of {entry.distribution} is broken: "
+                    f"{' '.join(str(error).split())}"
+                ),
                 place=place,
             ) from error
         for hook in KINDS[entry.kind]:
             if not any(impl.plugin is plugin for impl in self._hook(hook).get_hookimpls()):
                 raise RecipeError(
-                    f"{entry.kind} {entry.name!r} of {entry.distribution} has no implementation of {hook}", place=place
+                    (
+                        f"{entry.kind} {entry.name!r} of {entry.distribution} has no "
+                        f"implementation of {hook}"
+                    ),
+                    place=place,
                 )
         for accelerator in accelerators:
             self._check_wraps(accelerator, place)
@@ -195,7 +222,10 @@ class Handle:
             for impl in caller.get_hookimpls():
                 if impl.plugin is accelerator and not impl.wrapper:
                     raise RecipeError(
-                        f"accelerator {accelerator.name!r} replaces {caller.name}; it may only wrap it",
+                        (
+                            f"accelerator {accelerator.name!r} "
+                            f"replaces {caller.name}; it may only wrap it"
+                        ),
                         place=place,
                         hint="@hookimpl(wrapper=True)",
                     )

@@ -1,4 +1,5 @@
-"""Events on their way to the loggers: a bounded queue and a thread for each, so that none can stop or slow a run."""
+"""Events on their way to the loggers: a bounded queue and a thread for each, so that none can stop
+or slow a run."""
 
 import queue
 import threading
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING
 from tunewright.events import Event, Notice
 
 if TYPE_CHECKING:
-    from tunewright.registry import Handle
+    from tunewright.registry import PluginCaller
     from tunewright.run import Run
 
 CAPACITY = 1_000  # events that a logger may lag behind before it is muted
@@ -15,11 +16,13 @@ PATIENCE = 10.0  # seconds that a logger has for its last events when the run en
 
 
 class _Listener:
-    def __init__(self, run: "Run", handle: "Handle", reporter: "Reporter") -> None:
+    def __init__(self, run: "Run", handle: "PluginCaller", reporter: "Reporter") -> None:
         self.handle, self.muted = handle, ""
         self._run, self._reporter = run, reporter
         self._events: queue.Queue[Event | None] = queue.Queue(CAPACITY)
-        self._thread = threading.Thread(target=self._listen, name=f"logger {handle.entry.name}", daemon=True)
+        self._thread = threading.Thread(
+            target=self._listen, name=f"logger {handle.entry.name}", daemon=True
+        )
         self._thread.start()
 
     def _listen(self) -> None:
@@ -53,9 +56,11 @@ class _Listener:
 class Reporter:
     """Tells every logger every event, in order. `muted` says which loggers failed, and why."""
 
-    def __init__(self, run: "Run", handles: list["Handle"]) -> None:
+    def __init__(self, run: "Run", handles: list["PluginCaller"]) -> None:
         self._listeners: list[_Listener] = []
-        self._listeners += [_Listener(run, handle, self) for handle in handles]  # one that fails at once needs the list
+        self._listeners += [
+            _Listener(run, handle, self) for handle in handles
+        ]  # one that fails at once needs the list
 
     def emit(self, event: Event) -> None:
         for listener in self._listeners:
@@ -64,4 +69,8 @@ class Reporter:
     def close(self) -> dict[str, str]:
         for listener in self._listeners:
             listener.close()
-        return {listener.handle.entry.name: listener.muted for listener in self._listeners if listener.muted}
+        return {
+            listener.handle.entry.name: listener.muted
+            for listener in self._listeners
+            if listener.muted
+        }

@@ -1,4 +1,5 @@
-"""A JSON schema of recipes, made from the Options of all installed plugins, so that editors complete and check them."""
+"""A JSON schema of recipes, made from the Options of all installed plugins, so that editors
+complete and check them."""
 
 import sys
 from typing import Any
@@ -18,11 +19,17 @@ def schema() -> dict[str, Any]:
     whole = Recipe.model_json_schema()
     definitions, fields = whole["$defs"], whole["properties"]
     for kind in _SECTIONS:
-        fields[kind] = {"description": fields[kind].get("description", ""), **_sections(kind, definitions)}
+        fields[kind] = {
+            "description": fields[kind].get("description", ""),
+            **_sections(kind, definitions),
+        }
     for kind in ("logger", "accelerator"):
         fields[f"{kind}s"]["items"] = _sections(kind, definitions)
     stage = {key: fields.get(key, {}) for key in StageSection.model_fields if key != "name"}
-    stage["training"] = {"type": "object", "description": "laid over the recipe's own training section"}
+    stage["training"] = {
+        "type": "object",
+        "description": "laid over the recipe's own training section",
+    }
     fields["stage"] = _sections("stage", definitions, stage)
     fields["stages"]["items"] = fields["stage"]
     entries = [_options(plugin.Entry, definitions) for _, plugin in _plugins("dataset")]
@@ -49,7 +56,9 @@ def _options(model: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     return own
 
 
-def _sections(kind: str, definitions: dict[str, Any], more: dict[str, Any] | None = None) -> dict[str, Any]:
+def _sections(
+    kind: str, definitions: dict[str, Any], more: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """A name, or a mapping with a name and that plugin's options."""
     choices: list[dict[str, Any]] = []
     for name, plugin in _plugins(kind):
@@ -57,6 +66,13 @@ def _sections(kind: str, definitions: dict[str, Any], more: dict[str, Any] | Non
         properties = {"name": {"const": name}, **(more or {}), **own.get("properties", {})}
         required = ["name", *own.get("required", [])]
         choices.append(
-            {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+            {
+                "type": "object",
+                "properties": properties,
+                "required": required,
+                "additionalProperties": False,
+            }
         )
-    return {"anyOf": [{"enum": [choice["properties"]["name"]["const"] for choice in choices]}, *choices]}
+    return {
+        "anyOf": [{"enum": [choice["properties"]["name"]["const"] for choice in choices]}, *choices]
+    }

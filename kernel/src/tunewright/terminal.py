@@ -7,8 +7,11 @@ if TYPE_CHECKING:
 
     from tunewright.types import Span
 
-# One character for one, so that spans still fit: what a terminal would obey is shown as a picture of itself.
-_PICTURES = {code: 0x2400 + code for code in range(0x20) if code not in (0x09, 0x0A)}  # C0 but tab, newline
+# One character for one, so that spans still fit: what a terminal would obey is shown as a picture
+# of itself.
+_PICTURES = {
+    code: 0x2400 + code for code in range(0x20) if code not in (0x09, 0x0A)
+}  # C0 but tab, newline
 _PICTURES[0x7F] = 0x2421
 for _first, _last in ((0x80, 0x9F), (0x202A, 0x202E), (0x2066, 0x2069), (0xD800, 0xDFFF)):
     # C1, text direction overrides, and lone surrogates, which no output encoding takes
@@ -16,7 +19,8 @@ for _first, _last in ((0x80, 0x9F), (0x202A, 0x202E), (0x2066, 0x2069), (0xD800,
 
 
 def printable(text: str) -> str:
-    """The text with control characters, but tab and newline, replaced by visible ones; as long as before."""
+    """The text with control characters, but tab and newline, replaced by visible ones; as long as
+    before."""
     return text.translate(_PICTURES)
 
 

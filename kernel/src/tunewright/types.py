@@ -1,7 +1,8 @@
 """The words that the kernel and its plugins share: rows of data, and the requests of the steps.
 
 Rows are plain dataclasses, because millions of them are made. A request is mutable: an accelerator
-edits it before the step runs. Types of torch and transformers are written as Any: this file imports neither.
+edits it before the step runs. Types of torch and transformers are written as Any: this file imports
+neither.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
-Rows = Literal["text", "messages", "preference", "unpaired", "prompts"]
+RowKind = Literal["text", "messages", "preference", "unpaired", "prompts"]
 Head = Literal["causal_lm", "score", "value"]
 ModelRole = Literal["policy", "reference", "reward", "critic"]
 
@@ -33,7 +34,8 @@ class TextPart:
 @dataclass(slots=True)
 class MediaPart:
     kind: Literal["image", "video", "audio"]
-    path: str  # below the media root, and made a full path when a dataset has checked it; or a data: URL
+    # below the media root, and made a full path when a dataset has checked it; or a data: URL
+    path: str
 
 
 @dataclass(slots=True)
@@ -78,7 +80,9 @@ class Conversation:
 
     messages: list[Message]
     tools: list[dict[str, Any]] = field(default_factory=list)
-    variables: dict[str, Any] = field(default_factory=dict)  # for the template, such as enable_thinking
+    variables: dict[str, Any] = field(
+        default_factory=dict
+    )  # for the template, such as enable_thinking
     origin: Origin | None = None
 
 
@@ -129,16 +133,20 @@ ROW_TYPES: dict[str, type[Row]] = {
 
 
 @dataclass(slots=True)
-class Loaded:
+class LoadedModel:
     """A model in memory, with what later steps need to know about its family."""
 
     model: Any  # torch.nn.Module
     tokenizer: Any  # transformers.PreTrainedTokenizerBase
     processor: Any = None  # transformers.ProcessorMixin, for models with media
     template: str | None = None  # the family's own template for this checkpoint
-    adapter_exclude: tuple[str, ...] = ()  # module name endings that adapters never touch: heads, routers, towers
-    learning_rate_scales: dict[str, float] = field(default_factory=dict)  # parameter name → factor (LoRA+)
-    weights: Literal["model", "adapter"] = "model"  # what a save of this model holds
+    adapter_exclude: tuple[
+        str, ...
+    ] = ()  # module name endings that adapters never touch: heads, routers, towers
+    learning_rate_scales: dict[str, float] = field(
+        default_factory=dict
+    )  # parameter name → factor (LoRA+)
+    saves: Literal["model", "adapter"] = "model"  # what a save of this model holds
 
 
 @dataclass(slots=True)
@@ -150,17 +158,23 @@ class LoadRequest:
     trust_remote_code: bool = False  # granted on the command line only
     seed: int = 42  # of the weights that are made, not loaded: tiny twins and new heads
     trainable: bool = True
-    weights: bool = True  # False: the tokenizer only; Loaded.model is None
+    #: load: as they are stored; meta: parameters without storage, for sharded loading; none: the
+    #: tokenizer only
+    weights: Literal["load", "meta", "none"] = "load"
     quantization: Any = None  # transformers' quantization_config, set by a quantizer's prepare_load
     model_arguments: dict[str, Any] = field(default_factory=dict)  # more for from_pretrained
-    loader: Callable[["LoadRequest"], Loaded] | None = None  # another loader, set by an accelerator
+    loader: Callable[["LoadRequest"], LoadedModel] | None = (
+        None  # another loader, set by an accelerator
+    )
 
 
 @dataclass(slots=True)
 class AdapterRequest:
-    loaded: Loaded
+    loaded: LoadedModel
     head: Head = "causal_lm"
-    weights: Path | None = None  # a folder with this adapter's trained weights, to go on from or to use
+    adapter_path: Path | None = (
+        None  # a folder with this adapter's trained weights, to go on from or to use
+    )
     trainable: bool = True
     seed: int = 42
 
@@ -170,17 +184,21 @@ class RowsRequest:
     """One source's records, read but not yet understood."""
 
     records: Iterator[tuple[Origin, Any]]  # Any: a parsed JSON value, or a string of a text file
-    rows: Rows
-    columns: dict[str, str] = field(default_factory=dict)  # the format's name for a column → the source's
-    tags: dict[str, str] = field(default_factory=dict)  # the format's role and key names → the source's
+    rows: RowKind
+    columns: dict[str, str] = field(
+        default_factory=dict
+    )  # the format's name for a column → the source's
+    tags: dict[str, str] = field(
+        default_factory=dict
+    )  # the format's role and key names → the source's
 
 
 @dataclass(slots=True)
 class DataRequest:
     entries: list[Any]  # the recipe's `data`: the dataset plugin's own Entry objects
     eval_entries: dict[str, list[Any]]  # the recipe's `eval_data`, by name
-    rows: Rows  # the sort that the stage needs
-    loaded: Loaded
+    rows: RowKind  # the sort that the stage needs
+    loaded: LoadedModel
     max_length: int  # tokens
     seed: int = 42
     root: Path = field(default_factory=Path)  # relative paths start here: the recipe's folder
@@ -190,18 +208,22 @@ class DataRequest:
 @dataclass(slots=True)
 class Data:
     """Tokenised rows. For `text` and `messages` a row has input_ids and labels, lists of T ints
-    (-100: not trained), and loss_weights, a list of T floats, only where a message has a weight of its own.
-    For `preference`: prompt_ids, chosen_ids, rejected_ids; for `unpaired`: prompt_ids, completion_ids, label;
-    for `prompts`: prompt_ids and the columns of the reward functions.
+    (-100: not trained), and loss_weights, a list of T floats, only where a message has a weight of
+    its own. For `preference`: prompt_ids, chosen_ids, rejected_ids; for `unpaired`: prompt_ids,
+    completion_ids, label; for `prompts`: prompt_ids and the columns of the reward functions.
     """
 
-    train: Any  # datasets.Dataset; or rows that are read while training goes on: tunewright_hf.row_stream.RowStream
+    # datasets.Dataset; or rows that are read while training goes on:
+    # tunewright_hf.batching.row_stream.RowStream
+    train: Any
     evals: dict[str, Any] = field(default_factory=dict)  # name → datasets.Dataset
     rows_read: int = 0
     dropped: dict[str, int] = field(default_factory=dict)  # reason → rows
     notes: list[str] = field(default_factory=list)  # what was detected or decided, one line each
     fingerprint: str = ""  # of the sources' bytes, the template and the options
-    order: Callable[[int], Any] | None = None  # epoch (0 is the first) → its row numbers in train, a NumPy array in
+    order: Callable[[int], Any] | None = (
+        None  # epoch (0 is the first) → its row numbers in train, a NumPy array in
+    )
     # the order of training; as many in every epoch. None: all rows once, shuffled by the trainer
 
 
@@ -218,16 +240,24 @@ class Span:
 class TemplateRequest:
     conversation: Conversation
     add_generation_prompt: bool = False
-    special_tokens: dict[str, str] = field(default_factory=dict)  # bos_token, eos_token, … of the tokenizer
+    special_tokens: dict[str, str] = field(
+        default_factory=dict
+    )  # bos_token, eos_token, … of the tokenizer
     tokenizer: Any = None  # for `auto` only: every other template is rendered without one
 
 
 @dataclass(slots=True)
 class Rendered:
     text: str
-    trained: list[Span] = field(default_factory=list)  # what the model is trained to produce, in order
-    untrusted: list[Span] = field(default_factory=list)  # users', systems' and tools' text that spells control tokens
-    answers: list[Span] = field(default_factory=list)  # assistants' text that spells stop or role tokens
+    trained: list[Span] = field(
+        default_factory=list
+    )  # what the model is trained to produce, in order
+    untrusted: list[Span] = field(
+        default_factory=list
+    )  # users', systems' and tools' text that spells control tokens
+    answers: list[Span] = field(
+        default_factory=list
+    )  # assistants' text that spells stop or role tokens
 
 
 @dataclass(slots=True)
@@ -242,21 +272,27 @@ class OptimizerRequest:
 
 @dataclass(slots=True)
 class TrainRequest:
-    loaded: Loaded
+    loaded: LoadedModel
     data: Data
     training: Any  # recipe.Training
     folder: Path  # of this stage: checkpoints/ and model/ go below it
-    models: dict[ModelRole, Loaded] = field(default_factory=dict)  # the others that the stage declares
+    models: dict[ModelRole, LoadedModel] = field(
+        default_factory=dict
+    )  # the others that the stage declares
     checkpoint: Path | None = None  # folder/checkpoints/step-N, complete, to resume from
-    stop_requested: Callable[[], bool] = lambda: False  # true after Ctrl-C or SIGTERM: save, then raise Stopped
+    stop_requested: Callable[[], bool] = lambda: (
+        False
+    )  # true after Ctrl-C or SIGTERM: save, then raise Stopped
     number: int = 1  # of this stage among the recipe's; 1 is the first
-    spread: Any = None  # tunewright_hf.spread.Spread, set by an accelerator: how the model lies over all processes
+    # tunewright_hf.distributed.sharding.Spread, set by an accelerator: how the model lies over all
+    # processes
+    spread: Any = None
 
 
 @dataclass(slots=True)
 class StageResult:
     path: Path  # folder with the trained weights, the tokenizer and its chat template
-    weights: Literal["model", "adapter"]  # adapter: they need the model that the recipe names
+    saves: Literal["model", "adapter"]  # adapter: they need the model that the recipe names
     steps: int = 0
     tokens: int = 0  # trained and not, padding left out
     metrics: dict[str, float] = field(default_factory=dict)

@@ -16,7 +16,8 @@ Path_ = tuple[str | int, ...]  # of a value in the file: ("data", 0, "path")
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with YAML 1.2's scalars: `on` and `yes` are strings, 1e-5 is a number, a date is a string."""
+    """SafeLoader with YAML 1.2's scalars: `on` and `yes` are strings, 1e-5 is a number, a date is a
+    string."""
 
     depth = 0
 
@@ -30,10 +31,16 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] in ("null", "int", "merge")]
+    first: [
+        (tag, pattern)
+        for tag, pattern in resolvers
+        if tag.rpartition(":")[2] in ("null", "int", "merge")
+    ]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|false|True|False)$"), list("tfTF"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile("^(true|false|True|False)$"), list("tfTF")
+)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?$|^[-+]?\.(inf|nan)$"),
@@ -69,7 +76,9 @@ def parse(text: str, place: str) -> tuple[Any, dict[Path_, int]]:
         mark = getattr(error, "problem_mark", None)  # only syntax errors have a mark
         where = f"{place}:{mark.line + 1}" if mark else place
         problem = getattr(error, "problem", None) or str(error)
-        raise RecipeError(f"is not safe, valid YAML: {' '.join(str(problem).split())}", place=where) from error
+        raise RecipeError(
+            f"is not safe, valid YAML: {' '.join(str(problem).split())}", place=where
+        ) from error
     except RecipeError as error:
         raise RecipeError(error.problem, place=error.place or place, hint=error.hint) from error
     finally:
@@ -85,9 +94,14 @@ def _check_size(node: yaml.Node, sizes: dict[int, int], place: str) -> int:
     if isinstance(node, yaml.SequenceNode):
         size += sum(_check_size(child, sizes, place) for child in node.value)
     elif isinstance(node, yaml.MappingNode):
-        size += sum(_check_size(key, sizes, place) + _check_size(child, sizes, place) for key, child in node.value)
+        size += sum(
+            _check_size(key, sizes, place) + _check_size(child, sizes, place)
+            for key, child in node.value
+        )
     if size > MAX_NODES:
-        raise RecipeError(f"has more than {MAX_NODES:,} values once its aliases are expanded", place=place)
+        raise RecipeError(
+            f"has more than {MAX_NODES:,} values once its aliases are expanded", place=place
+        )
     sizes[id(node)] = size
     return size
 
@@ -103,7 +117,9 @@ def _note_lines(node: yaml.Node, path: Path_, lines: dict[Path_, int], place: st
             name = str(key.value)
             if name in seen:
                 field = ".".join(map(str, (*path, name)))
-                raise RecipeError(f"{field} stands there twice", place=f"{place}:{key.start_mark.line + 1}")
+                raise RecipeError(
+                    f"{field} stands there twice", place=f"{place}:{key.start_mark.line + 1}"
+                )
             seen.add(name)
             _note_lines(child, (*path, name), lines, place)
             lines[(*path, name)] = key.start_mark.line + 1

@@ -1,4 +1,5 @@
-"""What is special about this logger; what every logger has to do is tested by `tunewright plugins check`."""
+"""What is special about this logger; what every logger has to do is tested by `tunewright plugins
+check`."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +10,10 @@ from tunewright.events import Logged
 
 
 def report(logger: Csv, folder: Path, step: int, **metrics: float) -> None:
-    logger.report(SimpleNamespace(folder=folder), Logged(stage="sft", step=step, total_steps=3, metrics=metrics))
+    logger.report(
+        SimpleNamespace(folder=folder),
+        Logged(stage="sft", step=step, total_steps=3, metrics=metrics),
+    )
 
 
 def test_a_resumed_run_goes_on_with_the_columns_of_the_first(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""What is asked of every adapter: what it trains moves, is saved and comes back, and nothing else moves."""
+"""What is asked of every adapter: what it trains moves, is saved and comes back, and nothing else
+moves."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +7,7 @@ from typing import Any
 import pytest
 
 from tunewright.registry import Entry
-from tunewright.types import AdapterRequest, Loaded
+from tunewright.types import AdapterRequest, LoadedModel
 from tunewright_conformance.bench import Bench, a_model, on_bench
 from tunewright_conformance.suite import Suite
 
@@ -15,7 +16,7 @@ class TestAdapter(Suite):
     kinds = ("adapter",)
 
     @pytest.fixture
-    def trained(self, entry: Entry, tmp_path: Path) -> Loaded:
+    def trained(self, entry: Entry, tmp_path: Path) -> LoadedModel:
         loaded = apply(entry, tmp_path)
         train(loaded)
         return loaded
@@ -28,51 +29,59 @@ class TestAdapter(Suite):
         torch.testing.assert_close(logits(apply(entry, tmp_path)), expected, atol=1e-5, rtol=1e-5)
 
     def test_moves_what_it_trains(self, entry: Entry, tmp_path: Path) -> None:
-        """Two steps move every trainable parameter; all others, and the buffers, stay the same to the bit."""
+        """Two steps move every trainable parameter; all others, and the buffers, stay the same to
+        the bit."""
         import torch
 
         loaded = apply(entry, tmp_path)
         intended = {name for name, p in loaded.model.named_parameters() if p.requires_grad}
         before = {name: value.clone() for name, value in tensors(loaded).items()}
         train(loaded)
-        moved = {name for name, value in tensors(loaded).items() if not torch.equal(value, before[name])}
+        moved = {
+            name for name, value in tensors(loaded).items() if not torch.equal(value, before[name])
+        }
         assert intended, "nothing is trainable"
         assert moved == intended
 
     def test_leaves_excluded_modules_alone(self, entry: Entry, tmp_path: Path) -> None:
-        """An adapter beside the weights never trains heads, routers and towers, which the family names."""
+        """An adapter beside the weights never trains heads, routers and towers, which the family
+        names."""
         loaded = apply(entry, tmp_path)
-        if loaded.weights == "model":
+        if loaded.saves == "model":
             pytest.skip("it trains weights of the model itself")
         trainable = [name for name, p in loaded.model.named_parameters() if p.requires_grad]
-        assert not [name for name in trainable if set(name.split(".")) & set(loaded.adapter_exclude)]
+        assert not [
+            name for name in trainable if set(name.split(".")) & set(loaded.adapter_exclude)
+        ]
 
-    def test_saved_and_loaded(self, entry: Entry, trained: Loaded, tmp_path: Path) -> None:
-        """What is saved holds all that was trained: loaded again, the logits are equal to the bit."""
+    def test_saved_and_loaded(self, entry: Entry, trained: LoadedModel, tmp_path: Path) -> None:
+        """What is saved holds all that was trained: loaded again, the logits are equal to the
+        bit."""
         import torch
 
-        from tunewright_hf.export import save_result
+        from tunewright_hf.models.export import save_result
 
         expected = logits(trained)
         save_result(trained, tmp_path / "saved")
-        if trained.weights == "adapter":
-            again = apply(entry, tmp_path, weights=tmp_path / "saved", trainable=False)
+        if trained.saves == "adapter":
+            again = apply(entry, tmp_path, adapter_path=tmp_path / "saved", trainable=False)
         else:
             again = a_model(tmp_path, str(tmp_path / "saved"))
         assert torch.equal(logits(again), expected)
 
-    def test_merged(self, entry: Entry, trained: Loaded, tmp_path: Path) -> None:
-        """Merged into the weights, saved and loaded, the model says the same, and nothing of the adapter is left."""
+    def test_merged(self, entry: Entry, trained: LoadedModel, tmp_path: Path) -> None:
+        """Merged into the weights, saved and loaded, the model says the same, and nothing of the
+        adapter is left."""
         import torch
 
-        from tunewright_hf.export import save_result
+        from tunewright_hf.models.export import save_result
 
         plugin: Any = on_bench(entry).plugin
-        if trained.weights == "model":
+        if trained.saves == "model":
             pytest.skip("its result is a whole model")
         expected = logits(trained)
-        merged: Loaded = plugin.merge(trained)
-        assert merged.weights == "model"
+        merged: LoadedModel = plugin.merge(trained)
+        assert merged.saves == "model"
         save_result(merged, tmp_path / "merged")
         loaded = a_model(tmp_path, str(tmp_path / "merged"))
         assert tensors(loaded).keys() == tensors(a_model(tmp_path)).keys()
@@ -93,19 +102,19 @@ class TestAdapter(Suite):
         assert not [name for name, value in one.items() if not torch.equal(value, same[name])]
 
 
-def apply(entry: Entry, folder: Path, **request: Any) -> Loaded:
+def apply(entry: Entry, folder: Path, **request: Any) -> LoadedModel:
     """The tiny twin with the adapter."""
     asked = AdapterRequest(a_model(folder), **request)
-    loaded: Loaded = on_bench(entry).call("apply_adapter", run=Bench(folder), request=asked)
+    loaded: LoadedModel = on_bench(entry).call("apply_adapter", run=Bench(folder), request=asked)
     return loaded
 
 
-def tensors(loaded: Loaded) -> dict[str, Any]:
+def tensors(loaded: LoadedModel) -> dict[str, Any]:
     """Parameters and buffers by name."""
     return {**dict(loaded.model.named_parameters()), **dict(loaded.model.named_buffers())}
 
 
-def batch(loaded: Loaded) -> Any:
+def batch(loaded: LoadedModel) -> Any:
     """Token ids (2, 16), the same in every test."""
     import torch
 
@@ -113,7 +122,7 @@ def batch(loaded: Loaded) -> Any:
     return torch.randint(0, size, (2, 16), generator=torch.Generator().manual_seed(0))
 
 
-def logits(loaded: Loaded) -> Any:
+def logits(loaded: LoadedModel) -> Any:
     """(2, 16, V)"""
     import torch
 
@@ -122,7 +131,7 @@ def logits(loaded: Loaded) -> Any:
         return loaded.model(input_ids=batch(loaded)).logits
 
 
-def train(loaded: Loaded) -> None:
+def train(loaded: LoadedModel) -> None:
     """Two steps large enough to see."""
     import torch
 

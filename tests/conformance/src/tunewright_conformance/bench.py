@@ -1,4 +1,5 @@
-"""What the tests put a plugin on: a run that does nothing, calls that go the way the kernel's go, and a tiny twin."""
+"""What the tests put a plugin on: a run that does nothing, calls that go the way the kernel's go,
+and a tiny twin."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,8 +9,8 @@ import pytest
 
 from tunewright.events import Event
 from tunewright.recipe import Recipe
-from tunewright.registry import Entry, Handle, entries, load
-from tunewright.types import Loaded, LoadRequest
+from tunewright.registry import Entry, PluginCaller, entries, load
+from tunewright.types import LoadedModel, LoadRequest
 from tunewright_conformance.subjects import build, twins
 
 
@@ -26,15 +27,17 @@ class Bench:
     @property
     def recipe(self) -> Recipe:
         data = [{"path": "data.jsonl"}]
-        return Recipe.model_validate({"model": "tiny", "data": data, "stage": "sft", "output": str(self.folder)})
+        return Recipe.model_validate(
+            {"model": "tiny", "data": data, "stage": "sft", "output": str(self.folder)}
+        )
 
     def emit(self, event: Event) -> None:
         self.events.append(event)
 
 
-def on_bench(entry: Entry, **options: Any) -> Handle:
+def on_bench(entry: Entry, **options: Any) -> PluginCaller:
     """The plugin, ready to be called as a run calls it, without accelerators."""
-    return Handle(entry, build(entry, **options))
+    return PluginCaller(entry, build(entry, **options))
 
 
 def a_family() -> Entry:
@@ -46,19 +49,28 @@ def a_family() -> Entry:
 
 
 def family_options(family: Entry, twin: str | None = None) -> dict[str, Any]:
-    """float32 on the CPU, where what is equal is equal to the bit, of families that have these options."""
+    """float32 on the CPU, where what is equal is equal to the bit, of families that have these
+    options."""
     wanted = {"device": "cpu", "dtype": "float32", "tiny_variant": twin}
-    return {name: value for name, value in wanted.items() if value and name in load(family).Options.model_fields}
+    return {
+        name: value
+        for name, value in wanted.items()
+        if value and name in load(family).Options.model_fields
+    }
 
 
-def load_model(family: Entry, twin: str | None, folder: Path, model: str = "tiny", **request: Any) -> Loaded:
+def load_model(
+    family: Entry, twin: str | None, folder: Path, model: str = "tiny", **request: Any
+) -> LoadedModel:
     """A tiny twin, or what was saved of one."""
     handle = on_bench(family, **family_options(family, twin))
-    loaded: Loaded = handle.call("load_model", run=Bench(folder), request=LoadRequest(model, **request))
+    loaded: LoadedModel = handle.call(
+        "load_model", run=Bench(folder), request=LoadRequest(model, **request)
+    )
     return loaded
 
 
-def a_model(folder: Path, model: str = "tiny", **request: Any) -> Loaded:
+def a_model(folder: Path, model: str = "tiny", **request: Any) -> LoadedModel:
     """The first tiny twin of some family."""
     family = a_family()
     return load_model(family, twins(family)[0], folder, model, **request)

@@ -1,4 +1,5 @@
-"""Conversations that every template is tried on, and the two ways to render them: the plugin's and plain Jinja."""
+"""Conversations that every template is tried on, and the two ways to render them: the plugin's and
+plain Jinja."""
 
 import json
 from dataclasses import dataclass, field, replace
@@ -8,7 +9,7 @@ from importlib import resources
 from typing import Any
 
 from tunewright.errors import RowError
-from tunewright.registry import Handle
+from tunewright.registry import PluginCaller
 from tunewright.types import Conversation, Message, Rendered, TemplateRequest, ToolCall
 
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>"}  # of the tokenizer that goldens are made with
@@ -28,7 +29,9 @@ class Case:
     add_generation_prompt: bool = False
 
     def conversation(self) -> Conversation:
-        return Conversation([_message(fields) for fields in self.messages], self.tools, dict(self.variables))
+        return Conversation(
+            [_message(fields) for fields in self.messages], self.tools, dict(self.variables)
+        )
 
     def prompt_of(self, answer: int) -> "Case":
         """What the assistant is asked when it writes message number `answer`."""
@@ -41,7 +44,9 @@ class Case:
     @property
     def answers(self) -> list[int]:
         """The numbers of the assistant's messages."""
-        return [number for number, message in enumerate(self.messages) if message["role"] == "assistant"]
+        return [
+            number for number, message in enumerate(self.messages) if message["role"] == "assistant"
+        ]
 
 
 @cache
@@ -54,22 +59,28 @@ def cases() -> dict[str, Case]:
 
 
 def _goldens(name: str) -> str:
-    return (resources.files("tunewright_conformance") / "goldens" / name).read_text(encoding="utf-8")
+    return (resources.files("tunewright_conformance") / "goldens" / name).read_text(
+        encoding="utf-8"
+    )
 
 
 def _message(fields: dict[str, Any]) -> Message:
     calls = [ToolCall(**call["function"]) for call in fields.get("tool_calls", [])]
     reasoning, name = fields.get("reasoning_content"), fields.get("name")
-    return Message(fields["role"], fields["content"], reasoning, calls, name=name, weight=fields.get("weight"))
+    return Message(
+        fields["role"], fields["content"], reasoning, calls, name=name, weight=fields.get("weight")
+    )
 
 
 class Renderer:
-    """A template plugin, with what it needs to render the cases. style: of its tokenizer; light ones go without.
+    """A template plugin, with what it needs to render the cases. style: of its tokenizer; light
+    ones go without.
 
-    A template whose chat_template() is None renders the tokenizer's own: the one it gets has goldens/foreign.jinja.
+    A template whose chat_template() is None renders the tokenizer's own: the one it gets has
+    goldens/foreign.jinja.
     """
 
-    def __init__(self, template: Handle, style: str = "") -> None:
+    def __init__(self, template: PluginCaller, style: str = "") -> None:
         self.plugin: Any = template.plugin
         self._template = template
         self._source = self.plugin.chat_template()
@@ -84,7 +95,9 @@ class Renderer:
     @property
     def stop(self) -> tuple[str, ...]:
         """The tokens that may end an answer."""
-        stop: tuple[str, ...] = self.plugin.info.stop or (FOREIGN[-1] if self._foreign else self._special["eos_token"],)
+        stop: tuple[str, ...] = self.plugin.info.stop or (
+            FOREIGN[-1] if self._foreign else self._special["eos_token"],
+        )
         return stop
 
     @property
@@ -95,7 +108,9 @@ class Renderer:
     def render(self, case: Case) -> Rendered:
         """Raises RowError where the template refuses the conversation."""
         tokenizer = self.tokenizer if self._foreign else None
-        request = TemplateRequest(case.conversation(), case.add_generation_prompt, self._special, tokenizer)
+        request = TemplateRequest(
+            case.conversation(), case.add_generation_prompt, self._special, tokenizer
+        )
         rendered: Rendered = self._template.call("format_template", run=None, request=request)
         return rendered
 
@@ -111,25 +126,39 @@ class Renderer:
 
     def answered(self) -> list[tuple[Case, Rendered]]:
         """Those that are trained: without prompts that wait for an answer."""
-        return [(case, rendered) for case, rendered in self.accepted() if not case.add_generation_prompt]
+        return [
+            (case, rendered) for case, rendered in self.accepted() if not case.add_generation_prompt
+        ]
 
     def plain(self, case: Case, source: str | None = None) -> str:
-        """The case in plain Jinja: the template that is exported, or another one. Raises jinja2's errors."""
+        """The case in plain Jinja: the template that is exported, or another one. Raises jinja2's
+        errors."""
         return render_plain(source or self._source, case, self._special)
 
 
 def _tokenizer(plugin: Any, style: Any) -> Any:
     """A small tokenizer that has every token of the template."""
-    import tunewright_hf.tiny as tiny
+    from tunewright_hf.models import tiny
 
     info = plugin.info
     named = ["<s>", "</s>", "<unk>", "<pad>"]
-    special = (*named, *(token for token in (*info.control, *info.stop, *FOREIGN) if token not in named))
-    twin = tiny.Twin(
-        "suite", "llama", "", style, eos="</s>", bos="<s>", unk="<unk>", pad="<pad>",
+    special = (
+        *named,
+        *(token for token in (*info.control, *info.stop, *FOREIGN) if token not in named),
+    )
+    twin = tiny.TinyModelSpec(
+        "suite",
+        "llama",
+        "",
+        style,
+        eos="</s>",
+        bos="<s>",
+        unk="<unk>",
+        pad="<pad>",
         pattern=r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-        special=tuple(dict.fromkeys(special)), words=tuple(dict.fromkeys(info.words)),
-    )  # fmt: skip
+        special=tuple(dict.fromkeys(special)),
+        words=tuple(dict.fromkeys(info.words)),
+    )
     return tiny.tokenizer(twin)
 
 
@@ -157,7 +186,9 @@ def _compiled(source: str) -> Any:
     def tojson(value: Any, ensure_ascii: bool = False, **how: Any) -> str:
         return json.dumps(value, ensure_ascii=ensure_ascii, **how)
 
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+    )
     environment.filters["tojson"] = tojson
     environment.globals |= {"raise_exception": refuse, "strftime_now": TODAY.strftime}
     return environment.from_string(source)

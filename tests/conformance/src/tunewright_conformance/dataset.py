@@ -1,8 +1,9 @@
-"""What is asked of every dataset: every row is read, kept or dropped for a reason, and always the same.
+"""What is asked of every dataset: every row is read, kept or dropped for a reason, and always the
+same.
 
-goldens/NAME.json says on what: `data`, entries of a recipe whose paths start in goldens/, and their number of `rows`;
-`bad`, entries of which some rows cannot be used, their number `bad_rows` and the `bad_lines`, from 1; and `skip`, the
-options with which such rows are left out.
+goldens/NAME.json says on what: `data`, entries of a recipe whose paths start in goldens/, and their
+number of `rows`; `bad`, entries of which some rows cannot be used, their number `bad_rows` and the
+`bad_lines`, from 1; and `skip`, the options with which such rows are left out.
 """
 
 from pathlib import Path
@@ -31,10 +32,13 @@ class TestDataset(Suite):
         return found
 
     def test_declares_its_entries(self, entry: Entry) -> None:
-        """`Entry` describes an item of the recipe's data: every field is explained, an unknown one refused."""
+        """`Entry` describes an item of the recipe's data: every field is explained, an unknown one
+        refused."""
         fields: Any = registry.load(entry).Entry  # type: ignore[attr-defined]
         assert fields.model_config.get("extra") == "forbid"
-        assert not [name for name, field in describe(fields).model_fields.items() if not field.description]
+        assert not [
+            name for name, field in describe(fields).model_fields.items() if not field.description
+        ]
 
     def test_rows(self, entry: Entry, golden: dict[str, Any], tmp_path: Path) -> None:
         """All rows are there, no longer than allowed, with labels that are the ids or -100."""
@@ -60,7 +64,8 @@ class TestDataset(Suite):
         assert one.fingerprint == again.fingerprint
 
     def test_fingerprint(self, entry: Entry, golden: dict[str, Any], tmp_path: Path) -> None:
-        """Another length, other data or another template give another fingerprint: a resumed run must notice."""
+        """Another length, other data or another template give another fingerprint: a resumed run
+        must notice."""
         prints = [
             build(entry, golden["data"], tmp_path).fingerprint,
             build(entry, golden["data"], tmp_path, max_length=48).fingerprint,
@@ -74,14 +79,18 @@ class TestDataset(Suite):
         """With a limit, as in --smoke, no more than so many rows of each source are read."""
         assert build(entry, golden["data"], tmp_path, limit=1).rows_read == len(golden["data"])
 
-    def test_bad_rows_are_errors(self, entry: Entry, golden: dict[str, Any], tmp_path: Path) -> None:
+    def test_bad_rows_are_errors(
+        self, entry: Entry, golden: dict[str, Any], tmp_path: Path
+    ) -> None:
         """The first row that cannot be used is an error with its file and line."""
         with pytest.raises(RowError) as error:
             build(entry, golden["bad"], tmp_path)
         assert error.value.place.endswith(f":{golden['bad_lines'][0]}")
         assert error.value.problem
 
-    def test_bad_rows_are_left_out(self, entry: Entry, golden: dict[str, Any], tmp_path: Path) -> None:
+    def test_bad_rows_are_left_out(
+        self, entry: Entry, golden: dict[str, Any], tmp_path: Path
+    ) -> None:
         """Asked to, it leaves out what cannot be used, and counts it."""
         data = build(entry, golden["bad"], tmp_path, golden["skip"])
         assert data.rows_read == golden["bad_rows"]
@@ -93,16 +102,21 @@ class TestDataset(Suite):
         data = build(entry, golden["data"][:1], tmp_path, evals={"held out": golden["data"][1:]})
         assert data.evals.keys() == {"held out"}
         whole = build(entry, golden["data"], tmp_path)
-        assert [*data.train["input_ids"], *data.evals["held out"]["input_ids"]] == [*whole.train["input_ids"]]
+        assert [*data.train["input_ids"], *data.evals["held out"]["input_ids"]] == [
+            *whole.train["input_ids"]
+        ]
 
 
 def another_template() -> str:
-    """The last of the installed templates that need no tokens of their own, so that every tokenizer fits."""
+    """The last of the installed templates that need no tokens of their own, so that every tokenizer
+    fits."""
     for entry in reversed(registry.entries("template")):
         info = on_bench(entry).plugin.info
         if not (info.control or info.stop):
             return entry.name
-    pytest.skip("no template without tokens of its own is installed, such as those of tunewright-templates")
+    pytest.skip(
+        "no template without tokens of its own is installed, such as those of tunewright-templates"
+    )
 
 
 def build(
@@ -118,14 +132,26 @@ def build(
 ) -> Data:
     """What the plugin makes of entries, as the kernel asks it to for a stage on messages."""
     family = a_family()
-    recipe = Recipe.model_validate({
-        "model": "tiny", "family": {"name": family.name, **family_options(family)},
-        "dataset": {"name": entry.name, **(options or {})}, "data": data, "eval_data": evals or {},
-        "stage": messages_stage(), "training": {"max_length": max_length}, "loggers": [],
-        "output": str(folder), "data_root": str(goldens.folder(entry)),
-    })  # fmt: skip
-    run = Run(recipe.model_copy(update={"template": Section(name=template)}) if template else recipe)
-    found: Data = run.ask("dataset", "build_dataset", run.data_request(run.load(weights=False), limit=limit))
+    recipe = Recipe.model_validate(
+        {
+            "model": "tiny",
+            "family": {"name": family.name, **family_options(family)},
+            "dataset": {"name": entry.name, **(options or {})},
+            "data": data,
+            "eval_data": evals or {},
+            "stage": messages_stage(),
+            "training": {"max_length": max_length},
+            "loggers": [],
+            "output": str(folder),
+            "data_root": str(goldens.folder(entry)),
+        }
+    )
+    run = Run(
+        recipe.model_copy(update={"template": Section(name=template)}) if template else recipe
+    )
+    found: Data = run.call(
+        "dataset", "build_dataset", run.data_request(run.load(weights="none"), limit=limit)
+    )
     return found
 
 

@@ -1,4 +1,5 @@
-"""What is asked of every engine: the same answer to the same question, in pieces, and an end with a reason."""
+"""What is asked of every engine: the same answer to the same question, in pieces, and an end with a
+reason."""
 
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 from tunewright.context import Run
 from tunewright.recipe import Recipe, Section
 from tunewright.registry import Entry
-from tunewright.types import Conversation, GenerateRequest, Loaded, Message, Reply
+from tunewright.types import Conversation, GenerateRequest, LoadedModel, Message, Reply
 from tunewright_conformance.dataset import messages_stage
 from tunewright_conformance.suite import Suite
 from tunewright_conformance.trial import go, recipe
@@ -16,7 +17,9 @@ from tunewright_conformance.trial import go, recipe
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     """A run whose model has learned to end its answers."""
-    asked = recipe({"name": messages_stage()}, "messages", tmp_path_factory.mktemp("engine"), 12, epochs=12)
+    asked = recipe(
+        {"name": messages_stage()}, "messages", tmp_path_factory.mktemp("engine"), 12, epochs=12
+    )
     go(asked)
     return asked
 
@@ -33,10 +36,11 @@ class TestEngine(Suite):
         assert text(ask(run)) == text(ask(run))
 
     def test_end(self, run: Run) -> None:
-        """The last piece, and no other, says why the answer ends; the stop token is no part of it."""
+        """The last piece, and no other, says why the answer ends; the stop token is no part of
+        it."""
         pieces = ask(run)
         assert [piece.finish_reason for piece in pieces] == [None] * (len(pieces) - 1) + ["stop"]
-        stop = (*run.plugin("template").info.stop, run.load(weights=False).tokenizer.eos_token)
+        stop = (*run.plugin("template").info.stop, run.load(weights="none").tokenizer.eos_token)
         assert text(pieces).strip()
         assert not [token for token in stop if token in text(pieces)]
 
@@ -69,7 +73,7 @@ class TestEngine(Suite):
     def test_abandoned_answer(self, run: Run) -> None:
         """An answer that nobody reads to its end does no harm to the next."""
         expected = text(ask(run))
-        pieces = run.ask("engine", "generate", GenerateRequest(question(), max_new_tokens=200))
+        pieces = run.call("engine", "generate", GenerateRequest(question(), max_new_tokens=200))
         next(pieces)
         pieces.close()
         assert text(ask(run)) == expected
@@ -78,7 +82,7 @@ class TestEngine(Suite):
         """The model is loaded for the first answer and kept."""
         load, loads = Run.load_policy, []
 
-        def counted(self: Run) -> Loaded:
+        def counted(self: Run) -> LoadedModel:
             loads.append(self)
             return load(self)
 
@@ -93,7 +97,9 @@ def question() -> Conversation:
 
 
 def ask(run: Run, **how: Any) -> list[Reply]:
-    return list(run.ask("engine", "generate", GenerateRequest(question(), **{"max_new_tokens": 60, **how})))
+    return list(
+        run.call("engine", "generate", GenerateRequest(question(), **{"max_new_tokens": 60, **how}))
+    )
 
 
 def text(pieces: list[Reply]) -> str:

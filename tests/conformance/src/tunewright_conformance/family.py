@@ -8,7 +8,7 @@ import pytest
 
 from tunewright import registry
 from tunewright.registry import Entry
-from tunewright.types import Loaded
+from tunewright.types import LoadedModel
 from tunewright_conformance.bench import load_model, on_bench
 from tunewright_conformance.suite import Suite
 
@@ -24,10 +24,10 @@ class TestFamily(Suite):
     kinds = ("family",)
 
     @pytest.fixture
-    def loaded(self, entry: Entry, twin: str | None, tmp_path: Path) -> Loaded:
+    def loaded(self, entry: Entry, twin: str | None, tmp_path: Path) -> LoadedModel:
         return load_model(entry, twin, tmp_path)
 
-    def test_forward(self, loaded: Loaded) -> None:
+    def test_forward(self, loaded: LoadedModel) -> None:
         """Logits are finite, one for every token that the tokenizer can make."""
         import torch
 
@@ -38,16 +38,20 @@ class TestFamily(Suite):
         assert logits.shape[2] >= len(loaded.tokenizer)
         assert torch.isfinite(logits).all()
 
-    def test_backward(self, loaded: Loaded) -> None:
+    def test_backward(self, loaded: LoadedModel) -> None:
         """A loss reaches the first and the last layer, with finite gradients all the way."""
         import torch
 
         ids = encode(loaded)
         loaded.model.train()
         loaded.model(input_ids=ids, labels=ids).loss.backward()
-        gradients = {name: p.grad for name, p in loaded.model.named_parameters() if p.grad is not None}
+        gradients = {
+            name: p.grad for name, p in loaded.model.named_parameters() if p.grad is not None
+        }
         assert all(torch.isfinite(gradient).all() for gradient in gradients.values())
-        without = [n for n, p in loaded.model.named_parameters() if p.ndim == 1 and n not in gradients]
+        without = [
+            n for n, p in loaded.model.named_parameters() if p.ndim == 1 and n not in gradients
+        ]
         assert not without, "no gradient reaches these"
         assert loaded.model.get_input_embeddings().weight.grad.abs().sum() > 0
 
@@ -61,26 +65,33 @@ class TestFamily(Suite):
         assert different(one.model, same.model) == []
         assert different(one.model, other.model)
 
-    def test_save_and_load(self, entry: Entry, loaded: Loaded, tmp_path: Path) -> None:
-        """Saved as transformers saves, it is found by its config.json and loads again with equal logits."""
+    def test_save_and_load(self, entry: Entry, loaded: LoadedModel, tmp_path: Path) -> None:
+        """Saved as transformers saves, it is found by its config.json and loads again with equal
+        logits."""
         import torch
 
         folder = tmp_path / "saved"
         loaded.model.save_pretrained(folder)
         loaded.tokenizer.save_pretrained(folder)
-        declared = {point.name for point in registry.group("model_type")}  # a stand-in's belongs to another family
+        declared = {
+            point.name for point in registry.group("model_type")
+        }  # a stand-in's belongs to another family
         assert loaded.model.config.model_type in declared, "declare it in tunewright.model_type"
         again = load_model(entry, None, tmp_path, model=str(folder))
         assert different(loaded.model, again.model) == []
         with torch.no_grad():
             logits, found = (each.model(input_ids=encode(each)).logits for each in (loaded, again))
         assert torch.equal(logits, found)
-        assert [again.tokenizer.encode(text) for text in TEXTS] == [loaded.tokenizer.encode(text) for text in TEXTS]
+        assert [again.tokenizer.encode(text) for text in TEXTS] == [
+            loaded.tokenizer.encode(text) for text in TEXTS
+        ]
 
     @pytest.mark.parametrize("head", ["score", "value"])
     def test_heads(self, entry: Entry, twin: str | None, tmp_path: Path, head: Any) -> None:
         """Asked for a head that judges, the model gives one number in place of logits."""
-        from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as HEADS
+        from transformers.models.auto.modeling_auto import (
+            MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as HEADS,
+        )
 
         model_type = load_model(entry, twin, tmp_path).model.config.model_type
         if model_type not in HEADS:
@@ -88,21 +99,24 @@ class TestFamily(Suite):
         loaded = load_model(entry, twin, tmp_path, head=head)
         assert loaded.model(input_ids=encode(loaded)).logits.shape[-1] == 1
 
-    def test_tokenizer_only(self, entry: Entry, twin: str | None, tmp_path: Path, loaded: Loaded) -> None:
+    def test_tokenizer_only(
+        self, entry: Entry, twin: str | None, tmp_path: Path, loaded: LoadedModel
+    ) -> None:
         """Without weights the tokenizer is the same, and there is no model."""
-        light = load_model(entry, twin, tmp_path, weights=False)
+        light = load_model(entry, twin, tmp_path, weights="none")
         assert light.model is None
         assert light.tokenizer.get_vocab() == loaded.tokenizer.get_vocab()
         assert light.template == loaded.template
 
-    def test_tokenizer_round_trip(self, loaded: Loaded) -> None:
+    def test_tokenizer_round_trip(self, loaded: LoadedModel) -> None:
         """Any text comes back as it was, in Unicode's composed form where the family composes."""
         for text in TEXTS:
             back = loaded.tokenizer.decode(loaded.tokenizer.encode(text, add_special_tokens=False))
             assert back in (text, unicodedata.normalize("NFC", text))
 
-    def test_special_tokens(self, loaded: Loaded) -> None:
-        """Every special token is one id of its own that the model knows; padding is not the end of an answer."""
+    def test_special_tokens(self, loaded: LoadedModel) -> None:
+        """Every special token is one id of its own that the model knows; padding is not the end of
+        an answer."""
         tokenizer = loaded.tokenizer
         specials = {token.content for token in tokenizer.added_tokens_decoder.values()}
         rows = loaded.model.get_input_embeddings().weight.shape[0]
@@ -112,31 +126,42 @@ class TestFamily(Suite):
             assert ids[0] < rows, f"{token} has no embedding"
         assert tokenizer.eos_token_id is not None
         assert tokenizer.pad_token_id is not None
-        assert tokenizer.pad_token_id != tokenizer.eos_token_id, "what ends an answer would be masked as padding"
+        assert tokenizer.pad_token_id != tokenizer.eos_token_id, (
+            "what ends an answer would be masked as padding"
+        )
 
-    def test_adapters_find_their_places(self, loaded: Loaded) -> None:
-        """Beyond what is excluded there are linear layers in every block; head and embeddings are excluded."""
-        from tunewright_hf.modules import layers, linear, within
+    def test_adapters_find_their_places(self, loaded: LoadedModel) -> None:
+        """Beyond what is excluded there are linear layers in every block; head and embeddings are
+        excluded."""
+        from tunewright_hf.models.modules import layers, linear, within
 
         place, count = layers(loaded.model, loaded.adapter_exclude)
-        targets = [name for name in linear(loaded.model) if not within(name, loaded.adapter_exclude)]
-        assert all(name.startswith(f"{place}.") for name in targets), "adapters would take what is in no block"
-        assert {name.removeprefix(f"{place}.").partition(".")[0] for name in targets} == set(map(str, range(count)))
+        targets = [
+            name for name in linear(loaded.model) if not within(name, loaded.adapter_exclude)
+        ]
+        assert all(name.startswith(f"{place}.") for name in targets), (
+            "adapters would take what is in no block"
+        )
+        assert {name.removeprefix(f"{place}.").partition(".")[0] for name in targets} == set(
+            map(str, range(count))
+        )
         ends = loaded.model.get_input_embeddings(), loaded.model.get_output_embeddings()
         for name, module in loaded.model.named_modules():
             if module in ends:
-                assert name.rpartition(".")[2] in loaded.adapter_exclude, f"adapters would take {name}"
+                assert name.rpartition(".")[2] in loaded.adapter_exclude, (
+                    f"adapters would take {name}"
+                )
 
-    def test_default_template(self, loaded: Loaded) -> None:
+    def test_default_template(self, loaded: LoadedModel) -> None:
         """The twin's template is installed, and the tokenizer has its control tokens."""
-        from tunewright_hf.tokenise import check_fit
+        from tunewright_hf.tokenization.encode import check_fit
 
         assert loaded.template, "no template is named for the twin"
         template = on_bench(registry.find("template", loaded.template)).plugin
         check_fit(loaded.tokenizer, template.info, f"template {loaded.template}")  # type: ignore[attr-defined]
 
 
-def encode(loaded: Loaded) -> Any:
+def encode(loaded: LoadedModel) -> Any:
     """Two rows of T token ids (B, T)."""
     import torch
 
@@ -150,4 +175,6 @@ def different(one: Any, other: Any) -> list[str]:
 
     theirs = other.state_dict()
     assert theirs.keys() == one.state_dict().keys()
-    return [name for name, value in one.state_dict().items() if not torch.equal(value, theirs[name])]
+    return [
+        name for name, value in one.state_dict().items() if not torch.equal(value, theirs[name])
+    ]

@@ -15,14 +15,37 @@ from tunewright_conformance.goldens import samples
 from tunewright_conformance.suite import Suite
 
 JUNK: list[Any] = [
-    None, True, 0, -1.5, "", "plain text", [], [[]], [None], {}, {"": ""}, {"text": None}, {"text": 3}, {"text": {}},
-    {"messages": None}, {"messages": {}}, {"messages": [None]}, {"messages": [{}]}, {"messages": [{"role": []}]},
-    {"messages": [{"role": "user", "content": 7}]}, {"messages": [{"role": "nobody", "content": "x"}]},
-    {"messages": [{"role": "assistant", "content": "x", "tool_calls": "x"}]}, {"conversations": "x"},
-    {"conversations": [{"from": "human"}]}, {"conversations": [{"from": {}, "value": []}]}, {"instruction": None},
-    {"instruction": ["x"], "output": {}}, {"instruction": "x", "output": "x", "history": [["x"]]},
-    {"prompt": [], "chosen": None, "rejected": 0}, {"prompt": "x", "completion": "y", "label": "maybe"},
-]  # fmt: skip
+    None,
+    True,
+    0,
+    -1.5,
+    "",
+    "plain text",
+    [],
+    [[]],
+    [None],
+    {},
+    {"": ""},
+    {"text": None},
+    {"text": 3},
+    {"text": {}},
+    {"messages": None},
+    {"messages": {}},
+    {"messages": [None]},
+    {"messages": [{}]},
+    {"messages": [{"role": []}]},
+    {"messages": [{"role": "user", "content": 7}]},
+    {"messages": [{"role": "nobody", "content": "x"}]},
+    {"messages": [{"role": "assistant", "content": "x", "tool_calls": "x"}]},
+    {"conversations": "x"},
+    {"conversations": [{"from": "human"}]},
+    {"conversations": [{"from": {}, "value": []}]},
+    {"instruction": None},
+    {"instruction": ["x"], "output": {}},
+    {"instruction": "x", "output": "x", "history": [["x"]]},
+    {"prompt": [], "chosen": None, "rejected": 0},
+    {"prompt": "x", "completion": "y", "label": "maybe"},
+]
 
 
 class TestFormat(Suite):
@@ -38,7 +61,9 @@ class TestFormat(Suite):
     def test_reads_its_samples(self, entry: Entry, tmp_path: Path) -> None:
         """Every sample record of the format becomes a row of the declared sort, with its origin."""
         records = samples(entry)
-        assert records, f"put some of its records into goldens/{entry.name}.jsonl in the plugin's package"
+        assert records, (
+            f"put some of its records into goldens/{entry.name}.jsonl in the plugin's package"
+        )
         for rows in load(entry).rows:
             for number, row in enumerate(convert(entry, tmp_path, records, rows), 1):
                 assert isinstance(row, ROW_TYPES[rows]), f"record {number}: {row}"
@@ -47,13 +72,16 @@ class TestFormat(Suite):
                     assert any(message.role == "assistant" for message in row.messages)
 
     def test_every_record_gives_one_item(self, entry: Entry, tmp_path: Path) -> None:
-        """Whatever a record is, there is a row for it or a RowError that names its line, in order."""
+        """Whatever a record is, there is a row for it or a RowError that names its line, in
+        order."""
         for rows in load(entry).rows:
             items = convert(entry, tmp_path, JUNK, rows)
             assert len(items) == len(JUNK)
             for number, item in enumerate(items, 1):
                 if isinstance(item, RowError):
-                    assert f"sample.jsonl:{number}" in item.place, f"the place of {item!r} names no line"
+                    assert f"sample.jsonl:{number}" in item.place, (
+                        f"the place of {item!r} names no line"
+                    )
                     assert item.problem
                 else:
                     assert isinstance(item, ROW_TYPES[rows])
@@ -64,7 +92,9 @@ class TestFormat(Suite):
         records = samples(entry) + JUNK
         kept = copy.deepcopy(records)
         for rows in load(entry).rows:
-            once, twice = (list(map(str, convert(entry, tmp_path, records, rows))) for _ in range(2))
+            once, twice = (
+                list(map(str, convert(entry, tmp_path, records, rows))) for _ in range(2)
+            )
             assert once == twice
         assert json.dumps(records) == json.dumps(kept)
 
@@ -91,10 +121,16 @@ class TestFormat(Suite):
 
 
 def convert(entry: Entry, folder: Path, records: list[Any], rows: Any) -> list[Any]:
-    numbered = [(Origin("sample.jsonl", number), record) for number, record in enumerate(records, 1)]
+    numbered = [
+        (Origin("sample.jsonl", number), record) for number, record in enumerate(records, 1)
+    ]
     return list(call(entry, folder, iter(numbered), rows))
 
 
-def call(entry: Entry, folder: Path, records: Iterator[tuple[Origin, Any]], rows: Any) -> Iterator[Any]:
-    found: Iterator[Any] = on_bench(entry).call("convert_rows", run=Bench(folder), request=RowsRequest(records, rows))
+def call(
+    entry: Entry, folder: Path, records: Iterator[tuple[Origin, Any]], rows: Any
+) -> Iterator[Any]:
+    found: Iterator[Any] = on_bench(entry).call(
+        "convert_rows", run=Bench(folder), request=RowsRequest(records, rows)
+    )
     return found

@@ -12,14 +12,16 @@ from pydantic import BaseModel, ValidationError
 
 from tunewright import Plugin, PluginOptions, Stage, hookspecs
 from tunewright.plugin import describe
-from tunewright.registry import KINDS, Entry, Handle, load
+from tunewright.registry import KINDS, Entry, PluginCaller, load
 from tunewright_conformance import plugin as pytest_plugin
 from tunewright_conformance.imports import Imported, Imports
 from tunewright_conformance.subjects import build
 from tunewright_conformance.suite import Suite, deviations, is_sentence
 
 HOOKS = [
-    name for name, spec in vars(hookspecs).items() if inspect.isfunction(spec) and hasattr(spec, "tunewright_spec")
+    name
+    for name, spec in vars(hookspecs).items()
+    if inspect.isfunction(spec) and hasattr(spec, "tunewright_spec")
 ]
 
 
@@ -27,7 +29,8 @@ class TestDistribution(Suite):
     kinds = tuple(KINDS)
 
     def test_import_is_light(self, entry: Entry, imports: Imports) -> None:
-        """Importing the plugin brings no torch or transformers, opens no connection, sets no variable."""
+        """Importing the plugin brings no torch or transformers, opens no connection, sets no
+        variable."""
         assert imports[entry.kind, entry.qualified] == Imported()
 
     def test_metadata(self, entry: Entry) -> None:
@@ -37,11 +40,15 @@ class TestDistribution(Suite):
         needs = [Requirement(line) for line in entry.point.dist.requires or []]
         kernel = [need for need in needs if need.name == "tunewright"]
         assert kernel, f"{entry.distribution} does not depend on tunewright"
-        assert kernel[0].specifier, "the dependency on tunewright names no versions: write tunewright>=X,<Y"
+        assert kernel[0].specifier, (
+            "the dependency on tunewright names no versions: write tunewright>=X,<Y"
+        )
 
 
 class TestHygiene(Suite):
-    kinds = tuple(kind for kind in KINDS if kind != "command")  # a command is a function, not a Plugin
+    kinds = tuple(
+        kind for kind in KINDS if kind != "command"
+    )  # a command is a function, not a Plugin
 
     def test_class(self, entry: Entry) -> None:
         """The plugin is a documented subclass of Plugin; a stage says what it needs."""
@@ -59,7 +66,9 @@ class TestHygiene(Suite):
         for model in models_in(options):
             for name, field in describe(model).model_fields.items():
                 assert field.description, f"{model.__qualname__}.{name} has no description"
-                assert not field.is_required() or field.examples, f"{name} is required: give it examples=[…]"
+                assert not field.is_required() or field.examples, (
+                    f"{name} is required: give it examples=[…]"
+                )
         assert options.model_json_schema()
 
     def test_options_are_strict(self, entry: Entry) -> None:
@@ -71,18 +80,23 @@ class TestHygiene(Suite):
             assert "extra_forbidden" in {error["type"] for error in refused.value.errors()}
 
     def test_hooks(self, entry: Entry) -> None:
-        """The hooks of the kind are implemented, no other, each with the arguments of its specification."""
+        """The hooks of the kind are implemented, no other, each with the arguments of its
+        specification."""
         plugin = build(entry)
         if entry.kind == "accelerator":
             check_accelerator(plugin)
             return
-        Handle(entry, plugin)  # raises where a hook is missing, misspelt, or asks for unknown arguments
+        PluginCaller(
+            entry, plugin
+        )  # raises where a hook is missing, misspelt, or asks for unknown arguments
         implemented = set(hooks_of(plugin))
-        assert implemented <= set(KINDS[entry.kind]), f"a {entry.kind} does not implement these hooks"
+        assert implemented <= set(KINDS[entry.kind]), (
+            f"a {entry.kind} does not implement these hooks"
+        )
 
     def test_hook_signatures(self, entry: Entry) -> None:
-        """No argument of a hook has a default (pluggy's versions differ in whether they pass it), and a method
-        that is called like a hook is one."""
+        """No argument of a hook has a default (pluggy's versions differ in whether they pass it),
+        and a method that is called like a hook is one."""
         plugin = build(entry)
         for name in hooks_of(plugin):
             for argument in inspect.signature(getattr(plugin, name)).parameters.values():
@@ -91,11 +105,14 @@ class TestHygiene(Suite):
         assert not unmarked, "called like a hook, without @hookimpl: the kernel would never call it"
 
     def test_deviations(self, entry: Entry) -> None:
-        """Each declared deviation names a test of this plugin, and gives the reason in a sentence."""
+        """Each declared deviation names a test of this plugin, and gives the reason in a
+        sentence."""
         known = names_of_tests(entry.kind)
         for test, reason in deviations(entry).items():
             assert test in known, f"deviations: there is no test {test!r} for the kind {entry.kind}"
-            assert is_sentence(reason), f"deviations: {test}: the reason is no full sentence: {reason!r}"
+            assert is_sentence(reason), (
+                f"deviations: {test}: the reason is no full sentence: {reason!r}"
+            )
 
 
 def models_in(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
@@ -130,7 +147,9 @@ def check_accelerator(plugin: Plugin) -> None:
     callers = manager.get_hookcallers(plugin) or []
     assert callers, "wraps no hook"
     for caller in callers:
-        assert all(impl.wrapper for impl in caller.get_hookimpls()), f"replaces {caller.name}: it may only wrap it"
+        assert all(impl.wrapper for impl in caller.get_hookimpls()), (
+            f"replaces {caller.name}: it may only wrap it"
+        )
 
 
 def names_of_tests(kind: str) -> set[str]:
@@ -138,6 +157,10 @@ def names_of_tests(kind: str) -> set[str]:
     names: set[str] = set()
     for file in (pytest_plugin.GENERAL, *({kind} & set(pytest_plugin.KINDS))):
         for found in vars(import_module(f"tunewright_conformance.{file}")).values():
-            if isinstance(found, type) and issubclass(found, Suite) and kind in getattr(found, "kinds", ()):
+            if (
+                isinstance(found, type)
+                and issubclass(found, Suite)
+                and kind in getattr(found, "kinds", ())
+            ):
                 names.update(name for name in dir(found) if name.startswith("test_"))
     return names

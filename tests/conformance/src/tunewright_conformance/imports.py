@@ -1,7 +1,7 @@
 """What importing a plugin does, seen in a clean interpreter.
 
-Importing torch takes seconds, so that commands which only list or check would be slow; a plugin that reaches
-into the network or the environment at import changes runs that never name it.
+Importing torch takes seconds, so that commands which only list or check would be slow; a plugin
+that reaches into the network or the environment at import changes runs that never name it.
 """
 
 import json
@@ -12,7 +12,17 @@ from dataclasses import asdict, dataclass, field
 
 from tunewright import registry
 
-HEAVY = ("torch", "transformers", "peft", "trl", "datasets", "accelerate", "tensorflow", "jax", "vllm")
+HEAVY = (
+    "torch",
+    "transformers",
+    "peft",
+    "trl",
+    "datasets",
+    "accelerate",
+    "tensorflow",
+    "jax",
+    "vllm",
+)
 
 
 @dataclass
@@ -22,27 +32,38 @@ class Imported:
     error: str = ""
     heavy: list[str] = field(default_factory=list)  # packages of HEAVY
     connected: list[str] = field(default_factory=list)  # addresses
-    environment: list[str] = field(default_factory=list)  # names of variables set, changed or removed
+    environment: list[str] = field(
+        default_factory=list
+    )  # names of variables set, changed or removed
 
 
 Imports = dict[tuple[str, str], Imported]  # by (kind, qualified name)
 
 
 def observe(names: list[tuple[str, str]]) -> Imports:
-    """Import plugins, given as (kind, qualified name), in as few interpreters as can tell them apart.
+    """Import plugins, given as (kind, qualified name), in as few interpreters as can tell them
+    apart.
 
-    An interpreter goes from plugin to plugin, and stops after the first that leaves a trace; the rest get another.
+    An interpreter goes from plugin to plugin, and stops after the first that leaves a trace; the
+    rest get another.
     """
     seen: Imports = {}
-    environment = {**os.environ, "HF_HUB_DISABLE_TELEMETRY": "1"}  # tunewright-hf sets it, whichever plugin imports it
+    environment = {
+        **os.environ,
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }  # tunewright-hf sets it, whichever plugin imports it
     while waiting := [name for name in names if name not in seen]:
         command = [sys.executable, "-m", __name__, *(word for name in waiting for word in name)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
         lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
         for name, line in zip(waiting, lines, strict=False):
             seen[name] = Imported(**json.loads(line))
         if not lines:  # the import ended the interpreter
-            seen[waiting[0]] = Imported(error=done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}")
+            seen[waiting[0]] = Imported(
+                error=done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}"
+            )
     return seen
 
 
@@ -56,7 +77,9 @@ def _import(kind: str, name: str, connected: list[str]) -> Imported:
     result.heavy = [package for package in HEAVY if package in sys.modules]
     result.connected = list(connected)
     after = dict(os.environ)
-    result.environment = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
+    result.environment = sorted(
+        key for key in before.keys() | after.keys() if before.get(key) != after.get(key)
+    )
     return result
 
 

@@ -37,7 +37,11 @@ class TestLogger(Suite):
 
     def test_resumed_run(self, entry: Entry, tmp_path: Path) -> None:
         """A run that is interrupted, and one that goes on in the same folder."""
-        begun = [*start(tmp_path), *(logged(step) for step in range(1, 6)), finish(tmp_path, "interrupted")]
+        begun = [
+            *start(tmp_path),
+            *(logged(step) for step in range(1, 6)),
+            finish(tmp_path, "interrupted"),
+        ]
         tell(entry, Bench(tmp_path), begun)
         again = [*start(tmp_path, 3), *(logged(step) for step in range(4, 9)), finish(tmp_path)]
         tell(entry, Bench(tmp_path), again)
@@ -45,10 +49,15 @@ class TestLogger(Suite):
     @pytest.mark.parametrize("status", ["interrupted", "failed"])
     def test_run_that_fails_early(self, entry: Entry, tmp_path: Path, status: str) -> None:
         """The last event may come at any time, right after the first."""
-        tell(entry, Bench(tmp_path), [start(tmp_path)[0], finish(tmp_path, status, "RunError: " + ODD)])
+        tell(
+            entry,
+            Bench(tmp_path),
+            [start(tmp_path)[0], finish(tmp_path, status, "RunError: " + ODD)],
+        )
 
     def test_odd_values(self, entry: Entry, tmp_path: Path) -> None:
-        """Numbers that are none or huge, names and messages with anything in them, and no metrics at all."""
+        """Numbers that are none or huge, names and messages with anything in them, and no metrics
+        at all."""
         metrics = {f"{ODD}{index}": number for index, number in enumerate(NUMBERS)}
         odd = [
             *start(tmp_path),
@@ -64,7 +73,11 @@ class TestLogger(Suite):
 
     def test_unknown_event(self, entry: Entry, tmp_path: Path) -> None:
         """A later kernel may send events that this logger does not know."""
-        tell(entry, Bench(tmp_path), [*start(tmp_path), NeverHeardOf(what={"a": [1]}), finish(tmp_path)])
+        tell(
+            entry,
+            Bench(tmp_path),
+            [*start(tmp_path), NeverHeardOf(what={"a": [1]}), finish(tmp_path)],
+        )
 
     def test_writes_into_the_run_folder_only(
         self, entry: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -81,7 +94,9 @@ class TestLogger(Suite):
 def tell(entry: Entry, bench: Bench, said: Iterable[events.Event]) -> None:
     """Send events as a run does, from a thread, and fail where the logger was muted."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "PATIENCE", 300.0)  # seconds: what it says is tested here, not how fast
+        patch.setattr(
+            report, "PATIENCE", 300.0
+        )  # seconds: what it says is tested here, not how fast
         reporter = report.Reporter(cast("Run", bench), [on_bench(entry)])
         for event in said:
             reporter.emit(event)
@@ -94,13 +109,21 @@ def start(folder: Path, step: int = 0) -> list[events.Event]:
     recipe = Bench(folder).recipe.as_dict()
     libraries = versions()["libraries"]
     return [
-        events.RunStarted(folder=str(folder), recipe=recipe, versions=libraries, resumed_from=resumed),
+        events.RunStarted(
+            folder=str(folder), recipe=recipe, versions=libraries, resumed_from=resumed
+        ),
         events.StageStarted(stage="sft", number=1, of=2, total_steps=8, first_step=step, rows=16),
     ]
 
 
 def logged(step: int, **metrics: float) -> events.Logged:
-    metrics = {"loss": 3.0 / step, "learning_rate": 1e-4, "epoch": step / 8, "tokens": 100 * step, **metrics}
+    metrics = {
+        "loss": 3.0 / step,
+        "learning_rate": 1e-4,
+        "epoch": step / 8,
+        "tokens": 100 * step,
+        **metrics,
+    }
     return events.Logged(stage="sft", step=step, total_steps=8, metrics=metrics)
 
 
@@ -118,7 +141,9 @@ def whole_run(folder: Path) -> list[events.Event]:
         *(logged(step) for step in range(1, 9)),
         events.Evaluated(stage="sft", step=8, dataset="held out", metrics={"loss": 0.5}),
         events.Saved(stage="sft", step=8, path="checkpoints/step-8"),
-        events.StageFinished(stage="sft", steps=8, path="stages/1-sft/model", metrics={"loss": 0.4}),
+        events.StageFinished(
+            stage="sft", steps=8, path="stages/1-sft/model", metrics={"loss": 0.4}
+        ),
         events.StageStarted(stage="other:dpo", number=2, of=2, total_steps=1, rows=1),
         events.Logged(stage="other:dpo", step=1, total_steps=1, metrics={"loss": 0.7}),
         events.StageFinished(stage="other:dpo", steps=1, path="stages/2-dpo/model"),

@@ -1,4 +1,5 @@
-"""Write the golden of a template as it renders now: `python -m tunewright_conformance.make_goldens NAME FOLDER`.
+"""Write the golden of a template as it renders now: `python -m tunewright_conformance.make_goldens
+NAME FOLDER`.
 
 Review the file before it is committed: from then on it is what is right. `official` in it is kept.
 """

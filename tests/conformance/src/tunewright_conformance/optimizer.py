@@ -63,7 +63,7 @@ class TestOptimizer(Suite):
         """Saved as checkpoints are and loaded again, it makes the same next steps, bit for bit."""
         import torch
 
-        from tunewright_hf.checkpoint import load_state, save_state
+        from tunewright_hf.checkpoints.folder import load_state, save_state
 
         model = toy()
         optimizer = make(entry, tmp_path, model)
@@ -77,11 +77,14 @@ class TestOptimizer(Suite):
             step(model, optimizer)
             step(twin, resumed)
         for name, value in model.state_dict().items():
-            assert torch.equal(value, twin.state_dict()[name]), f"{name} goes another way after loading"
+            assert torch.equal(value, twin.state_dict()[name]), (
+                f"{name} goes another way after loading"
+            )
 
 
 def toy() -> Any:
-    """Matrices, biases and a norm: 0.weight (16, 8), 0.bias, 1.weight, 1.bias (norm), 2.weight (8, 16), 2.bias."""
+    """Matrices, biases and a norm: 0.weight (16, 8), 0.bias, 1.weight, 1.bias (norm), 2.weight (8,
+    16), 2.bias."""
     import torch
 
     torch.manual_seed(0)
@@ -90,7 +93,9 @@ def toy() -> Any:
 
 
 def make(entry: Entry, folder: Path, model: Any, weight_decay: float = 0.0, **more: Any) -> Any:
-    request = OptimizerRequest(list(model.named_parameters()), model, RATE, weight_decay, total_steps=30, **more)
+    request = OptimizerRequest(
+        list(model.named_parameters()), model, RATE, weight_decay, total_steps=30, **more
+    )
     return on_bench(entry).call("build_optimizer", run=Bench(folder), request=request)
 
 

@@ -1,7 +1,8 @@
-"""The pytest plugin: `pytest --plugin NAME` tests one plugin, `pytest --pyargs tunewright_conformance` all.
+"""The pytest plugin: `pytest --plugin NAME` tests one plugin, `pytest --pyargs
+tunewright_conformance` all.
 
-pytest loads this file in every run where the distribution is installed, so it imports nothing heavy. Fixtures
-stand in conftest.py, where only the suite sees them.
+pytest loads this file in every run where the distribution is installed, so it imports nothing
+heavy. Fixtures stand in conftest.py, where only the suite sees them.
 """
 
 from pathlib import Path
@@ -12,8 +13,21 @@ from tunewright.errors import RecipeError
 from tunewright_conformance.subjects import label, select, twins
 
 FOLDER = Path(__file__).parent
-GENERAL = "hygiene"  # for every kind; the other files of tests are called like the kind that they test
-KINDS = ("family", "template", "adapter", "optimizer", "dataset", "format", "stage", "logger", "engine", "command")
+GENERAL = (
+    "hygiene"  # for every kind; the other files of tests are called like the kind that they test
+)
+KINDS = (
+    "family",
+    "template",
+    "adapter",
+    "optimizer",
+    "dataset",
+    "format",
+    "stage",
+    "logger",
+    "engine",
+    "command",
+)
 
 for _name in ("suite", GENERAL, *KINDS):
     pytest.register_assert_rewrite(f"tunewright_conformance.{_name}")
@@ -25,7 +39,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="run the conformance tests on this Tunewright plugin (NAME or KIND:NAME; may be repeated)",
+        help=(
+            "run the conformance tests on this Tunewright plugin (NAME or KIND:NAME; may "
+            "be repeated)"
+        ),
     )
 
 
@@ -41,8 +58,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Module | None:
-    """Take this package's tests, which are not called test_*.py, where an installed plugin needs them."""
-    if file_path.parent != FOLDER or parent.session.isinitpath(file_path):  # named by hand: pytest takes it itself
+    """Take this package's tests, which are not called test_*.py, where an installed plugin needs
+    them."""
+    if file_path.parent != FOLDER or parent.session.isinitpath(
+        file_path
+    ):  # named by hand: pytest takes it itself
         return None
     wanted = {GENERAL, *(entry.kind for entry in select(parent.config.getoption("plugin")))}
     if file_path.stem in wanted.intersection({GENERAL, *KINDS}):
@@ -51,10 +71,13 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Mod
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run each test of the suite once for each plugin of its kind, and for each tiny twin of a family."""
+    """Run each test of the suite once for each plugin of its kind, and for each tiny twin of a
+    family."""
     if metafunc.cls is None or Path(metafunc.module.__file__).parent != FOLDER:
         return
-    entries = [e for e in select(metafunc.config.getoption("plugin")) if e.kind in metafunc.cls.kinds]
+    entries = [
+        e for e in select(metafunc.config.getoption("plugin")) if e.kind in metafunc.cls.kinds
+    ]
     if "twin" in metafunc.fixturenames:
         pairs = [(entry, twin) for entry in entries for twin in twins(entry)]
         names = ["-".join(filter(None, (label(entry), twin))) for entry, twin in pairs]

@@ -17,8 +17,9 @@ class TestStage(Suite):
     kinds = ("stage",)
 
     def test_loss_falls(self, entry: Entry, tmp_path: Path) -> None:
-        """A dozen passes over a dozen simple rows bring the loss down by a third. Where answers are the model's own, no
-        loss says how good they are: there the reward, which is below 0, comes nearer to it by a tenth."""
+        """A dozen passes over a dozen simple rows bring the loss down by a third. Where answers are
+        the model's own, no loss says how good they are: there the reward, which is below 0, comes
+        nearer to it by a tenth."""
         trial = run(entry, tmp_path, 12, epochs=12)
         assert trial.result is not None
         assert trial.result.steps == len(trial.logged)
@@ -31,7 +32,10 @@ class TestStage(Suite):
     def test_accumulation(self, entry: Entry, tmp_path: Path) -> None:
         """Four rows at once, and four after another in one step, train the same."""
         at_once = run(entry, tmp_path / "4x1", 4, max_steps=3)
-        by_one: dict[str, Any] = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}
+        by_one: dict[str, Any] = {
+            "per_device_train_batch_size": 1,
+            "gradient_accumulation_steps": 4,
+        }
         one_by_one = run(entry, tmp_path / "1x4", 4, max_steps=3, **by_one)
         check_same(one_by_one, at_once)
 
@@ -47,22 +51,32 @@ class TestStage(Suite):
         """The same recipe trains the same weights, to the bit."""
         import torch
 
-        # few rows a batch of many: another order of them is another result, not only another order of sums
+        # few rows a batch of many: another order of them is another result, not only another order
+        # of sums
         settings: dict[str, Any] = {"max_steps": 4, "per_device_train_batch_size": 1}
-        one, same = (run(entry, tmp_path / name, 24, **settings).weights() for name in ("one", "same"))
+        one, same = (
+            run(entry, tmp_path / name, 24, **settings).weights() for name in ("one", "same")
+        )
         assert one.keys() == same.keys()
         assert not [name for name in one if not torch.equal(one[name], same[name])]
 
     def test_resume(self, entry: Entry, tmp_path: Path) -> None:
-        """Stopped in the middle of an epoch and resumed, it ends with the same bits as without: weights, optimizer,
-        sampler and random states, and the metrics of every step."""
-        settings: dict[str, Any] = {"max_steps": 7, "save_steps": 7, "lr_scheduler_type": "cosine", "warmup_steps": 2}
+        """Stopped in the middle of an epoch and resumed, it ends with the same bits as without:
+        weights, optimizer, sampler and random states, and the metrics of every step."""
+        settings: dict[str, Any] = {
+            "max_steps": 7,
+            "save_steps": 7,
+            "lr_scheduler_type": "cosine",
+            "warmup_steps": 2,
+        }
         whole = run(entry, tmp_path / "whole", 10, **settings)
         asked = recipe(section(entry), rows(entry), tmp_path / "stopped", 10, **settings)
         stopped, resumed = go(asked, stop_at=4), go(asked, resume=True)
         assert stopped.result is None, "it did not stop when it was asked to"
         assert len(stopped.logged) < 7
-        assert [metrics(event) for event in stopped.logged + resumed.logged] == [metrics(e) for e in whole.logged]
+        assert [metrics(event) for event in stopped.logged + resumed.logged] == [
+            metrics(e) for e in whole.logged
+        ]
         expected, found = whole.checkpoint(), resumed.checkpoint()
         assert expected.keys() == found.keys()
         assert not [name for name in expected if found[name] != expected[name]]
@@ -73,17 +87,25 @@ def rows(entry: Entry) -> str:
     return sort
 
 
-def run(entry: Entry, folder: Path, count: int, options: dict[str, Any] | None = None, **training: Any) -> Trial:
+def run(
+    entry: Entry, folder: Path, count: int, options: dict[str, Any] | None = None, **training: Any
+) -> Trial:
     return go(recipe({**section(entry), **(options or {})}, rows(entry), folder, count, **training))
 
 
 def section(entry: Entry) -> dict[str, Any]:
-    """The stage in a recipe, with what it does not run without: one on prompts needs a reward, and short answers."""
+    """The stage in a recipe, with what it does not run without: one on prompts needs a reward, and
+    short answers."""
     if rows(entry) != "prompts":
         return {"name": entry.name}
     if not entry_points(group="tunewright.reward", name="length"):
         pytest.skip("it needs the reward `length`: pip install tunewright-rewards")
-    asked = {"rewards": [{"name": "length", "target": 40}], "max_new_tokens": 8, "num_generations": 4, "ppo_epochs": 1}
+    asked = {
+        "rewards": [{"name": "length", "target": 40}],
+        "max_new_tokens": 8,
+        "num_generations": 4,
+        "ppo_epochs": 1,
+    }
     return {
         "name": entry.name,
         **{name: asked[name] for name in asked.keys() & load(entry).Options.model_fields.keys()},
@@ -91,8 +113,8 @@ def section(entry: Entry) -> dict[str, Any]:
 
 
 def check_same(found: Trial, expected: Trial) -> None:
-    """The same losses, and the same weights but for the order of sums in float32, which Adam blows up in single
-    numbers whose gradient is about 0."""
+    """The same losses, and the same weights but for the order of sums in float32, which Adam blows
+    up in single numbers whose gradient is about 0."""
     assert found.losses == pytest.approx(expected.losses, rel=1e-4, abs=1e-6)
     weights, right = found.weights(), expected.weights()
     assert weights.keys() == right.keys()

@@ -19,17 +19,24 @@ def select(asked: list[str]) -> list[Entry]:
     installed = [entry for kind in KINDS for entry in registry.entries(kind)]
     if not asked:
         return installed
-    chosen = [entry for entry in installed if not {entry.name, f"{entry.kind}:{entry.name}"}.isdisjoint(asked)]
+    chosen = [
+        entry
+        for entry in installed
+        if not {entry.name, f"{entry.kind}:{entry.name}"}.isdisjoint(asked)
+    ]
     known = {name for entry in chosen for name in (entry.name, f"{entry.kind}:{entry.name}")}
     for name in asked:
         if name not in known:
             hint = did_you_mean(name, {entry.name for entry in installed})
-            raise RecipeError(f"no installed plugin is called {name!r}", place="--plugin", hint=hint)
+            raise RecipeError(
+                f"no installed plugin is called {name!r}", place="--plugin", hint=hint
+            )
     return chosen
 
 
 def label(entry: Entry) -> str:
-    """The id of a test: `template-qwen3`, or `template-DISTRIBUTION:qwen3` where two claim the name."""
+    """The id of a test: `template-qwen3`, or `template-DISTRIBUTION:qwen3` where two claim the
+    name."""
     claims = [other for other in registry.entries(entry.kind) if other.name == entry.name]
     return f"{entry.kind}-{entry.name if len(claims) == 1 else entry.qualified}"
 
@@ -40,14 +47,17 @@ def package_of(entry: Entry) -> str:
 
 
 def twins(entry: Entry) -> list[str | None]:
-    """The tiny twins of a family: the names in the tiny.toml of its package; None, its only one, without it.
+    """The tiny twins of a family: the names in the tiny.toml of its package; None, its only one,
+    without it.
 
     The package is found, not imported: tests are collected by metadata.
     """
     spec = find_spec(package_of(entry))
     for folder in (spec.submodule_search_locations or []) if spec else []:
         if (path := Path(folder, "tiny.toml")).is_file():
-            return [twin["name"] for twin in tomllib.loads(path.read_text(encoding="utf-8"))["twin"]]
+            return [
+                twin["name"] for twin in tomllib.loads(path.read_text(encoding="utf-8"))["twin"]
+            ]
     return [None]
 
 
@@ -55,7 +65,9 @@ def example_options(plugin: type[Plugin], **options: Any) -> Any:
     """The plugin's Options by default; a required one takes the first of its `examples`."""
     for name, field in plugin.Options.model_fields.items():
         if field.is_required() and name not in options:
-            assert field.examples, f"option {name!r} is required: give it Field(examples=[…]) so that it can be tested"
+            assert field.examples, (
+                f"option {name!r} is required: give it Field(examples=[…]) so that it can be tested"
+            )
             options[name] = field.examples[0]
     return plugin.Options(**options)
 

@@ -10,16 +10,20 @@ from tunewright_conformance.imports import Imports
 
 
 class Suite:
-    """The tests of one kind. Every test takes `entry`, the plugin under test, as its metadata names it.
+    """The tests of one kind. Every test takes `entry`, the plugin under test, as its metadata names
+    it.
 
     A plugin cannot override or drop a test. What it does not pass it declares, with the reason:
-    `deviations = {"test_name": "A full sentence."}`. The test must then fail, or the declaration is outdated.
+    `deviations = {"test_name": "A full sentence."}`. The test must then fail, or the declaration is
+    outdated.
     """
 
     kinds: ClassVar[tuple[str, ...]]
 
     @pytest.fixture(autouse=True)
-    def _expect_deviation(self, entry: Entry, imports: Imports, request: pytest.FixtureRequest) -> None:
+    def _expect_deviation(
+        self, entry: Entry, imports: Imports, request: pytest.FixtureRequest
+    ) -> None:
         if error := imports[entry.kind, entry.qualified].error:
             pytest.fail(error, pytrace=False)
         if reason := deviations(entry).get(request.node.originalname):

@@ -1,4 +1,5 @@
-"""What is asked of every template: the right text, and of it, the assistant's part and nothing else is trained."""
+"""What is asked of every template: the right text, and of it, the assistant's part and nothing else
+is trained."""
 
 import re
 from dataclasses import replace
@@ -14,7 +15,7 @@ from tunewright_conformance.cases import Case, Renderer, cases
 from tunewright_conformance.suite import Suite
 
 if TYPE_CHECKING:
-    from tunewright_hf.tokenise import Tokeniser
+    from tunewright_hf.tokenization.encode import Tokeniser
 
 
 class TestTemplate(Suite):
@@ -29,7 +30,10 @@ class TestTemplate(Suite):
     def test_golden(self, entry: Entry) -> None:
         """Text and trained parts of every case are what was reviewed and written down."""
         made = goldens.golden(entry)
-        hint = f"make it with python -m tunewright_conformance.make_goldens {entry.name} FOLDER, and review it"
+        hint = (
+            f"make it with python -m tunewright_conformance.make_goldens {entry.name} "
+            "FOLDER, and review it"
+        )
         assert made, f"there is no goldens/{entry.name}.json: {hint}"
         found = goldens.of_cases(on_bench(entry))
         for name, expected in made["cases"].items():
@@ -37,7 +41,8 @@ class TestTemplate(Suite):
         assert set(found) == set(made["cases"]), hint
 
     def test_official(self, entry: Entry, template: Renderer) -> None:
-        """The text is that of the model's own template, wherever the golden does not say why it differs."""
+        """The text is that of the model's own template, wherever the golden does not say why it
+        differs."""
         from jinja2 import TemplateError
 
         official = goldens.official(entry)
@@ -64,22 +69,30 @@ class TestTemplate(Suite):
                 for call in message.get("tool_calls", []):
                     assert call["function"]["name"] in span, case.name
                 if "tool_calls" not in message and "reasoning_content" not in message:
-                    assert not unexplained(span, message, template), f"{case.name}: trained besides the answer"
+                    assert not unexplained(span, message, template), (
+                        f"{case.name}: trained besides the answer"
+                    )
             foreign = case.written("user", "system", "tool")
             assert not [text for text in foreign if text.strip() in "\n".join(spans)], case.name
 
     def test_trains_the_stop_token(self, template: Renderer) -> None:
-        """What is trained ends with a token that ends an answer: else the model never learns to end."""
+        """What is trained ends with a token that ends an answer: else the model never learns to
+        end."""
         for case, rendered in template.answered():
             for span in texts(rendered):
-                assert span.endswith(template.stop), f"{case.name}: {span!r} ends with none of {template.stop}"
+                assert span.endswith(template.stop), (
+                    f"{case.name}: {span!r} ends with none of {template.stop}"
+                )
 
     def test_prompt_is_a_prefix(self, template: Renderer) -> None:
-        """What is trained begins where the prompt of that turn ends, and all before it is that prompt."""
+        """What is trained begins where the prompt of that turn ends, and all before it is that
+        prompt."""
         for case, rendered in template.answered():
             for number, span in zip(case.answers, rendered.trained, strict=True):
                 prompt = template.render(case.prompt_of(number))
-                assert rendered.text[: span.start] == prompt.text, f"{case.name}, message {number + 1}"
+                assert rendered.text[: span.start] == prompt.text, (
+                    f"{case.name}, message {number + 1}"
+                )
 
     def test_prompt_is_not_trained(self, template: Renderer) -> None:
         """Of a prompt, nothing after the last answer is trained."""
@@ -101,7 +114,8 @@ class TestTemplate(Suite):
         assert all(message["content"] in text for message in case.messages)
 
     def test_weights(self, template: Renderer) -> None:
-        """A message that weighs nothing is not trained, and another weight is kept; the text stays the same."""
+        """A message that weighs nothing is not trained, and another weight is kept; the text stays
+        the same."""
         plain = cases()["turns"]
         weighted = [dict(message) for message in plain.messages]
         first, second, _ = plain.answers
@@ -113,23 +127,32 @@ class TestTemplate(Suite):
         assert [span.weight for span in after.trained] == [0.5, 1.0]
 
     def test_reply_is_parsed_back(self, template: Renderer) -> None:
-        """A message that was rendered comes back when it is read as a reply: text, thinking, and calls of tools."""
+        """A message that was rendered comes back when it is read as a reply: text, thinking, and
+        calls of tools."""
         for case, rendered in template.answered():
             for number, span in zip(case.answers, texts(rendered), strict=True):
                 message = case.conversation().messages[number]
                 stop = next((token for token in template.stop if span.rstrip().endswith(token)), "")
-                reply = template.plugin.parse_reply(span.rstrip().removesuffix(stop), case.tools or None)
+                reply = template.plugin.parse_reply(
+                    span.rstrip().removesuffix(stop), case.tools or None
+                )
                 place = f"{case.name}, message {number + 1}"
                 assert str(reply.content).strip() == str(message.content).strip(), place
-                calls = [[(call.name, call.arguments) for call in each.tool_calls] for each in (reply, message)]
+                calls = [
+                    [(call.name, call.arguments) for call in each.tool_calls]
+                    for each in (reply, message)
+                ]
                 assert calls[0] == calls[1], place
-                if message.reasoning and message.reasoning.strip() in span:  # templates may leave it out of history
+                if (
+                    message.reasoning and message.reasoning.strip() in span
+                ):  # templates may leave it out of history
                     assert reply.reasoning == message.reasoning.strip(), place
                 else:
                     assert reply.reasoning is None, place
 
     def test_exported_template_says_the_same(self, template: Renderer) -> None:
-        """The chat template that a trained model is saved with renders the same text in plain Jinja."""
+        """The chat template that a trained model is saved with renders the same text in plain
+        Jinja."""
         for case, rendered in template.accepted():
             assert template.plain(case) == rendered.text, case.name
 
@@ -145,7 +168,7 @@ class TestTokens(Suite):
 
     @pytest.fixture
     def tokeniser(self, template: Renderer) -> "Tokeniser":
-        from tunewright_hf.tokenise import Tokeniser
+        from tunewright_hf.tokenization.encode import Tokeniser
 
         return Tokeniser(template.tokenizer, template.plugin.info)
 
@@ -155,7 +178,9 @@ class TestTokens(Suite):
             ids = tokeniser.encode(rendered).input_ids
             for number, span in zip(case.answers, rendered.trained, strict=True):
                 prompt = template.render(case.prompt_of(number))
-                if prompt.text == rendered.text[: span.start]:  # where not, test_prompt_is_a_prefix says so
+                if (
+                    prompt.text == rendered.text[: span.start]
+                ):  # where not, test_prompt_is_a_prefix says so
                     asked = tokeniser.encode_prompt(prompt)
                     assert ids[: len(asked)] == asked, f"{case.name}, message {number + 1}"
 
@@ -163,13 +188,17 @@ class TestTokens(Suite):
         """Labels are the ids of what is trained, and all others are -100."""
         for case, rendered in template.answered():
             row = tokeniser.encode(rendered)
-            pairs = [pair for pair in zip(row.input_ids, row.labels, strict=True) if pair[1] != -100]
+            pairs = [
+                pair for pair in zip(row.input_ids, row.labels, strict=True) if pair[1] != -100
+            ]
             assert all(token == label for token, label in pairs), case.name
             trained = template.tokenizer.decode([label for _, label in pairs])
             assert squeezed(trained) == squeezed("".join(texts(rendered))), case.name
 
     @pytest.mark.parametrize("role", ["system", "user", "tool", "assistant"])
-    def test_control_tokens_in_data(self, template: Renderer, tokeniser: "Tokeniser", role: str) -> None:
+    def test_control_tokens_in_data(
+        self, template: Renderer, tokeniser: "Tokeniser", role: str
+    ) -> None:
         """A control token that a message spells becomes text, never the token itself."""
         words = set(template.plugin.info.words)
         control = template.control - words if role == "assistant" else template.control | words
@@ -179,7 +208,9 @@ class TestTokens(Suite):
         )
         for token in control:
             known = template.tokenizer.convert_tokens_to_ids(token)
-            assert spelled.count(known) == harmless.count(known), f"{role} can write the token {token}"
+            assert spelled.count(known) == harmless.count(known), (
+                f"{role} can write the token {token}"
+            )
 
 
 def texts(rendered: Rendered) -> list[str]:
@@ -188,12 +219,14 @@ def texts(rendered: Rendered) -> list[str]:
 
 
 def squeezed(text: str) -> str:
-    """Without white space: tokenizers differ in it, and some write ▁ in control tokens as a space."""
+    """Without white space: tokenizers differ in it, and some write ▁ in control tokens as a
+    space."""
     return "".join(text.replace("▁", " ").split())
 
 
 def unexplained(span: str, message: dict[str, Any], template: Renderer) -> str:
-    """What is left of a trained span without the answer, the words for thinking and stopping, and headers."""
+    """What is left of a trained span without the answer, the words for thinking and stopping, and
+    headers."""
     info = template.plugin.info
     span = span.replace(message["content"].strip(), "", 1)
     if info.reply.drop:

@@ -21,7 +21,8 @@ WORDS = ["river", "stone", "light", "seven", "garden", "wind", "paper", "quiet",
 
 
 def rows_of(sort: str, count: int) -> list[dict[str, Any]]:
-    """Toy rows that a stage can learn: each line is one of a few sentences, of different lengths."""
+    """Toy rows that a stage can learn: each line is one of a few sentences, of different
+    lengths."""
     lines = [" ".join(WORDS[number % 5 : number % 5 + 3 + number % 4]) for number in range(count)]
     asked = [f"Line {number}?" for number in range(count)]
     if sort == "text":
@@ -34,7 +35,10 @@ def rows_of(sort: str, count: int) -> list[dict[str, Any]]:
     if sort == "unpaired":
         answers = [line if number % 2 else _turned(line) for number, line in enumerate(lines)]
         rows = zip(asked, answers, strict=True)
-        return [{"prompt": ask, "completion": answer, "label": n % 2 == 1} for n, (ask, answer) in enumerate(rows)]
+        return [
+            {"prompt": ask, "completion": answer, "label": n % 2 == 1}
+            for n, (ask, answer) in enumerate(rows)
+        ]
     assert sort == "messages", f"the suite has no toy rows of the sort {sort!r} yet"
     return [
         {"messages": [{"role": "user", "content": ask}, {"role": "assistant", "content": line}]}
@@ -72,25 +76,44 @@ class Trial:
         return {name: tensor for file in files for name, tensor in load_file(file).items()}
 
     def checkpoint(self) -> dict[str, bytes]:
-        """The files of the last checkpoint, by name: weights, optimizer, sampler and random states."""
+        """The files of the last checkpoint, by name: weights, optimizer, sampler and random
+        states."""
         last = max(self.folder.glob("checkpoints/step-*"), key=lambda path: int(path.name[5:]))
-        return {path.relative_to(last).as_posix(): path.read_bytes() for path in last.rglob("*") if path.is_file()}
+        return {
+            path.relative_to(last).as_posix(): path.read_bytes()
+            for path in last.rglob("*")
+            if path.is_file()
+        }
 
 
 def recipe(stage: dict[str, Any], sort: str, folder: Path, count: int, **training: Any) -> Recipe:
     """A recipe of one stage on `count` toy rows; everything that it does not say is the default."""
     folder.mkdir(parents=True, exist_ok=True)
     data = folder / f"{sort}.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows_of(sort, count)), encoding="utf-8")
+    data.write_text(
+        "".join(json.dumps(row) + "\n" for row in rows_of(sort, count)), encoding="utf-8"
+    )
     family = a_family()
     settings = {
-        "learning_rate": 5e-3, "lr_scheduler_type": "constant", "max_length": 64, "logging_steps": 1,
-        "per_device_train_batch_size": 4, "precision": "fp32", **training,
-    }  # fmt: skip
-    return Recipe.model_validate({
-        "model": "tiny", "family": {"name": family.name, **family_options(family)}, "data": [{"path": str(data)}],
-        "stage": stage, "training": settings, "loggers": [], "output": str(folder / "run"),
-    })  # fmt: skip
+        "learning_rate": 5e-3,
+        "lr_scheduler_type": "constant",
+        "max_length": 64,
+        "logging_steps": 1,
+        "per_device_train_batch_size": 4,
+        "precision": "fp32",
+        **training,
+    }
+    return Recipe.model_validate(
+        {
+            "model": "tiny",
+            "family": {"name": family.name, **family_options(family)},
+            "data": [{"path": str(data)}],
+            "stage": stage,
+            "training": settings,
+            "loggers": [],
+            "output": str(folder / "run"),
+        }
+    )
 
 
 def go(recipe: Recipe, *, stop_at: int | None = None, resume: bool = False) -> Trial:

@@ -11,10 +11,11 @@ if TYPE_CHECKING:
 
 
 class Csv(Plugin):
-    """Writes metrics.csv into the run folder, a line for each report of the trainer, for spreadsheets.
+    """Writes metrics.csv into the run folder, a line for each report of the trainer, for
+    spreadsheets.
 
-    Columns are stage, step and the metrics of the first report; what later ones have besides is left out. A resumed run
-    goes on below, so that steps after its checkpoint stand there twice.
+    Columns are stage, step and the metrics of the first report; what later ones have besides is
+    left out. A resumed run goes on below, so that steps after its checkpoint stand there twice.
     """
 
     class Options(PluginOptions):
@@ -35,7 +36,9 @@ class Csv(Plugin):
         if not self._columns:
             self._columns = self._read(path) if begun else list(row)
         with path.open("a", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, self._columns, extrasaction="ignore", delimiter=self.options.delimiter)
+            writer = csv.DictWriter(
+                file, self._columns, extrasaction="ignore", delimiter=self.options.delimiter
+            )
             if not begun:
                 writer.writeheader()
             writer.writerow(row)

@@ -11,22 +11,25 @@ if TYPE_CHECKING:
 
 
 class Fsdp(Plugin):
-    """Weights, gradients and optimizer states spread over the processes of `launch`, through torch's fully_shard
-    (FSDP2; Zhao et al. 2023, arXiv:2304.11277). Losses are those of one process with the same global batch.
+    """Weights, gradients and optimizer states spread over the processes of `launch`, through
+    torch's fully_shard (FSDP2; Zhao et al. 2023, arXiv:2304.11277). Losses are those of one process
+    with the same global batch.
     """
 
     class Options(PluginOptions):
         reshard_after_forward: bool = True
-        """layers are spread again after their forward pass (as ZeRO-3 does), or stay whole until their backward pass
-        (as ZeRO-2 does), which takes more memory and less time"""
+        """layers are spread again after their forward pass (as ZeRO-3 does), or stay whole until
+        their backward pass (as ZeRO-2 does), which takes more memory and less time"""
         cpu_offload: bool = False
         """keep weights, gradients and optimizer states in the memory of the host"""
 
     @hookimpl(wrapper=True)
-    def train_stage(self, run: "Run", request: TrainRequest) -> Generator[None, StageResult, StageResult]:
+    def train_stage(
+        self, run: "Run", request: TrainRequest
+    ) -> Generator[None, StageResult, StageResult]:
         from tunewright_fsdp.shard import FullyShard
-        from tunewright_hf.spread import check_may_spread
+        from tunewright_hf.distributed.sharding import check_may_shard
 
-        check_may_spread(run, request, self.name)
+        check_may_shard(run, request, self.name)
         request.spread = FullyShard(self.options)
         return (yield)

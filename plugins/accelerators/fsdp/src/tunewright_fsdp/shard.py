@@ -1,4 +1,5 @@
-"""fully_shard on each layer of a model, then on what is left; DTensors made whole, and the way back."""
+"""fully_shard on each layer of a model, then on what is left; DTensors made whole, and the way
+back."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +13,15 @@ from torch.nn import Parameter
 from transformers.trainer_utils import unwrap_peft_model
 
 from tunewright import RunError
-from tunewright_hf.modules import layers
-from tunewright_hf.private import keep_spread
-from tunewright_hf.spread import Spread, check_not_quantized, on_first
+from tunewright_hf.distributed.sharding import ShardingStrategy, check_not_quantized, on_first
+from tunewright_hf.models.modules import layers
+from tunewright_hf.training.private import keep_sharding
 
 if TYPE_CHECKING:
     from tunewright_fsdp import Fsdp
 
 
-class FullyShard(Spread):
+class FullyShard(ShardingStrategy):
     """Parameters are DTensors, and so are the optimizer's states."""
 
     def __init__(self, options: "Fsdp.Options") -> None:
@@ -30,40 +31,50 @@ class FullyShard(Spread):
         """Raises RecipeError for quantized weights, RunError where a parameter was left whole."""
         check_not_quantized(model, "fsdp")
         device = next(model.parameters()).device.type
-        PartialState(cpu=device == "cpu")  # begins the process group as transformers' Trainer will find it
+        PartialState(
+            cpu=device == "cpu"
+        )  # begins the process group as transformers' Trainer will find it
         self._shard(model, device)
-        if whole := [name for name, each in model.named_parameters() if not isinstance(each, DTensor)]:
-            raise RunError(f"{whole[0]} and {len(whole) - 1} more are not spread", place="accelerators")
-        keep_spread(model)
+        if whole := [
+            name for name, each in model.named_parameters() if not isinstance(each, DTensor)
+        ]:
+            raise RunError(
+                f"{whole[0]} and {len(whole) - 1} more are not spread", place="accelerators"
+            )
+        keep_sharding(model)
 
     def _shard(self, model: Any, device: str) -> None:
         mesh = init_device_mesh(device, (torch.distributed.get_world_size(),))
-        offload: OffloadPolicy = CPUOffloadPolicy() if self.options.cpu_offload and device != "cpu" else OffloadPolicy()
+        offload: OffloadPolicy = (
+            CPUOffloadPolicy() if self.options.cpu_offload and device != "cpu" else OffloadPolicy()
+        )
         base, reshard = unwrap_peft_model(model), self.options.reshard_after_forward
         name, _ = layers(base, ())
         for layer in base.get_submodule(name):
             fully_shard(layer, mesh=mesh, reshard_after_forward=reshard, offload_policy=offload)
         fully_shard(model, mesh=mesh, offload_policy=offload)
 
-    def settle(self, model: Any) -> None:
-        # what a forward pass gathered stays whole until a backward pass: an optimizer that was made then would train
-        # tensors that are thrown away, and a checkpoint would find no DTensor
+    def reshard(self, model: Any) -> None:
+        # what a forward pass gathered stays whole until a backward pass: an optimizer that was made
+        # then would train tensors that are thrown away, and a checkpoint would find no DTensor
         for module in model.modules():
             if isinstance(module, FSDPModule):
                 module.reshard()
 
-    def whole(self, parameter: Parameter) -> Tensor:
+    def full_tensor(self, parameter: Parameter) -> Tensor:
         return parameter.detach().full_tensor()  # type: ignore[attr-defined]
 
-    def put(self, parameter: Parameter, whole: Tensor) -> None:
-        super().put(parameter, _spread_like(whole, parameter))
+    def load_full(self, parameter: Parameter, whole: Tensor) -> None:
+        super().load_full(parameter, _spread_like(whole, parameter))
 
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
         return _gathered(optimizer.state_dict())
 
     def put_optimizer_state(self, optimizer: Any, state: dict[str, Any]) -> None:
         """Every tensor that has the shape of its parameter is spread as that is."""
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        parameters = [
+            parameter for group in optimizer.param_groups for parameter in group["params"]
+        ]
 
         def one(number: int, value: Any) -> Any:
             fits = isinstance(value, Tensor) and value.shape == parameters[number].shape
@@ -89,4 +100,6 @@ def _gathered(state: Any) -> Any:
 
 def _spread_like(whole: Tensor, parameter: Any) -> Tensor:
     """A whole tensor as the DTensor `parameter` is: on its device, and in parts."""
-    return distribute_tensor(whole.to(parameter.device), parameter.device_mesh, parameter.placements)
+    return distribute_tensor(
+        whole.to(parameter.device), parameter.device_mesh, parameter.placements
+    )

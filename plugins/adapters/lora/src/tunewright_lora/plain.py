@@ -1,7 +1,8 @@
-"""PiSSA and OLoRA take their beginning out of the model's weights; what is saved fits the original weights.
+"""PiSSA and OLoRA take their beginning out of the model's weights; what is saved fits the original
+weights.
 
-With A0 and B0 the beginning and W the original matrix, training sees W - s B0 A0 + s B A. That is W + s (B A - B0 A0),
-a plain adapter of twice the rank: [B, -B0] [A; A0].
+With A0 and B0 the beginning and W the original matrix, training sees W - s B0 A0 + s B A. That is W
++ s (B A - B0 A0), a plain adapter of twice the rank: [B, -B0] [A; A0].
 """
 
 import copy
@@ -14,15 +15,22 @@ from safetensors.torch import save_file
 
 
 def save_as_plain(model: Any) -> None:
-    """Make `model.save_pretrained` write the plain adapter. Call it before training, when the adapters are new."""
+    """Make `model.save_pretrained` write the plain adapter. Call it before training, when the
+    adapters are new."""
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
-    beginning = {name: tensor.detach().cpu().clone() for name, tensor in state.items() if _is_matrix(name)}
+    beginning = {
+        name: tensor.detach().cpu().clone() for name, tensor in state.items() if _is_matrix(name)
+    }
     own_save = model.save_pretrained
 
     def save_pretrained(save_directory: Any, **arguments: Any) -> None:
         own_save(save_directory, **arguments)
         folder = Path(save_directory)
-        save_file(_doubled(model, beginning), folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        save_file(
+            _doubled(model, beginning),
+            folder / "adapter_model.safetensors",
+            metadata={"format": "pt"},
+        )
         _config(model).save_pretrained(folder)
 
     model.save_pretrained = save_pretrained
@@ -36,7 +44,9 @@ def _doubled(model: Any, beginning: dict[str, torch.Tensor]) -> dict[str, torch.
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
     for name, first in beginning.items():
         now = state[name].detach().cpu()
-        state[name] = torch.cat([now, first], dim=0) if "lora_A" in name else torch.cat([now, -first], dim=1)
+        state[name] = (
+            torch.cat([now, first], dim=0) if "lora_A" in name else torch.cat([now, -first], dim=1)
+        )
     return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
 
 

@@ -13,14 +13,19 @@ if TYPE_CHECKING:
     from tunewright.run import Run
 
 with contextlib.suppress(ImportError):  # Windows has no readline
-    import readline  # noqa: F401  # gives `input` a history and editing
+    import readline
 
 
 class Session:
     """What was said so far, and the model that answers."""
 
     def __init__(
-        self, run: "Run", system: str | None, max_new_tokens: int, temperature: float, tools: list[dict[str, Any]]
+        self,
+        run: "Run",
+        system: str | None,
+        max_new_tokens: int,
+        temperature: float,
+        tools: list[dict[str, Any]],
     ) -> None:
         self._run, self._system, self._tools = run, system, tools
         self._max_new_tokens, self._temperature = max_new_tokens, temperature
@@ -30,10 +35,11 @@ class Session:
         self.messages = [] if self._system is None else [Message("system", self._system)]
 
     def say(self, text: str) -> None:
-        """Print the reply as it comes, then the calls of tools in it; the next texts are then their results.
+        """Print the reply as it comes, then the calls of tools in it; the next texts are then their
+        results.
 
-        Ctrl-C ends it: what was said until then stays in the conversation, and KeyboardInterrupt goes on.
-        A message without a reply is taken back.
+        Ctrl-C ends it: what was said until then stays in the conversation, and KeyboardInterrupt
+        goes on. A message without a reply is taken back.
         """
         open_calls = self._open_calls()
         if open_calls:
@@ -44,12 +50,16 @@ class Session:
         if len(open_calls) > 1:  # the model waits for the results of all
             self.messages = turn
             return
-        request = GenerateRequest(Conversation(turn, self._tools), self._max_new_tokens, self._temperature)
+        request = GenerateRequest(
+            Conversation(turn, self._tools), self._max_new_tokens, self._temperature
+        )
         answer = ""
-        with contextlib.closing(self._run.ask("engine", "generate", request)) as replies:
+        with contextlib.closing(self._run.call("engine", "generate", request)) as replies:
             try:
                 for reply in replies:
-                    piece = reply.text if answer else reply.text.lstrip()  # some templates leave the space to it
+                    piece = (
+                        reply.text if answer else reply.text.lstrip()
+                    )  # some templates leave the space to it
                     answer += piece
                     print(printable(piece), end="", flush=True)
             finally:
@@ -61,7 +71,10 @@ class Session:
             print("(an empty reply)", file=sys.stderr)
         for call in self._open_calls():
             arguments = json.dumps(call.arguments, ensure_ascii=False)
-            print(printable(f"(calls {call.name} with {arguments}: say what it gives)"), file=sys.stderr)
+            print(
+                printable(f"(calls {call.name} with {arguments}: say what it gives)"),
+                file=sys.stderr,
+            )
 
     def _open_calls(self) -> list[ToolCall]:
         """The last reply's calls of tools that have no result yet."""

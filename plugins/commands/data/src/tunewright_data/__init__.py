@@ -8,10 +8,14 @@ import typer
 app = typer.Typer(help="Look at the data of a recipe, or prepare it.", no_args_is_help=True)
 
 RecipePath = Annotated[Path, typer.Argument(help="the recipe, a YAML file", metavar="RECIPE")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="what to change in it", metavar="[KEY=VALUE]...")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="what to change in it", metavar="[KEY=VALUE]...")
+]
 StageNumber = Annotated[int, typer.Option(min=1, help="which of the recipe's stages")]
 Limit = Annotated[int | None, typer.Option(min=1, help="records to read of each source")]
-Trust = Annotated[bool, typer.Option("--trust-remote-code", help="run Python code that comes with the tokenizer")]
+Trust = Annotated[
+    bool, typer.Option("--trust-remote-code", help="run Python code that comes with the tokenizer")
+]
 
 
 @app.command()
@@ -25,8 +29,8 @@ def preview(
 ) -> None:
     """Print rows as the model will see them.
 
-    Then what was dropped and why, and how long rows are. What is trained is on green, or in ⟦ ⟧ where there
-    is no colour. No weights are loaded, only the tokenizer.
+    Then what was dropped and why, and how long rows are. What is trained is on green, or in ⟦ ⟧
+    where there is no colour. No weights are loaded, only the tokenizer.
     """
     from tunewright_data.preview import show
 
@@ -38,12 +42,15 @@ def preview(
 def stats(
     recipe: RecipePath,
     overrides: Overrides = None,
-    png: Annotated[Path | None, typer.Option(help="file that a picture of it is written to")] = None,
+    png: Annotated[
+        Path | None, typer.Option(help="file that a picture of it is written to")
+    ] = None,
     stage: StageNumber = 1,
     limit: Limit = None,
     trust_remote_code: Trust = False,
 ) -> None:
-    """Count what rows have: tokens, lengths, turns, roles, repeated rows, rows that are left out and why.
+    """Count what rows have: tokens, lengths, turns, roles, repeated rows, rows that are left out
+    and why.
 
     No weights are loaded, only the tokenizer.
     """
@@ -64,28 +71,40 @@ def prepare(
     overrides: Overrides = None,
     to: Annotated[
         Path | None,
-        typer.Option(help="folder that other machines use, with dataset.prepared=FOLDER; they need no sources"),
+        typer.Option(
+            help=(
+                "folder that other machines use, with dataset.prepared=FOLDER; they need no sources"
+            )
+        ),
     ] = None,
     trust_remote_code: Trust = False,
 ) -> None:
     """Render and tokenise the data of all stages ahead of time, in one process without a GPU.
 
-    Training finds it in the cache, or in the folder that --to names. No weights are loaded, only the tokenizer.
+    Training finds it in the cache, or in the folder that --to names. No weights are loaded, only
+    the tokenizer.
     """
     from tunewright import check
     from tunewright.run import Run
     from tunewright_data.prepare import prepare_all, written_to
 
-    run = Run(*check.read(recipe, [*(overrides or []), *written_to(to)]), trust_remote_code=trust_remote_code)
+    run = Run(
+        *check.read(recipe, [*(overrides or []), *written_to(to)]),
+        trust_remote_code=trust_remote_code,
+    )
     prepare_all(run, to)
 
 
-def _asked(recipe: Path, overrides: list[str] | None, stage: int, limit: int | None, trust: bool) -> tuple[Any, Any]:
+def _asked(
+    recipe: Path, overrides: list[str] | None, stage: int, limit: int | None, trust: bool
+) -> tuple[Any, Any]:
     """The run, and what its dataset is asked for a stage."""
     from tunewright import RecipeError, check
     from tunewright.run import Run
 
     run = Run(*check.read(recipe, overrides), trust_remote_code=trust)
     if stage > len(run.recipe.stages):
-        raise RecipeError(f"found {stage}, the recipe has {len(run.recipe.stages)}", place="command line: --stage")
-    return run, run.data_request(run.load(weights=False), stage - 1, limit)
+        raise RecipeError(
+            f"found {stage}, the recipe has {len(run.recipe.stages)}", place="command line: --stage"
+        )
+    return run, run.data_request(run.load(weights="none"), stage - 1, limit)

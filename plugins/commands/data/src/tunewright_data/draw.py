@@ -1,4 +1,5 @@
-"""Drawing what a dataset's rows have, with matplotlib's objects and never pyplot: no display is needed."""
+"""Drawing what a dataset's rows have, with matplotlib's objects and never pyplot: no display is
+needed."""
 
 import os
 from pathlib import Path
@@ -13,19 +14,30 @@ MOST = 8  # bars of a panel; the others are one more
 
 
 def draw(stats: Any, path: Path) -> None:
-    """Write lengths, turns, roles and what was left out, a panel each, to a PNG that is replaced in one go."""
+    """Write lengths, turns, roles and what was left out, a panel each, to a PNG that is replaced in
+    one go."""
     figure = Figure(figsize=(11, 7), dpi=150, layout="constrained", facecolor="white")
     (lengths, turns), (roles, rest) = figure.subplots(2, 2)
     lengths.hist(stats.lengths, bins=BINS, color=BAR)
-    title = f"{len(stats.lengths):,} rows, {sum(stats.lengths):,} tokens, {stats.trained_tokens:,} of them trained"
+    title = (
+        f"{len(stats.lengths):,} rows, {sum(stats.lengths):,} tokens, "
+        f"{stats.trained_tokens:,} of them trained"
+    )
     _dress(lengths, title, "tokens of a row")
     counts = dict(sorted(stats.turns.items()))
     few = {str(turns): rows for turns, rows in counts.items() if turns <= MOST}
     more = sum(rows for turns, rows in counts.items() if turns > MOST)
-    _bars(turns, few | ({f"{MOST + 1} or more": more} if more else {}), "rows by turns of a user", BAR)
+    _bars(
+        turns, few | ({f"{MOST + 1} or more": more} if more else {}), "rows by turns of a user", BAR
+    )
     _bars(roles, dict(stats.roles.most_common(MOST)), "messages by who speaks", BAR)
     left = {"repeat another row": stats.duplicates, **stats.dropped}
-    _bars(rest, dict(list(left.items())[:MOST]), f"of {stats.rows_read:,} records: repeated, or left out", REST)
+    _bars(
+        rest,
+        dict(list(left.items())[:MOST]),
+        f"of {stats.rows_read:,} records: repeated, or left out",
+        REST,
+    )
     beside = path.with_name(path.name + ".tmp")
     figure.savefig(beside, format="png")
     os.replace(beside, path)

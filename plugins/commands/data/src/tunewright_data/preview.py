@@ -13,8 +13,9 @@ BARS, WIDTH = 10, 40  # of the histogram: bars, and characters of the longest
 
 
 def show(preview: Any) -> None:
-    """Print what a dataset plugin's `preview` gives: samples (each with origin, text, trained, input_ids and
-    labels), lengths (tokens of each row), trained_tokens (of all rows), rows_read, dropped and notes.
+    """Print what a dataset plugin's `preview` gives: samples (each with origin, text, trained,
+    input_ids and labels), lengths (tokens of each row), trained_tokens (of all rows), rows_read,
+    dropped and notes.
     """
     console = Console()
     colour = console.is_terminal and not console.no_color
@@ -24,7 +25,10 @@ def show(preview: Any) -> None:
 
     for sample in preview.samples:
         trained = sum(label != UNTRAINED for label in sample.labels)
-        line(f"\n{sample.origin}: {len(sample.input_ids):,} tokens, {trained:,} of them trained", "bold")
+        line(
+            f"\n{sample.origin}: {len(sample.input_ids):,} tokens, {trained:,} of them trained",
+            "bold",
+        )
         console.print(show_trained(sample.text, sample.trained, colour=colour), soft_wrap=True)
     line(f"\n{preview.rows_read:,} rows read, {sum(preview.dropped.values()):,} dropped", "bold")
     for reason, count in preview.dropped.items():
@@ -33,11 +37,16 @@ def show(preview: Any) -> None:
         line(f"  {note}", "cyan")
     if preview.lengths:
         lengths, total = sorted(preview.lengths), sum(preview.lengths)
-        line(f"\nTokens of a row: {lengths[0]:,} to {lengths[-1]:,}, median {median(lengths):,.0f}", "bold")
+        line(
+            f"\nTokens of a row: {lengths[0]:,} to {lengths[-1]:,}, median {median(lengths):,.0f}",
+            "bold",
+        )
         for bar in histogram(lengths):
             line(f"  {bar}")
         share = 100 * preview.trained_tokens / total
-        line(f"\n{preview.trained_tokens:,} of {total:,} tokens are trained ({share:.1f} %)", "bold")
+        line(
+            f"\n{preview.trained_tokens:,} of {total:,} tokens are trained ({share:.1f} %)", "bold"
+        )
 
 
 def histogram(lengths: list[int]) -> list[str]:

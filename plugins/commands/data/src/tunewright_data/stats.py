@@ -12,12 +12,15 @@ from tunewright_data.preview import histogram
 
 
 def show(stats: Any) -> None:
-    """Print what a dataset plugin's `stats` gives: lengths (tokens of each row), trained_tokens, sources (title →
-    rows and tokens), roles (→ messages), turns (→ rows), duplicates, rows_read, dropped and notes.
+    """Print what a dataset plugin's `stats` gives: lengths (tokens of each row), trained_tokens,
+    sources (title → rows and tokens), roles (→ messages), turns (→ rows), duplicates, rows_read,
+    dropped and notes.
     """
     console = Console()
     for title, columns, rows in tables(stats):
-        console.print(Text(printable(title), "bold"))  # a table's own title is broken to the width of the table
+        console.print(
+            Text(printable(title), "bold")
+        )  # a table's own title is broken to the width of the table
         table = Table(*columns, box=None)
         for column in table.columns[1:]:
             column.justify = "right"
@@ -41,20 +44,34 @@ def tables(stats: Any) -> list[tuple[str, tuple[str, ...], list[Any]]]:
         ("rows", f"{kept:,}", ""),
         ("rows that repeat another", f"{stats.duplicates:,}", share(stats.duplicates, kept)),
         ("tokens", f"{total:,}", ""),
-        ("tokens that are trained", f"{stats.trained_tokens:,}", share(stats.trained_tokens, total)),
+        (
+            "tokens that are trained",
+            f"{stats.trained_tokens:,}",
+            share(stats.trained_tokens, total),
+        ),
         ("tokens of a row, median", f"{median(lengths):,.0f}", ""),
         ("tokens of a row, mean", f"{mean(lengths):,.0f}", ""),
         ("tokens of a row, 95 of 100 have at most", f"{percentile(lengths, 95):,}", ""),
         ("tokens of a row, longest", f"{max(lengths):,}", ""),
     ]
     sources = [
-        (title, f"{rows:,}", f"{tokens:,}", share(tokens, total)) for title, (rows, tokens) in stats.sources.items()
+        (title, f"{rows:,}", f"{tokens:,}", share(tokens, total))
+        for title, (rows, tokens) in stats.sources.items()
     ]
-    roles = [(role, f"{count:,}", share(count, stats.roles.total())) for role, count in stats.roles.most_common()]
-    turns = [(f"{turns}", f"{rows:,}", share(rows, stats.turns.total())) for turns, rows in sorted(stats.turns.items())]
-    dropped = [(reason, f"{rows:,}", share(rows, stats.rows_read)) for reason, rows in stats.dropped.items()]
+    roles = [
+        (role, f"{count:,}", share(count, stats.roles.total()))
+        for role, count in stats.roles.most_common()
+    ]
+    turns = [
+        (f"{turns}", f"{rows:,}", share(rows, stats.turns.total()))
+        for turns, rows in sorted(stats.turns.items())
+    ]
+    dropped = [
+        (reason, f"{rows:,}", share(rows, stats.rows_read))
+        for reason, rows in stats.dropped.items()
+    ]
     every: list[tuple[str, tuple[str, ...], list[Any]]] = [
-        ("Rows", ("", "", ""), numbers),
+        ("RowKind", ("", "", ""), numbers),
         ("Sources", ("", "rows", "tokens", ""), sources),
         ("Who speaks", ("", "messages", ""), roles),
         ("Turns of a user in a row", ("", "rows", ""), turns),

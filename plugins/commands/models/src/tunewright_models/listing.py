@@ -38,28 +38,40 @@ def checkpoints() -> list[Checkpoint]:
     return [checkpoint for entry in registry.entries("family") for checkpoint in _listed(entry)]
 
 
-def select(found: Sequence[Checkpoint], words: str, family: str | None, kind: str | None) -> list[Checkpoint]:
-    """Those that have each of the words, of this family and kind. Raises RecipeError where there are none."""
+def select(
+    found: Sequence[Checkpoint], words: str, family: str | None, kind: str | None
+) -> list[Checkpoint]:
+    """Those that have each of the words, of this family and kind. Raises RecipeError where there
+    are none."""
     if family is not None:
         registry.find("family", family, "command line: --family")
     rest = [each for each in found if family in (None, each.family) and kind in (None, each.kind)]
     chosen = [each for each in rest if all(word in each.searched for word in words.lower().split())]
     if not chosen:
-        which = "".join([f" of family {family}" if family else "", f" of kind {kind}" if kind else ""])
+        which = "".join(
+            [f" of family {family}" if family else "", f" of kind {kind}" if kind else ""]
+        )
         fits = f" that fits {words!r}" if words else ""
-        raise RecipeError(f"no checkpoint{which}{fits}", place="command line", hint=_nearest(words, rest))
+        raise RecipeError(
+            f"no checkpoint{which}{fits}", place="command line", hint=_nearest(words, rest)
+        )
     return chosen
 
 
 def as_text(found: Sequence[Checkpoint]) -> str:
     """Lines for a terminal: one for each group of models, and below it one for each checkpoint."""
-    widths = [max(len(text) for text in texts) for texts in zip(*((each.id, each.size) for each in found), strict=True)]
+    widths = [
+        max(len(text) for text in texts)
+        for texts in zip(*((each.id, each.size) for each in found), strict=True)
+    ]
     blocks = []
     for (family, line, template, license_, remote), group in groupby(found, _heading):
         note = " · code from the hub: --trust-remote-code" if remote else ""
         lines = [f"{line} · family {family} · template {template} · licence {license_}{note}"]
         for each in group:
-            other = f"  ModelScope: {each.modelscope}" if each.modelscope not in (None, each.id) else ""
+            other = (
+                f"  ModelScope: {each.modelscope}" if each.modelscope not in (None, each.id) else ""
+            )
             lines.append(f"  {each.id:{widths[0]}}  {each.size:{widths[1]}}  {each.kind}{other}")
         blocks.append("\n".join(lines))
     return printable("\n\n".join(blocks))
@@ -70,9 +82,12 @@ def to_json(found: Sequence[Checkpoint]) -> str:
 
 
 def _listed(entry: Entry) -> list[Checkpoint]:
-    package = find_spec(entry.value.partition(":")[0].partition(".")[0])  # a package at the top is not imported by it
+    package = find_spec(
+        entry.value.partition(":")[0].partition(".")[0]
+    )  # a package at the top is not imported by it
     files = [
-        Path(folder, "checkpoints.toml") for folder in (package.submodule_search_locations or [] if package else [])
+        Path(folder, "checkpoints.toml")
+        for folder in (package.submodule_search_locations or [] if package else [])
     ]
     return [
         Checkpoint(
@@ -105,4 +120,8 @@ def _nearest(words: str, found: Sequence[Checkpoint]) -> str:
     names = {each.id.partition("/")[2].lower(): each.id for each in found}
     names |= {name.lower(): name for each in found for name in (each.id, each.line, each.family)}
     close = [names[name] for name in get_close_matches(words.lower(), names, n=5)]
-    return f"the nearest: {', '.join(dict.fromkeys(close))}" if close else "tunewright models lists all"
+    return (
+        f"the nearest: {', '.join(dict.fromkeys(close))}"
+        if close
+        else "tunewright models lists all"
+    )

@@ -1,7 +1,8 @@
 """Begin a plugin or a recipe.
 
-`plugins` and `recipe` are groups of verbs that the kernel has. What this package gives under these names are the same
-groups with one verb more; docs/decisions/0007-verbs-below-the-kernels.md says why that works.
+`plugins` and `recipe` are groups of verbs that the kernel has. What this package gives under these
+names are the same groups with one verb more; docs/decisions/0007-verbs-below-the-kernels.md says
+why that works.
 """
 
 from pathlib import Path
@@ -17,9 +18,12 @@ __all__ = ["plugins_app", "recipe_app"]
 @plugins_app.command("new")
 def new_plugin(
     name: Annotated[str, typer.Argument(help="what recipes will call it, such as my_logger")],
-    kind: Annotated[str, typer.Option(help="what it is: logger, template, format, … (tunewright plugins list)")],
+    kind: Annotated[
+        str, typer.Option(help="what it is: logger, template, format, … (tunewright plugins list)")
+    ],
     folder: Annotated[
-        Path | None, typer.Option(help="where to write it, a folder that is not there yet; ./tunewright-NAME")
+        Path | None,
+        typer.Option(help="where to write it, a folder that is not there yet; ./tunewright-NAME"),
     ] = None,
     model_type: Annotated[
         str, typer.Option(help="of a family: the model_type in the config.json of its checkpoints")
@@ -34,22 +38,32 @@ def new_plugin(
 
 @recipe_app.command("new")
 def new_recipe(
-    file: Annotated[Path, typer.Argument(help="the recipe to write", metavar="[RECIPE]")] = Path("recipe.yaml"),
+    file: Annotated[Path, typer.Argument(help="the recipe to write", metavar="[RECIPE]")] = Path(
+        "recipe.yaml"
+    ),
     model: Annotated[str | None, typer.Option(help="a hub id, a folder, or tiny")] = None,
-    family: Annotated[str | None, typer.Option(help="where the model's config.json does not tell it")] = None,
+    family: Annotated[
+        str | None, typer.Option(help="where the model's config.json does not tell it")
+    ] = None,
     template: Annotated[str | None, typer.Option(help="where it is not the family's own")] = None,
-    data: Annotated[str | None, typer.Option(help="a file, a folder, or a pattern such as data/*.jsonl")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="a file, a folder, or a pattern such as data/*.jsonl")
+    ] = None,
     stage: Annotated[str | None, typer.Option(help="what is done, such as sft")] = None,
-    adapter: Annotated[str | None, typer.Option(help="which parameters are trained, such as lora or full")] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="which parameters are trained, such as lora or full")
+    ] = None,
     logger: Annotated[
-        list[str] | None, typer.Option(help="who is told besides the default loggers; may be repeated")
+        list[str] | None,
+        typer.Option(help="who is told besides the default loggers; may be repeated"),
     ] = None,
     output: Annotated[str | None, typer.Option(help="the run folder")] = None,
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="ask nothing: take the default of what is not given")
     ] = False,
 ) -> None:
-    """Write a recipe: a few questions, a look at the data. What is given as an option is not asked."""
+    """Write a recipe: a few questions, a look at the data. What is given as an option is not
+    asked."""
     from tunewright_new.recipe import Answers, ask, write_recipe
 
     given = Answers(model, family, template, data, stage, adapter, logger, output)

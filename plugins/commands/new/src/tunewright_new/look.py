@@ -21,14 +21,18 @@ class Look:
 
     def lines(self) -> list[str]:
         """What a person wants to know of it."""
-        dropped = [f"{count:,} of {self.records:,} not used: {reason}" for reason, count in self.dropped.items()]
+        dropped = [
+            f"{count:,} of {self.records:,} not used: {reason}"
+            for reason, count in self.dropped.items()
+        ]
         some = [f"only the first {LIMIT:,} records were looked at"] if self.records >= LIMIT else []
         return [*self.notes, *dropped, *some]
 
 
 def look(answers: "Answers", path: str, root: Path) -> Look:
-    """Read, render and tokenise the first records, from `root`, with the model's own tokenizer; where that is not to
-    be had, with the tiny twin's, which tells no lengths. Raises RecipeError and RowError.
+    """Read, render and tokenise the first records, from `root`, with the model's own tokenizer;
+    where that is not to be had, with the tiny twin's, which tells no lengths. Raises RecipeError
+    and RowError.
     """
     try:
         return _look(answers, answers.model, path, root)
@@ -43,11 +47,21 @@ def _look(answers: "Answers", model: str | None, path: str, root: Path) -> Look:
     from tunewright.run import Run
 
     recipe: dict[str, Any] = {
-        "model": model, "family": answers.family, "data": [{"path": path}], "stage": answers.section("stage"),
-        "training": {"max_length": 10**6}, "output": answers.output, "data_root": str(root), "loggers": [],
-    }  # fmt: skip
-    run = Run(Recipe.model_validate(recipe | ({"template": answers.template} if answers.template else {})))
-    shown = run.plugin("dataset").preview(run, run.data_request(run.load(weights=False), limit=LIMIT), 0)
+        "model": model,
+        "family": answers.family,
+        "data": [{"path": path}],
+        "stage": answers.section("stage"),
+        "training": {"max_length": 10**6},
+        "output": answers.output,
+        "data_root": str(root),
+        "loggers": [],
+    }
+    run = Run(
+        Recipe.model_validate(recipe | ({"template": answers.template} if answers.template else {}))
+    )
+    shown = run.plugin("dataset").preview(
+        run, run.data_request(run.load(weights="none"), limit=LIMIT), 0
+    )
     whole = run.use_stage(0).plugin.rows != "text"  # documents are cut into rows of max_length
     longest = max(shown.lengths) if whole and shown.lengths else None
     return Look(shown.rows_read, shown.dropped, shown.notes, longest)

@@ -19,10 +19,13 @@ _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _MODEL_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
-def write_plugin(name: str, kind: str, folder: Path | None = None, model_type: str = "") -> list[Path]:
+def write_plugin(
+    name: str, kind: str, folder: Path | None = None, model_type: str = ""
+) -> list[Path]:
     """Write a distribution with one plugin that works. Returns the files.
 
-    Raises RecipeError where a name cannot be used or is taken, and where the folder is there already.
+    Raises RecipeError where a name cannot be used or is taken, and where the folder is there
+    already.
     """
     _check_kind(kind)
     _check_name(name, kind)
@@ -69,25 +72,33 @@ def _texts(source: Traversable) -> Iterator[str]:
             yield item.read_text("utf-8")
 
 
-# ---- names -----------------------------------------------------------------------------------------
+# ---- names ---------------------------------------------------------------------------------------
 
 
 def _check_kind(kind: str) -> None:
     if kind not in KINDS:
-        raise RecipeError(f"found {kind!r}, expected a kind", place="--kind", hint=did_you_mean(kind, KINDS))
+        raise RecipeError(
+            f"found {kind!r}, expected a kind", place="--kind", hint=did_you_mean(kind, KINDS)
+        )
 
 
 def _check_name(name: str, kind: str) -> None:
     """Raises RecipeError where no package could be called so, or somebody else is."""
     if not _NAME.fullmatch(name) or keyword.iskeyword(name):
-        problem = f"found {name!r}, expected small letters, digits and single underscores, a letter first"
+        problem = (
+            f"found {name!r}, expected small letters, digits and single underscores, a letter first"
+        )
         raise RecipeError(problem, place="NAME")
     owners = {entry.name: entry.distribution for entry in registry.entries(kind)}
     owners = registry.shipped_table()["known"].get(kind, {}) | owners
     if kind == "command":
         owners = dict.fromkeys(_verbs(), "tunewright") | owners
     if name in owners:
-        raise RecipeError(f"{owners[name]} has a {kind} of this name", place=name, hint="call yours something else")
+        raise RecipeError(
+            f"{owners[name]} has a {kind} of this name",
+            place=name,
+            hint="call yours something else",
+        )
     distribution = f"tunewright-{name.replace('_', '-')}"
     try:
         metadata.distribution(distribution)
@@ -100,21 +111,32 @@ def _verbs() -> set[str]:
     """The verbs of the kernel's own."""
     from tunewright.cli import app
 
-    commands = {each.name or getattr(each.callback, "__name__", "") for each in app.registered_commands}
+    commands = {
+        each.name or getattr(each.callback, "__name__", "") for each in app.registered_commands
+    }
     return commands | {str(each.name) for each in app.registered_groups}
 
 
 def _class_name(name: str, source: Traversable) -> str:
     """What the plugin's class is called: not like anything that the scaffold imports."""
     camel = "".join(part.capitalize() for part in name.split("_"))
-    return f"{camel}Plugin" if any(re.search(rf"\b{camel}\b", text) for text in _texts(source)) else camel
+    return (
+        f"{camel}Plugin"
+        if any(re.search(rf"\b{camel}\b", text) for text in _texts(source))
+        else camel
+    )
 
 
 def _check_model_type(model_type: str) -> None:
-    """Raises RecipeError where it is missing, or another family's: models would be loaded by the wrong one."""
+    """Raises RecipeError where it is missing, or another family's: models would be loaded by the
+    wrong one."""
     if not _MODEL_TYPE.fullmatch(model_type):
         hint = "it stands in the config.json of a checkpoint"
-        raise RecipeError(f"found {model_type!r}, expected the family's model_type", place="--model-type", hint=hint)
+        raise RecipeError(
+            f"found {model_type!r}, expected the family's model_type",
+            place="--model-type",
+            hint=hint,
+        )
     owners = registry.shipped_table()["known"].get("model_type", {})
     owners |= {point.name: point.dist.name for point in registry.group("model_type") if point.dist}
     if model_type in owners:

@@ -23,7 +23,10 @@ from tunewright.terminal import printable
 from tunewright_new.look import Look, look
 
 SCHEMA = "recipe.schema.json"  # beside the recipe: editors find it from there, on any machine
-WHOLE_MODEL = ("full", "freeze")  # adapters that move the model's own weights, which bear smaller steps
+WHOLE_MODEL = (
+    "full",
+    "freeze",
+)  # adapters that move the model's own weights, which bear smaller steps
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192)  # tokens
 
 Prompt = Callable[..., Any]  # as typer.prompt
@@ -41,20 +44,23 @@ class Answers:
     adapter: str | None = None
     loggers: list[str] | None = None  # besides the default ones
     output: str | None = None
-    options: dict[str, dict[str, Any]] = field(default_factory=dict)  # kind → those without a default
+    options: dict[str, dict[str, Any]] = field(
+        default_factory=dict
+    )  # kind → those without a default
 
     def section(self, kind: str) -> Any:
-        """The plugin of a kind as a recipe writes it: its name, or a mapping with what it cannot do without."""
+        """The plugin of a kind as a recipe writes it: its name, or a mapping with what it cannot do
+        without."""
         name, options = getattr(self, kind), self.options.get(kind)
         return {"name": name, **options} if options else name
 
 
-# ---- questions ---------------------------------------------------------------------------------------
+# ---- questions -----------------------------------------------------------------------------------
 
 
 def ask(given: Answers, file: Path, prompt: Prompt | None) -> Answers:
-    """What is not given, asked with `prompt`; without one the default. Raises RecipeError where there is none, and
-    where the recipe is there already.
+    """What is not given, asked with `prompt`; without one the default. Raises RecipeError where
+    there is none, and where the recipe is there already.
     """
     if file.exists():
         raise RecipeError("is there already", place=str(file), hint="give another name")
@@ -88,7 +94,8 @@ def ask(given: Answers, file: Path, prompt: Prompt | None) -> Answers:
 
 
 def _options(kind: str, name: str, prompt: Prompt | None) -> dict[str, Any]:
-    """The options of a plugin that have no default: what is answered, in YAML, or the example that the plugin gives."""
+    """The options of a plugin that have no default: what is answered, in YAML, or the example that
+    the plugin gives."""
     found = _required(kind, name)
     options = registry.load(registry.find(kind, name)).Options
 
@@ -99,19 +106,25 @@ def _options(kind: str, name: str, prompt: Prompt | None) -> dict[str, Any]:
         except yaml.YAMLError as error:
             raise typer.BadParameter(f"no YAML: {' '.join(str(error).split())}") from error
         except ValidationError as error:
-            raise typer.BadParameter(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
+            raise typer.BadParameter(
+                error.errors()[0]["msg"].removeprefix("Value error, ")
+            ) from error
         return value
 
     if prompt is None:
         return found
     for key in found:
-        found[key] = prompt(f"{key} of {name}", default=_plain(found[key]), value_proc=partial(read, key))
+        found[key] = prompt(
+            f"{key} of {name}", default=_plain(found[key]), value_proc=partial(read, key)
+        )
     return found
 
 
 def _one_of(name: str, known: list[str]) -> str:
     if name not in known:
-        raise RecipeError(f"found {name!r}, expected one of {', '.join(known)}", place="command line")
+        raise RecipeError(
+            f"found {name!r}, expected one of {', '.join(known)}", place="command line"
+        )
     return name
 
 
@@ -132,7 +145,8 @@ def _installed(kind: str) -> list[str]:
 
 
 def _ready(kind: str) -> list[str]:
-    """The installed plugins of a kind that can be begun with: every option has a default, or an example."""
+    """The installed plugins of a kind that can be begun with: every option has a default, or an
+    example."""
     ready = []
     for name in _installed(kind):
         with contextlib.suppress(TunewrightError):  # a broken one is no choice
@@ -141,9 +155,12 @@ def _ready(kind: str) -> list[str]:
 
 
 def _required(kind: str, name: str) -> dict[str, Any]:
-    """Options of a plugin that have no default, with the example that it gives; None where it gives none."""
+    """Options of a plugin that have no default, with the example that it gives; None where it gives
+    none."""
     fields = registry.load(registry.find(kind, name)).Options.model_fields
-    return {key: (field.examples or [None])[0] for key, field in fields.items() if field.is_required()}
+    return {
+        key: (field.examples or [None])[0] for key, field in fields.items() if field.is_required()
+    }
 
 
 def _default_loggers() -> list[str]:
@@ -162,11 +179,12 @@ def _family(model: str) -> str | None:
         return None
 
 
-# ---- the file ------------------------------------------------------------------------------------------
+# ---- the file ------------------------------------------------------------------------------------
 
 
 def write_recipe(file: Path, answers: Answers) -> None:
-    """Look at the data, write the recipe and its schema, check it, and say what comes next. Raises TunewrightError."""
+    """Look at the data, write the recipe and its schema, check it, and say what comes next. Raises
+    TunewrightError."""
     from tunewright.schema import schema
 
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -225,15 +243,22 @@ def _about(kind: str, answers: Answers) -> str:
     """Comments on the options that a plugin cannot do without."""
     if not (given := answers.options.get(kind)):
         return ""
-    fields = describe(registry.load(registry.find(kind, getattr(answers, kind))).Options).model_fields
+    fields = describe(
+        registry.load(registry.find(kind, getattr(answers, kind))).Options
+    ).model_fields
     about = [f"{key}: {fields[key].description}." for key in given]
     about += ["Here stands an example."] if given == _required(kind, getattr(answers, kind)) else []
-    lines = [line for text in about for line in textwrap.wrap(" ".join(text.split()), 118, break_on_hyphens=False)]
+    lines = [
+        line
+        for text in about
+        for line in textwrap.wrap(" ".join(text.split()), 118, break_on_hyphens=False)
+    ]
     return "".join(f"# {line}\n" for line in lines)
 
 
 def _learning_rate(answers: Answers) -> str:
-    """A usual one: the model's own weights bear smaller steps than an adapter's, preferences smaller than answers."""
+    """A usual one: the model's own weights bear smaller steps than an adapter's, preferences
+    smaller than answers."""
     stage = registry.load(registry.find("stage", str(answers.stage)))
     answered = stage.rows in ("text", "messages") or stage.head != "causal_lm"
     if answers.adapter in WHOLE_MODEL:
@@ -248,12 +273,15 @@ def _plain(value: Any) -> str:
 
 
 def _write_schema(path: Path, made: dict[str, Any]) -> None:
-    """Write the schema; an older one is replaced, another file of that name is not. Raises RecipeError."""
+    """Write the schema; an older one is replaced, another file of that name is not. Raises
+    RecipeError."""
     if path.exists():
         try:
             ours = json.loads(path.read_text("utf-8")).get("title") == made["title"]
         except (ValueError, AttributeError):
             ours = False
         if not ours:
-            raise RecipeError("is no schema of recipes, and stands in the way", place=str(path), hint="move it")
+            raise RecipeError(
+                "is no schema of recipes, and stands in the way", place=str(path), hint="move it"
+            )
     path.write_text(json.dumps(made, indent=1), "utf-8")

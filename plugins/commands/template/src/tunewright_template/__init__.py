@@ -13,7 +13,8 @@ app = typer.Typer(help="Look at templates.", no_args_is_help=True)
 def show(
     name: Annotated[str, typer.Argument(help="an installed template, such as chatml")],
     example: Annotated[
-        Literal["simple", "multi", "system", "tools", "thinking"], typer.Option(help="which conversation to render")
+        Literal["simple", "multi", "system", "tools", "thinking"],
+        typer.Option(help="which conversation to render"),
     ] = "simple",
     generation_prompt: Annotated[
         bool, typer.Option("--generation-prompt", help="end where the model begins to write")
@@ -21,8 +22,8 @@ def show(
 ) -> None:
     """Render an example conversation.
 
-    What a model is trained to write is on green, or in ⟦ ⟧ where there is no colour. <bos_token> and
-    its like stand where the tokenizer's own special tokens go.
+    What a model is trained to write is on green, or in ⟦ ⟧ where there is no colour. <bos_token>
+    and its like stand where the tokenizer's own special tokens go.
     """
     from tunewright_template.show import show_example
 
@@ -33,7 +34,10 @@ def show(
 def render(
     name: Annotated[str, typer.Argument(help="an installed template, such as chatml")],
     source: Annotated[
-        Path, typer.Option("--input", help="JSON lines with messages and, if you like, tools; - is standard input")
+        Path,
+        typer.Option(
+            "--input", help="JSON lines with messages and, if you like, tools; - is standard input"
+        ),
     ],
     bos: Annotated[str, typer.Option(help="the tokenizer's BOS token")] = "<bos_token>",
     eos: Annotated[str, typer.Option(help="the tokenizer's EOS token")] = "<eos_token>",
@@ -41,13 +45,16 @@ def render(
         bool, typer.Option("--generation-prompt", help="end where the model begins to write")
     ] = False,
     variables: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="a variable for the template; JSON, or text")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="a variable for the template; JSON, or text"
+        ),
     ] = None,
 ) -> None:
     """Render conversations, without a tokenizer.
 
-    One JSON object a line comes out for each that goes in: `text` and `trained`, a list of [start, end) in characters,
-    or `error`.
+    One JSON object a line comes out for each that goes in: `text` and `trained`, a list of [start,
+    end) in characters, or `error`.
     """
     from tunewright_template.render import render_lines
 
@@ -59,11 +66,14 @@ def render(
 @app.command()
 def parse(
     name: Annotated[str, typer.Argument(help="an installed template, such as qwen3")],
-    source: Annotated[Path, typer.Option("--input", help="a file with one generated reply; - is standard input")] = (
-        Path("-")
-    ),
+    source: Annotated[
+        Path, typer.Option("--input", help="a file with one generated reply; - is standard input")
+    ] = (Path("-")),
     tools: Annotated[
-        Path | None, typer.Option(help="a JSON list of the tools on offer, whose schemas tell the types of arguments")
+        Path | None,
+        typer.Option(
+            help="a JSON list of the tools on offer, whose schemas tell the types of arguments"
+        ),
     ] = None,
 ) -> None:
     """Take a generated reply apart: its text, thinking and calls of tools, as one JSON object."""

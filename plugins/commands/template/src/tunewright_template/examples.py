@@ -24,8 +24,15 @@ EXAMPLES = {
     "tools": Conversation(
         [
             Message("user", "What is the weather in Oslo?"),
-            Message("assistant", tool_calls=[ToolCall("get_weather", {"city": "Oslo"}, id="call00001")]),
-            Message("tool", '{"temperature": 4, "sky": "rain"}', tool_call_id="call00001", name="get_weather"),
+            Message(
+                "assistant", tool_calls=[ToolCall("get_weather", {"city": "Oslo"}, id="call00001")]
+            ),
+            Message(
+                "tool",
+                '{"temperature": 4, "sky": "rain"}',
+                tool_call_id="call00001",
+                name="get_weather",
+            ),
             Message("assistant", "It rains in Oslo, at 4 degrees."),
         ],
         tools=[WEATHER],

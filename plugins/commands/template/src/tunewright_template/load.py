@@ -3,11 +3,11 @@
 from typing import Any
 
 from tunewright import registry
-from tunewright.registry import Handle
+from tunewright.registry import PluginCaller
 
 
-def load(name: str) -> Handle:
+def load(name: str) -> PluginCaller:
     """Raises RecipeError where there is no such template. Its plugin has the default options."""
     entry = registry.find("template", name)
     plugin: Any = registry.load(entry)
-    return Handle(entry, plugin(plugin.Options(), entry.name))
+    return PluginCaller(entry, plugin(plugin.Options(), entry.name))

@@ -7,28 +7,44 @@ from pathlib import Path
 from typing import Any
 
 from tunewright import RecipeError, RowError
-from tunewright.types import Conversation, MediaPart, Message, Origin, TemplateRequest, TextPart, ToolCall
+from tunewright.types import (
+    Conversation,
+    MediaPart,
+    Message,
+    Origin,
+    TemplateRequest,
+    TextPart,
+    ToolCall,
+)
 from tunewright_template.load import load
 
 _MEDIA = ("image", "video", "audio")
 
 
 def render_lines(
-    name: str, source: Path, special: dict[str, str], add_generation_prompt: bool, variables: dict[str, Any]
+    name: str,
+    source: Path,
+    special: dict[str, str],
+    add_generation_prompt: bool,
+    variables: dict[str, Any],
 ) -> Iterator[dict[str, Any]]:
     """One object a line of `source` (`-`: standard input): text and trained, or error.
 
-    trained: [start, end) of what the model is trained to produce, in characters of text. Raises RecipeError where there
-    is no such file or template.
+    trained: [start, end) of what the model is trained to produce, in characters of text. Raises
+    RecipeError where there is no such file or template.
     """
     handle = load(name)
-    for number, line in enumerate(read_text(source).split("\n"), 1):  # JSON may hold other line ends as they are
+    for number, line in enumerate(
+        read_text(source).split("\n"), 1
+    ):  # JSON may hold other line ends as they are
         if not line.strip():
             continue
         try:
             row = _conversation(json.loads(line), Origin(str(source), number))
             row.variables = variables | row.variables
-            request = TemplateRequest(row, add_generation_prompt=add_generation_prompt, special_tokens=special)
+            request = TemplateRequest(
+                row, add_generation_prompt=add_generation_prompt, special_tokens=special
+            )
             rendered = handle.call("format_template", run=None, request=request)
             rendered.text.encode("utf-8")
         except RowError as error:
@@ -40,11 +56,15 @@ def render_lines(
         except ValueError as error:  # no JSON, or no conversation
             yield {"error": str(error)}
         else:
-            yield {"text": rendered.text, "trained": [[span.start, span.end] for span in rendered.trained]}
+            yield {
+                "text": rendered.text,
+                "trained": [[span.start, span.end] for span in rendered.trained],
+            }
 
 
 def parse_reply(name: str, text: str, tools: list[dict[str, Any]] | None) -> dict[str, Any]:
-    """The message that a generated text says, in OpenAI's form. Raises RecipeError where there is no such template."""
+    """The message that a generated text says, in OpenAI's form. Raises RecipeError where there is
+    no such template."""
     plugin: Any = load(name).plugin
     message: Message = plugin.parse_reply(text, tools)
     found: dict[str, Any] = {"role": message.role, "content": message.content}
@@ -56,7 +76,10 @@ def parse_reply(name: str, text: str, tools: list[dict[str, Any]] | None) -> dic
 
 
 def _written(call: ToolCall) -> dict[str, Any]:
-    written: dict[str, Any] = {"type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+    written: dict[str, Any] = {
+        "type": "function",
+        "function": {"name": call.name, "arguments": call.arguments},
+    }
     return written if call.id is None else {"id": call.id} | written
 
 
@@ -72,7 +95,7 @@ def read_text(source: Path) -> str:
         raise RecipeError("is not UTF-8 text", place=str(source)) from error
 
 
-# ---- JSON to messages: no more is checked than rendering needs ---------------------------------------
+# ---- JSON to messages: no more is checked than rendering needs -----------------------------------
 
 
 def _conversation(record: Any, origin: Origin) -> Conversation:
@@ -99,7 +122,12 @@ def _tools(values: Any) -> Iterator[dict[str, Any]]:
 
 
 def _message(value: Any, at: str) -> Message:
-    if not isinstance(value, dict) or value.get("role") not in ("system", "user", "assistant", "tool"):
+    if not isinstance(value, dict) or value.get("role") not in (
+        "system",
+        "user",
+        "assistant",
+        "tool",
+    ):
         raise ValueError(f"{at}: expected an object with a role: system, user, assistant or tool")
     for key in ("reasoning_content", "tool_call_id", "name"):
         if not isinstance(value.get(key), str | None):
@@ -122,7 +150,9 @@ def _weight(message: dict[str, Any], at: str) -> float | None:
     weight = message.get("weight")
     if weight is None and "train" in message:
         return float(bool(message["train"]))
-    if weight is not None and (isinstance(weight, bool) or not isinstance(weight, int | float) or not weight >= 0):
+    if weight is not None and (
+        isinstance(weight, bool) or not isinstance(weight, int | float) or not weight >= 0
+    ):
         raise ValueError(f"{at}.weight: expected a number, 0 or more")
     return weight
 
@@ -138,7 +168,9 @@ def _content(value: Any, at: str) -> str | list[TextPart | MediaPart]:
         elif kind in _MEDIA:
             parts.append(MediaPart(kind, str(part.get(kind, ""))))
         else:
-            raise ValueError(f"{at}.content: expected text, or a list of parts of type text, {', '.join(_MEDIA)}")
+            raise ValueError(
+                f"{at}.content: expected text, or a list of parts of type text, {', '.join(_MEDIA)}"
+            )
     return parts
 
 

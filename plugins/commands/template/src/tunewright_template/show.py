@@ -14,17 +14,22 @@ SPECIAL = {name: f"<{name}>" for name in ("bos_token", "eos_token", "unk_token",
 def show_example(name: str, example: str, generation_prompt: bool) -> None:
     """Print the example as the template renders it.
 
-    Raises RecipeError where there is no such template, RowError where it cannot say such a conversation.
+    Raises RecipeError where there is no such template, RowError where it cannot say such a
+    conversation.
     """
     handle = load(name)
     info = handle.plugin.info
     conversation = EXAMPLES[example]
     if generation_prompt:
         conversation = Conversation(conversation.messages[:-1], conversation.tools)
-    request = TemplateRequest(conversation, add_generation_prompt=generation_prompt, special_tokens=SPECIAL)
+    request = TemplateRequest(
+        conversation, add_generation_prompt=generation_prompt, special_tokens=SPECIAL
+    )
     rendered = handle.call("format_template", run=None, request=request)
     console = Console()
     colour = console.is_terminal and not console.no_color
     console.print(show_trained(rendered.text, rendered.trained, colour=colour), soft_wrap=True)
     ends = " or ".join(info.stop) or "the tokenizer's own EOS"
-    console.print(Text(printable(f"\nA reply ends with: {ends}\n{info.notes}".rstrip())), soft_wrap=True)
+    console.print(
+        Text(printable(f"\nA reply ends with: {ends}\n{info.notes}".rstrip())), soft_wrap=True
+    )

@@ -1,4 +1,5 @@
-"""The rows that training reads: prepared once, kept on disk by what they depend on, split and mixed by number."""
+"""The rows that training reads: prepared once, kept on disk by what they depend on, split and mixed
+by number."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -12,13 +13,13 @@ from datasets.table import Table, concat_tables
 
 from tunewright import RecipeError, RunError
 from tunewright.types import Data, DataRequest
-from tunewright_dataset_chat import columns, fingerprint, mix, parts
+from tunewright_dataset_chat import cached_shards, columns, fingerprint, mix
+from tunewright_dataset_chat.cached_shards import CachedShard
+from tunewright_dataset_chat.chunk_processor import ChunkProcessor, ChunkResult
 from tunewright_dataset_chat.columns import LINE
-from tunewright_dataset_chat.parts import Part
 from tunewright_dataset_chat.source import open_sources
-from tunewright_dataset_chat.step import Made, Step
-from tunewright_dataset_chat.stream import Stream, Tally
-from tunewright_dataset_chat.streaming import Streaming
+from tunewright_dataset_chat.source_stream import Counts, Stream
+from tunewright_dataset_chat.streamed_dataset import Streaming
 from tunewright_dataset_chat.workers import Workers
 
 if TYPE_CHECKING:
@@ -33,23 +34,36 @@ def build(run: "Run", request: DataRequest, options: Any) -> Data:
     Raises RecipeError and RowError; RunError where no row is left, or the cache cannot be written.
     """
     if options.validation and VALIDATION in request.eval_entries:
-        raise RecipeError("eval_data has a set of that name, and so has dataset.validation", place=VALIDATION)
-    streamed = [Streaming(run, request, options, Step.of(run, request, options.truncate))] if options.streaming else []
-    tally, identity = Tally(), []
-    groups: dict[str, list[Part]] = {}
+        raise RecipeError(
+            "eval_data has a set of that name, and so has dataset.validation", place=VALIDATION
+        )
+    streamed = (
+        [Streaming(run, request, options, ChunkProcessor.of(run, request, options.truncate))]
+        if options.streaming
+        else []
+    )
+    tally, identity = Counts(), []
+    groups: dict[str, list[CachedShard]] = {}
     for place, entries in _groups(request, options).items():
         groups[place] = prepare(run, request, options, place, entries)
         for part in groups[place]:
-            tally.add(Tally.from_dict(part.facts["tally"]))
+            tally.add(Counts.from_dict(part.facts["tally"]))
             identity.append([place, part.facts["identity"]])
         if not any(part.rows for part in groups[place]):
             reasons = ", ".join(f"{count} {reason}" for reason, count in tally.dropped.items())
             raise RunError(f"no row is left of {tally.records}: {reasons}", place=place)
-    mixing = [options.model_dump(include={"mixing", "stop", "validation"}), [e.weight for e in request.entries]]
-    key = fingerprint.digest([identity, mixing, request.seed, [each.identity() for each in streamed]])
+    mixing = [
+        options.model_dump(include={"mixing", "stop", "validation"}),
+        [e.weight for e in request.entries],
+    ]
+    key = fingerprint.digest(
+        [identity, mixing, request.seed, [each.identity() for each in streamed]]
+    )
     made = {place: _dataset(each, f"{key} {place}") for place, each in groups.items()}
     evals = {name: made[f"eval_data.{name}"] for name in request.eval_entries}
-    data = Data(streamed[0] if streamed else made["data"], evals, tally.records, dict(tally.dropped))
+    data = Data(
+        streamed[0] if streamed else made["data"], evals, tally.records, dict(tally.dropped)
+    )
     data.notes, data.fingerprint = tally.words(), key
     if streamed:
         data.notes += streamed[0].notes
@@ -58,14 +72,20 @@ def build(run: "Run", request: DataRequest, options: Any) -> Data:
     return data
 
 
-def prepare(run: "Run", request: DataRequest, options: Any, place: str, entries: list[Any]) -> list[Part]:
-    """The prepared rows of these entries: as they lie in the cache, or made now. Raises as `build` does."""
+def prepare(
+    run: "Run", request: DataRequest, options: Any, place: str, entries: list[Any]
+) -> list[CachedShard]:
+    """The prepared rows of these entries: as they lie in the cache, or made now. Raises as `build`
+    does."""
     shared = fingerprint.settings(run, request, options)
     if options.prepared:
         folder = request.root / Path(options.prepared).expanduser()
-        return [_brought(folder, shared, entry, f"{place}.{index}") for index, entry in enumerate(entries)]
+        return [
+            _brought(folder, shared, entry, f"{place}.{index}")
+            for index, entry in enumerate(entries)
+        ]
     cache = _cache(request, options)
-    step, found = Step.of(run, request, options.truncate), []
+    step, found = ChunkProcessor.of(run, request, options.truncate), []
     with Workers(options.workers, run, request, options.truncate) as workers:
         for entry, source in zip(entries, open_sources(entries, place, request.root), strict=True):
             stream = Stream(run, source, request, step, options.on_bad_row == "skip")
@@ -79,26 +99,32 @@ def _groups(request: DataRequest, options: Any) -> dict[str, list[Any]]:
     return evals if options.streaming else {"data": request.entries} | evals
 
 
-# ---- parts -----------------------------------------------------------------------------------------
+# ---- parts ---------------------------------------------------------------------------------------
 
 
-def _part(stream: Stream, workers: Workers, cache: Path, shared: dict[str, Any], written: str, run: "Run") -> Part:
+def _part(
+    stream: Stream, workers: Workers, cache: Path, shared: dict[str, Any], written: str, run: "Run"
+) -> CachedShard:
     """The source's rows from the cache, or prepared now and put there."""
     source = stream.source
     identity = fingerprint.digest([shared, fingerprint.entry(source), source.digests()])
     folder = cache / fingerprint.digest([identity, fingerprint.code(run, source)])
-    if found := parts.read(folder):
+    if found := cached_shards.read(folder):
         found.facts["tally"]["notes"][-1] += ", from the cache"
         return found
-    with parts.locked(folder):
-        if found := parts.read(folder):  # another process made it while this one waited
+    with cached_shards.locked(folder):
+        if found := cached_shards.read(folder):  # another process made it while this one waited
             return found
         facts = {"identity": identity, "entry": written, "settings": shared}
         schema = columns.schema(shared["rows"])
-        return parts.write(folder, _record_batches(stream.batches(schema, workers), stream, facts), schema, facts)
+        return cached_shards.write(
+            folder, _record_batches(stream.batches(schema, workers), stream, facts), schema, facts
+        )
 
 
-def _record_batches(found: Iterator[Made], stream: Stream, facts: dict[str, Any]) -> Iterator[pa.RecordBatch]:
+def _record_batches(
+    found: Iterator[ChunkResult], stream: Stream, facts: dict[str, Any]
+) -> Iterator[pa.RecordBatch]:
     weighted = False
     for made in found:
         weighted = weighted or made.weighted
@@ -107,17 +133,24 @@ def _record_batches(found: Iterator[Made], stream: Stream, facts: dict[str, Any]
     facts |= {"tally": stream.tally.as_dict(), "weighted": weighted}
 
 
-def _brought(folder: Path, shared: dict[str, Any], entry: Any, place: str) -> Part:
-    """The part of this entry in a folder that `data prepare --to` wrote. Raises RecipeError where it does not fit."""
-    every = [part for path in sorted(folder.glob("*/")) if (part := parts.read(path))]
+def _brought(folder: Path, shared: dict[str, Any], entry: Any, place: str) -> CachedShard:
+    """The part of this entry in a folder that `data prepare --to` wrote. Raises RecipeError where
+    it does not fit."""
+    every = [part for path in sorted(folder.glob("*/")) if (part := cached_shards.read(path))]
     same = [part for part in every if part.facts["entry"] == _written(entry)]
     fitting = [part for part in same if part.facts["settings"] == shared]
     if len(fitting) == 1:
         fitting[0].table().validate(full=True)  # it comes from elsewhere
         return fitting[0]
-    at, hint = f"dataset.prepared: {folder}", "prepare it anew: tunewright data prepare RECIPE --to FOLDER"
+    at, hint = (
+        f"dataset.prepared: {folder}",
+        "prepare it anew: tunewright data prepare RECIPE --to FOLDER",
+    )
     if fitting:  # which of them is the last one, a copied folder does not say
-        problem = f"holds {len(fitting)} versions of {place}, since its source or the code changed in between"
+        problem = (
+            f"holds {len(fitting)} versions of {place}, since its source or the code "
+            "changed in between"
+        )
         raise RecipeError(problem, place=at, hint=f"delete the folder, and {hint}")
     if not same:
         raise RecipeError(f"holds no rows of {place}", place=at, hint=hint)
@@ -135,10 +168,10 @@ def _cache(request: DataRequest, options: Any) -> Path:
     return Path(os.environ.get("TUNEWRIGHT_CACHE", "~/.cache/tunewright")).expanduser() / "data"
 
 
-# ---- tables ----------------------------------------------------------------------------------------
+# ---- tables --------------------------------------------------------------------------------------
 
 
-def _dataset(found: list[Part], key: str) -> datasets.Dataset:
+def _dataset(found: list[CachedShard], key: str) -> datasets.Dataset:
     weighted = any(part.facts["weighted"] for part in found)
     left_out = [LINE] if weighted or "loss_weights" not in _names(found) else [LINE, "loss_weights"]
     tables = [part.table().drop(left_out) for part in found if part.rows]
@@ -146,7 +179,7 @@ def _dataset(found: list[Part], key: str) -> datasets.Dataset:
     return datasets.Dataset(_joined(tables), fingerprint=fingerprint.digest(key))
 
 
-def _names(found: list[Part]) -> Iterable[str]:
+def _names(found: list[CachedShard]) -> Iterable[str]:
     names: Iterable[str] = next(part.table().column_names for part in found if part.rows)
     return names
 
@@ -155,14 +188,19 @@ def _joined(tables: list[Table]) -> Table:
     return tables[0] if len(tables) == 1 else concat_tables(tables)
 
 
-def _split_and_mix(data: Data, found: list[Part], request: DataRequest, options: Any) -> None:
+def _split_and_mix(
+    data: Data, found: list[CachedShard], request: DataRequest, options: Any
+) -> None:
     """Take the rows for validation out of the training rows, and say which rows an epoch has."""
     sizes, weights = [part.rows for part in found], [entry.weight for entry in request.entries]
     if options.validation:
         kept, held = mix.split(_records(found), options.validation, request.seed)
         whole, key = data.train, data.fingerprint
         data.train = whole.select(kept, new_fingerprint=fingerprint.digest([key, "train"]))
-        data.evals = {VALIDATION: whole.select(held, new_fingerprint=fingerprint.digest([key, "held"])), **data.evals}
+        data.evals = {
+            VALIDATION: whole.select(held, new_fingerprint=fingerprint.digest([key, "held"])),
+            **data.evals,
+        }
         data.notes.append(f"{len(held)} of {len(whole)} rows are set aside for validation")
         edges = np.searchsorted(kept, np.cumsum([0, *sizes]))
         sizes = np.diff(edges).tolist()
@@ -173,15 +211,21 @@ def _split_and_mix(data: Data, found: list[Part], request: DataRequest, options:
     counts = mix.counts(sizes, weights, options.mixing, options.stop)
     data.order = mix.Mix(tuple(sizes), tuple(counts), options.mixing == "interleave", request.seed)
     for place, count, size in zip(some, counts, sizes, strict=True):
-        data.notes.append(f"data.{place}: {count} of {size} rows an epoch ({100 * count / sum(counts):.1f} % of it)")
+        data.notes.append(
+            f"data.{place}: {count} of {size} rows an epoch "
+            f"({100 * count / sum(counts):.1f} % of it)"
+        )
 
 
-def _records(found: list[Part]) -> np.ndarray:
-    """The number of each row's record: another one begins where the line is another, or not known."""
+def _records(found: list[CachedShard]) -> np.ndarray:
+    """The number of each row's record: another one begins where the line is another, or not
+    known."""
     numbers, before = [], 0
     for part in found:
         if part.rows:
-            lines = part.table().column(LINE).to_numpy()  # not known: NaN, which differs from itself
+            lines = (
+                part.table().column(LINE).to_numpy()
+            )  # not known: NaN, which differs from itself
             numbers.append(before + np.cumsum(np.append(True, lines[1:] != lines[:-1])))
             before = numbers[-1][-1]
     return np.concatenate(numbers)

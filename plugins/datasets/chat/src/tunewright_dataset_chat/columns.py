@@ -1,4 +1,5 @@
-"""Samples as Arrow record batches. Apart from `parts`, for workers are spared the library that reads the files."""
+"""Samples as Arrow record batches. Apart from `parts`, for workers are spared the library that
+reads the files."""
 
 import bisect
 from array import array
@@ -9,30 +10,38 @@ import numpy as np
 import pyarrow as pa
 
 from tunewright import RowError
-from tunewright.types import Rows
-from tunewright_dataset_chat.prepare import Sample
+from tunewright.types import RowKind
+from tunewright_dataset_chat.row_processor import Sample
 
-LINE = "line"  # column: the record's place in its file, so that rows of one record are known; not given to training
+# column: the record's place in its file, so that rows of one record are known; not given to
+# training
+LINE = "line"
 
 _IDS = pa.list_(pa.int32())
-_COLUMNS: dict[Rows, dict[str, Any]] = {
+_COLUMNS: dict[RowKind, dict[str, Any]] = {
     "messages": {"input_ids": _IDS, "labels": _IDS, "loss_weights": pa.list_(pa.float32())},
     "text": {"input_ids": _IDS, "labels": _IDS},
-    "preference": {"prompt_ids": _IDS, "chosen_ids": _IDS, "rejected_ids": _IDS, "margin": pa.float64()},
+    "preference": {
+        "prompt_ids": _IDS,
+        "chosen_ids": _IDS,
+        "rejected_ids": _IDS,
+        "margin": pa.float64(),
+    },
     "unpaired": {"prompt_ids": _IDS, "completion_ids": _IDS, "label": pa.bool_()},
     "prompts": {"prompt_ids": _IDS},  # and what the reward functions are given
 }
 
 
-def schema(rows: Rows) -> pa.Schema | None:
+def schema(rows: RowKind) -> pa.Schema | None:
     """The columns of rows of this sort; None for prompts, whose columns are the source's."""
     return None if rows == "prompts" else pa.schema({LINE: pa.int64(), **_COLUMNS[rows]})
 
 
 def record_batch(
-    samples: list[Sample], rows: Rows, like: pa.Schema | None
+    samples: list[Sample], rows: RowKind, like: pa.Schema | None
 ) -> tuple[pa.RecordBatch | None, list[RowError]]:
-    """The samples, and errors of those whose columns are of another type than those before. None: none is left.
+    """The samples, and errors of those whose columns are of another type than those before. None:
+    none is left.
 
     like: the schema of the batches before; with None the first samples decide.
     """
@@ -41,7 +50,10 @@ def record_batch(
         try:
             known = like or _first_schema(left, rows)
             _check_names(left, known)
-            columns = [_array(left, name, type_) for name, type_ in zip(known.names, known.types, strict=True)]
+            columns = [
+                _array(left, name, type_)
+                for name, type_ in zip(known.names, known.types, strict=True)
+            ]
         except _Unfit as unfit:
             errors.append(unfit.error)
             left = [sample for sample in left if sample is not unfit.sample]
@@ -56,28 +68,38 @@ _MISFITS = (pa.ArrowException, OverflowError, UnicodeError)
 class _Unfit(Exception):
     def __init__(self, sample: Sample, column: str, problem: object) -> None:
         hint = "give it one type in all records"
-        self.error = RowError(f"column {column!r} changes its type: {problem}", place=sample.origin, hint=hint)
+        self.error = RowError(
+            f"column {column!r} changes its type: {problem}", place=sample.origin, hint=hint
+        )
         self.sample = sample
 
 
-def _first_schema(samples: list[Sample], rows: Rows) -> pa.Schema:
+def _first_schema(samples: list[Sample], rows: RowKind) -> pa.Schema:
     known = {LINE: pa.int64(), **_COLUMNS[rows]}
     names = dict.fromkeys(name for sample in samples for name in sample.columns)
-    return pa.schema({**known, **{name: _array(samples, name, None).type for name in names if name not in known}})
+    return pa.schema(
+        {**known, **{name: _array(samples, name, None).type for name in names if name not in known}}
+    )
 
 
 def _check_names(samples: list[Sample], known: pa.Schema) -> None:
-    """Raises _Unfit for a column that would be lost, because the first records had none of that name."""
+    """Raises _Unfit for a column that would be lost, because the first records had none of that
+    name."""
     names = set(known.names)
     for sample in samples:
-        held = [name for name, value in sample.columns.items() if value is not None]  # documents have no loss_weights
+        held = [
+            name for name, value in sample.columns.items() if value is not None
+        ]  # documents have no loss_weights
         if stray := next((name for name in held if name not in names), None):
             raise _Unfit(sample, stray, "the first records have no such column")
 
 
 def _array(samples: list[Sample], name: str, type_: pa.DataType | None) -> pa.Array:
-    """A column. Raises _Unfit with the first sample that does not go with the type, or with those before it."""
-    values: list[Any] = [sample.line if name == LINE else sample.columns.get(name) for sample in samples]
+    """A column. Raises _Unfit with the first sample that does not go with the type, or with those
+    before it."""
+    values: list[Any] = [
+        sample.line if name == LINE else sample.columns.get(name) for sample in samples
+    ]
     if type_ == _IDS:
         return _ids(values)
     if type_ is not None and pa.types.is_nested(type_):
@@ -88,7 +110,9 @@ def _array(samples: list[Sample], name: str, type_: pa.DataType | None) -> pa.Ar
         return pa.array(values, type_)
     except _MISFITS as error:
         problem = error
-    first = bisect.bisect_left(range(len(values)), True, key=lambda last: _misfits(values[: last + 1], type_))
+    first = bisect.bisect_left(
+        range(len(values)), True, key=lambda last: _misfits(values[: last + 1], type_)
+    )
     raise _Unfit(samples[first], name, problem)
 
 
@@ -106,7 +130,8 @@ def _lost(value: Any, type_: pa.DataType) -> str | None:
 
 
 def _ids(rows: list[Sequence[int]]) -> pa.Array:
-    """What pa.array makes of lists, with no number taken into Python's hands where the rows are arrays."""
+    """What pa.array makes of lists, with no number taken into Python's hands where the rows are
+    arrays."""
     ends = np.cumsum([0, *map(len, rows)], dtype=np.int32)
     flat = np.frombuffer(b"".join(array("i", ids) for ids in rows), np.int32)
     return pa.ListArray.from_arrays(pa.array(ends), pa.array(flat))

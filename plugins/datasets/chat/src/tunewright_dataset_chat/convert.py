@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunewright import RowError
-from tunewright.types import Origin, Row, Rows, RowsRequest
+from tunewright.types import Origin, Row, RowKind, RowsRequest
 from tunewright_dataset_chat import media
 from tunewright_dataset_chat.readers import Read
 
 if TYPE_CHECKING:
-    from tunewright.registry import Handle
+    from tunewright.registry import PluginCaller
     from tunewright.run import Run
 
 
@@ -21,17 +21,20 @@ class Conversion:
 
     format: str  # the plugin's name as it is written
     options: dict[str, Any]
-    rows: Rows
+    rows: RowKind
     columns: dict[str, str]
     tags: dict[str, str]
     media_root: Path | None  # None: paths of media are refused
 
-    def handle(self, run: "Run") -> "Handle":
+    def handle(self, run: "Run") -> "PluginCaller":
         return run.named("format", self.format, **self.options)
 
-    def __call__(self, run: "Run", handle: "Handle", items: Iterable[Read]) -> list[Row | RowError]:
-        """The rows of some records, and errors in place of those that cannot be used, in order. One record may give
-        several rows. Raises RecipeError where `columns` or `tags` name what the format does not have."""
+    def __call__(
+        self, run: "Run", handle: "PluginCaller", items: Iterable[Read]
+    ) -> list[Row | RowError]:
+        """The rows of some records, and errors in place of those that cannot be used, in order. One
+        record may give several rows. Raises RecipeError where `columns` or `tags` name what the
+        format does not have."""
         found: list[Row | RowError] = []
         request = RowsRequest(_records(items, found), self.rows, self.columns, self.tags)
         for row in handle.call("convert_rows", run=run, request=request):

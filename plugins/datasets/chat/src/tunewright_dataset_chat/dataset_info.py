@@ -1,6 +1,7 @@
 """LLaMA-Factory's dataset_info.json, read as it is: one of its data sets becomes an entry of ours.
 
-Unlike there, a column or tag that the file leaves out keeps its default name, as its own README says.
+Unlike there, a column or tag that the file leaves out keeps its default name, as its own README
+says.
 """
 
 import json
@@ -14,17 +15,48 @@ from tunewright_dataset_chat.remote import is_url
 
 FILE = "dataset_info.json"
 _KEYS = (
-    "hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name", "file_name", "formatting", "ranking",
-    "subset", "split", "folder", "num_samples", "columns", "tags",
-)  # fmt: skip
+    "hf_hub_url",
+    "ms_hub_url",
+    "om_hub_url",
+    "script_url",
+    "cloud_file_name",
+    "file_name",
+    "formatting",
+    "ranking",
+    "subset",
+    "split",
+    "folder",
+    "num_samples",
+    "columns",
+    "tags",
+)
 _HUBS = {"hf": "hf_hub_url", "modelscope": "ms_hub_url", "modelers": "om_hub_url"}
 _CLOUD = ("s3://", "gs://", "gcs://", "az://")
 
 _COLUMNS = (
-    "prompt", "query", "response", "history", "messages", "system", "tools", "images", "videos", "audios", "chosen",
-    "rejected", "kto_tag",
-)  # fmt: skip
-_TAGS = ("role_tag", "content_tag", "user_tag", "assistant_tag", "observation_tag", "function_tag", "system_tag")
+    "prompt",
+    "query",
+    "response",
+    "history",
+    "messages",
+    "system",
+    "tools",
+    "images",
+    "videos",
+    "audios",
+    "chosen",
+    "rejected",
+    "kto_tag",
+)
+_TAGS = (
+    "role_tag",
+    "content_tag",
+    "user_tag",
+    "assistant_tag",
+    "observation_tag",
+    "function_tag",
+    "system_tag",
+)
 
 _SHARED = {name: name for name in ("system", "tools", "images", "videos", "audios")}
 #: `formatting` → its columns that make up the conversation → ours
@@ -44,7 +76,8 @@ _ANSWERS = {
 }
 #: `formatting` → its tags → ours. openai finds calls by their key, and needs no tag for them
 _TAGGED = {
-    "sharegpt": {name: name.removesuffix("_tag") for name in _TAGS} | {"function_tag": "function_call"},
+    "sharegpt": {name: name.removesuffix("_tag") for name in _TAGS}
+    | {"function_tag": "function_call"},
     "openai": {name: name.removesuffix("_tag") for name in _TAGS if name != "function_tag"}
     | {"observation_tag": "tool"},
 }
@@ -68,13 +101,21 @@ def resolve(entry: Entry, root: Path, place: str) -> tuple[Entry, str]:
     tags = _names(info, "tags", _TAGS, at)
     made, note = _where(info, entry, file.parent, at)
     name = entry.format.name if entry.format else _format(formatting, info, columns)
-    renamed = {ours: columns[theirs] for theirs, ours in _ours(formatting, name).items() if theirs in columns}
+    renamed = {
+        ours: columns[theirs]
+        for theirs, ours in _ours(formatting, name).items()
+        if theirs in columns
+    }
     made |= {
         "format": {"name": name},
-        "columns": {ours: theirs for ours, theirs in renamed.items() if ours != theirs} | entry.columns,
-        "tags": {ours: tags[t] for t, ours in _TAGGED.get(formatting, {}).items() if t in tags} | entry.tags,
+        "columns": {ours: theirs for ours, theirs in renamed.items() if ours != theirs}
+        | entry.columns,
+        "tags": {ours: tags[t] for t, ours in _TAGGED.get(formatting, {}).items() if t in tags}
+        | entry.tags,
     }
-    own = entry.model_dump(exclude_unset=True, exclude={"dataset_info", "name", "hub", "columns", "tags"})
+    own = entry.model_dump(
+        exclude_unset=True, exclude={"dataset_info", "name", "hub", "columns", "tags"}
+    )
     return Entry.model_validate({"media_root": str(file.parent.resolve())} | made | own), note
 
 
@@ -88,7 +129,9 @@ def _read(file: Path, name: str, place: str) -> dict[str, Any]:
     if not isinstance(every, dict):
         raise RecipeError(f"{file} holds no data sets by name", place=place)
     if name not in every:
-        raise RecipeError(f"{file} has no data set {name!r}", place=place, hint=did_you_mean(name, every))
+        raise RecipeError(
+            f"{file} has no data set {name!r}", place=place, hint=did_you_mean(name, every)
+        )
     info = every[name]
     _check_keys(info, _KEYS, f"{file}: {name}")
     return dict(info)
@@ -138,22 +181,33 @@ def _where(info: dict[str, Any], entry: Entry, folder: Path, at: str) -> tuple[d
         note = f"num_samples: the first {count} records, where LLaMA-Factory draws them at random"
     hubs = [hub for hub, key in _HUBS.items() if info.get(key)]
     if entry.hub and entry.hub not in hubs:
-        raise RecipeError(f"names no data set of {entry.hub}", place=at, hint=did_you_mean(entry.hub, hubs))
+        raise RecipeError(
+            f"names no data set of {entry.hub}", place=at, hint=did_you_mean(entry.hub, hubs)
+        )
     if hubs:
         hub = entry.hub or hubs[0]
         return made | {
-            "hub": hub, "path": info[_HUBS[hub]], "subset": info.get("subset"), "folder": info.get("folder"),
-        }, note  # fmt: skip
+            "hub": hub,
+            "path": info[_HUBS[hub]],
+            "subset": info.get("subset"),
+            "folder": info.get("folder"),
+        }, note
     if info.get("script_url"):
         hint = "convert the data set once, and name its file"
-        raise RecipeError("is a script, and no code of data sets is run", place=f"{at}.script_url", hint=hint)
+        raise RecipeError(
+            "is a script, and no code of data sets is run", place=f"{at}.script_url", hint=hint
+        )
     if cloud := info.get("cloud_file_name"):
         if not str(cloud).startswith(_CLOUD):
             expected = ", ".join(_CLOUD)
             hint = "the recipe may name other places with `path`"
-            raise RecipeError(f"found {cloud!r}, expected {expected}", place=f"{at}.cloud_file_name", hint=hint)
+            raise RecipeError(
+                f"found {cloud!r}, expected {expected}", place=f"{at}.cloud_file_name", hint=hint
+            )
         return made | {"path": cloud}, note
     name = info.get("file_name")
     if not isinstance(name, str) or not name or is_url(name):
-        raise RecipeError(f"found {name!r}, expected a file or a folder beside it", place=f"{at}.file_name")
+        raise RecipeError(
+            f"found {name!r}, expected a file or a folder beside it", place=f"{at}.file_name"
+        )
     return made | {"path": str((folder / name).absolute())}, note

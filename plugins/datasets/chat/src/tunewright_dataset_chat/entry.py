@@ -14,14 +14,15 @@ class Entry(PluginOptions):
     """One source: an item of the recipe's `data`, or of a list in `eval_data`."""
 
     path: str | None = Field(None, min_length=1)
-    """a file, a folder of files (also in folders below it), or a pattern such as data/*.jsonl, from the recipe's
-    folder: .jsonl, .json, .csv, .tsv, .txt with one document a line (each also as .gz or .zst), .parquet, .arrow,
-    .feather; a folder that `save_to_disk` of datasets wrote; the same on s3://, gs://, az:// or hf://; a file on
-    https://; or the name of a data set of `hub`"""
+    """a file, a folder of files (also in folders below it), or a pattern such as data/*.jsonl, from
+    the recipe's folder: .jsonl, .json, .csv, .tsv, .txt with one document a line (each also as .gz
+    or .zst), .parquet, .arrow, .feather; a folder that `save_to_disk` of datasets wrote; the same
+    on s3://, gs://, az:// or hf://; a file on https://; or the name of a data set of `hub`"""
     hub: Literal["hf", "modelscope", "modelers"] | None = None
     """path is a data set of Hugging Face, ModelScope or Modelers, read with their own library"""
     dataset_info: str | None = Field(None, min_length=1)
-    """in place of path: a dataset_info.json of LLaMA-Factory, or its folder. What stands here beside it wins"""
+    """in place of path: a dataset_info.json of LLaMA-Factory, or its folder. What stands here
+    beside it wins"""
     name: str | None = Field(None, min_length=1)
     """which of the data sets in dataset_info"""
     split: str | None = Field(None, min_length=1)
@@ -33,8 +34,8 @@ class Entry(PluginOptions):
     revision: str | None = Field(None, min_length=1)
     """branch, tag or commit of a hub's data set"""
     format: Section | None = None
-    """how a record is read: the name of a format plugin, or its name and options; found from the first records
-    where not named"""
+    """how a record is read: the name of a format plugin, or its name and options; found from the
+    first records where not named"""
     columns: dict[str, str] = Field(default_factory=dict)
     """the format's name for a column → its name in this source, such as {messages: dialogue}"""
     tags: dict[str, str] = Field(default_factory=dict)
@@ -42,11 +43,12 @@ class Entry(PluginOptions):
     limit: int | None = Field(None, gt=0)
     """read only so many records from the start"""
     weight: float = Field(1.0, gt=0)
-    """how often each row comes in an epoch: 2 is twice, 0.5 half of the rows, others in the next epoch; with
-    mixing: interleave the source's share of an epoch, in proportion to the other weights"""
+    """how often each row comes in an epoch: 2 is twice, 0.5 half of the rows, others in the next
+    epoch; with mixing: interleave the source's share of an epoch, in proportion to the other
+    weights"""
     media_root: str | None = Field(None, min_length=1)
-    """folder that the paths of images, videos and audios start from, itself from the recipe's folder; where not
-    named it is the folder of the data"""
+    """folder that the paths of images, videos and audios start from, itself from the recipe's
+    folder; where not named it is the folder of the data"""
 
     @field_validator("format")
     @classmethod

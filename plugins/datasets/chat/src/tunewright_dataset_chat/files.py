@@ -20,8 +20,20 @@ from tunewright_dataset_chat.readers import PLAIN, READERS, Read
 
 _PACKED = (".gz", ".zst")
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".7z", ".rar")
-_BESIDE = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")  # tell of data, hold none
-_VERSIONS = ("ETag", "etag", "md5Hash", "content_md5", "blob_id", "generation")  # a store's own names for its bytes
+_BESIDE = (
+    "dataset_info.json",
+    "dataset_infos.json",
+    "dataset_dict.json",
+    "state.json",
+)  # tell of data, hold none
+_VERSIONS = (
+    "ETag",
+    "etag",
+    "md5Hash",
+    "content_md5",
+    "blob_id",
+    "generation",
+)  # a store's own names for its bytes
 
 
 @dataclass(frozen=True)
@@ -86,7 +98,7 @@ def find(path: str, root: Path, place: str, split: str | None = None) -> Found:
     if start.exists() or not glob.has_magic(path):
         return Found(_checked([start], start, place), [])
     # not Path.glob, which takes no pattern from the root of the file system
-    found = [Path(file) for file in glob.glob(str(start), recursive=True)]  # noqa: PTH207
+    found = [Path(file) for file in glob.glob(str(start), recursive=True)]
     return Found(_checked(sorted(file for file in found if not file.is_dir()), start, place), [])
 
 
@@ -96,15 +108,20 @@ def read(files: list[File]) -> Iterator[Read]:
         try:
             with file.open() as stream:
                 yield from READERS[file.kind](stream, file.name)
-        except (OSError, EOFError, zlib.error) as error:  # broken packing, or a broken line to the store
+        except (
+            OSError,
+            EOFError,
+            zlib.error,
+        ) as error:  # broken packing, or a broken line to the store
             raise RowError(f"cannot be read to its end: {error}", place=file.name) from error
 
 
-# ---- on this machine -------------------------------------------------------------------------------
+# ---- on this machine -----------------------------------------------------------------------------
 
 
 def _below(folder: Path) -> Iterator[str]:
-    """All files of a folder and of those in it, from it, without what is hidden. Links to folders are not followed."""
+    """All files of a folder and of those in it, from it, without what is hidden. Links to folders
+    are not followed."""
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
@@ -114,7 +131,9 @@ def _below(folder: Path) -> Iterator[str]:
 
 def _checked(found: list[Path], start: Path, place: str) -> list[File]:
     if not found:
-        raise RecipeError(f"finds no file: {start}", place=place, hint=f"known are {', '.join(READERS)}")
+        raise RecipeError(
+            f"finds no file: {start}", place=place, hint=f"known are {', '.join(READERS)}"
+        )
     for file in found:
         if not file.exists():
             raise RecipeError(f"there is no file {file}", place=place)
@@ -129,7 +148,7 @@ def _shown(file: Path) -> str:
     return str(full.relative_to(Path.cwd())) if full.is_relative_to(Path.cwd()) else str(file)
 
 
-# ---- elsewhere -------------------------------------------------------------------------------------
+# ---- elsewhere -----------------------------------------------------------------------------------
 
 
 def _far(url: str, place: str, split: str | None) -> Found:
@@ -144,23 +163,36 @@ def _far(url: str, place: str, split: str | None) -> Found:
         if store.isdir(path):
             start = path.rstrip("/") + "/"
             every = sorted(name.removeprefix(start) for name in store.find(path))
-            names = [name for name in every if not any(part.startswith(".") for part in name.split("/"))]
+            names = [
+                name for name in every if not any(part.startswith(".") for part in name.split("/"))
+            ]
             kept, aside = _choose(names, lambda name: store.cat_file(start + name), place, split)
             paths = [start + name for name in kept]
         else:
             _no_split(split, place)
-            aside, paths = [], sorted(store.glob(path)) if glob.has_magic(path) else [path] * store.exists(path)
+            aside, paths = (
+                [],
+                sorted(store.glob(path)) if glob.has_magic(path) else [path] * store.exists(path),
+            )
     except RecipeError:
         raise
     except Exception as error:  # every store's library has errors of its own
         raise remote.failed(url, error, place) from error
     if not paths:
-        raise RecipeError(f"finds no file: {shown}", place=place, hint=f"known are {', '.join(READERS)}")
+        raise RecipeError(
+            f"finds no file: {shown}", place=place, hint=f"known are {', '.join(READERS)}"
+        )
     scheme = url.partition("://")[0]
-    return Found([File(path, f"{scheme}://{path.lstrip('/')}", *ending(path, place), store) for path in paths], aside)
+    return Found(
+        [
+            File(path, f"{scheme}://{path.lstrip('/')}", *ending(path, place), store)
+            for path in paths
+        ],
+        aside,
+    )
 
 
-# ---- what both have --------------------------------------------------------------------------------
+# ---- what both have ------------------------------------------------------------------------------
 
 
 def ending(name: str, place: str) -> tuple[str, str]:
@@ -171,7 +203,9 @@ def ending(name: str, place: str) -> tuple[str, str]:
     last = name.replace("\\", "/").rpartition("/")[2]
     if _is_archive(name):
         hint = "unpack it, and give the folder"
-        raise RecipeError(f"{last} is an archive, and archives are not opened", place=place, hint=hint)
+        raise RecipeError(
+            f"{last} is an archive, and archives are not opened", place=place, hint=hint
+        )
     known = f"{', '.join(READERS)}, or one of {', '.join(PLAIN)} with {' or '.join(_PACKED)}"
     raise RecipeError(f"{last} has an unknown ending, expected {known}", place=place)
 
@@ -198,26 +232,40 @@ def _choose(
     if (saved := _saved(names, load, place, split)) is not None:
         return saved, []
     _no_split(split, place)
-    kept = [name for name in names if _ending(name)[0] in READERS and name.rpartition("/")[2] not in _BESIDE]
+    kept = [
+        name
+        for name in names
+        if _ending(name)[0] in READERS and name.rpartition("/")[2] not in _BESIDE
+    ]
     return kept, [name for name in names if name not in set(kept)]
 
 
-def _saved(names: Collection[str], load: Callable[[str], bytes], place: str, split: str | None) -> list[str] | None:
-    """The Arrow files of a folder that `save_to_disk` wrote. They must be among its own: no path leads out."""
+def _saved(
+    names: Collection[str], load: Callable[[str], bytes], place: str, split: str | None
+) -> list[str] | None:
+    """The Arrow files of a folder that `save_to_disk` wrote. They must be among its own: no path
+    leads out."""
     prefix = ""
     if "dataset_dict.json" in names:
         splits = _json(load, "dataset_dict.json", "splits", place)
         chosen = split or ("train" if "train" in splits or len(splits) != 1 else splits[0])
         if chosen not in splits:
             found = ", ".join(map(str, splits))
-            raise RecipeError(f"has no split {chosen!r}, only {found}", place=place, hint=did_you_mean(chosen, splits))
+            raise RecipeError(
+                f"has no split {chosen!r}, only {found}",
+                place=place,
+                hint=did_you_mean(chosen, splits),
+            )
         prefix = f"{chosen}/"
     elif "state.json" not in names or "dataset_info.json" not in names:
         return None
     else:
         _no_split(split, place)
     state = prefix + "state.json"
-    files = [f"{prefix}{file.get('filename')}" for file in _json(load, state, "_data_files", place, of=dict)]
+    files = [
+        f"{prefix}{file.get('filename')}"
+        for file in _json(load, state, "_data_files", place, of=dict)
+    ]
     if missing := [name for name in files if name not in names]:
         raise RecipeError(f"{state} names {missing[0]!r}, which is not in the folder", place=place)
     return files
@@ -230,7 +278,9 @@ def _json(load: Callable[[str], bytes], name: str, key: str, place: str, of: typ
             return found
     except (ValueError, LookupError, TypeError, RecursionError, OSError):
         pass
-    raise RecipeError(f"{name} has no list {key!r}", place=place, hint="`save_to_disk` of datasets writes it")
+    raise RecipeError(
+        f"{name} has no list {key!r}", place=place, hint="`save_to_disk` of datasets writes it"
+    )
 
 
 def _no_split(split: str | None, place: str) -> None:

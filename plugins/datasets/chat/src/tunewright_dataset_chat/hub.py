@@ -1,4 +1,5 @@
-"""Data sets of a hub, through the hub's own library. No code that comes with a data set is ever run."""
+"""Data sets of a hub, through the hub's own library. No code that comes with a data set is ever
+run."""
 
 import hashlib
 import json
@@ -21,7 +22,12 @@ def _hf(entry: Any, split: str, streaming: bool = False) -> Any:
     import datasets
 
     return datasets.load_dataset(
-        entry.path, entry.subset, split=split, data_dir=entry.folder, revision=entry.revision, streaming=streaming
+        entry.path,
+        entry.subset,
+        split=split,
+        data_dir=entry.folder,
+        revision=entry.revision,
+        streaming=streaming,
     )  # this library no longer runs code of data sets
 
 
@@ -30,7 +36,12 @@ def _modelscope(entry: Any, split: str) -> Any:
 
     more = {"version": entry.revision} if entry.revision else {}
     found = MsDataset.load(
-        entry.path, subset_name=entry.subset, split=split, data_dir=entry.folder, trust_remote_code=False, **more
+        entry.path,
+        subset_name=entry.subset,
+        split=split,
+        data_dir=entry.folder,
+        trust_remote_code=False,
+        **more,
     )
     return found.to_hf_dataset() if isinstance(found, MsDataset) else found
 
@@ -39,7 +50,9 @@ def _modelers(entry: Any, split: str) -> Any:
     from openmind import OmDataset
 
     more = {"revision": entry.revision} if entry.revision else {}
-    return OmDataset.load_dataset(entry.path, name=entry.subset, split=split, data_dir=entry.folder, **more)
+    return OmDataset.load_dataset(
+        entry.path, name=entry.subset, split=split, data_dir=entry.folder, **more
+    )
 
 
 #: hub → its library, what pip installs for it, how it loads
@@ -60,11 +73,15 @@ class HubData:
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.entry.path):
-            problem = f"found {self.entry.path!r}, expected the name of a data set such as owner/name"
+            problem = (
+                f"found {self.entry.path!r}, expected the name of a data set such as owner/name"
+            )
             raise RecipeError(problem, place=f"{self.place}.path")
         library, package, _ = _HUBS[self.entry.hub]
         if find_spec(library) is None:
-            raise RecipeError(f"{self.entry.hub} needs {package}", place=self.place, hint=f"pip install {package}")
+            raise RecipeError(
+                f"{self.entry.hub} needs {package}", place=self.place, hint=f"pip install {package}"
+            )
 
     @property
     def name(self) -> str:
@@ -75,15 +92,22 @@ class HubData:
     def _data(self) -> Any:
         try:
             return (self.load or _HUBS[self.entry.hub][2])(self.entry, self.entry.split or "train")
-        except Exception as error:  # each library has errors of its own, and those of what it is made of
+        except (
+            Exception
+        ) as error:  # each library has errors of its own, and those of what it is made of
             said = " ".join(str(error).split()) or type(error).__name__
-            raise RecipeError(f"{self.name} cannot be loaded: {said[:500]}", place=self.place) from error
+            raise RecipeError(
+                f"{self.name} cannot be loaded: {said[:500]}", place=self.place
+            ) from error
 
     def streamed(self) -> "HubData":
-        """The same, read from the hub record by record. Raises RecipeError where its library cannot do that."""
+        """The same, read from the hub record by record. Raises RecipeError where its library cannot
+        do that."""
         if self.entry.hub != "hf":
             hint = "leave streaming out, or download it and name its files"
-            raise RecipeError(f"{self.entry.hub} does not stream", place=f"{self.place}.hub", hint=hint)
+            raise RecipeError(
+                f"{self.entry.hub} does not stream", place=f"{self.place}.hub", hint=hint
+            )
         return HubData(self.entry, self.place, partial(_hf, streaming=True))
 
     def read(self) -> Iterator[Read]:
@@ -91,7 +115,8 @@ class HubData:
         yield from records(self._data.with_format("arrow").iter(batch_size=_BATCH), self.name)
 
     def digest(self) -> str:
-        """Changes with the records: of the files in the library's cache, or of the records themselves."""
+        """Changes with the records: of the files in the library's cache, or of the records
+        themselves."""
         digest = hashlib.sha256()
         if stored := self._data.cache_files:
             for name in sorted(file["filename"] for file in stored):

@@ -1,4 +1,5 @@
-"""The rows of a recipe as people look at them: the first ones in full, and what all of them have."""
+"""The rows of a recipe as people look at them: the first ones in full, and what all of them
+have."""
 
 import hashlib
 import itertools
@@ -12,10 +13,10 @@ import numpy as np
 from tunewright import RowError
 from tunewright.types import DataRequest, Row, Span
 from tunewright_dataset_chat import media
-from tunewright_dataset_chat.prepare import IGNORED, Done, Sample, Work
+from tunewright_dataset_chat.chunk_processor import ChunkProcessor
+from tunewright_dataset_chat.row_processor import IGNORED, Done, RowProcessor, Sample
 from tunewright_dataset_chat.source import open_sources
-from tunewright_dataset_chat.step import Step
-from tunewright_dataset_chat.stream import Stream, Tally
+from tunewright_dataset_chat.source_stream import Counts, Stream
 
 if TYPE_CHECKING:
     from tunewright.run import Run
@@ -49,18 +50,20 @@ class Stats:
 
 
 def preview(run: "Run", request: DataRequest, count: int) -> Preview:
-    """The first `count` rows of `data` as the model will see them, and the lengths of all; of what is streamed, of the
-    first records of each source.
+    """The first `count` rows of `data` as the model will see them, and the lengths of all; of what
+    is streamed, of the first records of each source.
 
     Raises RecipeError and RowError.
     """
-    tally, shown = Tally(), Preview([], [], 0, 0, {}, [])
-    for stream in _streams(run, request, Work):
+    tally, shown = Counts(), Preview([], [], 0, 0, {}, [])
+    for stream in _streams(run, request, RowProcessor):
         for sample in (sample for batch in stream for sample in batch):
             shown.lengths.append(len(sample.input_ids))
             shown.trained_tokens += _trained(sample)
             if len(shown.samples) < count:
-                shown.samples.append(sample if sample.text else _written(sample, request.loaded.tokenizer))
+                shown.samples.append(
+                    sample if sample.text else _written(sample, request.loaded.tokenizer)
+                )
         tally.add(stream.tally)
     shown.rows_read, shown.dropped, shown.notes = tally.records, dict(tally.dropped), tally.words()
     return shown
@@ -71,7 +74,7 @@ def stats(run: "Run", request: DataRequest) -> Stats:
 
     Raises RecipeError and RowError.
     """
-    tally, found = Tally(), Stats()
+    tally, found = Counts(), Stats()
     known: set[bytes] = set()
     for stream in _streams(run, request, _counting(found)):
         before = len(found.lengths), sum(found.lengths)
@@ -82,19 +85,25 @@ def stats(run: "Run", request: DataRequest) -> Stats:
             known.add(key)
             found.lengths.append(len(sample.input_ids))
             found.trained_tokens += _trained(sample)
-        found.sources[stream.source.title] = len(found.lengths) - before[0], sum(found.lengths) - before[1]
+        found.sources[stream.source.title] = (
+            len(found.lengths) - before[0],
+            sum(found.lengths) - before[1],
+        )
         tally.add(stream.tally)
     found.rows_read, found.dropped, found.notes = tally.records, dict(tally.dropped), tally.words()
     return found
 
 
-def _counting(found: Stats) -> type[Work]:
-    """Work that counts the messages of all rows that a format makes, also of those that are too long."""
+def _counting(found: Stats) -> type[RowProcessor]:
+    """Work that counts the messages of all rows that a format makes, also of those that are too
+    long."""
 
-    class Counting(Work):
+    class Counting(RowProcessor):
         def __call__(self, rows: list[Row | RowError]) -> Done:
             for row in rows:
-                if not isinstance(row, RowError) and (roles := Counter(each.role for each in media.messages(row))):
+                if not isinstance(row, RowError) and (
+                    roles := Counter(each.role for each in media.messages(row))
+                ):
                     found.roles.update(roles)
                     found.turns[roles["user"]] += 1
             return super().__call__(rows)
@@ -102,12 +111,12 @@ def _counting(found: Stats) -> type[Work]:
     return Counting
 
 
-def _streams(run: "Run", request: DataRequest, work: type[Work]) -> Iterator[Stream]:
+def _streams(run: "Run", request: DataRequest, work: type[RowProcessor]) -> Iterator[Stream]:
     """The sources, one after the other."""
     options = run.plugin("dataset").options
     if options.streaming and request.limit is None:
         request = replace(request, limit=LOOKED_AT)
-    step = Step.of(run, request, options.truncate, work)
+    step = ChunkProcessor.of(run, request, options.truncate, work)
     for source in open_sources(request.entries, "data", request.root):
         yield Stream(run, source, request, step, options.on_bad_row == "skip")
 
@@ -117,9 +126,11 @@ def _trained(sample: Sample) -> int:
 
 
 def _written(sample: Sample, tokenizer: Any) -> Sample:
-    """A row as the text that its tokens say, where it was cut; or of a prompt and answers: each of its columns,
-    answers as what is trained."""
-    parts = _pieces(sample, tokenizer) if "input_ids" in sample.columns else _answers(sample, tokenizer)
+    """A row as the text that its tokens say, where it was cut; or of a prompt and answers: each of
+    its columns, answers as what is trained."""
+    parts = (
+        _pieces(sample, tokenizer) if "input_ids" in sample.columns else _answers(sample, tokenizer)
+    )
     text, trained = "", []
     for part, is_trained in parts:
         if is_trained:

@@ -7,14 +7,24 @@ from itertools import chain
 from pathlib import Path
 
 from tunewright import RowError
-from tunewright.types import Conversation, MediaPart, Message, Preference, Prompt, Row, Text, Unpaired
+from tunewright.types import (
+    Conversation,
+    MediaPart,
+    Message,
+    Preference,
+    Prompt,
+    Row,
+    Text,
+    Unpaired,
+)
 
 
 def locate(row: Row, root: Path | None) -> None:
-    """Give every image, video and audio of a row its full path, where there is a file below the root.
+    """Give every image, video and audio of a row its full path, where there is a file below the
+    root.
 
-    Nothing is opened. Raises RowError where there is no such file, where links lead out of the root, and where it is
-    no regular file, which might never end.
+    Nothing is opened. Raises RowError where there is no such file, where links lead out of the
+    root, and where it is no regular file, which might never end.
     """
     for part in parts(row):
         if not part.path.startswith("data:"):
@@ -42,7 +52,9 @@ def messages(row: Row) -> Iterator[Message]:
 def _below(path: str, root: Path | None, kind: str) -> Path:
     shown = f"{kind} {path[:80]!r}"
     if root is None:
-        raise RowError(f"has {shown}, and no folder for media is known", hint="name one with `media_root:`")
+        raise RowError(
+            f"has {shown}, and no folder for media is known", hint="name one with `media_root:`"
+        )
     folder = Path(os.path.realpath(root))
     try:
         full = Path(os.path.realpath(folder / path))

@@ -13,11 +13,12 @@ _VALIDATION = 1  # a stream of random numbers of its own
 
 @dataclass(frozen=True)
 class Mix:
-    """Called with an epoch (0 is the first), gives its row numbers in order, from (seed, epoch) alone.
+    """Called with an epoch (0 is the first), gives its row numbers in order, from (seed, epoch)
+    alone.
 
-    The rows of all sources are numbered one source after the other. A source that gives more rows than it has gives
-    each equally often, give or take one; one that gives fewer goes on in the next epoch where it stopped, so that no
-    row comes again before all others have come.
+    The rows of all sources are numbered one source after the other. A source that gives more rows
+    than it has gives each equally often, give or take one; one that gives fewer goes on in the next
+    epoch where it stopped, so that no row comes again before all others have come.
     """
 
     sizes: tuple[int, ...]  # rows of each source
@@ -39,16 +40,22 @@ class Mix:
         """Rows of one source for this epoch: the next `count` of an endless row of its shuffles."""
         size, count = self.sizes[source], self.counts[source]
         first, last = epoch * count // size, -(-(epoch + 1) * count // size)
-        shuffles = [np.random.default_rng([self.seed, source, turn]).permutation(size) for turn in range(first, last)]
+        shuffles = [
+            np.random.default_rng([self.seed, source, turn]).permutation(size)
+            for turn in range(first, last)
+        ]
         start = epoch * count - first * size
         return np.concatenate(shuffles)[start : start + count]
 
 
-def counts(sizes: Sequence[int], weights: Sequence[float], mixing: str, stop: Literal["first", "all"]) -> list[int]:
+def counts(
+    sizes: Sequence[int], weights: Sequence[float], mixing: str, stop: Literal["first", "all"]
+) -> list[int]:
     """Rows of each source in an epoch, at least one each.
 
-    concatenate: its rows times its weight. interleave: shares by weight, until the first source has given all its
-    rows once (`first`), or until every one has (`all`; the others then give theirs again).
+    concatenate: its rows times its weight. interleave: shares by weight, until the first source has
+    given all its rows once (`first`), or until every one has (`all`; the others then give theirs
+    again).
     """
     if mixing == "concatenate":
         return [max(1, round(size * weight)) for size, weight in zip(sizes, weights, strict=True)]
@@ -59,10 +66,11 @@ def counts(sizes: Sequence[int], weights: Sequence[float], mixing: str, stop: Li
 
 
 def split(records: np.ndarray, validation: float | int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers for training and for validation, both ascending. Rows of one record go the same way.
+    """Row numbers for training and for validation, both ascending. Rows of one record go the same
+    way.
 
-    records: the number of each row's record, ascending. validation: a share of all rows, or their number. Raises
-    RecipeError where nothing would be left on one side.
+    records: the number of each row's record, ascending. validation: a share of all rows, or their
+    number. Raises RecipeError where nothing would be left on one side.
     """
     wanted = round(validation * len(records)) if validation < 1 else int(validation)
     _, first, sizes = np.unique(records, return_index=True, return_counts=True)
@@ -70,6 +78,9 @@ def split(records: np.ndarray, validation: float | int, seed: int) -> tuple[np.n
     taken = order[: np.searchsorted(np.cumsum(sizes[order]), wanted) + 1] if wanted else order[:0]
     held = np.isin(records, records[first[taken]])
     if held.all() or not held.any():
-        problem = f"leaves nothing {'to train on' if held.any() else 'to validate on'} of {len(records)} rows"
+        problem = (
+            f"leaves nothing {'to train on' if held.any() else 'to validate on'} of "
+            f"{len(records)} rows"
+        )
         raise RecipeError(problem, place="dataset.validation")
     return np.flatnonzero(~held), np.flatnonzero(held)

@@ -1,4 +1,5 @@
-"""Rows of token ids for preference, unpaired and prompts: a prompt as serving encodes it, and answers after it."""
+"""Rows of token ids for preference, unpaired and prompts: a prompt as serving encodes it, and
+answers after it."""
 
 from array import array
 from collections.abc import Callable, Sequence
@@ -6,8 +7,17 @@ from dataclasses import replace
 from typing import Any
 
 from tunewright import RowError
-from tunewright.types import Conversation, Message, Preference, Prompt, Rendered, Row, Span, Unpaired
-from tunewright_hf.tokenise import Encoded, Tokeniser
+from tunewright.types import (
+    Conversation,
+    Message,
+    Preference,
+    Prompt,
+    Rendered,
+    Row,
+    Span,
+    Unpaired,
+)
+from tunewright_hf.tokenization.encode import Encoded, Tokeniser
 
 #: (conversation, add_generation_prompt) → text; raises RowError
 Render = Callable[[Conversation, bool], Rendered]
@@ -15,12 +25,14 @@ Render = Callable[[Conversation, bool], Rendered]
 _IGNORED = -100
 
 
-def encode_rows(rows: Sequence[Row], render: Render, tokeniser: Tokeniser) -> list[dict[str, Any] | RowError]:
+def encode_rows(
+    rows: Sequence[Row], render: Render, tokeniser: Tokeniser
+) -> list[dict[str, Any] | RowError]:
     """One item a row, in order: its columns as `types.Data` names them, or why it cannot be used.
 
     prompt_ids are what serving encodes before it generates; prompt_ids + chosen_ids (rejected_ids,
-    completion_ids) are the ids of the whole conversation up to its stop token, which is the last. Nothing is cut.
-    Preference rows have `margin` too, which may be None.
+    completion_ids) are the ids of the whole conversation up to its stop token, which is the last.
+    Nothing is cut. Preference rows have `margin` too, which may be None.
     """
     work: list[list[Rendered] | RowError] = []
     for row in rows:
@@ -28,7 +40,9 @@ def encode_rows(rows: Sequence[Row], render: Render, tokeniser: Tokeniser) -> li
             work.append(_render(row, render))
         except RowError as error:
             work.append(_placed(error, row))
-    encoded = iter(_encode([one for found in work if isinstance(found, list) for one in found], tokeniser))
+    encoded = iter(
+        _encode([one for found in work if isinstance(found, list) for one in found], tokeniser)
+    )
     done: list[dict[str, Any] | RowError] = []
     for row, found in zip(rows, work, strict=True):
         if isinstance(found, RowError):
@@ -56,23 +70,37 @@ def _render(row: Row, render: Render) -> list[Rendered]:
         assert isinstance(row, Prompt)
         prompt, answers = row.messages, {}
     asked = render(Conversation(prompt, row.tools, origin=row.origin), True)
-    return [asked, *(_answered(row, prompt, answer, asked, name, render) for name, answer in answers.items())]
+    return [
+        asked,
+        *(_answered(row, prompt, answer, asked, name, render) for name, answer in answers.items()),
+    ]
 
 
 def _answered(
-    row: Any, prompt: list[Message], answer: list[Message], asked: Rendered, name: str, render: Render
+    row: Any,
+    prompt: list[Message],
+    answer: list[Message],
+    asked: Rendered,
+    name: str,
+    render: Render,
 ) -> Rendered:
     """The whole conversation, in which all that follows the prompt is one trained span."""
     if others := [message.role for message in answer if message.role != "assistant"]:
-        raise RowError(f"{name} has a message from {others[0]}, and all of an answer is trained here")
+        raise RowError(
+            f"{name} has a message from {others[0]}, and all of an answer is trained here"
+        )
     whole = render(Conversation([*prompt, *answer], row.tools, origin=row.origin), False)
     start = len(asked.text)
     if not whole.text.startswith(asked.text):
-        raise RowError(f"the template writes the prompt in another way before {name}", hint="take another template")
+        raise RowError(
+            f"the template writes the prompt in another way before {name}",
+            hint="take another template",
+        )
     before = [span for span in whole.trained if span.end <= start]
     if len(before) == len(whole.trained):
         raise RowError(f"{name} has nothing to train")
-    # the answer's own span may begin later: after an empty thinking, say, which serving would not have written
+    # the answer's own span may begin later: after an empty thinking, say, which serving would not
+    # have written
     return replace(whole, trained=[*before, Span(start, whole.trained[-1].end)])
 
 
@@ -97,7 +125,12 @@ def _columns(row: Row, tokens: list[Encoded | RowError]) -> dict[str, Any]:
     prompt, *answers = (one for one in tokens if isinstance(one, Encoded))
     found = [_after(prompt.input_ids, answer) for answer in answers]
     if isinstance(row, Preference):
-        return {"prompt_ids": prompt.input_ids, "chosen_ids": found[0], "rejected_ids": found[1], "margin": row.margin}
+        return {
+            "prompt_ids": prompt.input_ids,
+            "chosen_ids": found[0],
+            "rejected_ids": found[1],
+            "margin": row.margin,
+        }
     if isinstance(row, Unpaired):
         return {"prompt_ids": prompt.input_ids, "completion_ids": found[0], "label": row.label}
     assert isinstance(row, Prompt)

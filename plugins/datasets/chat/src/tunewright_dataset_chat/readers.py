@@ -42,7 +42,8 @@ def json_lines(stream: BufferedReader, name: str) -> Iterator[Read]:
 
 
 def json_file(stream: BufferedReader, name: str) -> Iterator[Read]:
-    """A list of records; a file that begins otherwise is read as JSON lines, which many call .json."""
+    """A list of records; a file that begins otherwise is read as JSON lines, which many call
+    .json."""
     first = stream.peek(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
     yield from json_list(stream, name) if first == b"[" else json_lines(stream, name)
 
@@ -96,7 +97,10 @@ class _Text:
             try:
                 found, end = self._decode(self._text, self._at)
             except json.JSONDecodeError as error:
-                cut_off = error.msg.startswith("Unterminated string") or error.pos > len(self._text) - _LITERAL
+                cut_off = (
+                    error.msg.startswith("Unterminated string")
+                    or error.pos > len(self._text) - _LITERAL
+                )
                 if self._ended or not cut_off:
                     raise _broken(self._name, self.line(error.pos), error.msg) from error
             except RecursionError as error:
@@ -107,7 +111,9 @@ class _Text:
                 if whole or self._ended:
                     self._at = end
                     return found
-            self._more(max(_CHUNK, len(self._text)))  # twice as much: a long record is parsed a few times only
+            self._more(
+                max(_CHUNK, len(self._text))
+            )  # twice as much: a long record is parsed a few times only
 
     def _more(self, size: int) -> None:
         self._lines += self._text.count("\n", 0, self._at)
@@ -123,7 +129,9 @@ class _Text:
         self._text += more
 
     def line(self, position: int | None = None) -> int:
-        return self._lines + 1 + self._text.count("\n", 0, self._at if position is None else position)
+        return (
+            self._lines + 1 + self._text.count("\n", 0, self._at if position is None else position)
+        )
 
 
 def _broken(name: str, line: int, problem: object) -> RowError:
@@ -137,7 +145,9 @@ def table(stream: BufferedReader, name: str, delimiter: str) -> Iterator[Read]:
         try:
             for record in rows:
                 if None in record or None in record.values():  # too many cells, or too few
-                    problem = f"does not have the {len(rows.fieldnames or ())} columns of the first line"
+                    problem = (
+                        f"does not have the {len(rows.fieldnames or ())} columns of the first line"
+                    )
                     yield RowError(problem, place=f"{name}:{rows.line_num}")
                 else:
                     yield Origin(name, rows.line_num), record
@@ -165,17 +175,22 @@ def parquet(stream: BufferedReader, name: str) -> Iterator[Read]:
 
 
 def arrow(stream: BufferedReader, name: str) -> Iterator[Read]:
-    """Arrow's file format, which is also Feather's second, and its stream format, which datasets writes."""
+    """Arrow's file format, which is also Feather's second, and its stream format, which datasets
+    writes."""
     import pyarrow as pa
 
     try:
         magic = stream.read(6)
         stream.seek(0)
         if magic[:4] == b"FEA1":
-            raise RowError("is of Feather's first version", place=name, hint="write it again with pyarrow")
+            raise RowError(
+                "is of Feather's first version", place=name, hint="write it again with pyarrow"
+            )
         if magic == b"ARROW1":
             file = pa.ipc.open_file(stream)
-            yield from records((file.get_batch(number) for number in range(file.num_record_batches)), name)
+            yield from records(
+                (file.get_batch(number) for number in range(file.num_record_batches)), name
+            )
         else:
             yield from records(pa.ipc.open_stream(stream), name)
     except pa.ArrowException as error:

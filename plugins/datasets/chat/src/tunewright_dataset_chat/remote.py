@@ -36,12 +36,15 @@ def shown(url: str) -> str:
 
 
 def open_store(url: str, place: str) -> tuple[Any, str]:
-    """The fsspec file system of a URL, and the path in it. Raises RecipeError where its package is missing."""
+    """The fsspec file system of a URL, and the path in it. Raises RecipeError where its package is
+    missing."""
     scheme = url.partition("://")[0].lower()
     if "::" in url:
         raise RecipeError("found '::' in a URL, expected one that names a file itself", place=place)
     if scheme == "file":
-        raise RecipeError("found file://, expected the path of a file on this machine alone", place=place)
+        raise RecipeError(
+            "found file://, expected the path of a file on this machine alone", place=place
+        )
     if scheme not in PACKAGES:
         known = ", ".join(f"{name}://" for name in PACKAGES)
         hint = did_you_mean(scheme, PACKAGES) if len(scheme) > 1 else ""
@@ -52,11 +55,14 @@ def open_store(url: str, place: str) -> tuple[Any, str]:
         store, path = fsspec.url_to_fs(url)
     except ImportError as error:
         package = PACKAGES[scheme]
-        raise RecipeError(f"{scheme}:// needs {package}", place=place, hint=f"pip install {package}") from error
+        raise RecipeError(
+            f"{scheme}:// needs {package}", place=place, hint=f"pip install {package}"
+        ) from error
     return store, path
 
 
 def failed(url: str, error: Exception, place: str) -> RecipeError:
-    """The line for what a store's own library raised. Its words may hold the URL with its secrets."""
+    """The line for what a store's own library raised. Its words may hold the URL with its
+    secrets."""
     said = " ".join(str(error).replace(url, shown(url)).split()) or type(error).__name__
     return RecipeError(f"{shown(url)} cannot be read: {said[:300]}", place=place)

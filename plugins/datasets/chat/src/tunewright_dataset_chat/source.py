@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunewright import RecipeError, RowError
-from tunewright.types import DataRequest, Origin, Rows
+from tunewright.types import DataRequest, Origin, RowKind
 from tunewright_dataset_chat import dataset_info, files, remote
 from tunewright_dataset_chat.convert import Conversion
 from tunewright_dataset_chat.entry import Entry
@@ -17,13 +17,24 @@ from tunewright_dataset_chat.hub import HubData
 from tunewright_dataset_chat.readers import Read
 
 if TYPE_CHECKING:
-    from tunewright.registry import Handle
+    from tunewright.registry import PluginCaller
     from tunewright.run import Run
 
 Record = tuple[Origin, Any]
 
 #: fields of an Entry that say where data is; what is there is told by `Source.digests`
-WHERE = {"path", "hub", "dataset_info", "name", "split", "subset", "folder", "revision", "format", "media_root"}
+WHERE = {
+    "path",
+    "hub",
+    "dataset_info",
+    "name",
+    "split",
+    "subset",
+    "folder",
+    "revision",
+    "format",
+    "media_root",
+}
 _LOOKED_AT = 20  # first records, from which the format is found
 
 
@@ -85,11 +96,14 @@ def _open(entry: Entry, at: str, root: Path) -> Source:
     return Source(entry, at, found.files, media_root=media_root, notes=notes)
 
 
-def opened(run: "Run", source: Source, request: DataRequest) -> tuple[Iterator[Read], Conversion | None]:
-    """A source's records, lazily, and how they become rows; None where there is none but broken ones.
+def opened(
+    run: "Run", source: Source, request: DataRequest
+) -> tuple[Iterator[Read], Conversion | None]:
+    """A source's records, lazily, and how they become rows; None where there is none but broken
+    ones.
 
-    Raises RecipeError where there is no record, no format fits, several do, or the format cannot give what the stage
-    needs.
+    Raises RecipeError where there is no record, no format fits, several do, or the format cannot
+    give what the stage needs.
     """
     entry = source.entry
     limit = min((n for n in (entry.limit, request.limit) if n is not None), default=None)
@@ -106,7 +120,10 @@ def opened(run: "Run", source: Source, request: DataRequest) -> tuple[Iterator[R
         raise RecipeError(f"{source.title} holds no record", place=f"{source.place}.path")
     found = itertools.chain(first, found)
     if entry.format:
-        handle, place = run.named("format", entry.format.name, **entry.format.options), f"{source.place}.format"
+        handle, place = (
+            run.named("format", entry.format.name, **entry.format.options),
+            f"{source.place}.format",
+        )
     elif seen:
         handle, place = _detect(run, entry, seen, request.rows), str(seen[0][0])
         source.detected = True
@@ -115,7 +132,10 @@ def opened(run: "Run", source: Source, request: DataRequest) -> tuple[Iterator[R
     plugin: Any = handle.plugin
     if request.rows not in plugin.rows:
         has = f"found {_described(seen[0][1])}: " if source.detected else ""
-        problem = f"{has}format {plugin.name!r} gives {' or '.join(plugin.rows)}, the stage needs {request.rows}"
+        problem = (
+            f"{has}format {plugin.name!r} gives {' or '.join(plugin.rows)}, the stage "
+            f"needs {request.rows}"
+        )
         raise RecipeError(problem, place=place, hint=_fitting(run, request.rows))
     source.format = plugin.name
     source.format_options = plugin.options.model_dump()
@@ -123,7 +143,9 @@ def opened(run: "Run", source: Source, request: DataRequest) -> tuple[Iterator[R
     source.package = type(plugin).__module__.partition(".")[0]
     written = entry.format.name if entry.format else plugin.name
     options = entry.format.options if entry.format else {}
-    return found, Conversion(written, options, request.rows, entry.columns, entry.tags, source.media_root)
+    return found, Conversion(
+        written, options, request.rows, entry.columns, entry.tags, source.media_root
+    )
 
 
 def _fitting(run: "Run", needed: str) -> str:
@@ -138,9 +160,9 @@ def _counted(source: Source, limit: int | None) -> Iterator[Read]:
         yield item
 
 
-def _detect(run: "Run", entry: Entry, first: list[Record], rows: Rows) -> "Handle":
-    """The one format that knows most of the first records; before all others, of those that give what is needed.
-    The records that it does not know will be errors of their own.
+def _detect(run: "Run", entry: Entry, first: list[Record], rows: RowKind) -> "PluginCaller":
+    """The one format that knows most of the first records; before all others, of those that give
+    what is needed. The records that it does not know will be errors of their own.
 
     Raises RecipeError where none or several do.
     """
@@ -151,14 +173,16 @@ def _detect(run: "Run", entry: Entry, first: list[Record], rows: Rows) -> "Handl
         seen = record
         if isinstance(record, dict):
             # under the format's own names, where the recipe says which column is which
-            seen = record | {ours: record[theirs] for ours, theirs in entry.columns.items() if theirs in record}
+            seen = record | {
+                ours: record[theirs] for ours, theirs in entry.columns.items() if theirs in record
+            }
         counts.update(handle.plugin.name for handle in handles if handle.plugin.matches(seen))
     known = [handle for handle in handles if counts[handle.plugin.name]]
     known = [handle for handle in known if rows in handle.plugin.rows] or known
     most = max((counts[handle.plugin.name] for handle in known), default=0)
     best = [handle for handle in known if counts[handle.plugin.name] == most]
     if len(best) == 1:
-        found: Handle = best[0]
+        found: PluginCaller = best[0]
         return found
     origin, record = first[0]
     which = " and ".join(handle.plugin.name for handle in best) or "no format"

@@ -1,5 +1,5 @@
-"""What is done with a row that is longer than max_length. Nothing is cut silently, and no end is invented: a row that
-is cut at its end has no end token, one that is cut at its start keeps it."""
+"""What is done with a row that is longer than max_length. Nothing is cut silently, and no end is
+invented: a row that is cut at its end has no end token, one that is cut at its start keeps it."""
 
 import bisect
 from collections.abc import Callable
@@ -7,12 +7,16 @@ from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
 from tunewright.types import Message, Preference, Prompt, Row, Unpaired
-from tunewright_hf.tokenise import Encoded
+from tunewright_hf.tokenization.encode import Encoded
 
 Policy: TypeAlias = Literal["drop", "end", "start", "turns"]
 
 #: what was done to rows that were kept, by policy
-DONE = {"end": "were cut at their end", "start": "were cut at their start", "turns": "lost their oldest turns"}
+DONE = {
+    "end": "were cut at their end",
+    "start": "were cut at their start",
+    "turns": "lost their oldest turns",
+}
 
 
 def cut(tokens: Encoded, size: int, policy: Policy, bos: int | None) -> Encoded:
@@ -37,10 +41,14 @@ def _joined(end: Encoded, whole: Encoded) -> Encoded:
     return Encoded(whole.input_ids[:1] + end.input_ids, whole.labels[:1] + end.labels, weights)
 
 
-def without_oldest(messages: list[Message], attempt: Callable[[list[Message]], Any | None]) -> Any | None:
-    """What `attempt` makes of the messages without as few of the oldest turns as it needs to give something.
+def without_oldest(
+    messages: list[Message], attempt: Callable[[list[Message]], Any | None]
+) -> Any | None:
+    """What `attempt` makes of the messages without as few of the oldest turns as it needs to give
+    something.
 
-    A turn begins with a user's message; a system message stays. None: even the last turn alone is too much.
+    A turn begins with a user's message; a system message stays. None: even the last turn alone is
+    too much.
     """
     system = messages[: messages[0].role == "system"]
     starts = [place for place, message in enumerate(messages) if message.role == "user"][1:]
@@ -52,28 +60,39 @@ def without_oldest(messages: list[Message], attempt: Callable[[list[Message]], A
     return attempt(system + messages[starts[first] :]) if first < len(starts) else None
 
 
-# ---- rows of a prompt and answers -------------------------------------------------------------------
+# ---- rows of a prompt and answers ----------------------------------------------------------------
 
 _ANSWERS = ("chosen_ids", "rejected_ids", "completion_ids")
 
 
 def pair_length(columns: dict[str, Any]) -> int:
     """Tokens of the prompt with its longest answer."""
-    return len(columns["prompt_ids"]) + max((len(columns[name]) for name in _ANSWERS if name in columns), default=0)
+    return len(columns["prompt_ids"]) + max(
+        (len(columns[name]) for name in _ANSWERS if name in columns), default=0
+    )
 
 
-def cut_pair(columns: dict[str, Any], size: int, policy: Policy, bos: int | None) -> dict[str, Any] | None:
-    """The answers without their ends, or the prompt without its start (but for a BOS). None: nothing would be left.
-    A prompt that is to be answered has no end to lose: what follows it is not known yet."""
+def cut_pair(
+    columns: dict[str, Any], size: int, policy: Policy, bos: int | None
+) -> dict[str, Any] | None:
+    """The answers without their ends, or the prompt without its start (but for a BOS). None:
+    nothing would be left. A prompt that is to be answered has no end to lose: what follows it is
+    not known yet."""
     prompt = columns["prompt_ids"]
     answers = {name: columns[name] for name in _ANSWERS if name in columns}
     if policy == "end":
         room = size - len(prompt)
-        return columns | {name: ids[:room] for name, ids in answers.items()} if answers and room > 0 else None
+        return (
+            columns | {name: ids[:room] for name, ids in answers.items()}
+            if answers and room > 0
+            else None
+        )
     room = size - max((len(ids) for ids in answers.values()), default=0)
     if room < 2:
         return None
-    return columns | {"prompt_ids": cut(Encoded(prompt, prompt), min(room, len(prompt)), policy, bos).input_ids}
+    return columns | {
+        "prompt_ids": cut(Encoded(prompt, prompt), min(room, len(prompt)), policy, bos).input_ids
+    }
 
 
 def prompt_of(row: Row) -> list[Message]:
@@ -84,4 +103,8 @@ def prompt_of(row: Row) -> list[Message]:
 def with_prompt(row: Row, messages: list[Message]) -> Row:
     """The row with another prompt."""
     assert isinstance(row, Preference | Unpaired | Prompt)
-    return replace(row, messages=messages) if isinstance(row, Prompt) else replace(row, prompt=messages)
+    return (
+        replace(row, messages=messages)
+        if isinstance(row, Prompt)
+        else replace(row, prompt=messages)
+    )

@@ -1,7 +1,9 @@
-"""Worker processes that prepare rows: chunks of records go out, Arrow record batches come back, in order.
+"""Worker processes that prepare rows: chunks of records go out, Arrow record batches come back, in
+order.
 
-Spawned, never forked, so that it is the same on every system; a worker makes its plugins from the recipe. What goes
-through the pipes is between this process and those that it started: nothing is read from disk.
+Spawned, never forked, so that it is the same on every system; a worker makes its plugins from the
+recipe. What goes through the pipes is between this process and those that it started: nothing is
+read from disk.
 """
 
 import gc
@@ -17,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 from tunewright import RunError
 from tunewright.errors import TunewrightError
 from tunewright.recipe import Recipe, Section
-from tunewright.types import DataRequest, Rows
-from tunewright_dataset_chat.prepare import Work
-from tunewright_dataset_chat.step import Made, Step
+from tunewright.types import DataRequest, RowKind
+from tunewright_dataset_chat.chunk_processor import ChunkProcessor, ChunkResult
+from tunewright_dataset_chat.row_processor import RowProcessor
 from tunewright_dataset_chat.truncate import Policy
 
 if TYPE_CHECKING:
@@ -27,28 +29,33 @@ if TYPE_CHECKING:
 
 #: the arguments of a Step: conversion, schema, items
 Task = tuple[Any, Any, Any]
-_AHEAD = 2  # chunks of each worker that are prepared, or being prepared, and whose turn has not come
+_AHEAD = (
+    2  # chunks of each worker that are prepared, or being prepared, and whose turn has not come
+)
 
 
 @dataclass
 class _Given:
-    """What a worker starts from. The tokenizer goes as it is: it may have been changed since it was loaded."""
+    """What a worker starts from. The tokenizer goes as it is: it may have been changed since it was
+    loaded."""
 
     recipe: Recipe
     trust_remote_code: bool
     template: Section | None  # where the recipe names none
     tokenizer: Any
-    rows: Rows
+    rows: RowKind
     max_length: int
     policy: Policy
 
-    def step(self) -> Step:
+    def step(self) -> ChunkProcessor:
         from tunewright.run import Run
 
         run = Run(self.recipe, trust_remote_code=self.trust_remote_code)
         if self.template:
             run.use("template", self.template)
-        return Step(run, Work.of(run, self.tokenizer, self.rows, self.max_length, self.policy))
+        return ChunkProcessor(
+            run, RowProcessor.of(run, self.tokenizer, self.rows, self.max_length, self.policy)
+        )
 
 
 class Workers:
@@ -70,8 +77,14 @@ class Workers:
         if self._processes:
             return
         recipe, loaded = self._run.recipe.model_copy(update={"loggers": []}), self._request.loaded
-        template = Section(name=loaded.template) if recipe.template is None and loaded.template else None
-        trust, rows, size = self._run.trust_remote_code, self._request.rows, self._request.max_length
+        template = (
+            Section(name=loaded.template) if recipe.template is None and loaded.template else None
+        )
+        trust, rows, size = (
+            self._run.trust_remote_code,
+            self._request.rows,
+            self._request.max_length,
+        )
         given = _Given(recipe, trust, template, loaded.tokenizer, rows, size, self._policy)
         context = get_context("spawn")
         for _ in range(self.count):
@@ -88,12 +101,13 @@ class Workers:
             pipe.close()
         self._processes = {}
 
-    def map(self, tasks: Iterator[Task]) -> Iterator[Made]:
-        """What they make of the tasks, in order. An error, of a task or raised by the iterator, comes when all
-        before it were given. Few tasks are under way at a time: memory is bounded."""
+    def map(self, tasks: Iterator[Task]) -> Iterator[ChunkResult]:
+        """What they make of the tasks, in order. An error, of a task or raised by the iterator,
+        comes when all before it were given. Few tasks are under way at a time: memory is bounded.
+        """
         self.start()
         idle, busy = list(self._processes), dict[Connection, int]()
-        found: dict[int, Made | TunewrightError] = {}  # what came before its turn
+        found: dict[int, ChunkResult | TunewrightError] = {}  # what came before its turn
         sent = given = 0
         upcoming = _next(tasks)
         try:
@@ -125,7 +139,10 @@ class Workers:
         process = self._processes[pipe]
         process.join()
         problem = f"a worker that prepares data ended with exit code {process.exitcode}"
-        hint = "what it said stands above; `dataset: {name: chat, workers: 1}` does without, and needs less memory"
+        hint = (
+            "what it said stands above; `dataset: {name: chat, workers: 1}` does "
+            "without, and needs less memory"
+        )
         return RunError(problem, hint=hint)
 
 
@@ -142,7 +159,7 @@ def _raised(found: Any) -> Any:
     return found
 
 
-# ---- in the worker ---------------------------------------------------------------------------------
+# ---- in the worker -------------------------------------------------------------------------------
 
 
 def _work(pipe: Connection, given: _Given) -> None:
@@ -156,7 +173,7 @@ def _work(pipe: Connection, given: _Given) -> None:
         except EOFError:  # it is gone, or needs no more
             return
         try:
-            made: Made | TunewrightError = step(*task)
+            made: ChunkResult | TunewrightError = step(*task)
         except TunewrightError as error:
             made = error
         pipe.send(made)

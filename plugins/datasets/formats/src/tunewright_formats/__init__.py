@@ -1,1 +1,2 @@
-"""Row formats: conversations, plain text, prompts, and answers that are compared, ranked or labelled."""
+"""Row formats: conversations, plain text, prompts, and answers that are compared, ranked or
+labelled."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from tunewright import Format, RowError, hookimpl
-from tunewright.types import Conversation, Message, Row, Rows, RowsRequest
+from tunewright.types import Conversation, Message, Row, RowKind, RowsRequest
 from tunewright_formats.conversation import MEDIA_COLUMNS, conversation
 from tunewright_formats.fields import (
     Columns,
@@ -22,15 +22,21 @@ COLUMNS = ("instruction", "input", "output", "system", "history", "tools", *MEDI
 
 
 class Alpaca(Format):
-    """Records with `instruction` and `output`, and if you like `input` (joined to the instruction by a line
-    break), `system`, `history` (pairs of question and answer), `tools`, `images`, `videos`, `audios`.
+    """Records with `instruction` and `output`, and if you like `input` (joined to the instruction
+    by a line break), `system`, `history` (pairs of question and answer), `tools`, `images`,
+    `videos`, `audios`.
     """
 
-    rows: ClassVar[tuple[Rows, ...]] = ("messages",)
+    rows: ClassVar[tuple[RowKind, ...]] = ("messages",)
 
     @staticmethod
     def matches(record: Any) -> bool:
-        return isinstance(record, dict) and "instruction" in record and "output" in record and not compared(record)
+        return (
+            isinstance(record, dict)
+            and "instruction" in record
+            and "output" in record
+            and not compared(record)
+        )
 
     @hookimpl
     def convert_rows(self, request: RowsRequest) -> Iterator[Row | RowError]:
@@ -43,14 +49,19 @@ def _convert(source: Any, columns: Columns) -> Conversation:
     record, names = columns.read(source), columns.names
     messages, fields = question(record, names)
     if isinstance(record["output"], list):
-        bad(names["output"], "found a list, expected text", "`format: ranking` reads lists of answers, the best first")
+        bad(
+            names["output"],
+            "found a list, expected text",
+            "`format: ranking` reads lists of answers, the best first",
+        )
     messages.append(Message("assistant", text(record["output"], names["output"])))
     fields.append(names["output"])
     return conversation(messages, fields, record, names)
 
 
 def question(record: dict[str, Any], names: dict[str, str]) -> tuple[list[Message], list[str]]:
-    """History, then instruction and input as the user's message; with what the record calls each message."""
+    """History, then instruction and input as the user's message; with what the record calls each
+    message."""
     messages: list[Message] = []
     fields: list[str] = []
     history = record["history"] or []
@@ -58,7 +69,10 @@ def question(record: dict[str, Any], names: dict[str, str]) -> tuple[list[Messag
         at = f"{names['history']}[{index}]"
         if not isinstance(pair, list) or len(pair) != 2:
             bad(at, f"found {describe(pair)}, expected a question and an answer")
-        messages += [Message("user", text(pair[0], f"{at}[0]")), Message("assistant", text(pair[1], f"{at}[1]"))]
+        messages += [
+            Message("user", text(pair[0], f"{at}[0]")),
+            Message("assistant", text(pair[1], f"{at}[1]")),
+        ]
         fields += [f"{at}[0]", f"{at}[1]"]
     parts = [optional_text(record[name], names[name]) for name in ("instruction", "input")]
     asked = text("\n".join(part for part in parts if part), names["instruction"])

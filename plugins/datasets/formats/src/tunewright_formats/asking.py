@@ -1,4 +1,5 @@
-"""What formats of prompts and answers share: a prompt, and answers to it, in every way that records write them."""
+"""What formats of prompts and answers share: a prompt, and answers to it, in every way that records
+write them."""
 
 from typing import Any
 
@@ -6,7 +7,13 @@ from tunewright import RowError
 from tunewright.types import Message, RowsRequest
 from tunewright_formats import openai, sharegpt
 from tunewright_formats.alpaca import question
-from tunewright_formats.conversation import MEDIA_COLUMNS, add_system, check_ends, place_media, tools
+from tunewright_formats.conversation import (
+    MEDIA_COLUMNS,
+    add_system,
+    check_ends,
+    place_media,
+    tools,
+)
 from tunewright_formats.fields import Columns, bad, check_names, describe, spellings, text
 
 #: columns that may hold the prompt; where a record has several, the first of these
@@ -18,11 +25,13 @@ Told = tuple[list[Message], list[str]]
 
 
 class Asking:
-    """Reads the records of one source. Texts are messages of user and assistant; turns are like sharegpt's or
-    openai's, whichever they are.
+    """Reads the records of one source. Texts are messages of user and assistant; turns are like
+    sharegpt's or openai's, whichever they are.
     """
 
-    def __init__(self, request: RowsRequest, answers: tuple[str, ...], required: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, request: RowsRequest, answers: tuple[str, ...], required: tuple[str, ...] = ()
+    ) -> None:
         self.columns = Columns((*COLUMNS, *answers), required, request.columns)
         self.names = self.columns.names
         check_names(request.tags, tuple(sharegpt.TAGS | openai.TAGS), "tags")
@@ -37,8 +46,14 @@ class Asking:
         like_sharegpt = self._like_sharegpt
         if like_sharegpt is None:
             key = self._sharegpt["role"][0]
-            like_sharegpt = key == "from" and isinstance(items, list) and bool(items) and _has(items[0], key)
-        read, tags = (sharegpt.read_turns, self._sharegpt) if like_sharegpt else (openai.read_turns, self._openai)
+            like_sharegpt = (
+                key == "from" and isinstance(items, list) and bool(items) and _has(items[0], key)
+            )
+        read, tags = (
+            (sharegpt.read_turns, self._sharegpt)
+            if like_sharegpt
+            else (openai.read_turns, self._openai)
+        )
         messages, fields = read(items, field, tags)
         return messages, [field] if isinstance(value, dict) else fields
 
@@ -47,7 +62,8 @@ class Asking:
         return self.columns.first(record, PROMPTS)
 
     def prompt(self, record: dict[str, Any], source: str) -> Told:
-        """The prompt of that column, as it is written: not yet in order, without the system column."""
+        """The prompt of that column, as it is written: not yet in order, without the system
+        column."""
         if source == "instruction":
             return question(record, self.names)
         value, field = record[source], self.names[source]
@@ -61,8 +77,11 @@ class Asking:
             return self.turns(value, field)
         return [Message("assistant", text(value, field))], [field]
 
-    def finish(self, prompt: Told, answers: list[Told], record: dict[str, Any]) -> list[dict[str, Any]]:
-        """Check how it ends with each answer, and put system and media where they belong. Returns the tools."""
+    def finish(
+        self, prompt: Told, answers: list[Told], record: dict[str, Any]
+    ) -> list[dict[str, Any]]:
+        """Check how it ends with each answer, and put system and media where they belong. Returns
+        the tools."""
         messages, fields = prompt
         add_system(messages, fields, record, self.names)
         check_ends(messages, fields, answered=False)
@@ -80,7 +99,9 @@ def after(prompt: list[Message], answer: Told) -> Told:
     count = same_start(prompt, messages)
     if count < len(prompt) or count == len(messages):
         other = describe(messages[min(count, len(messages) - 1)].content)
-        bad(fields[min(count, len(fields) - 1)], f"found {other}, which is not what the prompt says")
+        bad(
+            fields[min(count, len(fields) - 1)], f"found {other}, which is not what the prompt says"
+        )
     return messages[count:], fields[count:]
 
 
@@ -89,14 +110,20 @@ def split(told: Told) -> tuple[Told, Told]:
     messages, fields = told
     count = max((place for place, m in enumerate(messages, 1) if m.role != "assistant"), default=0)
     if count == len(messages):
-        bad(fields[-1], f"the last message is from {messages[-1].role}, expected the assistant's answer")
+        bad(
+            fields[-1],
+            f"the last message is from {messages[-1].role}, expected the assistant's answer",
+        )
     return (messages[:count], fields[:count]), (messages[count:], fields[count:])
 
 
 def same_start(one: list[Message], other: list[Message]) -> int:
     """How many messages both begin with."""
     pairs = zip(one, other, strict=False)
-    return next((place for place, (a, b) in enumerate(pairs) if said(a) != said(b)), min(len(one), len(other)))
+    return next(
+        (place for place, (a, b) in enumerate(pairs) if said(a) != said(b)),
+        min(len(one), len(other)),
+    )
 
 
 def said(message: Message) -> Any:

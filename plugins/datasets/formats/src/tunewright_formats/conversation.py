@@ -1,4 +1,5 @@
-"""What the conversation formats share: tools, tool calls, media, loss weights, and how a conversation ends.
+"""What the conversation formats share: tools, tool calls, media, loss weights, and how a
+conversation ends.
 
 Who may speak after whom is the template's to say (its `role_order`): it knows what it can write.
 """
@@ -8,7 +9,15 @@ import re
 from typing import Any
 
 from tunewright.types import Conversation, MediaPart, Message, TextPart, ToolCall
-from tunewright_formats.fields import bad, describe, from_json, listing, mapping, optional_text, text
+from tunewright_formats.fields import (
+    bad,
+    describe,
+    from_json,
+    listing,
+    mapping,
+    optional_text,
+    text,
+)
 
 MEDIA = {"images": "image", "videos": "video", "audios": "audio"}  # column → kind of its items
 MEDIA_COLUMNS = tuple(MEDIA)
@@ -17,7 +26,8 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")  # also the drive letters of W
 
 
 def tools(value: Any, field: str) -> list[dict[str, Any]]:
-    """Tools in OpenAI's JSON schema, from a list or its JSON text; a bare function gets its wrapper."""
+    """Tools in OpenAI's JSON schema, from a list or its JSON text; a bare function gets its
+    wrapper."""
     found = from_json(value, field) if value else None
     if not found:
         return []
@@ -31,19 +41,29 @@ def tools(value: Any, field: str) -> list[dict[str, Any]]:
 
 
 def tool_call(value: Any, field: str) -> ToolCall:
-    """A call as `{name, arguments}`, bare or below `function`; arguments are an object or its JSON text."""
+    """A call as `{name, arguments}`, bare or below `function`; arguments are an object or its JSON
+    text."""
     call = mapping(value, field)
     function = call.get("function")
-    inner, at = (mapping(function, f"{field}.function"), f"{field}.function") if function else (call, field)
+    inner, at = (
+        (mapping(function, f"{field}.function"), f"{field}.function") if function else (call, field)
+    )
     written = inner.get("arguments")
     arguments = {} if written is None or written == "" else from_json(written, f"{at}.arguments")
     identity = optional_text(call.get("id"), f"{field}.id") or None
-    return ToolCall(text(inner.get("name"), f"{at}.name"), mapping(arguments, f"{at}.arguments"), identity)
+    return ToolCall(
+        text(inner.get("name"), f"{at}.name"), mapping(arguments, f"{at}.arguments"), identity
+    )
 
 
 def loss_weight(message: dict[str, Any], field: str) -> float | None:
-    """A message's own loss weight: `weight` or `loss_weight` (a number), or `train` (true or false)."""
-    given = {key: message[key] for key in ("weight", "loss_weight", "train") if message.get(key) is not None}
+    """A message's own loss weight: `weight` or `loss_weight` (a number), or `train` (true or
+    false)."""
+    given = {
+        key: message[key]
+        for key in ("weight", "loss_weight", "train")
+        if message.get(key) is not None
+    }
     if not given:
         return None
     if len(given) > 1:
@@ -60,12 +80,17 @@ def loss_weight(message: dict[str, Any], field: str) -> float | None:
 
 
 def media_path(value: Any, kind: str, field: str) -> str:
-    """A path below the media root, or a data: URL of that kind. Nothing is opened or fetched here."""
+    """A path below the media root, or a data: URL of that kind. Nothing is opened or fetched
+    here."""
     path = text(value, field)
     if path.startswith(f"data:{kind}/"):
         return path
     if _SCHEME.match(path):
-        bad(field, f"{describe(path)} is a URL, which is not fetched", "save the file below the media folder")
+        bad(
+            field,
+            f"{describe(path)} is a URL, which is not fetched",
+            "save the file below the media folder",
+        )
     parts = re.split(r"[/\\]", path)
     if parts[0] in ("", "~") or parts[0].startswith("~") or ".." in parts or "\0" in path:
         bad(field, f"{describe(path)} leads out of the media folder", "give a path below it")
@@ -73,7 +98,8 @@ def media_path(value: Any, kind: str, field: str) -> str:
 
 
 def place_media(messages: list[Message], record: dict[str, Any], names: dict[str, str]) -> None:
-    """Put the media of the record's columns where the texts have <image>, <video> and <audio>, in order.
+    """Put the media of the record's columns where the texts have <image>, <video> and <audio>, in
+    order.
 
     A kind whose column the record does not have stays text: people may write about `<image>`.
     """
@@ -81,7 +107,9 @@ def place_media(messages: list[Message], record: dict[str, Any], names: dict[str
     for column, kind in MEDIA.items():
         if (value := record[column]) is not None:
             items = value if isinstance(value, list) else [value]
-            waiting[kind] = [media_path(v, kind, f"{names[column]}[{i}]") for i, v in enumerate(items)]
+            waiting[kind] = [
+                media_path(v, kind, f"{names[column]}[{i}]") for i, v in enumerate(items)
+            ]
     if not waiting:
         return
     given = {kind: len(paths) for kind, paths in waiting.items()}
@@ -91,10 +119,14 @@ def place_media(messages: list[Message], record: dict[str, Any], names: dict[str
             message.content = _split(message.content, waiting, marks)
     for column, kind in MEDIA.items():
         if kind in given and given[kind] != marks[kind]:
-            bad(names[column], f"has {given[kind]}, but the texts have {marks[kind]} times <{kind}>")
+            bad(
+                names[column], f"has {given[kind]}, but the texts have {marks[kind]} times <{kind}>"
+            )
 
 
-def _split(content: str, waiting: dict[str, list[str]], marks: dict[str, int]) -> str | list[TextPart | MediaPart]:
+def _split(
+    content: str, waiting: dict[str, list[str]], marks: dict[str, int]
+) -> str | list[TextPart | MediaPart]:
     parts: list[TextPart | MediaPart] = []
     start = 0
     for mark in _MARK.finditer(content):
@@ -115,7 +147,8 @@ def _split(content: str, waiting: dict[str, list[str]], marks: dict[str, int]) -
 
 
 def check_ends(messages: list[Message], fields: list[str], answered: bool = True) -> None:
-    """Results of tools answer calls, and the assistant is the last, or, where it is not answered, is not.
+    """Results of tools answer calls, and the assistant is the last, or, where it is not answered,
+    is not.
 
     fields: what the record calls each message, for the error.
     """
@@ -132,26 +165,35 @@ def check_ends(messages: list[Message], fields: list[str], answered: bool = True
             if ids and message.tool_call_id and message.tool_call_id not in ids:
                 bad(
                     f"{field}.tool_call_id",
-                    f"{message.tool_call_id!r} answers no call, expected {' or '.join(sorted(ids))}",
+                    (
+                        f"{message.tool_call_id!r} answers no "
+                        f"call, expected {' or '.join(sorted(ids))}"
+                    ),
                 )
     last = messages[-1].role if messages else ""
     if answered and last not in ("", "assistant"):
         bad(fields[-1], f"the last message is from {last}, expected the assistant's answer")
     if not answered and last in ("assistant", "system"):
-        bad(fields[-1], f"the last message is from {last}, expected one from user or tool, to be answered")
+        bad(
+            fields[-1],
+            f"the last message is from {last}, expected one from user or tool, to be answered",
+        )
 
 
 def conversation(
     messages: list[Message], fields: list[str], record: dict[str, Any], names: dict[str, str]
 ) -> Conversation:
-    """Finish a conversation: system column, tools, media. `record` has the format's names as keys."""
+    """Finish a conversation: system column, tools, media. `record` has the format's names as
+    keys."""
     add_system(messages, fields, record, names)
     check_ends(messages, fields)
     place_media(messages, record, names)
     return Conversation(messages, tools(record["tools"], names["tools"]))
 
 
-def add_system(messages: list[Message], fields: list[str], record: dict[str, Any], names: dict[str, str]) -> None:
+def add_system(
+    messages: list[Message], fields: list[str], record: dict[str, Any], names: dict[str, str]
+) -> None:
     """Put the text of the system column first, in place."""
     system = optional_text(record["system"], names["system"])
     if not system:
@@ -160,4 +202,7 @@ def add_system(messages: list[Message], fields: list[str], record: dict[str, Any
         messages.insert(0, Message("system", system))
         fields.insert(0, names["system"])
     elif messages[0].content != system:
-        bad(names["system"], f"says {describe(system)}, and {fields[0]} another system text; expected one")
+        bad(
+            names["system"],
+            f"says {describe(system)}, and {fields[0]} another system text; expected one",
+        )

@@ -1,4 +1,5 @@
-"""Reading the fields of a record. A problem is a RowError: the field, what was found, what is expected."""
+"""Reading the fields of a record. A problem is a RowError: the field, what was found, what is
+expected."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,7 +40,8 @@ def text(value: Any, field: str) -> str:
 
 
 def optional_text(value: Any, field: str) -> str:
-    """The value as a text; '' where it is null, as files with fixed columns write what is not there."""
+    """The value as a text; '' where it is null, as files with fixed columns write what is not
+    there."""
     if value is None:
         return ""
     if not isinstance(value, str):
@@ -75,13 +77,17 @@ def from_json(value: Any, field: str) -> Any:
 class Columns:
     """The columns of one source: the format's names, and what the source calls them."""
 
-    def __init__(self, known: tuple[str, ...], required: tuple[str, ...], renamed: Mapping[str, str]) -> None:
+    def __init__(
+        self, known: tuple[str, ...], required: tuple[str, ...], renamed: Mapping[str, str]
+    ) -> None:
         check_names(renamed, known, "columns")
         self.names = {name: renamed.get(name, name) for name in known}
         self.renamed = frozenset(renamed)
-        # {instruction: input} says that the column input is the instruction: it is not the format's input as well
+        # {instruction: input} says that the column input is the instruction: it is not the format's
+        # input as well
         self._taken = {name for name in known if name not in renamed and name in renamed.values()}
-        # what the recipe names must be there too: a misspelt column would else lose its texts silently
+        # what the recipe names must be there too: a misspelt column would else lose its texts
+        # silently
         self.required = [self.names[name] for name in known if name in required or name in renamed]
 
     def read(self, record: Any) -> dict[str, Any]:
@@ -90,10 +96,14 @@ class Columns:
         for source in self.required:
             if source not in found:
                 bad(source, f"is missing; the record has {', '.join(found) or 'nothing'}")
-        return {name: None if name in self._taken else found.get(source) for name, source in self.names.items()}
+        return {
+            name: None if name in self._taken else found.get(source)
+            for name, source in self.names.items()
+        }
 
     def first(self, values: Mapping[str, Any], choices: tuple[str, ...]) -> str | None:
-        """Of several columns that may say the same: the one that the recipe names, or the first that is there."""
+        """Of several columns that may say the same: the one that the recipe names, or the first
+        that is there."""
         named = [name for name in choices if name in self.renamed]
         return next((name for name in named or choices if values[name] is not None), None)
 
@@ -102,17 +112,24 @@ def check_names(renamed: Mapping[str, str], known: tuple[str, ...], what: str) -
     for name in renamed:
         if name not in known:
             raise RecipeError(
-                f"the format has no {name!r} to rename", place=f"data: {what}", hint=did_you_mean(name, known)
+                f"the format has no {name!r} to rename",
+                place=f"data: {what}",
+                hint=did_you_mean(name, known),
             )
 
 
-def spellings(tags: Mapping[str, str], known: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+def spellings(
+    tags: Mapping[str, str], known: Mapping[str, tuple[str, ...]]
+) -> dict[str, tuple[str, ...]]:
     """Our name of a role or key → what this source calls it."""
     return {name: (tags[name],) if name in tags else spelt for name, spelt in known.items()}
 
 
-def convert(plugin: Format, request: RowsRequest, one: Callable[[Any], Row]) -> Iterator[Row | RowError]:
-    """Convert record by record, lazily. Raises RecipeError at once where the format cannot give such rows."""
+def convert(
+    plugin: Format, request: RowsRequest, one: Callable[[Any], Row]
+) -> Iterator[Row | RowError]:
+    """Convert record by record, lazily. Raises RecipeError at once where the format cannot give
+    such rows."""
     return convert_many(plugin, request, lambda record: [one(record)])
 
 
@@ -131,7 +148,14 @@ def _each(request: RowsRequest, some: Callable[[Any], Sequence[Row]]) -> Iterato
         try:
             if request.rows == "messages" and (column := label(record)):
                 problem = "says whether the answer is good, and all answers would be trained alike"
-                bad(column, problem, "`format: unpaired` reads it; leave the column out where it says something else")
+                bad(
+                    column,
+                    problem,
+                    (
+                        "`format: unpaired` reads it; leave the "
+                        "column out where it says something else"
+                    ),
+                )
             found = some(record)
         except RowError as error:
             yield RowError(error.problem, place=str(origin), hint=error.hint)
@@ -141,12 +165,14 @@ def _each(request: RowsRequest, some: Callable[[Any], Sequence[Row]]) -> Iterato
             yield row
 
 
-# ---- what a record says of its answers -------------------------------------------------------------
+# ---- what a record says of its answers -----------------------------------------------------------
 
 
 def is_flag(value: Any) -> bool:
     """True and false, also as text, as a CSV file has them."""
-    return isinstance(value, bool) or (isinstance(value, str) and value.lower() in ("true", "false"))
+    return isinstance(value, bool) or (
+        isinstance(value, str) and value.lower() in ("true", "false")
+    )
 
 
 def label(record: Any) -> str | None:
@@ -159,14 +185,17 @@ def label(record: Any) -> str | None:
 
 
 def compared(record: dict[str, Any]) -> bool:
-    """Whether a record has answers that are compared, ranked or labelled: formats of one answer do not fit then."""
+    """Whether a record has answers that are compared, ranked or labelled: formats of one answer do
+    not fit then."""
     if any(record.get(a) is not None and record.get(b) is not None for a, b in PAIRS):
         return True
     return is_ranked(record) or label(record) is not None
 
 
 def is_ranked(record: dict[str, Any]) -> bool:
-    return isinstance(record.get("answers"), list) and any(isinstance(record.get(n), list) for n in ("ranks", "scores"))
+    return isinstance(record.get("answers"), list) and any(
+        isinstance(record.get(n), list) for n in ("ranks", "scores")
+    )
 
 
 def is_turns(value: Any, key: str) -> bool:

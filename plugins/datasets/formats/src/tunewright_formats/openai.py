@@ -1,11 +1,18 @@
-"""openai: messages with role and content, as the chat completions API and chat templates take them."""
+"""openai: messages with role and content, as the chat completions API and chat templates take
+them."""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from tunewright import Format, RowError, hookimpl
-from tunewright.types import Conversation, MediaPart, Message, Row, Rows, RowsRequest, TextPart
-from tunewright_formats.conversation import MEDIA_COLUMNS, conversation, loss_weight, media_path, tool_call
+from tunewright.types import Conversation, MediaPart, Message, Row, RowKind, RowsRequest, TextPart
+from tunewright_formats.conversation import (
+    MEDIA_COLUMNS,
+    conversation,
+    loss_weight,
+    media_path,
+    tool_call,
+)
 from tunewright_formats.fields import (
     Columns,
     bad,
@@ -46,14 +53,14 @@ REASONING = ("reasoning_content", "reasoning", "thinking")
 
 
 class OpenAi(Format):
-    """Records with `messages` by system (or developer), user, assistant and tool, and if you like `tools`,
-    `system`, `images`, `videos`, `audios`, and `chat_template_kwargs` for the template.
+    """Records with `messages` by system (or developer), user, assistant and tool, and if you like
+    `tools`, `system`, `images`, `videos`, `audios`, and `chat_template_kwargs` for the template.
 
-    content is a text or a list of parts (text, image_url, …); the assistant may have `tool_calls` and
-    `reasoning_content`; any message may have `weight` (a number) or `train` (true or false).
+    content is a text or a list of parts (text, image_url, …); the assistant may have `tool_calls`
+    and `reasoning_content`; any message may have `weight` (a number) or `train` (true or false).
     """
 
-    rows: ClassVar[tuple[Rows, ...]] = ("messages",)
+    rows: ClassVar[tuple[RowKind, ...]] = ("messages",)
 
     @staticmethod
     def matches(record: Any) -> bool:
@@ -76,10 +83,17 @@ def _convert(source: Any, columns: Columns, tags: dict[str, tuple[str, ...]]) ->
     return row
 
 
-def read_turns(turns: Any, at: str, tags: dict[str, tuple[str, ...]]) -> tuple[list[Message], list[str]]:
+def read_turns(
+    turns: Any, at: str, tags: dict[str, tuple[str, ...]]
+) -> tuple[list[Message], list[str]]:
     """The messages of a list, and what the record calls each of them."""
     role_key = tags["role"][0]
-    roles = {spelt: role for role, spelt_as in tags.items() if role not in ("role", "content") for spelt in spelt_as}
+    roles = {
+        spelt: role
+        for role, spelt_as in tags.items()
+        if role not in ("role", "content")
+        for spelt in spelt_as
+    }
     messages: list[Message] = []
     fields: list[str] = []
     for index, item in enumerate(listing(turns, at)):
@@ -104,7 +118,9 @@ def _message(role: Any, value: dict[str, Any], content_key: str, field: str) -> 
     if role == "assistant":
         _read_assistant(message, value, field)
     elif role == "tool":
-        message.tool_call_id = optional_text(value.get("tool_call_id"), f"{field}.tool_call_id") or None
+        message.tool_call_id = (
+            optional_text(value.get("tool_call_id"), f"{field}.tool_call_id") or None
+        )
         message.name = optional_text(value.get("name"), f"{field}.name") or None
     if role in ("user", "assistant") and not (message.content or message.tool_calls):
         bad(f"{field}.{content_key}", f"found {describe(content)}, expected text")
@@ -113,7 +129,9 @@ def _message(role: Any, value: dict[str, Any], content_key: str, field: str) -> 
 
 def _read_assistant(message: Message, value: dict[str, Any], field: str) -> None:
     calls = list(enumerate(value.get("tool_calls") or []))
-    message.tool_calls.extend(tool_call(call, f"{field}.tool_calls[{index}]") for index, call in calls)
+    message.tool_calls.extend(
+        tool_call(call, f"{field}.tool_calls[{index}]") for index, call in calls
+    )
     if value.get("function_call"):  # the API's form before tool_calls
         message.tool_calls.append(tool_call(value["function_call"], f"{field}.function_call"))
     for key in REASONING:
@@ -122,13 +140,16 @@ def _read_assistant(message: Message, value: dict[str, Any], field: str) -> None
 
 
 def _read_parts(message: Message, parts: list[Any], field: str) -> None:
-    """Content as a list of parts; some sources have the assistant's reasoning and tool calls among them."""
+    """Content as a list of parts; some sources have the assistant's reasoning and tool calls among
+    them."""
     found: list[TextPart | MediaPart] = []
     for index, item in enumerate(parts):
         at = f"{field}[{index}]"
         part = mapping(item, at)
         kind: Any = part.get("type")
-        value = next((part[key] for key in (kind, "value", "path", "url") if part.get(key) is not None), None)
+        value = next(
+            (part[key] for key in (kind, "value", "path", "url") if part.get(key) is not None), None
+        )
         if kind == "text":
             found.append(TextPart(optional_text(value, f"{at}.text")))
         elif kind in MEDIA_TYPES:
@@ -137,7 +158,9 @@ def _read_parts(message: Message, parts: list[Any], field: str) -> None:
             found.append(MediaPart(medium, media_path(path, medium, f"{at}.{kind}")))
         elif kind == "input_audio":
             audio = mapping(value, f"{at}.input_audio")
-            data, form = (text(audio.get(key), f"{at}.input_audio.{key}") for key in ("data", "format"))
+            data, form = (
+                text(audio.get(key), f"{at}.input_audio.{key}") for key in ("data", "format")
+            )
             found.append(MediaPart("audio", f"data:audio/{form};base64,{data}"))
         elif kind in ("reasoning", "thinking") and message.role == "assistant":
             message.reasoning = (message.reasoning or "") + text(value, at)

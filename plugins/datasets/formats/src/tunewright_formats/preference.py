@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from tunewright import Format, RowError, hookimpl
-from tunewright.types import Preference, Row, Rows, RowsRequest
+from tunewright.types import Preference, Row, RowKind, RowsRequest
 from tunewright_formats.asking import Asking, Told, after, no_prompt, said, same_start
 from tunewright_formats.fields import PAIRS, bad, convert, describe
 
@@ -13,12 +13,13 @@ from tunewright_formats.fields import PAIRS, bad, convert, describe
 class PreferencePairs(Format):
     """Records with `chosen` and `rejected`, each a text, a turn or a list of messages.
 
-    The prompt is `prompt` (a text or messages), `instruction` with `input` and `history` as in alpaca, or
-    `conversations` or `messages`; without any it is what chosen and rejected begin with alike. If you like there are
-    `margin` (a number: how much better), `system`, `tools`, `images`, `videos`, `audios`.
+    The prompt is `prompt` (a text or messages), `instruction` with `input` and `history` as in
+    alpaca, or `conversations` or `messages`; without any it is what chosen and rejected begin with
+    alike. If you like there are `margin` (a number: how much better), `system`, `tools`, `images`,
+    `videos`, `audios`.
     """
 
-    rows: ClassVar[tuple[Rows, ...]] = ("preference",)
+    rows: ClassVar[tuple[RowKind, ...]] = ("preference",)
 
     @staticmethod
     def matches(record: Any) -> bool:
@@ -42,10 +43,14 @@ def _convert(source: Any, asking: Asking) -> Preference:
     if [said(message) for message in chosen[0]] == [said(message) for message in rejected[0]]:
         bad(names[written[1]], f"is the same as {names[written[0]]}")
     found = asking.finish(prompt, [chosen, rejected], record)
-    return Preference(prompt[0], chosen[0], rejected[0], found, _margin(record["margin"], names["margin"]))
+    return Preference(
+        prompt[0], chosen[0], rejected[0], found, _margin(record["margin"], names["margin"])
+    )
 
 
-def _parted(record: dict[str, Any], asking: Asking, chosen: Told, rejected: Told) -> tuple[Told, Told, Told]:
+def _parted(
+    record: dict[str, Any], asking: Asking, chosen: Told, rejected: Told
+) -> tuple[Told, Told, Told]:
     """Prompt and answers, each without the others."""
     source = asking.source(record)
     whole = all(told[0][0].role != "assistant" for told in (chosen, rejected))
@@ -53,7 +58,8 @@ def _parted(record: dict[str, Any], asking: Asking, chosen: Told, rejected: Told
         raise no_prompt(record)
     if source is not None:
         prompt = asking.prompt(record, source)
-        # the text of a prompt is often the last question of a conversation that both answers hold whole
+        # the text of a prompt is often the last question of a conversation that both answers hold
+        # whole
         if not whole or not isinstance(record[source], str):
             return prompt, after(prompt[0], chosen), after(prompt[0], rejected)
     count = same_start(chosen[0], rejected[0])
@@ -65,8 +71,15 @@ def _parted(record: dict[str, Any], asking: Asking, chosen: Told, rejected: Told
         bad(rejected[1][0], "is another prompt than that of the better answer, expected the same")
     if source is not None and messages[-1].content != prompt[0][-1].content:
         asked = describe(messages[-1].content)
-        bad(asking.names[source], f"found {describe(prompt[0][-1].content)}, and the answers reply to {asked}")
-    return (messages, fields), (chosen[0][count:], chosen[1][count:]), (rejected[0][count:], rejected[1][count:])
+        bad(
+            asking.names[source],
+            f"found {describe(prompt[0][-1].content)}, and the answers reply to {asked}",
+        )
+    return (
+        (messages, fields),
+        (chosen[0][count:], chosen[1][count:]),
+        (rejected[0][count:], rejected[1][count:]),
+    )
 
 
 def _margin(value: Any, field: str) -> float | None:

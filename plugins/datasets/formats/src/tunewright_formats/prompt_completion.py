@@ -4,19 +4,20 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from tunewright import Format, RowError, hookimpl
-from tunewright.types import Conversation, Row, Rows, RowsRequest
+from tunewright.types import Conversation, Row, RowKind, RowsRequest
 from tunewright_formats.asking import Asking, after
 from tunewright_formats.fields import compared, convert
 
 
 class PromptCompletion(Format):
-    """Records with `prompt` and `completion`, each a text or a list of messages, and if you like `system`, `tools`,
-    `images`, `videos`, `audios`.
+    """Records with `prompt` and `completion`, each a text or a list of messages, and if you like
+    `system`, `tools`, `images`, `videos`, `audios`.
 
-    Only the completion is trained: answers within the prompt weigh 0, unless they have a weight of their own.
+    Only the completion is trained: answers within the prompt weigh 0, unless they have a weight of
+    their own.
     """
 
-    rows: ClassVar[tuple[Rows, ...]] = ("messages",)
+    rows: ClassVar[tuple[RowKind, ...]] = ("messages",)
 
     @staticmethod
     def matches(record: Any) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from tunewright import Format, RowError, hookimpl
-from tunewright.types import Prompt, Row, Rows, RowsRequest
+from tunewright.types import Prompt, Row, RowKind, RowsRequest
 from tunewright_formats.asking import Asking, no_prompt
 from tunewright_formats.conversation import MEDIA_COLUMNS
 from tunewright_formats.fields import compared, convert, is_turns, unanswered
@@ -13,13 +13,14 @@ _ANSWERS = ("completion", "output")
 
 
 class Prompts(Format):
-    """Records with `prompt` (a text or messages), `instruction` with `input` and `history`, or `conversations` or
-    `messages` that end with the user, and if you like `system`, `tools`, `images`, `videos`, `audios`.
+    """Records with `prompt` (a text or messages), `instruction` with `input` and `history`, or
+    `conversations` or `messages` that end with the user, and if you like `system`, `tools`,
+    `images`, `videos`, `audios`.
 
     Every other column is kept for the reward functions, such as the right answer.
     """
 
-    rows: ClassVar[tuple[Rows, ...]] = ("prompts",)
+    rows: ClassVar[tuple[RowKind, ...]] = ("prompts",)
 
     @staticmethod
     def matches(record: Any) -> bool:
@@ -32,7 +33,9 @@ class Prompts(Format):
         if found:
             return all(is_turns(value, key) and unanswered(value, key) for value, key in found)
         prompt = record.get("prompt")
-        asked = isinstance(prompt, str) or (bool(prompt) and (is_turns(prompt, "role") or is_turns(prompt, "from")))
+        asked = isinstance(prompt, str) or (
+            bool(prompt) and (is_turns(prompt, "role") or is_turns(prompt, "from"))
+        )
         return asked or isinstance(record.get("instruction"), str)
 
     @hookimpl
@@ -52,4 +55,6 @@ def _convert(source: Any, asking: Asking) -> Prompt:
     if column == "instruction":
         used |= {"input", "history"}
     taken = {names[name] for name in used if record[name] is not None}
-    return Prompt(prompt[0], found, {name: value for name, value in source.items() if name not in taken})
+    return Prompt(
+        prompt[0], found, {name: value for name, value in source.items() if name not in taken}
+    )

@@ -6,25 +6,28 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 from tunewright import Format, PluginOptions, RowError, hookimpl
-from tunewright.types import Preference, Row, Rows, RowsRequest
+from tunewright.types import Preference, Row, RowKind, RowsRequest
 from tunewright_formats.asking import Asking, Told, after, no_prompt
 from tunewright_formats.fields import bad, compared, convert_many, describe, is_ranked, listing
 
 
 class Ranking(Format):
-    """Records with `answers`, a list of texts, turns or lists of messages, the best first; or in any order, with
-    `ranks` (1 is the best) or `scores` (the highest is the best), one number an answer.
+    """Records with `answers`, a list of texts, turns or lists of messages, the best first; or in
+    any order, with `ranks` (1 is the best) or `scores` (the highest is the best), one number an
+    answer.
 
-    The prompt is `prompt` (a text or messages), `instruction` with `input` and `history`, `conversations` or
-    `messages`. Answers of the same rank make no pair. With scores a pair's margin is their difference. Without ranks
-    or scores the format must be named. A record gives one row for each pair.
+    The prompt is `prompt` (a text or messages), `instruction` with `input` and `history`,
+    `conversations` or `messages`. Answers of the same rank make no pair. With scores a pair's
+    margin is their difference. Without ranks or scores the format must be named. A record gives one
+    row for each pair.
     """
 
     class Options(PluginOptions):
         pairs: Literal["best", "adjacent"] = "best"
-        """best: the best answer against each that is worse; adjacent: each answer against the next that is worse"""
+        """best: the best answer against each that is worse; adjacent: each answer against the next
+        that is worse"""
 
-    rows: ClassVar[tuple[Rows, ...]] = ("preference",)
+    rows: ClassVar[tuple[RowKind, ...]] = ("preference",)
 
     @staticmethod
     def matches(record: Any) -> bool:
@@ -47,13 +50,20 @@ def _convert(source: Any, asking: Asking, pairs: str) -> list[Preference]:
     if column is None:
         raise no_prompt(record)
     prompt = asking.prompt(record, column)
-    answers = [_answer(asking, prompt, item, f"{names['answers']}[{index}]") for index, item in enumerate(written)]
+    answers = [
+        _answer(asking, prompt, item, f"{names['answers']}[{index}]")
+        for index, item in enumerate(written)
+    ]
     found = asking.finish(prompt, answers, record)
-    order = sorted(range(len(answers)), key=lambda index: ranks[index])  # keeps the order of what is ranked alike
+    order = sorted(
+        range(len(answers)), key=lambda index: ranks[index]
+    )  # keeps the order of what is ranked alike
     rows = []
     for better, worse in _pairs(order, ranks, pairs):
         margin = ranks[worse] - ranks[better] if record["scores"] is not None else None
-        rows.append(Preference(list(prompt[0]), answers[better][0], answers[worse][0], found, margin))
+        rows.append(
+            Preference(list(prompt[0]), answers[better][0], answers[worse][0], found, margin)
+        )
     if not rows:
         bad(names["answers"], "has no answer that is better than another")
     return rows
@@ -75,7 +85,11 @@ def _ranks(record: dict[str, Any], asking: Asking, count: int) -> list[float]:
     if len(numbers) != count:
         bad(field, f"has {len(numbers)} numbers for {count} answers")
     for index, number in enumerate(numbers):
-        if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+        if (
+            isinstance(number, bool)
+            or not isinstance(number, int | float)
+            or not math.isfinite(number)
+        ):
             bad(f"{field}[{index}]", f"found {describe(number)}, expected a number")
     return [float(-number if given == ["scores"] else number) for number in numbers]
 

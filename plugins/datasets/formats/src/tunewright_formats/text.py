@@ -4,16 +4,22 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from tunewright import Format, RowError, hookimpl
-from tunewright.types import Row, Rows, RowsRequest, Text
+from tunewright.types import Row, RowKind, RowsRequest, Text
 from tunewright_formats.fields import Columns, check_names, convert, text
 
-_OTHERS = ("instruction", "conversations", "messages", "chosen", "prompt")  # columns of formats that hold more
+_OTHERS = (
+    "instruction",
+    "conversations",
+    "messages",
+    "chosen",
+    "prompt",
+)  # columns of formats that hold more
 
 
 class PlainText(Format):
     """Documents to learn by heart: lines of a text file, or records with `text`."""
 
-    rows: ClassVar[tuple[Rows, ...]] = ("text",)
+    rows: ClassVar[tuple[RowKind, ...]] = ("text",)
 
     @staticmethod
     def matches(record: Any) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from tunewright import Format, RowError, hookimpl
-from tunewright.types import Row, Rows, RowsRequest, Unpaired
+from tunewright.types import Row, RowKind, RowsRequest, Unpaired
 from tunewright_formats.asking import Asking, Told, after, no_prompt, split
 from tunewright_formats.fields import PAIRS, bad, convert, describe, is_flag, is_ranked, label
 
@@ -15,23 +15,28 @@ _LABELS = ("label", "kto_tag")
 class UnpairedAnswers(Format):
     """Records with `label` (or `kto_tag`), true where the answer is good and false where it is bad.
 
-    Prompt and answer are `prompt` and `completion`, `instruction` (with `input`, `history`) and `output`, or a
-    conversation in `conversations` or `messages`, whose last answer is meant. If you like there are `system`,
-    `tools`, `images`, `videos`, `audios`.
+    Prompt and answer are `prompt` and `completion`, `instruction` (with `input`, `history`) and
+    `output`, or a conversation in `conversations` or `messages`, whose last answer is meant. If you
+    like there are `system`, `tools`, `images`, `videos`, `audios`.
     """
 
-    rows: ClassVar[tuple[Rows, ...]] = ("unpaired",)
+    rows: ClassVar[tuple[RowKind, ...]] = ("unpaired",)
 
     @staticmethod
     def matches(record: Any) -> bool:
         if not isinstance(record, dict) or is_ranked(record):
             return False
-        if any(record.get(better) is not None and record.get(worse) is not None for better, worse in PAIRS):
+        if any(
+            record.get(better) is not None and record.get(worse) is not None
+            for better, worse in PAIRS
+        ):
             return False
         completed = record.get("prompt") is not None and record.get("completion") is not None
         if completed and record.get("label") is not None:
             return True
-        answered = any(record.get(name) is not None for name in ("output", "conversations", "messages"))
+        answered = any(
+            record.get(name) is not None for name in ("output", "conversations", "messages")
+        )
         return label(record) is not None and (completed or answered)
 
     @hookimpl
@@ -70,5 +75,8 @@ def _parted(record: dict[str, Any], asking: Asking) -> tuple[Told, Told]:
         prompt = asking.prompt(record, source)
         return prompt, after(prompt[0], answer)
     if source not in ("conversations", "messages"):
-        bad(asking.names["completion"], "is missing, expected an answer in completion, output or a conversation")
+        bad(
+            asking.names["completion"],
+            "is missing, expected an answer in completion, output or a conversation",
+        )
     return split(asking.prompt(record, source))

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 
 class HfEngine(Plugin):
-    """Answers with the model in this process, by transformers' generate. Nothing more to install."""
+    """Answers with the model in this process, by transformers' generate. Nothing more to
+    install."""
 
     def __init__(self, options: Any, name: str = "") -> None:
         super().__init__(options, name)

@@ -11,7 +11,7 @@ from transformers.generation import BaseStreamer
 
 from tunewright.types import GenerateRequest, Reply, TemplateRequest
 from tunewright_engine_hf.text import TextStream
-from tunewright_hf.tokenise import Tokeniser
+from tunewright_hf.tokenization.encode import Tokeniser
 
 if TYPE_CHECKING:
     from tunewright.run import Run
@@ -71,7 +71,7 @@ class Generator:
             tokens.fail(error)
 
     def _prompt(self, request: GenerateRequest) -> list[int]:
-        rendered = self._run.ask(
+        rendered = self._run.call(
             "template",
             "format_template",
             TemplateRequest(
@@ -84,9 +84,15 @@ class Generator:
         return self._tokeniser.encode_prompt(rendered)
 
     def _config(self, request: GenerateRequest) -> GenerationConfig:
-        """How to answer. How the checkpoint's own generation_config.json would sample does not count."""
+        """How to answer. How the checkpoint's own generation_config.json would sample does not
+        count."""
         stop_ids = sorted(self._stop_ids)
-        sampling: dict[str, Any] = {"do_sample": False, "temperature": 1.0, "top_p": 1.0, "top_k": 50}
+        sampling: dict[str, Any] = {
+            "do_sample": False,
+            "temperature": 1.0,
+            "top_p": 1.0,
+            "top_k": 50,
+        }
         if request.temperature > 0:
             sampling = {
                 "do_sample": True,
@@ -98,13 +104,17 @@ class Generator:
             max_new_tokens=request.max_new_tokens,
             repetition_penalty=request.repetition_penalty,
             eos_token_id=stop_ids or None,
-            pad_token_id=stop_ids[0] if stop_ids else 0,  # one row has no padding, but generate asks
+            pad_token_id=stop_ids[0]
+            if stop_ids
+            else 0,  # one row has no padding, but generate asks
             use_cache=True,
             **sampling,
         )
 
     def _decode(self, ids: list[int]) -> str:
-        return self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return self._tokenizer.decode(
+            ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
 
 
 class _Tokens(BaseStreamer):
@@ -142,4 +152,6 @@ class _Asked(StoppingCriteria):
     asked = False
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        return torch.full((input_ids.shape[0],), self.asked, dtype=torch.bool, device=input_ids.device)
+        return torch.full(
+            (input_ids.shape[0],), self.asked, dtype=torch.bool, device=input_ids.device
+        )

@@ -14,7 +14,9 @@ class TextStream:
     def __init__(self, decode: Callable[[list[int]], str], stop: tuple[str, ...] = ()) -> None:
         self._decode, self._stop = decode, stop
         self._ids: list[int] = []
-        self._context = self._done = 0  # ids[context:done] is given out already; it decides how later ids decode
+        self._context = self._done = (
+            0  # ids[context:done] is given out already; it decides how later ids decode
+        )
         self._held = ""  # decoded, and perhaps the beginning of a stop string
         self.stopped = False  # a stop string was met
 
@@ -50,4 +52,6 @@ class TextStream:
 
 def _overlap(text: str, stop: str) -> int:
     """Characters at the end of the text that the stop string begins with."""
-    return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
+    return next(
+        (n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0
+    )

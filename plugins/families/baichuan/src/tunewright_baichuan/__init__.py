@@ -1,6 +1,6 @@
 """Baichuan and Baichuan 2, whose modelling code is on the hub only."""
 
-from tunewright_hf.family import HfFamily
+from tunewright_hf.models.family import HfFamily
 
 
 class Baichuan(HfFamily):

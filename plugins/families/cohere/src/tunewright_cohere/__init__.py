@@ -1,6 +1,6 @@
 """Command R, Command R7B and Aya."""
 
-from tunewright_hf.family import HfFamily
+from tunewright_hf.models.family import HfFamily
 
 
 class Cohere(HfFamily):

@@ -1,6 +1,6 @@
 """Baidu's ERNIE 4.5, dense and mixtures of experts."""
 
-from tunewright_hf.family import HfFamily
+from tunewright_hf.models.family import HfFamily
 
 
 class Ernie(HfFamily):

@@ -1,6 +1,6 @@
 """LG's EXAONE 3.0 to 4.0."""
 
-from tunewright_hf.family import HfFamily
+from tunewright_hf.models.family import HfFamily
 
 
 class Exaone(HfFamily):

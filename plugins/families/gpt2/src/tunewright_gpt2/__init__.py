@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from tunewright_hf.family import HfFamily
+from tunewright_hf.models.family import HfFamily
 
 
 class Gpt2(HfFamily):

@@ -1,6 +1,6 @@
 """gpt-oss, OpenAI's open weights."""
 
-from tunewright_hf.family import HfFamily
+from tunewright_hf.models.family import HfFamily
 
 
 class GptOss(HfFamily):

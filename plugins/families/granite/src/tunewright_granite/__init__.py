@@ -1,6 +1,6 @@
 """Granite 3 and 4: dense models, mixtures of experts, and hybrids with Mamba layers."""
 
-from tunewright_hf.family import HfFamily
+from tunewright_hf.models.family import HfFamily
 
 
 class Granite(HfFamily):

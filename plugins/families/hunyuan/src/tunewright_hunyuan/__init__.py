@@ -1,6 +1,6 @@
 """Tencent's Hunyuan: Large, A13B, and the dense models of 0.5B to 7B."""
 
-from tunewright_hf.family import HfFamily
+from tunewright_hf.models.family import HfFamily
 
 
 class Hunyuan(HfFamily):

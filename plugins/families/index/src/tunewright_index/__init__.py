@@ -1,6 +1,6 @@
 """Index-1.9B, whose modelling code is on the hub only."""
 
-from tunewright_hf.family import HfFamily
+from tunewright_hf.models.family import HfFamily
 
 
 class Index(HfFamily):

@@ -1,6 +1,6 @@
 """InternLM 1 to 3; the modelling code of the first two is on the hub only."""
 
-from tunewright_hf.family import HfFamily
+from tunewright_hf.models.family import HfFamily
 
 
 class InternLM(HfFamily):

@@ -1,6 +1,6 @@
 """Liquid AI's LFM2 and LFM2.5: short convolutions and attention in turns."""
 
-from tunewright_hf.family import HfFamily
+from tunewright_hf.models.family import HfFamily
 
 
 class Lfm2(HfFamily):

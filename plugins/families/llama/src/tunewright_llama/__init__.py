@@ -1,7 +1,8 @@
 """Llama 1 to 4, and the many models that are built like them."""
 
-from tunewright_hf.family import HfFamily
+from tunewright_hf.models.family import HfFamily
 
 
 class Llama(HfFamily):
-    """Llama 1 to 4 (Touvron et al. 2023, arXiv:2302.13971; Grattafiori et al. 2024, arXiv:2407.21783)."""
+    """Llama 1 to 4 (Touvron et al. 2023, arXiv:2302.13971; Grattafiori et al. 2024,
+    arXiv:2407.21783)."""

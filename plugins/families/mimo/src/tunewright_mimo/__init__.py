@@ -1,6 +1,6 @@
 """Xiaomi's MiMo-7B and MiMo-V2-Flash."""
 
-from tunewright_hf.family import HfFamily
+from tunewright_hf.models.family import HfFamily
 
 
 class MiMo(HfFamily):

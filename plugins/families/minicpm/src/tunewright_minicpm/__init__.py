@@ -1,6 +1,6 @@
 """OpenBMB's MiniCPM 1 to 4.1."""
 
-from tunewright_hf.family import HfFamily
+from tunewright_hf.models.family import HfFamily
 
 
 class MiniCPM(HfFamily):

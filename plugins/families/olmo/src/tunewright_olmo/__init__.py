@@ -1,6 +1,6 @@
 """OLMo 1 to 3 and OLMoE."""
 
-from tunewright_hf.family import HfFamily
+from tunewright_hf.models.family import HfFamily
 
 
 class Olmo(HfFamily):

@@ -1,6 +1,6 @@
 """ByteDance's Seed-Coder and Seed-OSS."""
 
-from tunewright_hf.family import HfFamily
+from tunewright_hf.models.family import HfFamily
 
 
 class Seed(HfFamily):

@@ -1,6 +1,7 @@
-"""SmolLM 1 to 3. The first two are built like Llama: by its config.json alone such a checkpoint is a llama."""
+"""SmolLM 1 to 3. The first two are built like Llama: by its config.json alone such a checkpoint is
+a llama."""
 
-from tunewright_hf.family import HfFamily
+from tunewright_hf.models.family import HfFamily
 
 
 class SmolLM(HfFamily):

@@ -1,6 +1,6 @@
 """China Telecom's TeleChat and TeleChat2."""
 
-from tunewright_hf.family import HfFamily
+from tunewright_hf.models.family import HfFamily
 
 
 class TeleChat(HfFamily):

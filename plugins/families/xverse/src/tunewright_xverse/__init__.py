@@ -1,6 +1,6 @@
 """XVERSE, whose modelling code is on the hub only."""
 
-from tunewright_hf.family import HfFamily
+from tunewright_hf.models.family import HfFamily
 
 
 class Xverse(HfFamily):

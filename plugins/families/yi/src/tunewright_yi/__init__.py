@@ -1,6 +1,6 @@
 """Yi, Yi-1.5 and Yi-Coder, which are built like Llama."""
 
-from tunewright_hf.family import HfFamily
+from tunewright_hf.models.family import HfFamily
 
 
 class Yi(HfFamily):

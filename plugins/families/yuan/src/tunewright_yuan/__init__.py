@@ -1,6 +1,6 @@
 """IEIT's Yuan 2.0."""
 
-from tunewright_hf.family import HfFamily
+from tunewright_hf.models.family import HfFamily
 
 
 class Yuan(HfFamily):

@@ -6,7 +6,8 @@ from tunewright import Plugin, events, hookimpl
 
 
 class Card(Plugin):
-    """The run's model card, written when it ends well. What it says stands in the events, nothing is invented."""
+    """The run's model card, written when it ends well. What it says stands in the events, nothing
+    is invented."""
 
     def __init__(self, options: Any, name: str = "") -> None:
         super().__init__(options, name)
@@ -22,7 +23,9 @@ class Card(Plugin):
             self._rows[event.stage] = event.rows
         elif isinstance(event, events.StageFinished):
             self._stages.append(event)
-        elif isinstance(event, events.RunFinished) and event.status == "completed" and self._started:
+        elif (
+            isinstance(event, events.RunFinished) and event.status == "completed" and self._started
+        ):
             (run.folder / "README.md").write_text(self._text(self._started), encoding="utf-8")
 
     def _text(self, started: events.RunStarted) -> str:
@@ -37,7 +40,10 @@ class Card(Plugin):
         ]
         for stage in self._stages:
             numbers = ", ".join(f"{key} {value:.4g}" for key, value in stage.metrics.items())
-            lines.append(f"- {stage.stage}: {stage.steps} steps over {self._rows.get(stage.stage, 0)} rows. {numbers}")
+            lines.append(
+                f"- {stage.stage}: {stage.steps} steps over "
+                f"{self._rows.get(stage.stage, 0)} rows. {numbers}"
+            )
         if "plot" in [logger["name"] for logger in recipe["loggers"]]:
             lines += ["", "![The loss, step by step](loss.png)"]
         lines += [
@@ -48,6 +54,12 @@ class Card(Plugin):
             "",
             "```yaml",
         ]
-        lines += [yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).rstrip(), "```", "", "## Versions", ""]
+        lines += [
+            yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).rstrip(),
+            "```",
+            "",
+            "## Versions",
+            "",
+        ]
         lines += [f"- {name} {version}" for name, version in versions.items()]
         return "\n".join(lines) + "\n"

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
 
 class Console(Plugin):
-    """Shows a run on standard output: a live progress bar in a terminal, plain lines in a pipe or a file."""
+    """Shows a run on standard output: a live progress bar in a terminal, plain lines in a pipe or a
+    file."""
 
     def __init__(self, options: Any, name: str = "") -> None:
         super().__init__(options, name)

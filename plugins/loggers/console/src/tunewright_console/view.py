@@ -48,7 +48,11 @@ class View:
                 self._line(f"  step {event.step}: saved  ", "dim", event.path)
             case events.StageFinished():
                 self._stop()
-                self._line(f"{event.stage} finished  ", "bold", f"{event.steps:,} steps, result in {event.path}")
+                self._line(
+                    f"{event.stage} finished  ",
+                    "bold",
+                    f"{event.steps:,} steps, result in {event.path}",
+                )
             case events.RunFinished():
                 self._stop()
                 self._finish_run(event)
@@ -63,7 +67,8 @@ class View:
         recipe = event.recipe
         rows = {
             "model": recipe["model"],
-            "method": " → ".join(stage["name"] for stage in recipe["stages"]) + f", {recipe['adapter']['name']}",
+            "method": " → ".join(stage["name"] for stage in recipe["stages"])
+            + f", {recipe['adapter']['name']}",
             "data": ", ".join(_source(entry) for entry in _entries(recipe)),
             "output": event.folder,
         }
@@ -82,7 +87,10 @@ class View:
             (f"{event.rows:,}" if event.rows else "streamed")
             + f" rows, {event.total_steps:,} steps"
             + (f" (from step {event.first_step:,})" if event.first_step else "")
-            + f", {event.trainable_parameters:,} of {event.parameters:,} parameters trained ({share:.3g} %)",
+            + (
+                f", {event.trainable_parameters:,} of {event.parameters:,} parameters "
+                f"trained ({share:.3g} %)"
+            ),
         )
         if self._console.is_terminal:
             self._progress = Progress(
@@ -94,14 +102,19 @@ class View:
                 expand=True,  # the bar takes what the numbers leave
             )
             self._task = self._progress.add_task(
-                printable(event.stage), total=event.total_steps, completed=event.first_step, numbers=""
+                printable(event.stage),
+                total=event.total_steps,
+                completed=event.first_step,
+                numbers="",
             )
             self._progress.start()
 
     def _log(self, event: events.Logged) -> None:
         numbers = "  ".join([*_numbers(event.metrics), *self._remaining(event)])
         if self._progress is not None:
-            self._progress.update(self._task, completed=event.step, total=event.total_steps, numbers=numbers)
+            self._progress.update(
+                self._task, completed=event.step, total=event.total_steps, numbers=numbers
+            )
         else:
             self._line(f"  step {event.step}/{event.total_steps}  ", "", numbers)
 
@@ -119,9 +132,13 @@ class View:
             if self._speaks():
                 self._line("  Talk to it:  ", "", f"tunewright chat {folder}")
         elif event.status == "interrupted":
-            self._line(f"Interrupted after {after}.", "bold yellow")  # the command ends with how to go on
+            self._line(
+                f"Interrupted after {after}.", "bold yellow"
+            )  # the command ends with how to go on
         else:
-            self._line(f"Failed after {after}.", "bold red")  # the command ends with the error itself
+            self._line(
+                f"Failed after {after}.", "bold red"
+            )  # the command ends with the error itself
 
     def _speaks(self) -> bool:
         """Whether the last stage trained a model that answers, not one that gives numbers."""
@@ -137,7 +154,11 @@ class View:
 
 
 def _numbers(metrics: dict[str, float]) -> list[str]:
-    shown = {"loss": "loss {:.4f}", "learning_rate": "lr {:.1e}", "tokens_per_second": "{:,.0f} tokens/s"}
+    shown = {
+        "loss": "loss {:.4f}",
+        "learning_rate": "lr {:.1e}",
+        "tokens_per_second": "{:,.0f} tokens/s",
+    }
     return [text.format(metrics[name]) for name, text in shown.items() if name in metrics]
 
 
@@ -150,7 +171,8 @@ def _entries(recipe: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _source(entry: dict[str, Any]) -> str:
-    """What a source is called; dataset plugins that read no files may have another word for it than path."""
+    """What a source is called; dataset plugins that read no files may have another word for it than
+    path."""
     return str(entry.get("path", next(iter(entry.values()), "")))
 
 

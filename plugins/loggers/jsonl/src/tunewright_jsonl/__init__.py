@@ -14,11 +14,13 @@ if TYPE_CHECKING:
 
 
 class Jsonl(Plugin):
-    """Appends to metrics.jsonl in the run folder: one JSON object for each logging step and each evaluation.
+    """Appends to metrics.jsonl in the run folder: one JSON object for each logging step and each
+    evaluation.
 
     Each has stage, number (of the stage, 1 is the first), step, time and the metrics of the event;
-    evaluations also have `eval`, the name of their data. A number that JSON cannot hold (nan, inf) is null.
-    When a run is resumed, lines from after its checkpoint are taken out, so that no step is there twice.
+    evaluations also have `eval`, the name of their data. A number that JSON cannot hold (nan, inf)
+    is null. When a run is resumed, lines from after its checkpoint are taken out, so that no step
+    is there twice.
     """
 
     def __init__(self, options: Any, name: str = "") -> None:
@@ -38,16 +40,20 @@ class Jsonl(Plugin):
                 self._write(path, event, {"eval": event.dataset})
 
     def _write(self, path: Path, event: Logged | Evaluated, more: dict[str, str]) -> None:
-        metrics = {name: value if math.isfinite(value) else None for name, value in event.metrics.items()}
+        metrics = {
+            name: value if math.isfinite(value) else None for name, value in event.metrics.items()
+        }
         place = {"stage": event.stage, "number": self._number, "step": event.step}
         line = json.dumps({**place, **more, **metrics, "time": event.time}) + "\n"
-        with path.open("a", encoding="utf-8") as file:  # closed at once: who reads along sees whole lines
+        with path.open(
+            "a", encoding="utf-8"
+        ) as file:  # closed at once: who reads along sees whole lines
             file.write(line)
 
 
 def keep_known(path: Path, number: int, step: int) -> None:
-    """Take the lines out of a metrics file that come after `step` of the stage `number`, and a last line that
-    was cut off. Does nothing where there is no file.
+    """Take the lines out of a metrics file that come after `step` of the stage `number`, and a last
+    line that was cut off. Does nothing where there is no file.
     """
     if not path.exists():
         return

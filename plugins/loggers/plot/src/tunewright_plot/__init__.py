@@ -6,12 +6,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunewright import Plugin, hookimpl
-from tunewright.events import Evaluated, Event, Logged, RunFinished, Saved, StageFinished, StageStarted
+from tunewright.events import (
+    Evaluated,
+    Event,
+    Logged,
+    RunFinished,
+    Saved,
+    StageFinished,
+    StageStarted,
+)
 
 if TYPE_CHECKING:
     from tunewright.run import Run
 
-LARGEST = 3e38  # about what a float32 holds; what is beyond, or not a number, is left out of the picture
+LARGEST = (
+    3e38  # about what a float32 holds; what is beyond, or not a number, is left out of the picture
+)
 
 
 @dataclass
@@ -45,7 +55,9 @@ class Plot(Plugin):
         match event:
             case StageStarted():
                 if not self._curves:
-                    self._curves = earlier_curves(folder / "metrics.jsonl", event.number, event.first_step)
+                    self._curves = earlier_curves(
+                        folder / "metrics.jsonl", event.number, event.first_step
+                    )
                 self._number = event.number
             case Logged():
                 self._add(event, None)

@@ -16,7 +16,9 @@ EVALS = ("#d9662b", "#3c8c5a", "#8a5aa8", "#b03a48")
 
 def draw(curves: list[Curve], path: Path) -> None:
     """Write one panel for each curve, side by side, to a PNG that is replaced in one go."""
-    figure = Figure(figsize=(2.5 + 5.5 * len(curves), 4.5), dpi=150, layout="constrained", facecolor="white")
+    figure = Figure(
+        figsize=(2.5 + 5.5 * len(curves), 4.5), dpi=150, layout="constrained", facecolor="white"
+    )
     panels = figure.subplots(1, len(curves), squeeze=False)[0]
     for axes, curve in zip(panels, curves, strict=True):
         _panel(axes, curve)
@@ -42,9 +44,19 @@ def _panel(axes: Axes, curve: Curve) -> None:
     )
     for index, (name, points) in enumerate(curve.evals.items()):
         if points:
-            style = {"color": EVALS[index % len(EVALS)], "marker": "D", "markersize": 5, "linewidth": 1.5}
+            style = {
+                "color": EVALS[index % len(EVALS)],
+                "marker": "D",
+                "markersize": 5,
+                "linewidth": 1.5,
+            }
             axes.plot(*zip(*points, strict=True), label=name, **style)
-    axes.set_title(f"{curve.stage}: loss {losses[-1]:.3g} at step {steps[-1]}", color=INK, loc="left", fontsize=11)
+    axes.set_title(
+        f"{curve.stage}: loss {losses[-1]:.3g} at step {steps[-1]}",
+        color=INK,
+        loc="left",
+        fontsize=11,
+    )
     axes.set_xlabel("step", color=INK)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.margins(x=0.02)
@@ -57,8 +69,8 @@ def _panel(axes: Axes, curve: Curve) -> None:
 
 
 def smoothed(values: tuple[float, ...]) -> list[float]:
-    """Centred moving average over about a twentieth of the values, fewer towards both ends: no lag behind a
-    falling loss.
+    """Centred moving average over about a twentieth of the values, fewer towards both ends: no lag
+    behind a falling loss.
     """
     sums = [0.0, *accumulate(values)]
     reach = max(1, len(values) // 40)

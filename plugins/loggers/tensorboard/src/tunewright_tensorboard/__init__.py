@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 
 class TensorBoard(Plugin):
-    """Writes event files below logs/tensorboard/ in the run folder, one TensorBoard run for each stage.
+    """Writes event files below logs/tensorboard/ in the run folder, one TensorBoard run for each
+    stage.
 
     To look at them: `tensorboard --logdir <run folder>/tensorboard`.
     """
@@ -27,13 +28,17 @@ class TensorBoard(Plugin):
                 self._close()
                 from tunewright_tensorboard.scalars import ScalarWriter
 
-                name = event.stage.rpartition(":")[2]  # a colon cannot stand in a folder's name everywhere
+                name = event.stage.rpartition(":")[
+                    2
+                ]  # a colon cannot stand in a folder's name everywhere
                 folder = run.folder / "logs" / "tensorboard" / f"{event.number}-{name}"
                 self._writer = ScalarWriter(folder, event.first_step)
             case Logged() if self._writer:
                 self._writer.add(event.step, event.time, event.metrics)
             case Evaluated() if self._writer:
-                metrics = {f"eval/{event.dataset}/{name}": value for name, value in event.metrics.items()}
+                metrics = {
+                    f"eval/{event.dataset}/{name}": value for name, value in event.metrics.items()
+                }
                 self._writer.add(event.step, event.time, metrics)
             case StageFinished() | RunFinished():
                 self._close()

@@ -1,4 +1,5 @@
-"""Scalars in TensorBoard's format, with TensorBoard's own writer: torch and TensorFlow are not needed."""
+"""Scalars in TensorBoard's format, with TensorBoard's own writer: torch and TensorFlow are not
+needed."""
 
 from pathlib import Path
 
@@ -8,7 +9,8 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 
 class ScalarWriter:
-    """One event file. Points after `first_step` that an earlier attempt left in the folder are taken back."""
+    """One event file. Points after `first_step` that an earlier attempt left in the folder are
+    taken back."""
 
     def __init__(self, folder: Path, first_step: int) -> None:
         self._writer = EventFileWriter(str(folder), flush_secs=10)

@@ -9,7 +9,8 @@ from tunewright.types import OptimizerRequest
 
 
 class AdamW(Plugin):
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2017, arXiv:1711.05101), as torch has it."""
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2017, arXiv:1711.05101), as torch has
+    it."""
 
     class Options(PluginOptions):
         beta1: float = Field(0.9, ge=0, lt=1)
@@ -23,9 +24,12 @@ class AdamW(Plugin):
     def build_optimizer(self, run: Any, request: OptimizerRequest) -> Any:
         from torch.optim import AdamW as TorchAdamW
 
-        from tunewright_hf.optim import parameter_groups
+        from tunewright_hf.training.param_groups import parameter_groups
 
         # one pass over the memory of a step in place of ten
-        fused = {parameter.device.type for _, parameter in request.parameters} in ({"cuda"}, {"cpu"})
+        fused = {parameter.device.type for _, parameter in request.parameters} in (
+            {"cuda"},
+            {"cpu"},
+        )
         betas = (self.options.beta1, self.options.beta2)
         return TorchAdamW(parameter_groups(request), betas=betas, eps=self.options.eps, fused=fused)

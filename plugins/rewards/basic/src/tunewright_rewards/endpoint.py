@@ -25,25 +25,28 @@ def http(
     token_variable: str | None = None,
     **_: Any,
 ) -> list[float | None]:
-    """What an endpoint answers to a POST of {"prompts": [...], "completions": [...]}: {"rewards": [...]}, one for each
-    answer, null where it has nothing to say.
+    """What an endpoint answers to a POST of {"prompts": [...], "completions": [...]}: {"rewards":
+    [...]}, one for each answer, null where it has nothing to say.
 
-    timeout: seconds for each read. token_variable: the environment variable with the token that is sent as
-    `Authorization: Bearer`. Prompts and answers leave the machine where `url` is not on it. Raises ValueError and
-    ConnectionError, which name the endpoint.
+    timeout: seconds for each read. token_variable: the environment variable with the token that is
+    sent as `Authorization: Bearer`. Prompts and answers leave the machine where `url` is not on it.
+    Raises ValueError and ConnectionError, which name the endpoint.
     """
     where = urlsplit(url)
     if where.scheme not in ("http", "https") or not where.hostname:
         raise ValueError(f"{url}: give an address that begins with http:// or https://")
     if where.username is not None:
-        raise ValueError(f"{where.scheme}://…@{where.hostname}: give no password in the address, but token_variable")
+        raise ValueError(
+            f"{where.scheme}://…@{where.hostname}: give no password in the address, "
+            "but token_variable"
+        )
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
     if token_variable is not None:
         if not os.environ.get(token_variable):
             raise ValueError(f"{url}: the environment variable {token_variable} holds no token")
         headers["Authorization"] = f"Bearer {os.environ[token_variable]}"
     body = json.dumps({"prompts": prompts, "completions": completions}).encode()
-    request = Request(url, body, headers, method="POST")  # noqa: S310 -- its scheme is looked at above
+    request = Request(url, body, headers, method="POST")
     return _rewards(url, _post(request, timeout))
 
 
@@ -63,7 +66,9 @@ def _rewards(url: str, given: bytes) -> list[float | None]:
     try:
         rewards = json.loads(given)["rewards"]
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f'{url}: the answer is not JSON of the form {{"rewards": [...]}}') from error
+        raise ValueError(
+            f'{url}: the answer is not JSON of the form {{"rewards": [...]}}'
+        ) from error
     if not isinstance(rewards, list):
         raise ValueError(f"{url}: `rewards` is no list")
     return rewards

@@ -8,25 +8,26 @@ from transformers.trainer_utils import unwrap_peft_model
 
 from tunewright import RecipeError, folder
 from tunewright.run import open_run
-from tunewright.types import Loaded
-from tunewright_hf import precision
-from tunewright_hf.scores import scores_at_the_end
-from tunewright_hf.shared import share
+from tunewright.types import LoadedModel
+from tunewright_hf.losses.sequence_scores import scores_at_the_end
+from tunewright_hf.models import precision
+from tunewright_hf.models.weight_sharing import share
 
 
 class RewardModel:
-    """The score of each prompt with its answer, under the model of a run's last stage that trained a reward model.
+    """The score of each prompt with its answer, under the model of a run's last stage that trained
+    a reward model.
 
-    path: the run folder; None: that of the run that asks, for one of its earlier stages. Prompts are rendered for the
-    model that is trained, which must have the same template as the reward model. Raises RecipeError where the folder
-    holds no such run.
+    path: the run folder; None: that of the run that asks, for one of its earlier stages. Prompts
+    are rendered for the model that is trained, which must have the same template as the reward
+    model. Raises RecipeError where the folder holds no such run.
     """
 
-    def __init__(self, *, run: Any, policy: Loaded, path: str | None = None) -> None:
+    def __init__(self, *, run: Any, policy: LoadedModel, path: str | None = None) -> None:
         self.loaded, self.stop = _load(Path(path) if path else run.folder)
         model = self.loaded.model.eval()
         number_format = precision.resolve(run.recipe.training.precision, model.device)
-        precision.widen(model, number_format)
+        precision.upcast_trainable(model, number_format)
         unwrap_peft_model(model).score.float()  # as it was trained
         share(model, policy.model)
         half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(number_format)
@@ -36,7 +37,9 @@ class RewardModel:
     def __call__(self, completions: list[str], *, prompts: list[str], **_: Any) -> list[float]:
         scores, model = [], self.loaded.model
         for prompt, text in zip(prompts, completions, strict=True):  # one by one, without padding
-            ids = self.loaded.tokenizer(prompt + text + self.stop, add_special_tokens=False, return_tensors="pt")
+            ids = self.loaded.tokenizer(
+                prompt + text + self.stop, add_special_tokens=False, return_tensors="pt"
+            )
             ids = ids.input_ids.to(model.device)
             with self.autocast:
                 batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
@@ -44,12 +47,16 @@ class RewardModel:
         return scores
 
 
-def _load(path: Path) -> tuple[Loaded, str]:
+def _load(path: Path) -> tuple[LoadedModel, str]:
     """The model, and the token with which answers ended in its training."""
     run = open_run(path)
     done = (folder.read(path) or {})["stages"]
-    trained = [number for number in range(len(done)) if run.use_stage(number).plugin.head == "score"]
+    trained = [
+        number for number in range(len(done)) if run.use_stage(number).plugin.head == "score"
+    ]
     if not trained:
-        raise RecipeError("holds no reward model", place=str(path), hint="train one with stage reward")
+        raise RecipeError(
+            "holds no reward model", place=str(path), hint="train one with stage reward"
+        )
     loaded = run.load(head="score", prior=folder.result(path, done[trained[-1]]), trainable=False)
     return loaded, next(iter(run.plugin("template").info.stop), loaded.tokenizer.eos_token)

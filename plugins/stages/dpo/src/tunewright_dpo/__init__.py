@@ -6,50 +6,67 @@ from pydantic import Field, model_validator
 
 from tunewright import hookimpl
 from tunewright.types import StageResult, TrainRequest
-from tunewright_hf.reference_options import ReferenceOptions, ReferenceStage
+from tunewright_hf.training.reference_options import ReferenceOptions, ReferenceStage
 
 #: losses that have a use for label_smoothing
 SMOOTHED = ("sigmoid", "robust", "exo_pair")
 
 Loss = Literal[
-    "sigmoid", "hinge", "ipo", "robust", "bco_pair", "exo_pair", "nca_pair", "apo_zero", "apo_down", "sppo_hard",
+    "sigmoid",
+    "hinge",
+    "ipo",
+    "robust",
+    "bco_pair",
+    "exo_pair",
+    "nca_pair",
+    "apo_zero",
+    "apo_down",
+    "sppo_hard",
     "sigmoid_norm",
-]  # fmt: skip
+]
 
 
 class Dpo(ReferenceStage):
-    """Make the better of two answers likelier than the worse, held against a reference (DPO, Rafailov et al. 2023,
-    arXiv:2305.18290, and the losses that came after it).
+    """Make the better of two answers likelier than the worse, held against a reference (DPO,
+    Rafailov et al. 2023, arXiv:2305.18290, and the losses that came after it).
 
-    A reward is beta times the log-probability of an answer minus that of the reference, summed over its tokens.
+    A reward is beta times the log-probability of an answer minus that of the reference, summed over
+    its tokens.
     """
 
     rows = "preference"
 
     class Options(ReferenceOptions):
-        loss: Loss | Annotated[dict[Loss, Annotated[float, Field(gt=0)]], Field(min_length=1)] = "sigmoid"
-        """a loss, or several with their weights: {sigmoid: 0.8, bco_pair: 0.2} with sft_weight 1 is MPO
-        (arXiv:2411.10442). sigmoid: DPO. hinge: SLiC (arXiv:2305.10425). ipo: squared distance of the margin per token
-        from 1 / (2 beta) (arXiv:2310.12036). robust: unbiased where labels are flipped (arXiv:2403.00409). bco_pair:
-        each answer on its own against the mean reward so far (arXiv:2404.04656). exo_pair (arXiv:2402.00856). nca_pair
-        (arXiv:2402.05369). apo_zero, apo_down: for chosen answers that are better, or worse, than what the model
-        writes (arXiv:2408.06266). sppo_hard (arXiv:2405.00675). sigmoid_norm: DPO on log-probabilities per
+        loss: Loss | Annotated[dict[Loss, Annotated[float, Field(gt=0)]], Field(min_length=1)] = (
+            "sigmoid"
+        )
+        """a loss, or several with their weights: {sigmoid: 0.8, bco_pair: 0.2} with sft_weight 1 is
+        MPO (arXiv:2411.10442). sigmoid: DPO. hinge: SLiC (arXiv:2305.10425). ipo: squared distance
+        of the margin per token from 1 / (2 beta) (arXiv:2310.12036). robust: unbiased where labels
+        are flipped (arXiv:2403.00409). bco_pair: each answer on its own against the mean reward so
+        far (arXiv:2404.04656). exo_pair (arXiv:2402.00856). nca_pair (arXiv:2402.05369). apo_zero,
+        apo_down: for chosen answers that are better, or worse, than what the model writes
+        (arXiv:2408.06266). sppo_hard (arXiv:2405.00675). sigmoid_norm: DPO on log-probabilities per
         token"""
         beta: float = Field(0.1, gt=0)
         """how much the model is held to its reference: more keeps it closer"""
         label_smoothing: float = Field(0.0, ge=0, lt=0.5)
-        """share of the pairs whose answers are taken to be swapped, for sigmoid (conservative DPO), robust and
-        exo_pair, which needs some"""
+        """share of the pairs whose answers are taken to be swapped, for sigmoid (conservative DPO),
+        robust and exo_pair, which needs some"""
         ld_alpha: float | None = Field(None, ge=0, le=1)
-        """weight of an answer's tokens beyond the length of the shorter one (LD-DPO, arXiv:2409.06411); nothing: 1"""
+        """weight of an answer's tokens beyond the length of the shorter one (LD-DPO,
+        arXiv:2409.06411); nothing: 1"""
         sft_weight: float = Field(0.0, ge=0)
-        """adds this times the chosen answer's mean negative log-likelihood per token (RPO, arXiv:2404.19733)"""
+        """adds this times the chosen answer's mean negative log-likelihood per token (RPO,
+        arXiv:2404.19733)"""
 
         @model_validator(mode="after")
         def _fits(self) -> "Dpo.Options":
             if self.label_smoothing and not set(self.losses) & set(SMOOTHED):
                 names = " and ".join(self.losses)
-                raise ValueError(f"label_smoothing does nothing for {names}: it is for {', '.join(SMOOTHED)}")
+                raise ValueError(
+                    f"label_smoothing does nothing for {names}: it is for {', '.join(SMOOTHED)}"
+                )
             if "exo_pair" in self.losses and not self.label_smoothing:
                 raise ValueError("exo_pair needs label_smoothing above 0, such as 0.001")
             return self

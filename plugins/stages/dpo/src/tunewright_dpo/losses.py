@@ -1,7 +1,7 @@
 """The losses of pairs with a reference, each a few lines: (B,) from ratios (2, B).
 
-A ratio is the log-probability of an answer minus that of the reference, in nats, of the chosen answers first. Sources
-are named in the plugin's options.
+A ratio is the log-probability of an answer minus that of the reference, in nats, of the chosen
+answers first. Sources are named in the plugin's options.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,9 @@ def ipo(ratios: Ratios, beta: float, smoothing: float) -> Tensor:
 
 def robust(ratios: Ratios, beta: float, smoothing: float) -> Tensor:
     margin = beta * (ratios.sums[0] - ratios.sums[1])
-    return (-(1 - smoothing) * logsigmoid(margin) + smoothing * logsigmoid(-margin)) / (1 - 2 * smoothing)
+    return (-(1 - smoothing) * logsigmoid(margin) + smoothing * logsigmoid(-margin)) / (
+        1 - 2 * smoothing
+    )
 
 
 def bco_pair(ratios: Ratios, beta: float, smoothing: float) -> Tensor:
@@ -49,7 +51,9 @@ def exo_pair(ratios: Ratios, beta: float, smoothing: float) -> Tensor:
     """KL divergence of the model's preferences from (1 - smoothing, smoothing)."""
     margin = beta * (ratios.sums[0] - ratios.sums[1])
     wanted = margin.new_tensor([1 - smoothing, smoothing]).log()
-    return margin.sigmoid() * (logsigmoid(margin) - wanted[0]) + (-margin).sigmoid() * (logsigmoid(-margin) - wanted[1])
+    return margin.sigmoid() * (logsigmoid(margin) - wanted[0]) + (-margin).sigmoid() * (
+        logsigmoid(-margin) - wanted[1]
+    )
 
 
 def nca_pair(ratios: Ratios, beta: float, smoothing: float) -> Tensor:
@@ -75,6 +79,16 @@ def sppo_hard(ratios: Ratios, beta: float, smoothing: float) -> Tensor:
 LOSSES: dict[str, Callable[[Ratios, float, float], Tensor]] = {
     loss.__name__: loss
     for loss in (
-        sigmoid, sigmoid_norm, hinge, ipo, robust, bco_pair, exo_pair, nca_pair, apo_zero, apo_down, sppo_hard,
+        sigmoid,
+        sigmoid_norm,
+        hinge,
+        ipo,
+        robust,
+        bco_pair,
+        exo_pair,
+        nca_pair,
+        apo_zero,
+        apo_down,
+        sppo_hard,
     )
-}  # fmt: skip
+}

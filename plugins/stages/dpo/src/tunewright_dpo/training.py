@@ -5,29 +5,37 @@ from typing import Any
 
 from tunewright.types import StageResult, TrainRequest
 from tunewright_dpo.losses import LOSSES, Ratios
-from tunewright_hf.answers import Answers, Outcome, pair_metrics
-from tunewright_hf.callback import Reporter
-from tunewright_hf.fit import AnyBatches, fit
-from tunewright_hf.reference import ReferenceTrainer
+from tunewright_hf.training.loop import AnyBatches, fit
+from tunewright_hf.training.preference import LossOutput, PreferenceCollator, pair_metrics
+from tunewright_hf.training.reference import ReferenceTrainer
+from tunewright_hf.training.reporting import Reporter
 
 
 def train(run: Any, request: TrainRequest, options: Any, stage: str) -> StageResult:
-    """Train on preference rows, and save. Raises as `fit` does, and RecipeError where the reference does not fit."""
+    """Train on preference rows, and save. Raises as `fit` does, and RecipeError where the reference
+    does not fit."""
     make = partial(DpoTrainer, run, request, options)
     return fit(run, request, make, stage=stage, template=run.plugin("template"))
 
 
 class DpoTrainer(ReferenceTrainer):
     metrics = (
-        "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected",
+        "rewards/chosen",
+        "rewards/rejected",
+        "rewards/margins",
+        "rewards/accuracies",
+        "logps/chosen",
+        "logps/rejected",
         "nll_loss",
-    )  # fmt: skip
+    )
 
-    def __init__(self, run: Any, request: TrainRequest, options: Any, batches: AnyBatches, reporter: Reporter) -> None:
+    def __init__(
+        self, run: Any, request: TrainRequest, options: Any, batches: AnyBatches, reporter: Reporter
+    ) -> None:
         super().__init__(run, request, options, batches, reporter)
         self.progress["rewards"] = {"mean": 0.0, "steps": 0}  # of all steps, for bco_pair
 
-    def collator(self) -> Answers:
+    def collator(self) -> PreferenceCollator:
         collator = super().collator()
         collator.ld_alpha = self.options.ld_alpha
         return collator
@@ -35,17 +43,23 @@ class DpoTrainer(ReferenceTrainer):
     def cache_identity(self) -> dict[str, Any]:
         return super().cache_identity() | {"ld_alpha": self.options.ld_alpha}
 
-    def outcome(self, model: Any, batch: dict[str, Any]) -> Outcome:
+    def outcome(self, model: Any, batch: dict[str, Any]) -> LossOutput:
         options, reference = self.options, self.reference_of(batch).T  # (2, B)
         policy = self.logps(model, batch)
         sums = policy.sums - reference
         ratios = Ratios(sums, sums / policy.lengths, self.progress["rewards"]["mean"])
         named = ((weight, LOSSES[name]) for name, weight in options.losses.items())
-        loss = sum(weight * each(ratios, options.beta, options.label_smoothing) for weight, each in named)
+        loss = sum(
+            weight * each(ratios, options.beta, options.label_smoothing) for weight, each in named
+        )
         nll = -policy.means[0]
         if options.sft_weight:
             loss = loss + options.sft_weight * nll
-        return Outcome(loss, pair_metrics(options.beta * sums, policy.sums) | {"nll_loss": nll}, policy.auxiliary)
+        return LossOutput(
+            loss,
+            pair_metrics(options.beta * sums, policy.sums) | {"nll_loss": nll},
+            policy.auxiliary,
+        )
 
     def step_metrics(self, metrics: dict[str, float]) -> None:
         so_far = self.progress["rewards"]

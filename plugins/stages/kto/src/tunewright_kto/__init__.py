@@ -6,27 +6,29 @@ from pydantic import Field
 
 from tunewright import hookimpl
 from tunewright.types import StageResult, TrainRequest
-from tunewright_hf.reference_options import ReferenceOptions, ReferenceStage
+from tunewright_hf.training.reference_options import ReferenceOptions, ReferenceStage
 
 
 class Kto(ReferenceStage):
-    """Make good answers likelier and bad ones less likely, each on its own, held against a reference (KTO, Ethayarajh
-    et al. 2024, arXiv:2402.01306).
+    """Make good answers likelier and bad ones less likely, each on its own, held against a
+    reference (KTO, Ethayarajh et al. 2024, arXiv:2402.01306).
 
-    A reward is beta times the log-probability of an answer minus that of the reference. Rewards are compared with the
-    divergence from the reference, which is estimated in every step from its prompts with other rows' answers.
+    A reward is beta times the log-probability of an answer minus that of the reference. Rewards are
+    compared with the divergence from the reference, which is estimated in every step from its
+    prompts with other rows' answers.
     """
 
     rows = "unpaired"
 
     class Options(ReferenceOptions):
         loss: Literal["kto", "apo_zero_unpaired"] = "kto"
-        """kto; or apo_zero_unpaired, which compares rewards with 0 and spares the estimate (arXiv:2408.06266)"""
+        """kto; or apo_zero_unpaired, which compares rewards with 0 and spares the estimate
+        (arXiv:2408.06266)"""
         beta: float = Field(0.1, gt=0)
         """how much the model is held to its reference: more keeps it closer"""
         desirable_weight: float = Field(1.0, ge=0)
-        """weight of the losses of good answers; raise it where they are fewer, so that weight times number is about
-        the same for both"""
+        """weight of the losses of good answers; raise it where they are fewer, so that weight times
+        number is about the same for both"""
         undesirable_weight: float = Field(1.0, ge=0)
         """weight of the losses of bad answers"""
 

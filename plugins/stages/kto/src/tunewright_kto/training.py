@@ -12,33 +12,42 @@ from torch.utils.data import Dataset
 
 from tunewright import RecipeError, RunError
 from tunewright.types import StageResult, TrainRequest
-from tunewright_hf.answers import Answers, Outcome, answer_logps
-from tunewright_hf.callback import Reporter
-from tunewright_hf.collate import Row
-from tunewright_hf.fit import AnyBatches, fit, moved
-from tunewright_hf.loss import CausalLoss
-from tunewright_hf.reference import ReferenceTrainer
-from tunewright_hf.row_stream import RowStream
+from tunewright_hf.batching.collators import Row
+from tunewright_hf.batching.row_stream import RowStream
+from tunewright_hf.losses.causal_lm import CausalLoss
+from tunewright_hf.training.loop import AnyBatches, fit, moved
+from tunewright_hf.training.preference import LossOutput, PreferenceCollator, sequence_logps
+from tunewright_hf.training.reference import ReferenceTrainer
+from tunewright_hf.training.reporting import Reporter
 
 
 def train(run: Any, request: TrainRequest, options: Any, stage: str) -> StageResult:
-    """Train on unpaired rows, and save. Raises as `fit` does, and RecipeError where the reference does not fit."""
+    """Train on unpaired rows, and save. Raises as `fit` does, and RecipeError where the reference
+    does not fit."""
     if options.loss == "kto" and isinstance(request.data.train, RowStream):
-        problem = "its divergence is estimated with answers of other rows, which have no numbers while they are read"
-        raise RecipeError(problem, place="stage", hint="take loss: apo_zero_unpaired, or do not stream")
+        problem = (
+            "its divergence is estimated with answers of other rows, which have no "
+            "numbers while they are read"
+        )
+        raise RecipeError(
+            problem, place="stage", hint="take loss: apo_zero_unpaired, or do not stream"
+        )
     make = partial(KtoTrainer, run, request, options)
     return fit(run, request, make, stage=stage, template=run.plugin("template"))
 
 
 class Mismatched(Dataset[Row]):
-    """Rows with the answer of another one, as `kl_ids`: always the same one, wherever a row stands in a batch.
+    """Rows with the answer of another one, as `kl_ids`: always the same one, wherever a row stands
+    in a batch.
 
     max_length: what prompt and answer together are cut to, in tokens.
     """
 
     def __init__(self, rows: Any, seed: int, max_length: int) -> None:
         if len(rows) < 2:
-            raise RunError("one row alone has no other row's answer", place="data", hint="give more rows")
+            raise RunError(
+                "one row alone has no other row's answer", place="data", hint="give more rows"
+            )
         self.rows, self.max_length = rows, max_length
         circle = np.random.default_rng(seed).permutation(len(rows))
         self.partners = np.empty_like(circle)
@@ -49,15 +58,18 @@ class Mismatched(Dataset[Row]):
 
     def __getitem__(self, number: int) -> Row:
         row, other = self.rows[number], self.rows[int(self.partners[number])]
-        return {**row, "kl_ids": other["completion_ids"][: max(1, self.max_length - len(row["prompt_ids"]))]}
+        return {
+            **row,
+            "kl_ids": other["completion_ids"][: max(1, self.max_length - len(row["prompt_ids"]))],
+        }
 
 
 @dataclass
 class WithKl:
     """A batch of answers, and in it, as `kl`, a batch of the mismatched ones."""
 
-    answers: Answers
-    mismatched: Answers
+    answers: PreferenceCollator
+    mismatched: PreferenceCollator
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         pairs = [{"prompt_ids": row["prompt_ids"], "kl_ids": row["kl_ids"]} for row in rows]
@@ -68,7 +80,9 @@ class KtoTrainer(ReferenceTrainer):
     columns = ("completion_ids",)
     metrics = ("rewards/chosen", "rewards/rejected", "logps/chosen", "logps/rejected", "kl")
 
-    def __init__(self, run: Any, request: TrainRequest, options: Any, batches: AnyBatches, reporter: Reporter) -> None:
+    def __init__(
+        self, run: Any, request: TrainRequest, options: Any, batches: AnyBatches, reporter: Reporter
+    ) -> None:
         self.compares = options.loss == "kto"
         self.scores = 2 if self.compares else 1
         self.kl = 0.0  # nats, of the step or the evaluation set
@@ -80,12 +94,20 @@ class KtoTrainer(ReferenceTrainer):
 
     def collator(self) -> Any:
         answers = super().collator()
-        return WithKl(answers, Answers(answers.pad_id, ("kl_ids",))) if self.compares else answers
+        return (
+            WithKl(answers, PreferenceCollator(answers.pad_id, ("kl_ids",)))
+            if self.compares
+            else answers
+        )
 
     def score(self, loss: CausalLoss, forward: Any, batch: dict[str, Any]) -> Tensor:
         """(B, 2): of the answers, and of the mismatched ones."""
         found = super().score(loss, forward, batch)
-        return torch.cat([found, super().score(loss, forward, batch["kl"])], 1) if self.compares else found
+        return (
+            torch.cat([found, super().score(loss, forward, batch["kl"])], 1)
+            if self.compares
+            else found
+        )
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device
@@ -98,18 +120,21 @@ class KtoTrainer(ReferenceTrainer):
 
     @torch.no_grad()
     def _divergence(self, batches: Iterable[tuple[dict[str, Any], bool]]) -> float:
-        """How much likelier mismatched answers are than under the reference: the mean over the rows of all batches
-        that count, on all processes, in nats, at least 0. Batches keep what the reference says of them."""
+        """How much likelier mismatched answers are than under the reference: the mean over the rows
+        of all batches that count, on all processes, in nats, at least 0. Batches keep what the
+        reference says of them."""
         sums = torch.zeros(2, dtype=torch.float64)
         training = self.model.training
         for batch, counts in batches:
             batch["reference"] = self.reference_of(batch)
             self.model.eval()
-            policy = answer_logps(self.causal_loss, self.model, batch["kl"], 1).sums[0]
+            policy = sequence_logps(self.causal_loss, self.model, batch["kl"], 1).sums[0]
             self.model.train(training)
             ratios = policy - batch["reference"][:, 1]
             if counts:
-                sums += torch.stack([ratios.double().sum().cpu(), torch.tensor(len(ratios)).double()])
+                sums += torch.stack(
+                    [ratios.double().sum().cpu(), torch.tensor(len(ratios)).double()]
+                )
         sums = self.total(sums)
         return max(0.0, float(sums[0] / sums[1]))
 
@@ -121,7 +146,7 @@ class KtoTrainer(ReferenceTrainer):
             )
         return super().evaluate_one(name, rows)
 
-    def outcome(self, model: Any, batch: dict[str, Any]) -> Outcome:
+    def outcome(self, model: Any, batch: dict[str, Any]) -> LossOutput:
         options, reference, good = self.options, self.reference_of(batch)[:, 0], batch["label"]
         policy = self.logps(model, batch)
         sums = policy.sums[0]
@@ -136,7 +161,7 @@ class KtoTrainer(ReferenceTrainer):
             "logps/rejected": torch.where(good, nothing, sums),
             "kl": torch.full_like(rewards, self.kl),
         }
-        return Outcome(losses * weights, metrics, policy.auxiliary)
+        return LossOutput(losses * weights, metrics, policy.auxiliary)
 
     def derived(self, metrics: dict[str, float]) -> dict[str, float]:
         """With the margin, which no single row has."""
@@ -146,6 +171,8 @@ class KtoTrainer(ReferenceTrainer):
 
 
 def kto(rewards: Tensor, good: Tensor, divergence: float) -> Tensor:
-    """(B,) from the rewards (B,), whether answers are good (B,), and beta times the divergence; 0 in place of that is
-    APO-zero."""
-    return torch.where(good, 1 - (rewards - divergence).sigmoid(), 1 - (divergence - rewards).sigmoid())
+    """(B,) from the rewards (B,), whether answers are good (B,), and beta times the divergence; 0
+    in place of that is APO-zero."""
+    return torch.where(
+        good, 1 - (rewards - divergence).sigmoid(), 1 - (divergence - rewards).sigmoid()
+    )

@@ -9,17 +9,17 @@ from tunewright.types import StageResult, TrainRequest
 
 
 class Orpo(Stage):
-    """Learn the chosen answers, and raise their odds over the rejected ones (ORPO, Hong et al. 2024,
-    arXiv:2403.07691). The prompt itself is not learned. A reward is beta times the mean log-probability of an
-    answer's tokens.
+    """Learn the chosen answers, and raise their odds over the rejected ones (ORPO, Hong et al.
+    2024, arXiv:2403.07691). The prompt itself is not learned. A reward is beta times the mean
+    log-probability of an answer's tokens.
     """
 
     rows = "preference"
 
     class Options(PluginOptions):
         beta: float = Field(0.1, gt=0)
-        """weight of the odds ratio beside the chosen answer's mean negative log-likelihood per token; lambda in the
-        paper"""
+        """weight of the odds ratio beside the chosen answer's mean negative log-likelihood per
+        token; lambda in the paper"""
 
     @hookimpl
     def train_stage(self, run: Any, request: TrainRequest) -> StageResult:

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from tunewright.types import StageResult, TrainRequest
-from tunewright_hf.answers import LogpsTrainer, Outcome, pair_metrics
-from tunewright_hf.fit import fit
+from tunewright_hf.training.loop import fit
+from tunewright_hf.training.preference import LogpsTrainer, LossOutput, pair_metrics
 
 _TINY = 1e-7  # nats: of a token that is certain the odds would be infinite
 
@@ -23,23 +23,35 @@ def train(run: Any, request: TrainRequest, options: Any, stage: str) -> StageRes
 
 class OrpoTrainer(LogpsTrainer):
     metrics = (
-        "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected",
-        "nll_loss", "log_odds_ratio", "log_odds_chosen",
-    )  # fmt: skip
+        "rewards/chosen",
+        "rewards/rejected",
+        "rewards/margins",
+        "rewards/accuracies",
+        "logps/chosen",
+        "logps/rejected",
+        "nll_loss",
+        "log_odds_ratio",
+        "log_odds_chosen",
+    )
 
-    def outcome(self, model: Any, batch: dict[str, Any]) -> Outcome:
+    def outcome(self, model: Any, batch: dict[str, Any]) -> LossOutput:
         beta, policy = self.options.beta, self.logps(model, batch)
         nll, ratio = -policy.means[0], log_odds_ratio(policy.means)
         loss = nll - beta * logsigmoid(ratio)
         own = {"nll_loss": nll, "log_odds_ratio": logsigmoid(ratio), "log_odds_chosen": ratio}
-        return Outcome(loss, pair_metrics(beta * policy.means, policy.sums) | own, policy.auxiliary)
+        return LossOutput(
+            loss, pair_metrics(beta * policy.means, policy.sums) | own, policy.auxiliary
+        )
 
 
 def log_odds_ratio(means: Tensor) -> Tensor:
-    """(B,) from the mean log-probability of the answers' tokens in nats (2, B), of the chosen ones first."""
+    """(B,) from the mean log-probability of the answers' tokens in nats (2, B), of the chosen ones
+    first."""
     means = means.clamp(max=-_TINY)
     # log(1 - p) in the one of two ways that is exact there
     near_one = means > -math.log(2)
-    against = torch.where(near_one, (-torch.expm1(means)).log(), torch.log1p(-means.clamp(max=-math.log(2)).exp()))
+    against = torch.where(
+        near_one, (-torch.expm1(means)).log(), torch.log1p(-means.clamp(max=-math.log(2)).exp())
+    )
     odds = means - against
     return odds[0] - odds[1]

@@ -6,38 +6,43 @@ from pydantic import Field, model_validator
 
 from tunewright import hookimpl
 from tunewright.types import StageResult, TrainRequest
-from tunewright_hf.rollout_options import RolloutOptions, RolloutStage
+from tunewright_hf.training.rollout_options import RolloutOptions, RolloutStage
 
 
 class Ppo(RolloutStage):
-    """Write an answer to each prompt, reward it, and train for several steps on what turned out better than a critic
-    expected (PPO, Schulman et al. 2017, arXiv:1707.06347; on language Ouyang et al. 2022, arXiv:2203.02155).
+    """Write an answer to each prompt, reward it, and train for several steps on what turned out
+    better than a critic expected (PPO, Schulman et al. 2017, arXiv:1707.06347; on language Ouyang
+    et al. 2022, arXiv:2203.02155).
 
-    The prompts of a step (per_device_train_batch_size × gradient_accumulation_steps × processes) and their answers are
-    a rollout. The critic is a linear layer on the policy's last hidden states; it is kept beside the result, as
-    value_head.safetensors. Checkpoints are written between rollouts only: training.save_steps and training.max_steps
-    are rounded up to a multiple of ppo_epochs, and a run that is asked to stop trains its rollout to the end.
+    The prompts of a step (per_device_train_batch_size × gradient_accumulation_steps × processes)
+    and their answers are a rollout. The critic is a linear layer on the policy's last hidden
+    states; it is kept beside the result, as value_head.safetensors. Checkpoints are written between
+    rollouts only: training.save_steps and training.max_steps are rounded up to a multiple of
+    ppo_epochs, and a run that is asked to stop trains its rollout to the end.
     """
 
     class Options(RolloutOptions):
         ppo_epochs: int = Field(4, ge=1)
         """optimizer steps on each rollout, each over all of it"""
         clip_range: float = Field(0.2, gt=0)
-        """how far the ratio of a token's probability to the one it was drawn with may go from 1 and still be trained"""
+        """how far the ratio of a token's probability to the one it was drawn with may go from 1 and
+        still be trained"""
         value_clip_range: float = Field(0.2, gt=0)
-        """how far a value may go from what it was when the answer was written and still be trained"""
+        """how far a value may go from what it was when the answer was written and still be trained
+        """
         value_weight: float = Field(0.1, ge=0)
         """of the critic's loss beside the policy's"""
         gamma: float = Field(1.0, gt=0, le=1)
         """what the next token's reward is worth now"""
         gae_lambda: float = Field(0.95, ge=0, le=1)
-        """of generalized advantage estimation (arXiv:1506.02438). 0: trust the critic; 1: trust the rewards"""
+        """of generalized advantage estimation (arXiv:1506.02438). 0: trust the critic; 1: trust the
+        rewards"""
         beta: float = Field(0.05, ge=0)
-        """weight of the KL divergence from the reference, taken off the reward token by token (k1); 0: no reference is
-        kept"""
+        """weight of the KL divergence from the reference, taken off the reward token by token (k1);
+        0: no reference is kept"""
         kl_target: float | None = Field(None, gt=0)
-        """KL divergence of a whole answer from the reference, in nats, that beta is steered to after each rollout
-        (Ziegler et al. 2019, arXiv:1909.08593); nothing: beta stays as it is"""
+        """KL divergence of a whole answer from the reference, in nats, that beta is steered to
+        after each rollout (Ziegler et al. 2019, arXiv:1909.08593); nothing: beta stays as it is"""
         kl_horizon: int = Field(10_000, gt=0)
         """with kl_target: answers in which beta can change by about a fifth"""
 

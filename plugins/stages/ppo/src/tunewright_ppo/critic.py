@@ -1,4 +1,5 @@
-"""The policy with its critic: a linear layer on the hidden states from which the head makes logits."""
+"""The policy with its critic: a linear layer on the hidden states from which the head makes
+logits."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,20 +8,29 @@ import torch
 from torch import Tensor, nn
 
 from tunewright import RunError
-from tunewright_hf.cross_entropy import IGNORED, label_logps
-from tunewright_hf.loss import CausalLoss, shift
+from tunewright_hf.losses.causal_lm import CausalLoss, shift
+from tunewright_hf.losses.chunked_cross_entropy import IGNORED, label_logps
 
 NAME = "value_head"
 
 
 class ActorCritic(CausalLoss):
-    """Puts the value head into the model, where it is trained, wrapped and kept in checkpoints with the rest."""
+    """Puts the value head into the model, where it is trained, wrapped and kept in checkpoints with
+    the rest."""
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
         if self.after_head is None:
-            raise RunError("this model makes its logits in a way of its own: it can have no critic", place="stage")
-        head = nn.Linear(self.base.config.get_text_config().hidden_size, 1, device=model.device, dtype=torch.float32)
+            raise RunError(
+                "this model makes its logits in a way of its own: it can have no critic",
+                place="stage",
+            )
+        head = nn.Linear(
+            self.base.config.get_text_config().hidden_size,
+            1,
+            device=model.device,
+            dtype=torch.float32,
+        )
         nn.init.zeros_(head.weight)  # it expects nothing, whatever the model
         nn.init.zeros_(head.bias)
         self.base.add_module(NAME, head)
@@ -34,8 +44,8 @@ class ActorCritic(CausalLoss):
     def logps_and_values(
         self, forward: Any, inputs: dict[str, Tensor], labels: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(log-probabilities, values, auxiliary): as `logps`, and what the critic expects before each of these labels
-        is written (B, T), fp32."""
+        """(log-probabilities, values, auxiliary): as `logps`, and what the critic expects before
+        each of these labels is written (B, T), fp32."""
         targets, known = shift(labels, None)
         places = (targets != IGNORED).nonzero(as_tuple=True)
         value_head = self.base.get_submodule(NAME)
@@ -47,5 +57,7 @@ class ActorCritic(CausalLoss):
 
         loss, made = self._forward(forward, inputs, labels, both, 1.0)
         auxiliary = (loss - made).mean()
-        logps, values = (torch.zeros_like(known).index_put(places, each) for each in loss - auxiliary)
+        logps, values = (
+            torch.zeros_like(known).index_put(places, each) for each in loss - auxiliary
+        )
         return logps, values, auxiliary

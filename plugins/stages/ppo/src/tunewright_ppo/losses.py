@@ -5,7 +5,8 @@ from torch import Tensor
 
 
 def gae(rewards: Tensor, values: Tensor, known: Tensor, gamma: float, gae_lambda: float) -> Tensor:
-    """Advantages by generalized advantage estimation (arXiv:1506.02438). Nothing is expected after the last token."""
+    """Advantages by generalized advantage estimation (arXiv:1506.02438). Nothing is expected after
+    the last token."""
     found = torch.zeros_like(rewards)
     next_value = next_advantage = torch.zeros_like(rewards[:, 0])
     for place in reversed(range(rewards.shape[1])):
@@ -28,6 +29,7 @@ def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip_range: 
 
 
 def steered(beta: float, kl: float, target: float, share: float) -> float:
-    """The next weight of the divergence. kl, target: nats of an answer. share: of the horizon, that has gone by."""
+    """The next weight of the divergence. kl, target: nats of an answer. share: of the horizon, that
+    has gone by."""
     error = max(-0.2, min(0.2, kl / target - 1))
     return beta * (1 + error * share)

@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tunewright.types import StageResult, TrainRequest
-from tunewright_hf.fit import moved
-from tunewright_hf.loss import shift
-from tunewright_hf.prompts import Prompt, PromptsTrainer, train_on_prompts
+from tunewright_hf.losses.causal_lm import shift
+from tunewright_hf.training.loop import moved
+from tunewright_hf.training.online_rl import Prompt, PromptsTrainer, train_on_prompts
 from tunewright_ppo.critic import NAME, ActorCritic
 from tunewright_ppo.losses import gae, policy_loss, steered, value_loss
 
@@ -20,7 +20,8 @@ Batch = dict[str, Tensor]
 
 
 def train(run: Any, request: TrainRequest, options: Any, stage: str) -> StageResult:
-    """Train on prompts, and save. Raises as `train_on_prompts` does, and RunError where there can be no critic."""
+    """Train on prompts, and save. Raises as `train_on_prompts` does, and RunError where there can
+    be no critic."""
     training, steps = request.training, options.ppo_epochs
     if training.save_steps:
         between = math.ceil(training.save_steps / steps) * steps
@@ -37,7 +38,9 @@ class PpoTrainer(PromptsTrainer):
         super().__init__(run, request, *others)
         self.save_stride = self.options.ppo_epochs
         self.progress["beta"] = self.options.beta
-        self.divergence = torch.zeros(2, dtype=torch.float64)  # nats and answers of this rollout on this process
+        self.divergence = torch.zeros(
+            2, dtype=torch.float64
+        )  # nats and answers of this rollout on this process
 
     @property
     def is_between_rollouts(self) -> bool:
@@ -72,7 +75,9 @@ class PpoTrainer(PromptsTrainer):
         known = shift(batch["labels"], None)[1]
         self.model.eval()
         with self.accelerator.autocast():
-            logps, values, _ = self.actor_critic.logps_and_values(self.model, inputs, batch["labels"])
+            logps, values, _ = self.actor_critic.logps_and_values(
+                self.model, inputs, batch["labels"]
+            )
         self.model.train()
         rewards = torch.zeros_like(logps)
         if options.beta:
@@ -110,17 +115,27 @@ class PpoTrainer(PromptsTrainer):
         self.progress["beta"] = steered(self.progress["beta"], nats / answers, target, share)
 
     def compute_loss(
-        self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
+        self,
+        model: Any,
+        inputs: Batch,
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
     ) -> Tensor:
         """The mean over the tokens of the rollout."""
         options, known = self.options, inputs["known"]
         batch = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-        logps, values, auxiliary = self.actor_critic.logps_and_values(model, batch, inputs["labels"])
+        logps, values, auxiliary = self.actor_critic.logps_and_values(
+            model, batch, inputs["labels"]
+        )
         ratios = (logps - inputs["logps"]).exp()
         policy = policy_loss(ratios, inputs["advantages"], options.clip_range)
         value = value_loss(values, inputs["values"], inputs["returns"], options.value_clip_range)
         clipped = ((ratios - 1).abs() > options.clip_range).float()
-        for name, each in (("loss/policy", policy), ("loss/value", value), ("clipped_ratio", clipped)):
+        for name, each in (
+            ("loss/policy", policy),
+            ("loss/value", value),
+            ("clipped_ratio", clipped),
+        ):
             self.count(name, each.detach()[known > 0])
         loss = ((policy + options.value_weight * value) * known).sum()
         return loss * self.scale(num_items_in_batch) + auxiliary

@@ -13,10 +13,11 @@ class Pretrain(Stage):
 
     class Options(PluginOptions):
         packing: bool = True
-        """put short documents together into rows of training.max_length tokens; they do not see each other"""
+        """put short documents together into rows of training.max_length tokens; they do not see
+        each other"""
 
     @hookimpl
     def train_stage(self, run: Any, request: TrainRequest) -> StageResult:
-        from tunewright_hf.trainer import train
+        from tunewright_hf.training.causal_lm import train
 
         return train(run, request, stage=self.name, packing=self.options.packing)

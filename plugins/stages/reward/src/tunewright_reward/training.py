@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from tunewright.types import StageResult, TrainRequest
-from tunewright_hf.answers import AnswersTrainer, Outcome, pair_metrics
-from tunewright_hf.fit import fit
-from tunewright_hf.scores import scores_at_the_end
+from tunewright_hf.losses.sequence_scores import scores_at_the_end
+from tunewright_hf.training.loop import fit
+from tunewright_hf.training.preference import AnswersTrainer, LossOutput, pair_metrics
 
 
 def train(run: Any, request: TrainRequest, options: Any, stage: str) -> StageResult:
@@ -21,10 +21,10 @@ def train(run: Any, request: TrainRequest, options: Any, stage: str) -> StageRes
 class RewardTrainer(AnswersTrainer):
     metrics = ("rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies")
 
-    def outcome(self, model: Any, batch: dict[str, Any]) -> Outcome:
+    def outcome(self, model: Any, batch: dict[str, Any]) -> LossOutput:
         rewards = scores_at_the_end(self.model, model, batch).view(2, -1)
         loss = bradley_terry(rewards, batch.get("margin", 0.0), self.options.center_coefficient)
-        return Outcome(loss, pair_metrics(rewards))
+        return LossOutput(loss, pair_metrics(rewards))
 
 
 def bradley_terry(rewards: Tensor, margin: Tensor | float, center_coefficient: float) -> Tensor:

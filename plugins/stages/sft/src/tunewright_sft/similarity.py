@@ -22,9 +22,10 @@ def tokens(text: str) -> list[str]:
 
 
 class Similarity:
-    """Of one text to the wanted one: whether they are the same, space at their ends left out; F1 of ROUGE (Lin 2004)
-    by words, pairs of words and the longest common subsequence; BLEU (Papineni et al. 2002) of one to four words, by
-    sacrebleu, smoothed, with shorter texts measured up to their length.
+    """Of one text to the wanted one: whether they are the same, space at their ends left out; F1 of
+    ROUGE (Lin 2004) by words, pairs of words and the longest common subsequence; BLEU (Papineni et
+    al. 2002) of one to four words, by sacrebleu, smoothed, with shorter texts measured up to their
+    length.
     """
 
     def __init__(self) -> None:
@@ -43,7 +44,10 @@ class Similarity:
 
 def rouge_n(one: Sequence[str], other: Sequence[str], size: int) -> float:
     """F1 of the runs of `size` words; 0 where a text is too short for one."""
-    runs = [Counter(zip(*(words[start:] for start in range(size)), strict=False)) for words in (one, other)]
+    runs = [
+        Counter(zip(*(words[start:] for start in range(size)), strict=False))
+        for words in (one, other)
+    ]
     return _f1((runs[0] & runs[1]).total(), runs[0].total(), runs[1].total())
 
 
@@ -52,8 +56,8 @@ def _f1(shared: int, one: int, other: int) -> float:
 
 
 def common_subsequence(one: Sequence[str], other: Sequence[str]) -> int:
-    """Length of the longest one. A row of the usual table is one number, of whose bits each 1 is a step upwards
-    (Hyyrö 2004)."""
+    """Length of the longest one. A row of the usual table is one number, of whose bits each 1 is a
+    step upwards (Hyyrö 2004)."""
     places: dict[str, int] = {}
     for place, word in enumerate(one):
         places[word] = places.get(word, 0) | 1 << place

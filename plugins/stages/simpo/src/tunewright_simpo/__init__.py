@@ -9,8 +9,9 @@ from tunewright.types import StageResult, TrainRequest
 
 
 class Simpo(Stage):
-    """Make the better of two answers likelier per token than the worse, by a margin (SimPO, Meng et al. 2024,
-    arXiv:2405.14734). A reward is beta times the mean log-probability of an answer's tokens.
+    """Make the better of two answers likelier per token than the worse, by a margin (SimPO, Meng et
+    al. 2024, arXiv:2405.14734). A reward is beta times the mean log-probability of an answer's
+    tokens.
     """
 
     rows = "preference"

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from tunewright.types import StageResult, TrainRequest
-from tunewright_hf.answers import LogpsTrainer, Outcome, pair_metrics
-from tunewright_hf.fit import fit
+from tunewright_hf.training.loop import fit
+from tunewright_hf.training.preference import LogpsTrainer, LossOutput, pair_metrics
 
 
 def train(run: Any, request: TrainRequest, options: Any, stage: str) -> StageResult:
@@ -19,19 +19,28 @@ def train(run: Any, request: TrainRequest, options: Any, stage: str) -> StageRes
 
 class SimpoTrainer(LogpsTrainer):
     metrics = (
-        "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected",
+        "rewards/chosen",
+        "rewards/rejected",
+        "rewards/margins",
+        "rewards/accuracies",
+        "logps/chosen",
+        "logps/rejected",
         "nll_loss",
-    )  # fmt: skip
+    )
 
-    def outcome(self, model: Any, batch: dict[str, Any]) -> Outcome:
+    def outcome(self, model: Any, batch: dict[str, Any]) -> LossOutput:
         options, policy = self.options, self.logps(model, batch)
         nll = -policy.means[0]
-        loss = simpo(policy.means, options.beta, options.gamma, options.label_smoothing) + options.sft_weight * nll
+        loss = (
+            simpo(policy.means, options.beta, options.gamma, options.label_smoothing)
+            + options.sft_weight * nll
+        )
         metrics = pair_metrics(options.beta * policy.means, policy.sums) | {"nll_loss": nll}
-        return Outcome(loss, metrics, policy.auxiliary)
+        return LossOutput(loss, metrics, policy.auxiliary)
 
 
 def simpo(means: Tensor, beta: float, gamma: float, smoothing: float) -> Tensor:
-    """(B,) from the mean log-probability of the answers' tokens in nats (2, B), of the chosen ones first."""
+    """(B,) from the mean log-probability of the answers' tokens in nats (2, B), of the chosen ones
+    first."""
     margin = beta * (means[0] - means[1]) - gamma
     return -(1 - smoothing) * logsigmoid(margin) - smoothing * logsigmoid(-margin)

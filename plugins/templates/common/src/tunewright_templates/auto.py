@@ -6,11 +6,17 @@ from typing import Any
 
 from tunewright import Plugin, RecipeError, RowError, hookimpl
 from tunewright.types import Message, Rendered, TemplateRequest
-from tunewright_hf.conversation import check_roles, place_of, template_data
-from tunewright_hf.jinja import CONTROL, TemplateInfo, TemplateOptions, plain_source, rendered
-from tunewright_hf.marks import Cut, Guard
-from tunewright_hf.reply import ReplyForm, parse
-from tunewright_hf.worker import RenderWorker, WorkerError
+from tunewright_hf.templates.control_tokens import ControlTokenEscaper, Cut
+from tunewright_hf.templates.conversation import check_roles, place_of, template_data
+from tunewright_hf.templates.jinja_template import (
+    CONTROL,
+    TemplateInfo,
+    TemplateOptions,
+    plain_source,
+    rendered,
+)
+from tunewright_hf.templates.render_worker import RenderWorker, WorkerError
+from tunewright_hf.templates.reply_parser import ReplyForm, parse
 
 _WORKER = RenderWorker()  # one for the whole process; it starts when it is used
 
@@ -18,9 +24,10 @@ _WORKER = RenderWorker()  # one for the whole process; it starts when it is used
 class Auto(Plugin):
     """The tokenizer's own chat template, rendered in a worker process that can be killed.
 
-    Such a template does not say what is trained. That is found by rendering prefixes of the conversation: the prompt
-    of an answer, with `add_generation_prompt`, must be a prefix of the whole, and the answer must follow it, up to a
-    stop token. Where that cannot be shown, the row is an error.
+    Such a template does not say what is trained. That is found by rendering prefixes of the
+    conversation: the prompt of an answer, with `add_generation_prompt`, must be a prefix of the
+    whole, and the answer must follow it, up to a stop token. Where that cannot be shown, the row is
+    an error.
     """
 
     class Options(TemplateOptions):
@@ -36,10 +43,13 @@ class Auto(Plugin):
 
     def __init__(self, options: Options, name: str = "") -> None:
         super().__init__(options, name)
-        self._foreign: dict[str, _Foreign] = {}  # by source: a tokenizer may have another one for tools
+        self._foreign: dict[
+            str, _Foreign
+        ] = {}  # by source: a tokenizer may have another one for tools
 
     def parse_reply(self, text: str, tools: list[dict[str, Any]] | None = None) -> Message:
-        """The message that a generated text says, with thinking and calls in the words that most models use."""
+        """The message that a generated text says, with thinking and calls in the words that most
+        models use."""
         return parse(text, self.info, tools)
 
     def chat_template(self) -> None:
@@ -57,12 +67,16 @@ class Auto(Plugin):
         place = place_of(conversation)
 
         def render(data: dict[str, Any], prompt: bool = request.add_generation_prompt) -> str:
-            return foreign.render(data, request.special_tokens | {"add_generation_prompt": prompt}, place)
+            return foreign.render(
+                data, request.special_tokens | {"add_generation_prompt": prompt}, place
+            )
 
         found = foreign.guard.render(data, render, place)
         found.trained = []  # a foreign template has no say in it
         if not request.add_generation_prompt:
-            answers = [number for number, m in enumerate(conversation.messages) if m.role == "assistant"]
+            answers = [
+                number for number, m in enumerate(conversation.messages) if m.role == "assistant"
+            ]
             for number in answers if self.options.train_on == "all" else answers[-1:]:
                 found.trained.append(foreign.find_answer(found, data, number, render, place))
         return rendered(conversation, found, self.options.train_on)
@@ -70,7 +84,9 @@ class Auto(Plugin):
     def _find(self, tokenizer: Any, tools: bool) -> "_Foreign":
         if tokenizer is None or not tokenizer.chat_template:
             problem = "the tokenizer has no chat template of its own"
-            raise RecipeError(problem, place="template", hint="name a template: a base model may take any")
+            raise RecipeError(
+                problem, place="template", hint="name a template: a base model may take any"
+            )
         source = tokenizer.get_chat_template(tools=[] if tools else None)
         if source not in self._foreign:
             self._foreign[source] = _Foreign(source, tokenizer)
@@ -88,8 +104,10 @@ class _Foreign:
                 control.add(token.content)
             elif token.content in source and not token.content.isspace():
                 words.add(token.content)
-        self.guard = Guard(control, words)
-        self._stop = re.compile("|".join(map(re.escape, sorted(control, key=len, reverse=True))) or "(?!)")
+        self.guard = ControlTokenEscaper(control, words)
+        self._stop = re.compile(
+            "|".join(map(re.escape, sorted(control, key=len, reverse=True))) or "(?!)"
+        )
 
     def render(self, data: dict[str, Any], fixed: dict[str, Any], place: str) -> str:
         named = {name: value for name, value in fixed.items() if name.isidentifier()}
@@ -97,13 +115,21 @@ class _Foreign:
             return _WORKER.render(self._source, data | named)
         except WorkerError as error:
             if error.blamed == "template":
-                raise RecipeError(str(error), place="template auto", hint="name a template") from error
+                raise RecipeError(
+                    str(error), place="template auto", hint="name a template"
+                ) from error
             raise RowError(str(error), place=place) from error
 
     def find_answer(
-        self, whole: Cut, data: dict[str, Any], number: int, render: Callable[[dict[str, Any], bool], str], place: str
+        self,
+        whole: Cut,
+        data: dict[str, Any],
+        number: int,
+        render: Callable[[dict[str, Any], bool], str],
+        place: str,
     ) -> tuple[int, int, int]:
-        """Where the message `number` stands in the whole text, up to its stop token. Raises RowError."""
+        """Where the message `number` stands in the whole text, up to its stop token. Raises
+        RowError."""
 
         def until(count: int, prompt: bool) -> str:
             part = data | {"messages": data["messages"][:count]}
@@ -125,9 +151,16 @@ class _Foreign:
         )
 
     def _end(self, whole: str, answer: str, start: int, spelled: set[int]) -> int | None:
-        stops = [match.end() for match in self._stop.finditer(whole, start) if match.start() not in spelled]
+        stops = [
+            match.end()
+            for match in self._stop.finditer(whole, start)
+            if match.start() not in spelled
+        ]
         for end in stops:  # the first one after which nothing but others come
-            if answer.startswith(whole[start:end]) and not self._stop.sub("", answer[end - start :]).strip():
+            if (
+                answer.startswith(whole[start:end])
+                and not self._stop.sub("", answer[end - start :]).strip()
+            ):
                 return end
         # An answer that has become history may have lost its beginning, such as its thinking.
         if stops and answer.rstrip().endswith(whole[start : stops[0]]):

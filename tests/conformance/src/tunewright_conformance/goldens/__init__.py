@@ -1,4 +1,5 @@
-"""Expected results, as data: of our own plugins here, of others in a folder `goldens` of their own package."""
+"""Expected results, as data: of our own plugins here, of others in a folder `goldens` of their own
+package."""
 
 import json
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewright.errors import RowError
-from tunewright.registry import Entry, Handle
+from tunewright.registry import Entry, PluginCaller
 from tunewright_conformance.cases import Renderer, cases
 from tunewright_conformance.subjects import package_of
 
@@ -22,7 +23,10 @@ class Official:
 
 
 def _file(entry: Entry, suffix: str) -> Traversable | None:
-    for place in (resources.files(package_of(entry)) / "goldens", resources.files(__name__) / entry.kind):
+    for place in (
+        resources.files(package_of(entry)) / "goldens",
+        resources.files(__name__) / entry.kind,
+    ):
         file = place / f"{entry.name}{suffix}"
         if file.is_file():
             return file
@@ -39,17 +43,21 @@ def folder(entry: Entry) -> Path:
 def samples(entry: Entry) -> list[Any]:
     """Records that a format can read: goldens/NAME.jsonl."""
     file = _file(entry, ".jsonl")
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file else []
+    return (
+        [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file else []
+    )
 
 
 def golden(entry: Entry) -> dict[str, Any] | None:
-    """goldens/NAME.json: what a template makes of the cases, or what a dataset reads. None: there is none yet."""
+    """goldens/NAME.json: what a template makes of the cases, or what a dataset reads. None: there
+    is none yet."""
     file = _file(entry, ".json")
     return json.loads(file.read_text(encoding="utf-8")) if file else None
 
 
 def official(entry: Entry) -> Official | None:
-    """What the golden names as `official`: `trl:qwen3.jinja` of TRL's package, or a file in goldens/."""
+    """What the golden names as `official`: `trl:qwen3.jinja` of TRL's package, or a file in
+    goldens/."""
     declared = (golden(entry) or {}).get("official")
     if declared is None:
         return None
@@ -63,8 +71,9 @@ def official(entry: Entry) -> Official | None:
     return Official(text, declared.get("differs", {}))
 
 
-def of_cases(template: Handle) -> dict[str, Any]:
-    """What a golden holds: by case, the text in lines and its trained parts, or why it is refused."""
+def of_cases(template: PluginCaller) -> dict[str, Any]:
+    """What a golden holds: by case, the text in lines and its trained parts, or why it is
+    refused."""
     renderer = Renderer(template)
     found: dict[str, Any] = {}
     for name, case in cases().items():

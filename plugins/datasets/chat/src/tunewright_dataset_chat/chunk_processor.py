@@ -1,0 +1,90 @@
+"""From records to an Arrow record batch: what a process does with a chunk, this one or a worker."""
+
+import gc
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from tunewright import RowError
+from tunewright.types import DataRequest
+from tunewright_dataset_chat import columns
+from tunewright_dataset_chat.convert import Conversion
+from tunewright_dataset_chat.readers import Read
+from tunewright_dataset_chat.row_processor import Done, RowProcessor
+from tunewright_dataset_chat.truncate import Policy
+
+if TYPE_CHECKING:
+    from tunewright.registry import PluginCaller
+    from tunewright.run import Run
+
+
+@dataclass(slots=True)
+class ChunkResult:
+    """What became of a chunk of records. Can be sent to another process."""
+
+    batch: pa.RecordBatch | None  # None: no row is left
+    weighted: bool  # whether a row has loss weights
+    errors: list[RowError]  # of records that cannot be used, in order
+    dropped: Counter[str]  # reason → rows
+    changed: Counter[str]  # what was done to rows that were kept → rows
+
+
+class ChunkProcessor:
+    """Makes prepared rows of records, a chunk at a time."""
+
+    def __init__(self, run: "Run", work: RowProcessor) -> None:
+        self._run, self._work = run, work
+        self._handle: tuple[Conversion, PluginCaller] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        run: "Run",
+        request: DataRequest,
+        policy: Policy,
+        work: type[RowProcessor] = RowProcessor,
+    ) -> "ChunkProcessor":
+        """Raises RecipeError where the tokenizer does not fit the template."""
+        return cls(
+            run, work.of(run, request.loaded.tokenizer, request.rows, request.max_length, policy)
+        )
+
+    def samples(self, conversion: Conversion | None, items: list[Read]) -> Done:
+        """conversion: None where all items are errors. Raises RecipeError."""
+        with collected_once():
+            if conversion is None:
+                return Done(errors=[item for item in items if isinstance(item, RowError)])
+            if self._handle is None or self._handle[0] != conversion:
+                self._handle = conversion, conversion.handle(self._run)
+            return self._work(conversion(self._run, self._handle[1], items))
+
+    def __call__(
+        self, conversion: Conversion | None, schema: pa.Schema | None, items: list[Read]
+    ) -> ChunkResult:
+        """schema: None takes the columns of these rows, where they are prompts. Raises
+        RecipeError."""
+        done = self.samples(conversion, items)
+        batch, misfits = columns.record_batch(done.samples, self._work.rows, schema)
+        weighted = any(sample.columns.get("loss_weights") for sample in done.samples)
+        return ChunkResult(batch, weighted, done.errors + misfits, done.dropped, done.changed)
+
+
+@contextmanager
+def collected_once() -> Iterator[None]:
+    """Garbage is looked for once, at the end, among what was made meanwhile.
+
+    By itself Python would look again and again, and among all that the libraries have made; without
+    looking, the cycles that templates leave would fill the memory.
+    """
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.collect(1)
+        if before:
+            gc.enable()

@@ -1,0 +1,250 @@
+"""Rows that are read, rendered and tokenised while training goes on: for data larger than the disk,
+or without end.
+
+The order of an epoch follows from (seed, epoch): each source's files in another order, sources as
+they are mixed, then a shuffle buffer of records. So a place in it is a number of records, and to go
+on from there they are read once more, but not rendered or tokenised.
+"""
+
+import dataclasses
+import itertools
+import random
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import datasets
+import pyarrow as pa
+from datasets.table import InMemoryTable
+
+from tunewright import RecipeError
+from tunewright.recipe import Section
+from tunewright.types import DataRequest
+from tunewright_dataset_chat import columns, fingerprint
+from tunewright_dataset_chat.chunk_processor import ChunkProcessor
+from tunewright_dataset_chat.convert import Conversion
+from tunewright_dataset_chat.files import File
+from tunewright_dataset_chat.readers import Read
+from tunewright_dataset_chat.source import Source, open_sources, opened
+from tunewright_dataset_chat.source_stream import Counts
+from tunewright_hf.batching.row_stream import Window
+
+if TYPE_CHECKING:
+    from tunewright.run import Run
+
+WINDOW = 1000  # records that become a window: their rows are put together into batches or packs
+# records that are tokenised in one call: token ids are large before they are in Arrow's form
+_AT_ONCE = 100
+
+#: the number of its source, and a record or an error
+Item = tuple[int, Read]
+
+
+class Streaming:
+    """The training rows of a recipe, as tunewright_hf.batching.row_stream.RowStream. The first
+    records of each source are looked at when it is made, for their format. Raises RecipeError.
+    """
+
+    def __init__(
+        self, run: "Run", request: DataRequest, options: Any, step: ChunkProcessor
+    ) -> None:
+        _check(request, options)
+        self._run, self._request, self._options, self._step = run, request, options, step
+        self._given = 0  # rows
+        found = [
+            self._known(source) for source in open_sources(request.entries, "data", request.root)
+        ]
+        self._sources, self._conversions = (
+            [source for source, _ in found],
+            [conversion for _, conversion in found],
+        )
+
+    def __len__(self) -> int:
+        return self._given
+
+    @property
+    def notes(self) -> list[str]:
+        return [note for source in self._sources for note in (*source.notes, self._note(source))]
+
+    def identity(self) -> list[Any]:
+        """What the rows and their order depend on. Of files their names and sizes: their bytes may
+        be too many."""
+        how = self._options.model_dump(include={"mixing", "stop", "shuffle_buffer"})
+        shared = fingerprint.settings(self._run, self._request, self._options)
+        sources = [
+            [
+                fingerprint.entry(source),
+                source.entry.weight,
+                source.title,
+                [_size(file) for file in source.files],
+            ]
+            for source in self._sources
+        ]
+        return [how, shared, self._request.seed, sources]
+
+    def windows(self, epoch: int, first: int, seen: dict[str, Any]) -> Iterator[Window]:
+        """As RowStream says."""
+        reading = _Epoch(self._run, self._request, self._options, self._sources, epoch)
+        found = reading.shuffled()
+        deque(itertools.islice(found, first * WINDOW), maxlen=0)
+        tally = Counts.from_dict(seen) if seen else Counts()
+        before = reading.records
+        while items := list(itertools.islice(found, WINDOW)):
+            table = pa.Table.from_batches(
+                self._made(items, tally), columns.schema(self._request.rows)
+            )
+            tally.records += reading.records - before
+            before = reading.records
+            # with a fingerprint of ours the library makes none, for which it would pickle the table
+            rows = datasets.Dataset(
+                InMemoryTable(table.drop_columns([columns.LINE])), fingerprint="window"
+            )
+            self._given += len(rows)
+            yield Window(rows, tally.as_dict())
+
+    def summary(self, seen: dict[str, Any]) -> list[str]:
+        """What was read and left out, a line each. What waits in the shuffle buffer is read,
+        too."""
+        tally = Counts.from_dict(seen) if seen else Counts()
+        dropped = [f"{count} rows dropped: {reason}" for reason, count in tally.dropped.items()]
+        return [f"{tally.records} records read while training", *tally.words(), *dropped]
+
+    def _known(self, source: Source) -> tuple[Source, Conversion]:
+        """The source with its format, so that no epoch looks for it again."""
+        looked = dataclasses.replace(source, hub=source.hub and source.hub.streamed())
+        _, conversion = opened(self._run, looked, self._request)
+        if conversion is None:
+            raise RecipeError(
+                f"{source.title} holds no record that can be read", place=f"{source.place}.path"
+            )
+        section = Section(name=conversion.format, **conversion.options)
+        return dataclasses.replace(
+            looked, entry=looked.entry.model_copy(update={"format": section})
+        ), conversion
+
+    def _note(self, source: Source) -> str:
+        return (
+            f"{source.title}: read while training, format {source.format}"
+            + " (detected)" * source.detected
+        )
+
+    def _made(self, items: list[Item], tally: Counts) -> Iterator[pa.RecordBatch]:
+        """The rows of these records, source by source."""
+        schema = columns.schema(self._request.rows)
+        for place, conversion in enumerate(self._conversions):
+            of_source = [item for source, item in items if source == place]
+            for start in range(0, len(of_source), _AT_ONCE):
+                made = self._step(conversion, schema, of_source[start : start + _AT_ONCE])
+                for error in made.errors:
+                    tally.reject(error, self._options.on_bad_row == "skip")
+                tally.dropped += made.dropped
+                tally.changed += made.changed
+                if made.batch is not None:
+                    yield made.batch
+
+
+class _Epoch:
+    """The records of one pass over the sources."""
+
+    def __init__(
+        self, run: "Run", request: DataRequest, options: Any, sources: list[Source], epoch: int
+    ) -> None:
+        self._run, self._request, self._options, self._sources, self._epoch = (
+            run,
+            request,
+            options,
+            sources,
+            epoch,
+        )
+        self._reading: list[Source] = []
+
+    @property
+    def records(self) -> int:
+        """Read so far, broken ones included."""
+        return sum(source.records for source in self._reading)
+
+    def shuffled(self) -> Iterator[Item]:
+        """All records, each at a random time after it came into the buffer."""
+        chance = random.Random(f"{self._request.seed} {self._epoch}")
+        mixed = (
+            self._interleaved()
+            if self._options.mixing == "interleave"
+            else self._one_after_the_other()
+        )
+        size = self._options.shuffle_buffer
+        buffer = list(itertools.islice(mixed, size))
+        for item in mixed:
+            place = chance.randrange(size)
+            yield buffer[place]
+            buffer[place] = item
+        chance.shuffle(buffer)
+        yield from buffer
+
+    def _one_after_the_other(self) -> Iterator[Item]:
+        return itertools.chain.from_iterable(
+            self._items(place) for place in range(len(self._sources))
+        )
+
+    def _interleaved(self) -> Iterator[Item]:
+        """Each next record is of the source that is furthest behind its share."""
+        weights = [source.entry.weight for source in self._sources]
+        given = [0] * len(weights)
+        found = [self._items(place) for place in range(len(weights))]
+        left = set(range(len(weights)))  # sources that have not given all their records
+        while True:
+            place = min(range(len(weights)), key=lambda each: (given[each] + 1) / weights[each])
+            item = next(found[place], None)
+            if item is None:
+                left.discard(place)
+                if self._options.stop == "first" or not left:
+                    return
+                found[place] = self._items(place, turn=given[place])
+                item = next(found[place])
+            given[place] += 1
+            yield item
+
+    def _items(self, place: int, turn: int = 0) -> Iterator[Item]:
+        """The records of one source, its files in another order each time."""
+        source, files = self._sources[place], list(self._sources[place].files)
+        if (
+            source.entry.limit is None and self._request.limit is None
+        ):  # which counts from the start
+            random.Random(f"{self._request.seed} {self._epoch} {place} {turn}").shuffle(files)
+        reading = dataclasses.replace(source, files=files, records=0)
+        self._reading.append(reading)
+        found, _ = opened(self._run, reading, self._request)
+        return ((place, item) for item in found)
+
+
+def _check(request: DataRequest, options: Any) -> None:
+    """Raises RecipeError for what cannot be done with rows that are not there before training."""
+    if request.rows not in ("text", "messages"):
+        problem = f"gives text and messages, and the stage needs {request.rows}"
+        raise RecipeError(problem, place="dataset.streaming", hint="leave streaming out")
+    if options.validation is not None:
+        problem, hint = (
+            "cannot choose among rows that are not read yet",
+            "name evaluation data in eval_data",
+        )
+        raise RecipeError(problem, place="dataset.validation", hint=hint)
+    if options.prepared is not None:
+        raise RecipeError(
+            "holds prepared rows, which are not streamed",
+            place="dataset.prepared",
+            hint="leave one out",
+        )
+    if options.workers > 1:
+        hint = "leave workers out: a thread works beside training, and its tokenizer uses all cores"
+        raise RecipeError("streaming starts no processes", place="dataset.workers", hint=hint)
+    for place, entry in enumerate(request.entries):
+        if options.mixing == "concatenate" and entry.weight != 1:
+            problem = "is a share of rows whose number is not known while they are streamed"
+            raise RecipeError(
+                problem, place=f"data.{place}.weight", hint="weights go with mixing: interleave"
+            )
+
+
+def _size(file: File) -> tuple[str, int]:
+    size = file.store.info(file.path).get("size") if file.store else Path(file.path).stat().st_size
+    return Path(file.path).name, int(size or 0)

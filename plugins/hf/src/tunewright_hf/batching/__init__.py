@@ -1,0 +1,1 @@
+"""Rows to batches: samplers and collators."""

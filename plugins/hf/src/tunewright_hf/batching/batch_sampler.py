@@ -1,0 +1,303 @@
+"""Which rows stand in which batch: the same on every machine for the same seed, and known without
+reading data.
+
+The rows of all epochs form one stream of units. A unit is a row, a pack of rows (packing), or a
+whole batch (token_budget, and packs of tokens_per_batch). A step takes the next `per_device ×
+accumulation × processes` units, whole batches without `per_device`, so that it trains on the same
+rows however they are spread, and what does not fill a step at the end of an epoch is carried into
+the next one.
+"""
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, lru_cache
+from itertools import chain, count, islice
+from typing import Any
+
+import numpy as np
+
+from tunewright import RecipeError, RunError
+
+Unit = list[int]  # row numbers
+WINDOW = 64  # batches' worth of shuffled rows that are sorted by length together
+_SAMPLE = 4096  # rows from which a budget is found
+
+
+class Batches:
+    """A batch sampler for torch's DataLoader: yields this process's rows of every forward pass, all
+    epochs long.
+
+    lengths: tokens of each row. training: recipe.Training. order: which rows each epoch has, as
+    `types.Data` says. Raises RecipeError where batching does not fit the rows.
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        training: Any,
+        *,
+        packing: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+        order: Callable[[int], np.ndarray] | None = None,
+    ) -> None:
+        self.lengths, self.order = np.asarray(lengths, dtype=np.int64), order
+        self.training, self.packing, self.rank, self.world_size = (
+            training,
+            packing,
+            rank,
+            world_size,
+        )
+        self._check()
+        self.per_pass = units_per_pass(training, packing, world_size)
+        self.per_step = self.per_pass * training.gradient_accumulation_steps  # units
+        self.units = lru_cache(maxsize=1)(self._units)
+        self._ends: list[int] = []  # units up to the end of each epoch
+        self.total_units = self._count_units()
+        whole, rest = divmod(self.total_units, self.per_pass)
+        self._passes = whole + (rest >= world_size)
+        self.left_over = (
+            self._rows_at_the_end(rest) if 0 < rest < world_size else 0
+        )  # too few for all
+        if not self._passes:
+            raise RunError(
+                f"{len(self.lengths)} rows are too few for {world_size} processes", place="data"
+            )
+        self.steps = math.ceil(self._passes / training.gradient_accumulation_steps)
+
+    def __len__(self) -> int:
+        """Forward passes of each process."""
+        return self._passes
+
+    def __iter__(self) -> Iterator[list[int]]:
+        stream = islice(chain.from_iterable(map(self.units, count())), self.total_units)
+        while units := list(islice(stream, self.per_pass)):
+            if len(units) >= self.world_size:
+                yield [row for unit in units[self.rank :: self.world_size] for row in unit]
+
+    def trained_rows(self) -> np.ndarray:
+        """Numbers of the rows that any process trains on, ascending."""
+        stream = islice(chain.from_iterable(map(self.units, count())), self.total_units)
+        return np.unique(np.fromiter(chain.from_iterable(stream), dtype=np.int64))
+
+    def epoch_at(self, step: int) -> float:
+        """Passes over the data after this many steps."""
+        done = min(step * self.per_step, self.total_units)
+        epoch = bisect_right(self._ends, done)
+        if epoch == len(self._ends):
+            return float(epoch)
+        start = self._ends[epoch - 1] if epoch else 0
+        return epoch + (done - start) / (self._ends[epoch] - start)
+
+    def identity(self) -> dict[str, Any]:
+        """All that the order of batches depends on: a checkpoint of another order cannot be
+        resumed."""
+        fields = (
+            "batching",
+            "tokens_per_batch",
+            "seed",
+            "per_device_train_batch_size",
+            "gradient_accumulation_steps",
+        )
+        own = {
+            "rows": len(self.lengths),
+            "tokens": int(self.lengths.sum()),
+            "processes": self.world_size,
+        }
+        own |= {"max_length": self.training.max_length} if self.packing else {}
+        return {
+            **own,
+            "packing": self.packing,
+            **{name: getattr(self.training, name) for name in fields},
+        }
+
+    def _check(self) -> None:
+        if not len(self.lengths):
+            raise RunError("there are no rows to train on", place="data")
+        check(self.training, self.packing)
+        check_longest(self.lengths, self.training)
+
+    def _count_units(self) -> int:
+        """Units of the whole training; fills `_ends` as far as it goes."""
+        training = self.training
+        wanted = training.max_steps * self.per_step if training.max_steps else None
+        while wanted is None or not self._ends or self._ends[-1] < wanted:
+            if wanted is None and len(self._ends) >= training.epochs:
+                break
+            units = self._rows_of_epoch if self._is_by_row else len(self.units(len(self._ends)))
+            self._ends.append((self._ends[-1] if self._ends else 0) + units)
+        if wanted is not None:
+            return wanted
+        before = self._ends[-2] if len(self._ends) > 1 else 0
+        share = training.epochs - (len(self._ends) - 1)  # of the last epoch
+        return before + max(1, round(share * (self._ends[-1] - before)))
+
+    @cached_property
+    def _rows_of_epoch(self) -> int:
+        return len(self.order(0)) if self.order else len(self.lengths)
+
+    def _rows_at_the_end(self, units: int) -> int:
+        start = self._ends[-2] if len(self._ends) > 1 else 0
+        last = self.units(len(self._ends) - 1)[: self.total_units - start]
+        return sum(len(unit) for unit in last[len(last) - units :])
+
+    @property
+    def _is_by_row(self) -> bool:
+        return not self.packing and self.training.batching != "token_budget"
+
+    def _units(self, epoch: int) -> list[Unit]:
+        """The units of one epoch in their order, from (seed, epoch) alone."""
+        rng = np.random.default_rng([self.training.seed, epoch])
+        order = self.order(epoch) if self.order else rng.permutation(len(self.lengths))
+        return units(order, self.lengths, self.training, self.packing, self.per_step, rng)
+
+
+def check(training: Any, packing: bool) -> None:
+    """Raises RecipeError where batching does not fit packing."""
+    if packing and training.batching == "length_grouped":
+        hint = "leave batching out, or set token_budget"
+        raise RecipeError(
+            "packing fills its rows itself", place="training.batching: length_grouped", hint=hint
+        )
+
+
+def check_longest(lengths: np.ndarray, training: Any) -> None:
+    """Raises RecipeError where a row does not fit into a batch of tokens_per_batch."""
+    longest, budget = int(lengths.max()), training.tokens_per_batch
+    if budget is not None and longest > budget:
+        problem = f"is {budget}, but the longest row has {longest} tokens"
+        raise RecipeError(
+            problem,
+            place="training.tokens_per_batch",
+            hint="raise it, or lower training.max_length",
+        )
+
+
+def units_per_pass(training: Any, packing: bool, world_size: int) -> int:
+    """Units of one forward pass on all processes: one each where a unit is a whole batch."""
+    whole = training.tokens_per_batch or (training.batching == "token_budget" and not packing)
+    return world_size * (1 if whole else training.per_device_train_batch_size)
+
+
+def units(
+    order: np.ndarray,
+    lengths: np.ndarray,
+    training: Any,
+    packing: bool,
+    per_step: int,
+    rng: np.random.Generator,
+) -> list[Unit]:
+    """Rows, which are shuffled already, as units in the order of training. per_step: units."""
+    if packing:
+        made = pack(order, lengths, training.tokens_per_batch or training.max_length)
+    elif training.batching == "token_budget":
+        rows = training.per_device_train_batch_size
+        made = within_budget(
+            order, lengths, training.tokens_per_batch or budget_for(lengths[order], rows)
+        )
+    elif training.batching == "length_grouped":
+        return [[row] for row in _grouped(order, lengths, per_step, rng)]
+    else:
+        return [[row] for row in order.tolist()]
+    return [made[place] for place in rng.permutation(len(made))]
+
+
+def budget_for(lengths: np.ndarray, rows: int) -> int:
+    """The fewest tokens of a batch with which there are no more batches than with `rows` rows in
+    each."""
+    ordered = np.sort(lengths)[:: -max(1, len(lengths) // _SAMPLE)].tolist()  # longest first
+
+    def enough(budget: int) -> bool:
+        place = batches = 0
+        while place < len(ordered):
+            place += max(1, budget // ordered[place])
+            batches += 1
+        return batches <= math.ceil(len(ordered) / rows)
+
+    return bisect_left(range(rows * ordered[0]), True, key=enough)
+
+
+def within_budget(order: np.ndarray, lengths: np.ndarray, budget: int) -> list[Unit]:
+    """Batches of like length with at most `budget` tokens each, padding included. A longer row
+    stands alone."""
+    batches: list[Unit] = [[]]
+    longest = 0
+    for row in _sorted_windows(order, lengths, max(1, int(WINDOW * budget / lengths.mean()))):
+        longest = max(longest, int(lengths[row]))
+        if batches[-1] and longest * (len(batches[-1]) + 1) > budget:
+            batches.append([])
+            longest = int(lengths[row])
+        batches[-1].append(row)
+    return batches
+
+
+def _grouped(
+    order: np.ndarray, lengths: np.ndarray, per_step: int, rng: np.random.Generator
+) -> list[int]:
+    """Rows of like length side by side, step by step; the steps in random order, a short one
+    last."""
+    rows = _sorted_windows(order, lengths, WINDOW * per_step)
+    steps = [rows[start : start + per_step] for start in range(0, len(rows), per_step)]
+    whole = len(rows) // per_step
+    return [
+        row
+        for place in (*rng.permutation(whole), *range(whole, len(steps)))
+        for row in steps[place]
+    ]
+
+
+def _sorted_windows(order: np.ndarray, lengths: np.ndarray, size: int) -> list[int]:
+    windows = (order[start : start + size] for start in range(0, len(order), size))
+    return [
+        row
+        for window in windows
+        for row in window[np.argsort(-lengths[window], kind="stable")].tolist()
+    ]
+
+
+def pack(order: np.ndarray, lengths: np.ndarray, capacity: int) -> list[Unit]:
+    """Rows to packs of at most `capacity` tokens: longest first, each into the fullest pack that
+    still has room (best-fit decreasing). A row of capacity or more stands alone. Rows of equal
+    length are taken in `order`.
+    """
+    packs: list[Unit] = []
+    with_room: list[list[int]] = [[] for _ in range(capacity + 1)]  # free tokens → packs
+    free = 0  # bit n is set: a pack with n free tokens exists
+    for row in order[np.argsort(-lengths[order], kind="stable")].tolist():
+        length = int(lengths[row])
+        if fitting := free >> length:
+            room = length + (fitting & -fitting).bit_length() - 1
+            place = with_room[room].pop()
+            free &= ~(bool(not with_room[room]) << room)
+            packs[place].append(row)
+        else:
+            room, place = max(capacity, length), len(packs)
+            packs.append([row])
+        if left := room - length:
+            with_room[left].append(place)
+            free |= 1 << left
+    return packs
+
+
+def row_lengths(dataset: Any) -> list[int]:
+    """Tokens that each row of a datasets.Dataset brings into a batch, from Arrow: the tokens
+    themselves are not touched. Of a prompt with two answers that is twice the prompt with the
+    longer one, since both become as long.
+    """
+    import pyarrow.compute as pc
+
+    answers = [
+        name
+        for name in ("chosen_ids", "rejected_ids", "completion_ids")
+        if name in dataset.column_names
+    ]
+    names = ["prompt_ids", *answers] if "prompt_ids" in dataset.column_names else ["input_ids"]
+    tables = dataset.select_columns(names).with_format("arrow").iter(10_000)
+    found = [[pc.list_value_length(table[name]).to_numpy() for name in names] for table in tables]
+    lengths = [np.concatenate(column) for column in zip(*found, strict=True)]
+    if not lengths:
+        return []
+    if not answers:
+        return lengths[0].tolist()
+    return (len(answers) * (lengths[0] + np.max(lengths[1:], axis=0))).tolist()

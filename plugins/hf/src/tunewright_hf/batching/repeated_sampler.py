@@ -1,0 +1,47 @@
+"""Batches of a training that takes several steps on the same rows."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from tunewright import RunError
+from tunewright_hf.batching.batch_sampler import Batches
+
+
+class Repeated(Batches):
+    """The batches of each step so many times over. training.max_steps counts all steps, and is
+    rounded up to a multiple of `repeats`. At the very end, batches that are too few for a step are
+    left out."""
+
+    def __init__(self, lengths: Sequence[int], training: Any, *, repeats: int, **how: Any) -> None:
+        if training.max_steps:
+            training = training.model_copy(
+                update={"max_steps": math.ceil(training.max_steps / repeats)}
+            )
+        super().__init__(lengths, training, **how)
+        self.repeats = repeats
+        self._once = (
+            super().__len__() // training.gradient_accumulation_steps
+        )  # steps on rows that are new
+        if not self._once:
+            hint = "lower training.gradient_accumulation_steps"
+            raise RunError(
+                f"{len(self.lengths)} rows are too few for a step", place="data", hint=hint
+            )
+        self.steps = self._once * repeats
+
+    def __len__(self) -> int:
+        return self.steps * self.training.gradient_accumulation_steps
+
+    def __iter__(self) -> Iterator[list[int]]:
+        passes = super().__iter__()
+        for _ in range(self._once):
+            step = [next(passes) for _ in range(self.training.gradient_accumulation_steps)]
+            for _ in range(self.repeats):
+                yield from step
+
+    def epoch_at(self, step: int) -> float:
+        return super().epoch_at(math.ceil(step / self.repeats))
+
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | {"repeats": self.repeats}

@@ -1,0 +1,1 @@
+"""Checkpoint folders, and nested states as JSON and safetensors."""

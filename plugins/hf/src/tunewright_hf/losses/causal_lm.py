@@ -1,0 +1,203 @@
+"""Cross entropy of a causal language model over its trained positions only.
+
+The model's own forward runs as it is, whatever wraps it (PEFT, DDP, autocast), with two things
+replaced while it runs: the head, which gets the hidden states and scores trained positions in
+chunks, and transformers' `loss_function`, which hands on the sum that the head made. So logits of
+all positions never exist, and the loss leaves the model as one of its outputs, as wrappers expect
+it.
+
+What a family does to its logits after the head (soft-capping, scaling) is measured once on known
+numbers. Where it is none of the ways that stand here, the model's own logits are used: right, with
+more memory.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers.trainer_utils import unwrap_peft_model
+
+from tunewright_hf.losses.chunked_cross_entropy import (
+    IGNORED,
+    TokenWeighting,
+    label_logps,
+    weighted_sum,
+)
+
+
+def shift(labels: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """What each position predicts: the next label, and its loss weight (0 where ignored). All (B,
+    T)."""
+    targets = F.pad(labels[:, 1:], (0, 1), value=IGNORED)
+    known = (targets != IGNORED).float()
+    return targets, known if weights is None else known * F.pad(weights[:, 1:], (0, 1))
+
+
+class CausalLoss:
+    """The loss of one model, which may be PEFT-wrapped; the forward that is called may be wrapped
+    further."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.base = unwrap_peft_model(model)
+        self.vocab = self.base.config.get_text_config().vocab_size
+
+    def __call__(
+        self,
+        forward: Any,
+        inputs: dict[str, Tensor],
+        labels: Tensor,
+        weights: Tensor | None,
+        scale: Any = 1.0,
+        token_weighting: TokenWeighting | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """(loss, sum): the loss to be backpropagated, scale × sum plus the family's own auxiliary
+        loss if it has one, and the sum of weight × negative log-likelihood without gradient. Both
+        scalars.
+
+        forward: the model as it is wrapped for training. inputs: without labels. labels, weights:
+        (B, T). weigh: further weights, of what the model says itself.
+        """
+        targets, weights = shift(labels, weights)
+        head = self.base.get_output_embeddings()
+        is_plain = self._is_plain(head)
+
+        def total(states: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:
+            parameters = (
+                list(head.parameters()) if head is not None else []
+            )  # now: FSDP has put whole ones there
+            plain = head.weight if is_plain else None
+            return weighted_sum(
+                states, score, targets, weights, self.vocab, token_weighting, parameters, plain
+            )
+
+        loss, made = self._forward(forward, inputs, labels, total, scale)
+        return loss, made.detach()
+
+    def _is_plain(self, head: Any) -> bool:
+        """Whether logits are the product of the states and the head's weights, and nothing else."""
+        is_torchs_own = (
+            type(head) is torch.nn.Linear and "forward" not in head.__dict__
+        )  # where libraries put theirs
+        return is_torchs_own and head.bias is None and self.after_head is as_they_are
+
+    def logps(
+        self, forward: Any, inputs: dict[str, Tensor], labels: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(log-probabilities, auxiliary): of each label, where the token before it stands, 0 where
+        it is ignored (B, T), nats in fp32; and the family's own auxiliary loss, a scalar, 0 if it
+        has none.
+        """
+        targets = shift(labels, None)[0]
+
+        def each(states: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:
+            return label_logps(states, score, targets, self.vocab)
+
+        # what leaves the model is trained, since wrappers watch it: the auxiliary loss was added to
+        # every number
+        loss, made = self._forward(forward, inputs, labels, each, 1.0)
+        auxiliary = (loss - made).mean()
+        places = (targets != IGNORED).nonzero(as_tuple=True)
+        return torch.zeros_like(targets, dtype=torch.float32).index_put(
+            places, loss - auxiliary
+        ), auxiliary
+
+    def _forward(
+        self,
+        forward: Any,
+        inputs: dict[str, Tensor],
+        labels: Tensor,
+        compute: Callable[[Tensor, Callable[[Tensor], Tensor]], Tensor],
+        scale: Any,
+    ) -> tuple[Tensor, Tensor]:
+        """(scale × made plus the family's auxiliary loss, made): what `compute` made of the states
+        before the head, and of what scores them."""
+        if self.after_head is None:
+            made = compute(forward(**inputs, use_cache=False).logits, lambda each: each)
+            return made * scale, made
+        head, after_head, found = self.base.get_output_embeddings(), self.after_head, []
+        own_forward = head.forward
+
+        def in_place_of_logits(states: Tensor) -> Tensor:
+            found.append(compute(states, lambda each: after_head(own_forward(each))))
+            return found[0].sum().reshape(1, 1, 1).clone()  # FSDP warns of views
+
+        with (  # _loss_function is where transformers' setter of loss_function puts it
+            replaced(head, "forward", in_place_of_logits),
+            replaced(self.base, "_loss_function", lambda *_, **__: found[0] * scale),
+        ):
+            loss = forward(**inputs, labels=labels, use_cache=False).loss
+        return loss, found[0]
+
+    @cached_property
+    def after_head(self) -> Callable[[Tensor], Tensor] | None:
+        """What the model does to its head's output; None where only the model itself knows."""
+        probes: list[Tensor] = []
+        losses: list[bool] = []
+
+        def known_numbers(states: Tensor) -> Tensor:
+            shape = torch.Size((*states.shape[:-1], 64))
+            probes.append(
+                torch.linspace(
+                    -100, 100, shape.numel(), device=states.device, dtype=states.dtype
+                ).view(shape)
+            )
+            return probes[0]
+
+        def loss_function(*_: Any, **__: Any) -> Tensor:
+            losses.append(True)
+            return torch.zeros((), device=probes[0].device)
+
+        head = self.base.get_output_embeddings()
+        if head is None:
+            return None
+        ids = torch.zeros((1, 4), dtype=torch.long, device=next(self.base.parameters()).device)
+        training = self.base.training
+        self.base.eval()
+        with (
+            torch.no_grad(),
+            replaced(head, "forward", known_numbers),
+            replaced(self.base, "_loss_function", loss_function),
+        ):
+            logits = self.model(input_ids=ids, labels=ids, use_cache=False).logits
+        self.base.train(training)
+        if len(probes) != 1 or not losses:
+            return None
+        for way in _ways(self.base.config.get_text_config()):
+            if torch.allclose(way(probes[0]).float(), logits.float(), rtol=1e-3, atol=1e-3):
+                return way
+        return None
+
+
+def as_they_are(logits: Tensor) -> Tensor:
+    return logits
+
+
+def _ways(config: Any) -> Iterator[Callable[[Tensor], Tensor]]:
+    """What families are known to do to logits. Only some configurations have these fields, hence
+    getattr."""
+    yield as_they_are
+    if cap := getattr(config, "final_logit_softcapping", None):
+        yield lambda logits: torch.tanh(logits / cap) * cap
+    if factor := getattr(config, "logit_scale", None):
+        yield lambda logits: logits * factor
+    if divisor := getattr(config, "logits_scaling", None):
+        yield lambda logits: logits / divisor
+
+
+@contextmanager
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Set an attribute of the instance for a while; what other libraries set on the instance comes
+    back."""
+    before = owner.__dict__.get(name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        delattr(owner, name)
+        if before is not None:
+            setattr(owner, name, before)

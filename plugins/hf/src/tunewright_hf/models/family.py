@@ -1,0 +1,197 @@
+"""HfFamily: what every model family that transformers knows is made of. Families bring data, and
+hardly any code."""
+
+import functools
+import tomllib
+from importlib import resources
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from tunewright import Plugin, PluginOptions, RecipeError, TunewrightError, hookimpl, registry
+from tunewright.errors import did_you_mean
+from tunewright.events import Notice
+from tunewright.types import LoadedModel, LoadRequest
+
+if TYPE_CHECKING:
+    from tunewright.run import Run
+    from tunewright_hf.models.tiny import TinyModelSpec
+
+#: modules that no adapter touches unless it is told to: heads, embeddings, and what sends tokens to
+#: experts
+ADAPTER_EXCLUDE = (
+    "lm_head",
+    "score",
+    "embed_tokens",
+    "gate",
+    "router",
+    "shared_expert_gate",
+    "experts",
+)
+
+
+class HfFamily(Plugin):
+    """A family of models of transformers.
+
+    A family is a package with two files beside its `__init__.py`. checkpoints.toml has `pad_tokens`
+    (what pads where a tokenizer has no pad token), `adapter_exclude` (further names, beyond
+    ADAPTER_EXCLUDE), a [[line]] for each group of checkpoints, and a [[detect]] for each way to
+    tell the template of an unlisted one. tiny.toml has a [[twin]] for each tiny twin, the default
+    one first; its keys are those of tunewright_hf.models.tiny.Twin.
+    """
+
+    class Options(PluginOptions):
+        revision: str | None = None
+        """branch, tag or commit of a model on the hub"""
+        dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+        """format of the weights in memory; auto: the checkpoint's own"""
+        device: str = Field("auto", pattern=r"^(auto|cpu|mps|xpu|npu|cuda(:\d+)?)$")
+        """where the model is put; auto: this process's GPU, else MPS, else the CPU"""
+        attention: (
+            Literal[
+                "eager",
+                "sdpa",
+                "flex_attention",
+                "flash_attention_2",
+                "flash_attention_3",
+                "flash_attention_4",
+            ]
+            | None
+        ) = None
+        """how attention is computed; nothing: the fastest that is exact and needs no further
+        package"""
+        tiny_variant: str | None = None
+        """which of the family's tiny twins `model: tiny` is; nothing: the first"""
+        tiny_hidden_size: int = Field(64, ge=16, multiple_of=16)
+        """width of the tiny twin"""
+        tiny_layers: int = Field(2, ge=1)
+        """depth of the tiny twin, in layers"""
+
+    @hookimpl
+    def load_model(self, run: "Run", request: LoadRequest) -> LoadedModel:
+        """Load with `request.loader` where there is one; else the tiny twin, or the checkpoint."""
+        from tunewright_hf.models import loading
+
+        def notify(message: str, level: str) -> None:
+            run.emit(Notice(message=message, level=level))
+
+        request.dtype = request.dtype or self.options.dtype
+        request.attention = request.attention or self.options.attention
+        data = self._data("checkpoints.toml")
+        with loading.attention_named(request):
+            if request.loader:
+                loaded = request.loader(request)
+            elif request.model == "tiny":
+                loaded = self._tiny(request)
+            else:
+                loaded = loading.load(
+                    request, self.options.revision, loading.pick_device(self.options.device), notify
+                )
+        if loaded.template is None:
+            loaded.template, told = self.template_for(request.model, loaded.tokenizer)
+            if told:
+                notify(
+                    f"not a listed checkpoint: by its tokenizer, its template is {loaded.template}",
+                    "info",
+                )
+        loaded.adapter_exclude += (*ADAPTER_EXCLUDE, *data.get("adapter_exclude", ()))
+        return loading.finish(loaded, request, data.get("pad_tokens", ()), notify)
+
+    def template_for(self, model: str, tokenizer: Any) -> tuple[str | None, bool]:
+        """The template of a checkpoint, and whether it was told by signs.
+
+        It is that of a listed checkpoint; else the installed one that was exported as the
+        tokenizer's own, as of a model that was trained here; else, by signs, that of the first
+        [[detect]] which the tokenizer fits; else `auto` where it has a chat template of its own;
+        else None.
+        """
+        data, own = self._data("checkpoints.toml"), tokenizer.chat_template or ""
+        own = (
+            own.get("default", "") if isinstance(own, dict) else own
+        )  # transformers allows several by name
+        for line in data["line"]:
+            if any(
+                model in (checkpoint["id"], checkpoint.get("modelscope"))
+                for checkpoint in line["checkpoints"]
+            ):
+                return line["template"], False
+        vocabulary = tokenizer.get_vocab()
+        signs = [
+            rule["template"] for rule in data.get("detect", ()) if _fits(rule, vocabulary, own)
+        ]
+        if own and (same := _exported(own, [*signs, *(line["template"] for line in data["line"])])):
+            return same, False
+        found = next(iter(signs), "auto" if own else None)
+        return found, found is not None
+
+    def tiny_config(
+        self, twin: "TinyModelSpec", tokenizer: Any, hidden_size: int, layers: int
+    ) -> Any:
+        """The config of a tiny twin. A family whose config needs more than its fields overrides
+        this."""
+        from tunewright_hf.models import tiny
+
+        return tiny.config(twin, tokenizer, hidden_size, layers)
+
+    def _tiny(self, request: LoadRequest) -> LoadedModel:
+        from tunewright_hf.models import loading, tiny
+
+        twins = {table["name"]: table for table in self._data("tiny.toml")["twin"]}
+        name = self.options.tiny_variant or next(iter(twins))
+        if name not in twins:
+            raise RecipeError(
+                f"there is no tiny twin {name!r}",
+                place="family.tiny_variant",
+                hint=did_you_mean(name, twins),
+            )
+        twin = tiny.TinyModelSpec(**twins[name])
+        tokenizer = tiny.tokenizer(twin)
+        model = None
+        if request.weights != "none":
+            config = self.tiny_config(
+                twin, tokenizer, self.options.tiny_hidden_size, self.options.tiny_layers
+            )
+            model = tiny.model(config, request, loading.pick_device(self.options.device))
+        return LoadedModel(model, tokenizer, template=twin.template)
+
+    def _data(self, name: str) -> dict[str, Any]:
+        return _read_toml(type(self).__module__.partition(".")[0], name)
+
+
+def _fits(rule: dict[str, Any], vocabulary: dict[str, int], own: str) -> bool:
+    """Whether a [[detect]] fits a tokenizer with this vocabulary and chat template.
+
+    A rule of tokens alone does not fit where a chat template writes none of them: it is another
+    format then.
+    """
+    pieces, tokens = rule.get("chat_template"), rule.get("tokens", ())
+    if pieces is None:
+        known = not own or any(token in own for token in tokens)
+    else:
+        known = (
+            all(piece in own for piece in ([pieces] if isinstance(pieces, str) else pieces))
+            if pieces
+            else not own
+        )
+    return known and all(token in vocabulary for token in tokens)
+
+
+def _exported(own: str, first: list[str]) -> str | None:
+    """The installed template file that is exported as this chat template; of several alike, one of
+    `first`."""
+    alike = []
+    for entry in registry.entries("template"):
+        if ":" in entry.value:  # code, which is run only where it is asked for
+            continue
+        try:
+            made: Any = registry.load(entry)
+            if made(made.Options(), entry.name).chat_template().rstrip() == own.rstrip():
+                alike.append(entry.name)
+        except TunewrightError:
+            continue  # a broken one that nobody asked for
+    return next((name for name in first if name in alike), next(iter(alike), None))
+
+
+@functools.cache
+def _read_toml(package: str, name: str) -> dict[str, Any]:
+    return tomllib.loads(resources.files(package).joinpath(name).read_text("utf-8"))

@@ -1,0 +1,117 @@
+"""Checkpoints: a folder on this machine, or a snapshot of a repository of the Hugging Face hub.
+
+This module imports neither torch nor transformers: the kernel asks it for a checkpoint's family.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from tunewright import RunError
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_TEXTS = ["*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
+# Pickles, other frameworks' files and code are never fetched; a repository's folders hold copies in
+# other formats.
+_NEVER = ["*/*", "consolidated*.safetensors"]
+
+
+def locate(
+    model: str,
+    revision: str | None = None,
+    *,
+    weights: bool = True,
+    trust_remote_code: bool = False,
+) -> Path:
+    """The folder of a checkpoint: `model` itself where it is one, else the hub's snapshot in the
+    local cache.
+
+    weights: fetch the weights too, and not the tokenizer and config alone. Honours HF_HUB_OFFLINE,
+    HF_ENDPOINT and HF_TOKEN. Raises RunError in one line: no such folder, no such repository,
+    gated, no connection.
+    """
+    if (folder := Path(model).expanduser()).is_dir():
+        return folder
+    if folder.exists() or not _HUB_ID.fullmatch(model):
+        hint = "`model` is a folder, a hub id such as owner/name, or tiny"
+        raise RunError(
+            "is not a folder" if folder.exists() else "there is no such folder",
+            place=model,
+            hint=hint,
+        )
+    patterns = [
+        *_TEXTS,
+        *(["*.safetensors"] if weights else []),
+        *(["*.py"] if trust_remote_code else []),
+    ]
+    return _snapshot(model, revision, patterns)
+
+
+def read_config(model: str, revision: str | None) -> dict[str, Any] | None:
+    """The config.json of a hub id or a folder; None where it has none. Raises RunError as `locate`
+    does."""
+    if (folder := Path(model).expanduser()).is_dir():
+        path = folder / "config.json"
+    else:
+        path = _snapshot(model, revision, ["config.json"]) / "config.json"
+    return read_json(path) if path.is_file() else None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises RunError."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"cannot be read: {error}", place=str(path)) from error
+    if not isinstance(found, dict):
+        raise RunError(f"holds a {type(found).__name__}, not an object", place=str(path))
+    return found
+
+
+def _snapshot(model: str, revision: str | None, patterns: list[str]) -> Path:
+    # hf_hub_download would retry for 23 seconds where there is no network; this one falls back to
+    # the cache at once.
+    from huggingface_hub import errors, snapshot_download
+
+    try:
+        return Path(
+            snapshot_download(
+                model, revision=revision, allow_patterns=patterns, ignore_patterns=_NEVER
+            )
+        )
+    except (OSError, ValueError, errors.HTTPError) as error:
+        raise _explained(model, revision, error) from error
+
+
+def _explained(model: str, revision: str | None, error: Exception) -> RunError:
+    from huggingface_hub import constants, errors
+
+    page = f"{constants.ENDPOINT}/{model}"
+    if isinstance(error, errors.GatedRepoError):
+        return RunError(
+            "is gated",
+            place=model,
+            hint=f"ask for access at {page}, then set HF_TOKEN or run `hf auth login`",
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        hint = "if it is private, set HF_TOKEN or run `hf auth login`"
+        return RunError("is neither a folder here nor a model on the hub", place=model, hint=hint)
+    if isinstance(error, errors.RevisionNotFoundError):
+        return RunError(
+            f"the hub has no revision {revision!r} of it", place=model, hint=f"see {page}/commits"
+        )
+    if isinstance(error, errors.LocalEntryNotFoundError) and constants.HF_HUB_OFFLINE:
+        return RunError(
+            "is not in the local cache", place=model, hint="unset HF_HUB_OFFLINE to download it"
+        )
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        cause = str(error).strip().splitlines()[0].removeprefix("Got: ")
+        problem = (
+            f"is neither a folder here nor in the local cache, and {constants.ENDPOINT} "
+            f"cannot be asked: {cause}"
+        )
+        return RunError(
+            problem, place=model, hint="HF_ENDPOINT names another hub; a folder needs no network"
+        )
+    return RunError(f"cannot be downloaded: {str(error).strip().splitlines()[0]}", place=model)

@@ -1,0 +1,227 @@
+"""Loading a checkpoint: sanitised config, tokenizer and safetensors, with the head that the stage
+asks for."""
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from tunewright import RecipeError, RunError, TunewrightError
+from tunewright.types import LoadedModel, LoadRequest
+from tunewright_hf.models import hub, safety
+
+Notify = Callable[[str, str], None]  # message, level
+
+#: head → auto class. A value head gives one number a token: the score's class, without taking the
+#: last token.
+HEADS = {
+    "causal_lm": transformers.AutoModelForCausalLM,
+    "score": transformers.AutoModelForSequenceClassification,
+    "value": transformers.AutoModelForSequenceClassification,
+}
+
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "vocab.*",
+    "*.model",
+    "*.tiktoken",
+    "tekken.json",
+    "tokenization_*.py",
+)
+
+
+def load(
+    request: LoadRequest, revision: str | None, device: torch.device, notify: Notify
+) -> LoadedModel:
+    """Load what `request` names from a folder or the hub, onto `device`; the folder is only read.
+
+    request.dtype: a dtype's name, or auto for the checkpoint's own. notify: told what was ignored
+    or chosen. Raises RunError where the checkpoint is missing, unsafe or not whole.
+    """
+    trusted = request.trust_remote_code
+    folder = hub.locate(
+        request.model, revision, weights=request.weights != "none", trust_remote_code=trusted
+    )
+    safety.check_no_adapter(folder)
+    with _in_one_line(request.model):
+        config = _config(folder, trusted, notify)
+        tokenizer = _tokenizer(folder, config, trusted)
+        model = _model(folder, config, request, device) if request.weights != "none" else None
+    return LoadedModel(model, tokenizer)
+
+
+@contextmanager
+def _in_one_line(model: str) -> Iterator[None]:
+    try:
+        yield
+    except TunewrightError:
+        raise
+    except Exception as error:  # transformers raises whatever it meets in a stranger's files
+        lines = str(error).strip().splitlines() or [""]
+        raise RunError(
+            f"cannot be loaded: {type(error).__name__}: {lines[0]}", place=model
+        ) from error
+
+
+@contextmanager
+def attention_named(request: LoadRequest) -> Iterator[None]:
+    """An attention that the recipe asks for and the model's class refuses is an error that says
+    so."""
+    try:
+        yield
+    except TunewrightError as error:
+        if isinstance(cause := error.__cause__, ValueError | ImportError) and _refuses(
+            cause, request
+        ):
+            raise _refusal(cause, request) from cause
+        raise
+    except (ValueError, ImportError) as error:  # of a tiny twin
+        if _refuses(error, request):
+            raise _refusal(error, request) from error
+        raise
+
+
+def _refuses(error: Exception, request: LoadRequest) -> bool:
+    """Told by the words of transformers' error, which has no class of its own."""
+    return request.attention is not None and "attention implementation" in str(error)
+
+
+def _refusal(error: Exception, request: LoadRequest) -> RecipeError:
+    said = str(error).strip().partition(". ")[0].partition("\n")[0]
+    hint = (
+        "leave out family.attention, or what asks for it: the fastest that the model can "
+        "do is taken"
+    )
+    return RecipeError(
+        f"attention {request.attention} cannot be used: {said}", place=request.model, hint=hint
+    )
+
+
+def _config(folder: Path, trusted: bool, notify: Notify) -> Any:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise RunError(
+            "holds no config.json",
+            place=str(folder),
+            hint="a checkpoint is what save_pretrained writes",
+        )
+    if trusted:
+        return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=True)
+    found, dropped = safety.sanitised(hub.read_json(path))
+    if dropped:
+        notify(
+            f"{path} names code or files to load, which is ignored: {', '.join(dropped)}", "warning"
+        )
+    model_type = found.get("model_type")
+    if model_type not in transformers.CONFIG_MAPPING:
+        hint = "pip install --upgrade transformers"
+        if "auto_map" in dropped:
+            hint = (
+                "--trust-remote-code runs the checkpoint's own code: only for a "
+                "publisher that you trust"
+            )
+        problem = f"transformers {transformers.__version__} knows no model_type {model_type!r}"
+        raise RunError(problem, place=str(path), hint=hint)
+    return transformers.CONFIG_MAPPING[model_type].from_dict(found)
+
+
+def _tokenizer(folder: Path, config: Any, trusted: bool) -> Any:
+    if not trusted:
+        safety.check_tokenizer(folder, [config.to_dict().get("tokenizer_class")])
+    if not any(path for pattern in _TOKENIZER_FILES for path in folder.glob(pattern)):
+        # transformers would make a tokenizer with no vocabulary
+        raise RunError(
+            f"holds no tokenizer, none of {', '.join(_TOKENIZER_FILES)}", place=str(folder)
+        )
+    return transformers.AutoTokenizer.from_pretrained(
+        folder, config=config, trust_remote_code=trusted
+    )
+
+
+def _model(folder: Path, config: Any, request: LoadRequest, device: torch.device) -> Any:
+    safety.check_weights(folder)
+    arguments: dict[str, Any] = {"dtype": request.dtype or "auto"}
+    if device.type != "cpu":
+        arguments["device_map"] = {"": device}
+    if request.attention:
+        arguments["attn_implementation"] = request.attention
+    if request.quantization is not None:
+        arguments["quantization_config"] = request.quantization
+    if request.head != "causal_lm":
+        config.num_labels = 1
+    if not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()
+    with seeded(request.seed, device):
+        model, report = HEADS[request.head].from_pretrained(
+            folder,
+            config=config,
+            use_safetensors=True,
+            output_loading_info=True,
+            trust_remote_code=request.trust_remote_code,
+            **arguments | request.model_arguments,
+        )
+    made = "score." if request.head != "causal_lm" else ()
+    if missing := sorted(name for name in report["missing_keys"] if not name.startswith(made)):
+        some = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+        raise RunError(f"has no weights for {some}: they would be random", place=request.model)
+    return model
+
+
+# ---- for checkpoints and tiny twins alike --------------------------------------------------------
+
+
+def pick_device(name: str) -> torch.device:
+    """auto: this process's own GPU, else MPS, else the CPU. Raises RunError where the device is not
+    there."""
+    if name != "auto":
+        device = torch.device(name)
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            raise RunError(
+                f"there is no device {name}", place="family.device", hint="auto takes what there is"
+            )
+        return device
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """All that is random inside comes from `seed`; outside, the generators go on as if nothing had
+    happened."""
+    with torch.random.fork_rng([device.index or 0] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def finish(
+    loaded: LoadedModel, request: LoadRequest, pad_tokens: Iterable[str], notify: Notify
+) -> LoadedModel:
+    """Give the model its pad token and its name, and freeze it where it is not to be trained.
+
+    pad_tokens: what to pad with where the tokenizer has no pad token: the first that it knows, else
+    EOS, which is safe since labels and attention go by positions, never by the pad token's id.
+    """
+    model, tokenizer = loaded.model, loaded.tokenizer
+    if tokenizer.pad_token is None:
+        known = tokenizer.get_vocab()
+        tokenizer.pad_token = next(
+            (token for token in pad_tokens if token in known), tokenizer.eos_token
+        )
+        if tokenizer.pad_token is None:
+            raise RunError("the tokenizer has neither a pad nor an EOS token", place=request.model)
+        notify(f"the tokenizer has no pad token; {tokenizer.pad_token} pads", "info")
+    if model is not None:
+        model.name_or_path = model.config.name_or_path = request.model  # not the cache's folder
+        model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+        model.config.pad_token_id = tokenizer.pad_token_id
+        if model.can_generate():
+            model.generation_config.pad_token_id = tokenizer.pad_token_id
+        for parameter in model.eval().parameters():  # quantized ones have no gradient
+            parameter.requires_grad_(request.trainable and parameter.is_floating_point())
+    return loaded

@@ -1,0 +1,162 @@
+"""What of a stranger's checkpoint is used: safetensors and sanitised JSON, and nothing that can run
+code.
+
+Records behind these rules: CVE-2025-53002 (pickle behind a fallback), CVE-2026-4372 (attention code
+named by config.json), CVE-2026-5241 (trust_remote_code set by a nested config), CVE-2025-66448
+(auto_map with the flag off).
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tunewright import RunError
+from tunewright_hf.models.hub import read_json
+
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_MAX_HEADER = 25 * 2**20  # bytes; the largest known files have about one
+# Keys of config.json that name code, or files to load: an attention or experts implementation may
+# be a hub repository.
+_UNSAFE_KEY = re.compile(
+    r"auto_map|trust_remote_code|transformers_weights|_?(attn|experts)_implementation(_\w+)?"
+)
+_CONVERT = (
+    "for a hub model, huggingface.co/spaces/safetensors/convert makes a revision with safetensors"
+)
+
+
+def sanitised(value: Any, at: str = "") -> tuple[Any, list[str]]:
+    """A config without the keys that name code or files, at any depth, and the dotted names of what
+    was dropped."""
+    dropped: list[str] = []
+    if isinstance(value, dict):
+        if value.keys() == {
+            "__float__"
+        }:  # how transformers writes infinity, for which JSON has no number
+            return float(value["__float__"]), dropped
+        kept = {}
+        for key, item in value.items():
+            if _UNSAFE_KEY.fullmatch(key):
+                dropped.append(at + key)
+            else:
+                kept[key], inner = sanitised(item, f"{at}{key}.")
+                dropped += inner
+        return kept, dropped
+    if isinstance(value, list):
+        items = [sanitised(item, at) for item in value]
+        return [item for item, _ in items], [name for _, names in items for name in names]
+    return value, dropped
+
+
+def check_weights(folder: Path, name: str = "model") -> None:
+    """Refuse a checkpoint, or with name `adapter_model` an adapter, that has no sound safetensors.
+    Raises RunError."""
+    index = folder / f"{name}.safetensors.index.json"
+    single = folder / f"{name}.safetensors"
+    if not single.is_file() and not index.is_file():
+        pickles = sorted({path.name for pattern in _PICKLES for path in folder.glob(pattern)})
+        if pickles:
+            problem = (
+                f"holds only {', '.join(pickles)}: pickle weights are not loaded, since "
+                "they can run code"
+            )
+            raise RunError(
+                problem, place=str(folder), hint=f"convert them where you trust them; {_CONVERT}"
+            )
+        raise RunError(
+            f"holds no {single.name}",
+            place=str(folder),
+            hint=f"weights are safetensors; {_CONVERT}",
+        )
+    if not single.is_file():
+        _check_shards(folder, index)
+    for path in sorted(folder.glob("*.safetensors")):
+        check_safetensors(path)
+
+
+def _check_shards(folder: Path, index: Path) -> None:
+    shards = read_json(index).get("weight_map")
+    if not isinstance(shards, dict):
+        raise RunError("has no weight_map", place=str(index))
+    for shard in {str(shard) for shard in shards.values()}:
+        # transformers reads whatever an index names, with torch.load where it is no safetensors
+        if Path(shard).name != shard or not shard.endswith(".safetensors"):
+            raise RunError(
+                f"names {shard!r}, which is no safetensors file beside it", place=str(index)
+            )
+        if not (folder / shard).is_file():
+            raise RunError(
+                f"names {shard}, which is missing",
+                place=str(index),
+                hint="download the checkpoint again",
+            )
+
+
+def check_safetensors(path: Path) -> None:
+    """Read the header alone, within bounds, and hold it against the file. Raises RunError."""
+    from safetensors import SafetensorError, safe_open
+
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= min(size - 8, _MAX_HEADER):
+            problem = (
+                f"is no safetensors file, or is cut short: a header of {length} bytes in "
+                f"a file of {size}"
+            )
+            raise RunError(problem, place=str(path), hint="download or copy it again")
+        header = file.read(length)
+    try:
+        json.loads(header, object_pairs_hook=_unique)
+        with safe_open(
+            path, framework="pt"
+        ):  # checks offsets, shapes and types against the file's size
+            pass
+    except (SafetensorError, ValueError, RecursionError) as error:
+        hint = "download or copy it again"
+        raise RunError(
+            f"is no sound safetensors file: {error}", place=str(path), hint=hint
+        ) from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands in its header twice")
+    return found
+
+
+def check_no_adapter(folder: Path) -> None:
+    """transformers would load an adapter's base model from wherever its config says. Raises
+    RunError."""
+    if (folder / "adapter_config.json").is_file():
+        base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+        hint = (
+            f"`model` is its base model, {base}; a run that trained the adapter finds it by itself"
+        )
+        raise RunError("holds an adapter, not a model", place=str(folder), hint=hint)
+
+
+def check_tokenizer(folder: Path, declared: Iterable[str | None]) -> None:
+    """Refuse a tokenizer that brings code of its own, or whose class transformers does not know.
+    Raises RunError.
+
+    declared: further class names, as config.json may have one.
+    """
+    from transformers import PreTrainedTokenizerBase
+    from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
+
+    path = folder / "tokenizer_config.json"
+    found = read_json(path) if path.is_file() else {}
+    hint = "--trust-remote-code runs the checkpoint's own code: only for a publisher that you trust"
+    if "auto_map" in found:
+        raise RunError("names code of its own (auto_map)", place=str(path), hint=hint)
+    for name in filter(None, (found.get("tokenizer_class"), *declared)):
+        known = tokenizer_class_from_name(name) if isinstance(name, str) else None
+        if not (isinstance(known, type) and issubclass(known, PreTrainedTokenizerBase)):
+            hint = f"a tokenizer.json loads with tokenizer_class PreTrainedTokenizerFast; {hint}"
+            raise RunError(
+                f"transformers knows no tokenizer class {name!r}", place=str(path), hint=hint
+            )

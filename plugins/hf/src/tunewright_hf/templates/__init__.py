@@ -1,0 +1,1 @@
+"""Chat templates: rendering with trained spans, control tokens, replies."""

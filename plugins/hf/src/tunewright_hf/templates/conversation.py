@@ -1,0 +1,113 @@
+"""A conversation as chat templates want it: dicts in the ecosystem's convention, in an order that
+makes sense."""
+
+from typing import Any
+
+from tunewright import RowError
+from tunewright.types import Conversation, MediaPart, Message, TextPart
+from tunewright_hf.templates.markers import TemplateMessage
+
+_NEXT = {
+    "start": ("system", "user"),
+    "system": ("user",),
+    "user": ("assistant",),
+    "assistant": ("user",),
+    "calls": ("tool",),
+    "tool": ("assistant", "tool"),
+}
+
+
+def check_roles(conversation: Conversation, add_generation_prompt: bool = False) -> None:
+    """Users and assistants take turns, after at most one system message; a tool answers a call.
+
+    With `add_generation_prompt` it must be the assistant's turn. Raises RowError with the message's
+    number, from 1.
+    """
+    state = "start"
+    for number, message in enumerate(conversation.messages, 1):
+        if message.role not in _NEXT[state]:
+            raise _wrong_role(conversation, number, message.role, state)
+        state = "calls" if message.tool_calls else message.role
+    if not conversation.messages:
+        raise RowError("the conversation has no messages", place=place_of(conversation))
+    if add_generation_prompt and "assistant" not in _NEXT[state]:
+        raise _wrong_role(conversation, len(conversation.messages) + 1, "assistant", state)
+
+
+def _wrong_role(conversation: Conversation, number: int, found: str, state: str) -> RowError:
+    expected = " or ".join(_NEXT[state])
+    after = {"start": "to begin with", "calls": "after the assistant's tool call"}.get(
+        state, f"after {state}"
+    )
+    return RowError(
+        f"message {number} is from {found}, expected {expected} {after}",
+        place=place_of(conversation),
+        hint="set template.role_order to 'any' if that is meant",
+    )
+
+
+def place_of(conversation: Conversation) -> str:
+    return str(conversation.origin) if conversation.origin else ""
+
+
+def template_data(conversation: Conversation, media: bool) -> dict[str, Any]:
+    """The variables that come from data: messages, tools (None where there are none), and the row's
+    own.
+
+    Raises RowError where a message has media and the template no place for it.
+    """
+    messages = [
+        _fields(message, place, conversation, media)
+        for place, message in enumerate(conversation.messages)
+    ]
+    return conversation.variables | {"messages": messages, "tools": conversation.tools or None}
+
+
+def _fields(
+    message: Message, place: int, conversation: Conversation, media: bool
+) -> TemplateMessage:
+    if message.weight and message.role != "assistant":
+        problem = (
+            f"message {place + 1} is from {message.role} and has a loss weight, but only "
+            "answers are trained"
+        )
+        raise RowError(problem, place=place_of(conversation))
+    content = message.content
+    fields: dict[str, Any] = {"role": message.role, "content": content}
+    if not isinstance(content, str):
+        fields["content"] = _parts(message, place, conversation, media)
+    if message.reasoning is not None:
+        fields["reasoning_content"] = message.reasoning
+    if message.tool_calls:
+        fields["tool_calls"] = [
+            {
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+                **({"id": call.id} if call.id is not None else {}),
+            }
+            for call in message.tool_calls
+        ]
+    if message.tool_call_id is not None:
+        fields["tool_call_id"] = message.tool_call_id
+    if message.name is not None:
+        fields["name"] = message.name
+    return TemplateMessage(fields, place)
+
+
+def _parts(
+    message: Message, place: int, conversation: Conversation, media: bool
+) -> str | list[dict[str, str]]:
+    """Parts as dicts where there is media among them, else their text."""
+    found = next((part for part in message.content if isinstance(part, MediaPart)), None)
+    if found is None:
+        return "".join(part.text for part in message.content if isinstance(part, TextPart))
+    if not media:
+        problem = f"message {place + 1} has {found.kind}, and this template has no place for it"
+        raise RowError(problem, place=place_of(conversation))
+    return [
+        {"type": "text", "text": part.text}
+        if isinstance(part, TextPart)
+        else {"type": part.kind, part.kind: part.path}
+        for part in message.content
+        if not isinstance(part, str)
+    ]

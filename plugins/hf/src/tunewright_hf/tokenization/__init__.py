@@ -1,0 +1,1 @@
+"""Rendered text to token ids and labels."""

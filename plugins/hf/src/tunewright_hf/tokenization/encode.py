@@ -1,0 +1,323 @@
+"""From rendered text to token ids and labels.
+
+A text is encoded as a whole, and the spans that are trained become labels by offset overlap. It is
+cut, and the pieces encoded one by one, in three cases only: where the tokens before a trained span
+are others with the answer than without it, as serving encodes them, round control tokens that data
+spells, which become plain text, and with slow tokenizers, which tell no offsets.
+"""
+
+import json
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tunewright import RecipeError, RowError
+from tunewright.types import Rendered, Span
+from tunewright_hf.templates.jinja_template import TemplateInfo
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from tunewright_hf.tokenization.fast_path import FastPath
+
+_NO_LABEL = array("i", [-100])  # of a token that is not trained
+# A piece from the middle of a text is encoded after one of these, whose tokens are then dropped:
+# alone, many tokenizers would take it for a beginning, and write a space. There is one that merges
+# with letters, one with newlines.
+_ANCHORS = ("\n", "a", ".")
+_MANY = 32  # rows for which it pays to look for a quicker way
+_CONTEXT = 16  # characters on each side of a place that decide how tokens are split there
+
+Offsets = list[tuple[int, int]]  # of each token: characters [start, end), in order
+
+
+@dataclass(slots=True)
+class Encoded:
+    """One row of T tokens. labels: the ids that are trained, -100 elsewhere.
+
+    Both are lists; of a batch they are array("i"), which becomes Arrow without a Python int for
+    each number.
+    """
+
+    input_ids: Any
+    labels: Any
+    loss_weights: list[float] | None = (
+        None  # T floats, 0 where nothing is trained; only where one is not 1
+    )
+    split_tokens: int = (
+        0  # places where a trained span begins and the text had to be cut, mostly through a token
+    )
+
+
+class Tokeniser:
+    """Encodes rendered conversations with a transformers tokenizer, fast or slow.
+
+    The text's special tokens are those that the template wrote: none is added, so a BOS is never
+    doubled.
+    """
+
+    def __init__(self, tokenizer: Any, info: TemplateInfo) -> None:
+        self._tokenizer = tokenizer
+        self._added: set[str] = {token.content for token in tokenizer.added_tokens_decoder.values()}
+        self._added |= {*info.control, *info.stop}
+        self._joints: dict[str, bool] = {}
+        self._encoder: _Encoder = _Fast(tokenizer) if tokenizer.is_fast else _Slow(tokenizer)
+
+    @cached_property
+    def _quick(self) -> "FastPath | None":
+        from tunewright_hf.tokenization.fast_path import FastPath
+
+        return FastPath.of(self._encoder.plain) if isinstance(self._encoder, _Fast) else None
+
+    @cached_property
+    def special_tokens(self) -> dict[str, str]:
+        """For TemplateRequest.special_tokens: bos_token and the like under their names, all others
+        under their own text, so that the template recognises them in data. Give this one dict to
+        all requests: it is known again."""
+        named = {
+            name: token
+            for name, token in self._tokenizer.special_tokens_map.items()
+            if isinstance(token, str)
+        }
+        special = [
+            token.content
+            for token in self._tokenizer.added_tokens_decoder.values()
+            if token.special
+        ]
+        return {token: token for token in special if token not in named.values()} | named
+
+    def encode(self, rendered: Rendered) -> Encoded:
+        """Raises RowError where a control token that data spells cannot be made plain text."""
+        return _listed(self.encode_batch([rendered])[0])
+
+    def encode_batch(self, rows: Sequence[Rendered]) -> list[Encoded]:
+        """Many at once, which is faster. The order is kept."""
+        quick = (
+            self._quick.encode(rows) if len(rows) >= _MANY and self._quick else [None] * len(rows)
+        )
+        rest = [row.text for row, found in zip(rows, quick, strict=True) if not found]
+        whole = iter(self._encoder.whole(rest) if rest else ())
+        return [
+            _label(row, found[0], found[1], 0) if found else self._row(row, next(whole))
+            for row, found in zip(rows, quick, strict=True)
+        ]
+
+    def encode_prompt(self, rendered: Rendered) -> list[int]:
+        """The ids that an engine goes on from, equal to those that the model was trained on."""
+        ids: list[int] = self.encode(rendered).input_ids
+        return ids
+
+    def encode_text(self, text: str) -> Encoded:
+        """A document for pretraining, with the special tokens that the tokenizer adds, and EOS at
+        its end. All of it is trained. Control tokens that it spells are tokens: such texts are
+        often rendered already."""
+        return _listed(self.encode_text_batch([text])[0])
+
+    def encode_text_batch(self, texts: Sequence[str]) -> list[Encoded]:
+        """Many documents at once, which is faster. The order is kept."""
+        end = self._tokenizer.eos_token_id
+        rows = []
+        for ids in self._tokenizer(list(texts), verbose=False, return_attention_mask=False)[
+            "input_ids"
+        ]:
+            if end is not None and ids[-1:] != [end]:
+                ids.append(end)
+            row = array("i", ids)
+            rows.append(Encoded(row, row[:]))
+        return rows
+
+    def _row(self, row: Rendered, whole: "tuple[list[int], Offsets] | None") -> Encoded:
+        spelled = [
+            s for s in (*row.untrusted, *row.answers) if row.text[s.start : s.end] in self._added
+        ]
+        if whole and not spelled:
+            ids, offsets = whole
+            cuts = []
+        else:
+            cuts = (
+                [] if whole else [edge for span in row.trained for edge in (span.start, span.end)]
+            )
+            ids, offsets = self._pieces(row.text, spelled, cuts)
+        split = 0
+        while more := [
+            s.start
+            for s in row.trained
+            if s.start not in cuts and self._joined(row.text, s.start, offsets)
+        ]:
+            cuts += more
+            split += len(more)
+            ids, offsets = self._pieces(row.text, spelled, cuts)
+        edges = [
+            bisect_left(offsets, (edge,)) for span in row.trained for edge in (span.start, span.end)
+        ]
+        return _label(row, array("i", ids), edges, split)
+
+    def _joined(self, text: str, start: int, offsets: Offsets) -> bool:
+        """Whether what is before `start` is encoded in another way because of what follows."""
+        following = bisect_left(offsets, (start,))
+        if following and offsets[following - 1][1] > start:
+            return True  # one token has characters of both
+        # GPT-2 and others split white space by what comes after it. Prompts end alike, so few are
+        # looked at.
+        left = text[max(0, start - _CONTEXT) : start]
+        key = left + text[start : start + 1]
+        if key not in self._joints:
+            alone, _ = self._encoder.piece(left, False)
+            within, _ = self._encoder.piece(left + text[start : start + _CONTEXT], False)
+            self._joints[key] = within[: len(alone)] != alone
+        return self._joints[key]
+
+    def _pieces(
+        self, text: str, spelled: list[Span], cuts: Iterable[int]
+    ) -> tuple[list[int], Offsets]:
+        plain = {span.start for span in spelled}
+        edges = {0, len(text), *cuts, *plain, *(span.end for span in spelled)}
+        ids: list[int] = []
+        offsets: Offsets = []
+        for start, end in pairwise(sorted(edges)):
+            encode = self._plain if start in plain else self._encoder.piece
+            more_ids, more_offsets = encode(text[start:end], start == 0)
+            ids += more_ids
+            offsets += [(start + first, start + last) for first, last in more_offsets]
+        return ids, offsets
+
+    def _plain(self, text: str, first: bool) -> tuple[list[int], Offsets]:
+        """A control token as text. Where it is a piece of the vocabulary too, its first character
+        goes apart."""
+        forbidden = self._tokenizer.convert_tokens_to_ids(text)
+        ids, offsets = self._encoder.piece(text, first, plain=True)
+        if forbidden in ids:
+            ids, offsets = self._encoder.piece(text[:1], first, plain=True)
+            rest, rest_offsets = self._encoder.piece(text[1:], False, plain=True)
+            ids, offsets = (
+                ids + rest,
+                offsets + [(start + 1, end + 1) for start, end in rest_offsets],
+            )
+        if forbidden in ids:
+            raise RowError(
+                f"the text spells {text!r}, and this tokenizer can only write it as "
+                "the control token"
+            )
+        return ids, offsets
+
+
+def check_fit(tokenizer: Any, info: TemplateInfo, place: str) -> None:
+    """Raises RecipeError where the template's control tokens are not single tokens of the
+    tokenizer, or where it ends answers with an EOS that the tokenizer does not have. place: where
+    the template is named."""
+    added = tokenizer.added_tokens_encoder
+    missing = [
+        token
+        for token in dict.fromkeys(info.control + info.stop)
+        if token not in added and len(tokenizer.encode(token, add_special_tokens=False)) != 1
+    ]
+    hint = (
+        "take the template of the model's family, or one that needs no tokens of its "
+        "own, such as default"
+    )
+    if missing:
+        raise RecipeError(
+            f"the tokenizer has no token for {', '.join(missing)}", place=place, hint=hint
+        )
+    if not info.stop and tokenizer.eos_token is None:
+        problem = "the template ends answers with the tokenizer's EOS token, which it does not have"
+        raise RecipeError(problem, place=place, hint=hint)
+
+
+def _listed(row: Encoded) -> Encoded:
+    return replace(row, input_ids=row.input_ids.tolist(), labels=row.labels.tolist())
+
+
+def _label(row: Rendered, ids: "array[int]", edges: list[int], split_tokens: int) -> Encoded:
+    """edges: for each trained span the number of its first token, and of the first one after it."""
+    labels = _NO_LABEL * len(ids)
+    weights = [0.0] * len(ids) if any(span.weight != 1 for span in row.trained) else None
+    for span, first, end in zip(row.trained, edges[::2], edges[1::2], strict=True):
+        labels[first:end] = ids[first:end]
+        if weights:
+            weights[first:end] = [span.weight] * (end - first)
+    return Encoded(ids, labels, weights, split_tokens)
+
+
+# ---- fast and slow tokenizers --------------------------------------------------------------------
+
+
+class _Encoder(Protocol):
+    def whole(self, texts: list[str]) -> "Iterable[tuple[list[int], Offsets] | None]":
+        """Each text's ids and offsets, or None where there are no offsets to be had."""
+
+    def piece(self, text: str, first: bool, plain: bool = False) -> tuple[list[int], Offsets]:
+        """first: the text begins with it; plain: added tokens in it are text."""
+
+
+class _Fast:
+    """The tokenizers library's own encoder, in a copy of ours, for its state is set by others'
+    calls.
+
+    plain: the copy, which adds nothing to a text and takes nothing away
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        from tokenizers import Tokenizer
+
+        self._json = tokenizer.backend_tokenizer.to_str()
+        self.plain = Tokenizer.from_str(self._json)
+        self.plain.no_truncation()
+        self.plain.no_padding()
+        self.plain.post_processor = (
+            None  # adds nothing here, but takes white space out of the offsets
+        )
+
+    @cached_property
+    def _without_added(self) -> "Tokenizer":
+        from tokenizers import Tokenizer
+
+        state = json.loads(self._json) | {
+            "added_tokens": [],
+            "post_processor": None,
+            "truncation": None,
+            "padding": None,
+        }
+        return Tokenizer.from_str(json.dumps(state))
+
+    def whole(self, texts: list[str]) -> Iterator[tuple[list[int], Offsets]]:
+        for encoded in self.plain.encode_batch(texts, add_special_tokens=False):
+            yield encoded.ids, encoded.offsets  # one row's at a time: a batch has millions of pairs
+
+    def piece(self, text: str, first: bool, plain: bool = False) -> tuple[list[int], Offsets]:
+        tokenizer = self._without_added if plain else self.plain
+        for anchor in () if first else _ANCHORS:
+            encoded = tokenizer.encode(anchor + text, add_special_tokens=False)
+            offsets, length = encoded.offsets, len(anchor)
+            dropped = bisect_left(offsets, (length,))
+            if dropped and offsets[dropped - 1][1] == length:
+                return encoded.ids[dropped:], [
+                    (start - length, end - length) for start, end in offsets[dropped:]
+                ]
+        encoded = tokenizer.encode(text, add_special_tokens=False)
+        return encoded.ids, encoded.offsets
+
+
+class _Slow:
+    """Tokenizers in Python, which tell no offsets: all ids of a piece get the piece's."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def whole(self, texts: list[str]) -> list[None]:
+        return [None] * len(texts)
+
+    def piece(self, text: str, first: bool, plain: bool = False) -> tuple[list[int], Offsets]:
+        ids = self._encode(text, plain) if first else self._after_newline(text, plain)
+        return ids, [(0, len(text))] * len(ids)
+
+    def _after_newline(self, text: str, plain: bool) -> list[int]:
+        anchor, ids = self._encode("\n", plain), self._encode("\n" + text, plain)
+        return ids[len(anchor) :] if ids[: len(anchor)] == anchor else self._encode(text, plain)
+
+    def _encode(self, text: str, plain: bool) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=plain)

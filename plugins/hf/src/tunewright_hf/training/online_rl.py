@@ -1,0 +1,239 @@
+"""Training on prompts: the model answers them, reward functions judge the answers, and those are
+trained on."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainingArguments
+
+from tunewright import RecipeError, RunError
+from tunewright.types import StageResult, TrainRequest
+from tunewright_hf.batching.collators import Padded
+from tunewright_hf.batching.row_stream import RowStream
+from tunewright_hf.losses.causal_lm import CausalLoss
+from tunewright_hf.training.loop import AnyBatches, StageTrainer, fit, settings
+from tunewright_hf.training.private import one_gpu, silence
+from tunewright_hf.training.reference import check_base, second_model
+from tunewright_hf.training.reporting import Reporter
+from tunewright_hf.training.rewards import Reward, load
+from tunewright_hf.training.rollouts import Rollout, RolloutGenerator, Sampling
+
+Prompt = tuple[int, dict[str, Any]]  # a row's number, of which what is drawn depends, and the row
+_EVALUATION = (
+    2**32 - 1
+)  # in place of a step, among the numbers that draws are made of; no training comes so far
+
+
+class Numbered(Dataset[Prompt]):
+    def __init__(self, rows: Any) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int) -> Prompt:
+        return number, self.rows[number]
+
+
+class PromptsTrainer(StageTrainer, Trainer):
+    """Trains on answers to prompts. A subclass makes batches of them, and says what a loss is.
+    options: those of RolloutOptions, and what the subclass has of its own."""
+
+    def __init__(
+        self, run: Any, request: TrainRequest, options: Any, batches: AnyBatches, reporter: Reporter
+    ) -> None:
+        self.begin(run, request, batches, reporter)
+        self.options, self.seed = options, request.training.seed
+        loaded = request.loaded
+        self.padded = Padded(loaded.tokenizer.pad_token_id or 0)
+        self.progress["sums"] = {}  # of metrics since the last report: name → [sum, count]
+        self.sums: dict[str, list[float]] = defaultdict(
+            lambda: [0.0, 0.0]
+        )  # of this step on this process
+        args = TrainingArguments(**settings(request, batches.steps))
+        one_gpu(args)
+        train_dataset: Any = Numbered(request.data.train)
+        super().__init__(
+            loaded.model,
+            args,
+            data_collator=list,
+            train_dataset=train_dataset,
+            processing_class=loaded.tokenizer,
+            callbacks=[reporter],
+        )
+        silence(self)
+        self.causal_loss = CausalLoss(self.model)
+        sampling = Sampling(
+            options.max_new_tokens, options.temperature, options.top_p, options.top_k
+        )
+        self.writer = RolloutGenerator(loaded, run.plugin("template").info.stop, sampling)
+        if options.beta and options.reference == "base":
+            check_base(loaded)
+        self.second = second_model(run, request, options) if options.beta else None
+        # for what a stage before this one wrote on the first process
+        self.accelerator.wait_for_everyone()
+        self.rewards = self._load_rewards()
+
+    def _load_rewards(self) -> list[Reward]:
+        number = self.request.number - 1
+        found = []
+        for index, section in enumerate(self.options.rewards):
+            at = ("rewards", index, "name")
+            keys = self.run.source.overridden
+            named = any(
+                (*stage, *at)[: len(key)] == key
+                for key in keys
+                for stage in (("stage",), ("stages", number))
+            )
+            place = f"stage.rewards.{index}"
+            found.append(
+                load(section, place, self.run, self.request.loaded, from_command_line=named)
+            )
+        return found
+
+    @property
+    def keeps_all_logits(self) -> bool:
+        return self.causal_loss.after_head is None
+
+    # ---- answers ---------------------------------------------------------------------------------
+
+    def answers(self, prompts: Sequence[Prompt], each: int) -> tuple[list[Rollout], Tensor]:
+        """So many answers to each prompt, side by side, and their rewards (N)."""
+        step, size = self.state.global_step, range(each)
+        groups = [row for _, row in prompts for _ in size]
+        written = self._write(
+            groups, [(self.seed, step, row, number) for row, _ in prompts for number in size]
+        )
+        rewards = self._rewards(groups, written)
+        self.count("reward", rewards)
+        self.count("completions/mean_length", lengths(written))
+        self.count(
+            "completions/clipped_ratio",
+            torch.tensor([float(not answer.finished) for answer in written]),
+        )
+        return written, rewards
+
+    def _write(
+        self, rows: Sequence[dict[str, Any]], draws: Sequence[tuple[int, ...]]
+    ) -> list[Rollout]:
+        with self.accelerator.autocast():
+            return self.writer.write([row["prompt_ids"] for row in rows], draws)
+
+    def _rewards(self, rows: Sequence[dict[str, Any]], written: Sequence[Rollout]) -> Tensor:
+        """(N): the weighted sum of what the functions say."""
+        columns = {name: [row[name] for row in rows] for name in rows[0] if name != "prompt_ids"}
+        columns["prompts"] = [self.processing_class.decode(answer.prompt_ids) for answer in written]
+        total = torch.zeros(len(rows), dtype=torch.float64)
+        said = torch.zeros(len(rows), dtype=torch.bool)
+        for reward in self.rewards:
+            found = torch.tensor(
+                reward([answer.text for answer in written], columns), dtype=torch.float64
+            )
+            self.count(f"rewards/{reward.name}", found[~found.isnan()])
+            said |= ~found.isnan()
+            total += reward.weight * found.nan_to_num(0.0)
+        if not said.all():
+            names = ", ".join(reward.name for reward in self.rewards)
+            raise RunError(
+                "gives no number for some answer, nor does another", place=f"reward {names}"
+            )
+        return total
+
+    @contextmanager
+    def reference(self) -> Iterator[CausalLoss]:
+        """The reference, without dropout and gradients."""
+        training = self.model.training
+        without = (
+            self.model.disable_adapter() if self.options.reference == "base" else nullcontext()
+        )
+        self.model.eval()
+        with torch.no_grad(), self.accelerator.autocast(), without:
+            yield self.second or self.causal_loss
+        self.model.train(training)
+
+    # ---- metrics ---------------------------------------------------------------------------------
+
+    def count(self, name: str, values: Tensor) -> None:
+        """Add to a metric, which is reported as the mean of all values."""
+        self.sums[name][0] += float(values.sum())
+        self.sums[name][1] += values.numel()
+
+    def step_ended(self) -> None:
+        so_far, names = self.progress["sums"], sorted(self.sums)
+        sums = self.total(
+            torch.tensor([self.sums[name] for name in names], dtype=torch.float64)
+        ).tolist()
+        for name, (total, count) in zip(names, sums, strict=True):
+            before = so_far.get(name, [0.0, 0.0])
+            so_far[name] = [before[0] + total, before[1] + count]
+        self.sums.clear()
+
+    def logged(self) -> dict[str, float]:
+        found, self.progress["sums"] = self.progress["sums"], {}
+        return {
+            name: total / count if count else math.nan for name, (total, count) in found.items()
+        }
+
+    @torch.no_grad()
+    def evaluate_one(self, name: str, rows: Any) -> dict[str, float]:
+        """Mean reward of one answer to each prompt, drawn as in training."""
+        sums = torch.zeros(3, dtype=torch.float64)  # reward, tokens, answers
+        of_the_step, self.sums = self.sums, defaultdict(lambda: [0.0, 0.0])
+        for own, counts in self.own_batches(Numbered(rows)):
+            prompts = [row for _, row in own]
+            written = self._write(prompts, [(self.seed, _EVALUATION, number) for number, _ in own])
+            rewards = self._rewards(prompts, written)
+            if counts:
+                sums += torch.tensor(
+                    [float(rewards.sum()), float(lengths(written).sum()), len(own)]
+                ).double()
+        self.sums = of_the_step
+        reward, tokens, answers = self.total(sums).tolist()
+        mean = reward / answers
+        return {"loss": -mean, "reward": mean, "completions/mean_length": tokens / answers}
+
+
+def train_on_prompts(
+    run: Any,
+    request: TrainRequest,
+    options: Any,
+    stage: str,
+    trainer: type[PromptsTrainer],
+    repeats: int = 1,
+) -> StageResult:
+    """Train on prompts, and save. repeats: steps on the same answers. Raises as `fit` does;
+    RecipeError where rewards, the reference, the rows or the accelerators do not fit."""
+    if request.spread:
+        hint = "take it out of the recipe: processes then hold the whole model each"
+        raise RecipeError(
+            "a model that is spread over processes cannot write answers",
+            place="accelerators",
+            hint=hint,
+        )
+    if isinstance(request.data.train, RowStream):
+        raise RecipeError(
+            "prompts are not read while training goes on",
+            place="dataset.streaming",
+            hint="set it false",
+        )
+    if request.training.tokens_per_batch is not None:
+        hint = "set per_device_train_batch_size, in prompts"
+        raise RecipeError(
+            "the answers are not written yet", place="training.tokens_per_batch", hint=hint
+        )
+    # prompts of any length go into one pass: it is the answers that take the memory
+    request.training = request.training.model_copy(update={"batching": "random"})
+    make = partial(trainer, run, request, options)
+    return fit(run, request, make, stage=stage, repeats=repeats, template=run.plugin("template"))
+
+
+def lengths(written: Sequence[Rollout]) -> Tensor:
+    """(N) in fp64: tokens of each answer, its stop token included."""
+    return torch.tensor([len(answer.completion_ids) for answer in written], dtype=torch.float64)

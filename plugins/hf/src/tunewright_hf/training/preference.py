@@ -1,0 +1,235 @@
+"""Training on rows of a prompt and its answers: preference rows have two of them, unpaired rows
+one.
+
+A step's loss is the mean over its rows, whatever the passes and processes that they are spread
+over. All answers of a batch go through the model together, the first answers of all rows before the
+second ones.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import Trainer, TrainingArguments
+
+from tunewright.types import TrainRequest
+from tunewright_hf.batching.batch_sampler import Unit, row_lengths
+from tunewright_hf.batching.collators import Padded, Row
+from tunewright_hf.losses.causal_lm import CausalLoss, shift
+from tunewright_hf.losses.chunked_cross_entropy import IGNORED
+from tunewright_hf.training.loop import AnyBatches, StageTrainer, moved, settings
+from tunewright_hf.training.private import one_gpu, silence
+from tunewright_hf.training.reporting import Reporter
+
+PAIR = ("chosen_ids", "rejected_ids")
+
+
+@dataclass
+class PreferenceCollator:
+    """Rows to a batch of K answers each: input_ids, labels, attention_mask (K × B, T), prompts
+    included and not trained; and what rows have of margin, label and reference.
+
+    ld_alpha: weight of the tokens of an answer beyond the length of the row's shortest one, as
+    loss_weights (K × B, T): the length-desensitised likelihood (LD-DPO, Liu et al. 2024,
+    arXiv:2409.06411). None: all count alike.
+    """
+
+    pad_id: int
+    columns: tuple[str, ...] = PAIR
+    ld_alpha: float | None = None
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
+        batch: dict[str, Any] = Padded(self.pad_id)(
+            [self._whole(row, name) for name in self.columns for row in rows]
+        )
+        if "margin" in rows[0]:
+            batch["margin"] = torch.tensor([float(row["margin"] or 0.0) for row in rows])
+        if "label" in rows[0]:
+            batch["label"] = torch.tensor([bool(row["label"]) for row in rows])
+        if "reference" in rows[0]:
+            batch["reference"] = torch.stack([row["reference"] for row in rows])  # (B, K)
+        return batch
+
+    def _whole(self, row: Row, name: str) -> Row:
+        prompt, answer = row["prompt_ids"], row[name]
+        whole = {"input_ids": [*prompt, *answer], "labels": [IGNORED] * len(prompt) + list(answer)}
+        if self.ld_alpha is not None:
+            shared = min(len(row[other]) for other in self.columns)
+            beyond = len(answer) - shared
+            whole["loss_weights"] = [1.0] * (len(prompt) + shared) + [self.ld_alpha] * beyond
+        return whole
+
+
+@dataclass
+class Logps:
+    """What a model says of the answers of a batch. All (K, B): first the number of the answer, then
+    the row."""
+
+    sums: Tensor  # log-probability of each answer in nats; tokens weighted where the batch says so
+    means: Tensor  # log-probability per token, all tokens alike
+    lengths: Tensor  # tokens of each answer
+    auxiliary: Tensor | float = 0.0  # the family's own auxiliary loss, a scalar
+
+
+def sequence_logps(loss: CausalLoss, forward: Any, batch: dict[str, Tensor], answers: int) -> Logps:
+    """Log-probabilities of the batch's answers, K = `answers` for each row. forward: the model as
+    it is wrapped."""
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    tokens, auxiliary = loss.logps(forward, inputs, batch["labels"])
+    known, weights = (shift(batch["labels"], each)[1] for each in (None, batch.get("loss_weights")))
+    lengths = known.sum(1)
+    sums, means = (tokens * weights).sum(1), (tokens * known).sum(1) / lengths
+    return Logps(
+        sums.view(answers, -1), means.view(answers, -1), lengths.view(answers, -1), auxiliary
+    )
+
+
+@dataclass
+class LossOutput:
+    """What a batch gives. Values of a metric are NaN in rows that it does not speak of."""
+
+    loss: Tensor  # (B,), without the auxiliary loss
+    metrics: dict[str, Tensor]  # name → (B,)
+    auxiliary: Tensor | float = 0.0
+
+
+def pair_metrics(rewards: Tensor, logps: Tensor | None = None) -> dict[str, Tensor]:
+    """The field's metrics of pairs, from rewards and log-probabilities (2, B): of the chosen, then
+    of the rejected."""
+    chosen, rejected = rewards
+    found = {
+        "rewards/chosen": chosen,
+        "rewards/rejected": rejected,
+        "rewards/margins": chosen - rejected,
+        "rewards/accuracies": (chosen > rejected).float(),
+    }
+    return (
+        found if logps is None else found | {"logps/chosen": logps[0], "logps/rejected": logps[1]}
+    )
+
+
+class AnswersTrainer(StageTrainer, Trainer):
+    """Trains on answers. A subclass gives `outcome`, and names the metrics that it has."""
+
+    columns: ClassVar[tuple[str, ...]] = PAIR  #: the rows' columns with answers
+    metrics: ClassVar[tuple[str, ...]]  #: names of the metrics of an outcome
+
+    def __init__(
+        self, run: Any, request: TrainRequest, options: Any, batches: AnyBatches, reporter: Reporter
+    ) -> None:
+        self.begin(run, request, batches, reporter)
+        self.options = options
+        self.progress["sums"] = [
+            [0.0, 0.0] for _ in self.metrics
+        ]  # since the last report: values, rows
+        self._sums = torch.zeros(
+            len(self.metrics), 2, dtype=torch.float64
+        )  # of this step on this process
+        args = TrainingArguments(**settings(request, batches.steps))
+        one_gpu(args)
+        super().__init__(
+            request.loaded.model,
+            args,
+            data_collator=self.collator(),
+            train_dataset=request.data.train,
+            processing_class=request.loaded.tokenizer,
+            callbacks=[reporter],
+        )
+        silence(self)
+
+    def outcome(self, model: Any, batch: dict[str, Any]) -> LossOutput:
+        """Losses and metrics of a batch; `model` is wrapped as it is trained."""
+        raise NotImplementedError
+
+    def collator(self) -> Any:
+        pad = self.request.loaded.tokenizer.pad_token_id
+        return PreferenceCollator(pad if pad is not None else 0, self.columns)
+
+    def weight(self, batch: dict[str, Any]) -> float:
+        return len(batch["input_ids"]) / len(self.columns)
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Tensor:
+        """Mean over the rows of the whole step, times what is divided out later."""
+        outcome = self.outcome(model, inputs)
+        self._sums += self._counted(outcome)
+        return outcome.loss.sum() * self.scale(num_items_in_batch) + outcome.auxiliary
+
+    def _counted(self, outcome: LossOutput) -> Tensor:
+        """(metrics, 2): the sum of each metric's values, and the rows that it speaks of."""
+        assert outcome.metrics.keys() == set(self.metrics)
+        values = (
+            torch.stack([outcome.metrics[name].detach() for name in self.metrics]).double().cpu()
+        )
+        return torch.stack([values.nansum(1), (~values.isnan()).sum(1)], dim=1)
+
+    def step_ended(self) -> None:
+        sums = self.total(self._sums)
+        self.progress["sums"] = (
+            torch.tensor(self.progress["sums"], dtype=torch.float64) + sums
+        ).tolist()
+        self._sums = torch.zeros_like(self._sums)
+        self.step_metrics(self._means(sums))
+
+    def step_metrics(self, metrics: dict[str, float]) -> None:
+        """After each step, on every process: its metrics."""
+
+    def logged(self) -> dict[str, float]:
+        sums = torch.tensor(self.progress["sums"], dtype=torch.float64)
+        self.progress["sums"] = torch.zeros_like(sums).tolist()
+        return self.derived(self._means(sums))
+
+    def _means(self, sums: Tensor) -> dict[str, float]:
+        return {
+            name: float(total / rows)
+            for name, (total, rows) in zip(self.metrics, sums, strict=True)
+            if rows
+        }
+
+    def derived(self, metrics: dict[str, float]) -> dict[str, float]:
+        """The metrics that are reported, from the means of those of the outcomes."""
+        return metrics
+
+    def eval_units(self, name: str) -> list[Unit]:
+        """The rows of an evaluation set, those of like length side by side."""
+        lengths = np.asarray(row_lengths(self.request.data.evals[name]))
+        return [[row] for row in np.argsort(-lengths, kind="stable").tolist()]
+
+    @torch.no_grad()
+    def evaluate_one(self, name: str, rows: Any) -> dict[str, float]:
+        sums = torch.zeros(len(self.metrics) + 1, 2, dtype=torch.float64)
+        for own, counts in self.own_batches(rows, self.eval_units(name)):
+            outcome = self.outcome(self.model, moved(self.data_collator(own), self.args.device))
+            if counts:
+                loss = torch.stack(
+                    [outcome.loss.double().sum().cpu(), torch.tensor(len(own)).double()]
+                )
+                sums += torch.cat([loss[None], self._counted(outcome)])
+        sums = self.total(sums)
+        return {"loss": float(sums[0, 0] / sums[0, 1]), **self.derived(self._means(sums[1:]))}
+
+
+class LogpsTrainer(AnswersTrainer):
+    """Trains on the log-probabilities of answers."""
+
+    def __init__(
+        self, run: Any, request: TrainRequest, options: Any, batches: AnyBatches, reporter: Reporter
+    ) -> None:
+        super().__init__(run, request, options, batches, reporter)
+        self.causal_loss = CausalLoss(self.model)
+
+    @property
+    def keeps_all_logits(self) -> bool:
+        return self.causal_loss.after_head is None
+
+    def logps(self, model: Any, batch: dict[str, Any]) -> Logps:
+        """Of the policy; `model` is wrapped as it is trained."""
+        return sequence_logps(self.causal_loss, model, batch, len(self.columns))

@@ -1,0 +1,197 @@
+"""Log-probabilities of answers under a reference: of all rows once, before training, or of every
+batch anew."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from tunewright import RecipeError
+from tunewright.recipe import Section
+from tunewright.run import Run
+from tunewright.types import LoadedModel, StageResult, TrainRequest
+from tunewright_hf.batching.batch_sampler import row_lengths
+from tunewright_hf.batching.collators import Row
+from tunewright_hf.batching.row_stream import RowStream
+from tunewright_hf.checkpoints.folder import write_folder
+from tunewright_hf.checkpoints.state_codec import load_state, save_state
+from tunewright_hf.distributed.sharding import NoSharding
+from tunewright_hf.losses.causal_lm import CausalLoss
+from tunewright_hf.models import precision
+from tunewright_hf.models.weight_sharing import share
+from tunewright_hf.training.loop import AnyBatches, moved
+from tunewright_hf.training.preference import LogpsTrainer, sequence_logps
+from tunewright_hf.training.reporting import Reporter
+
+FOLDER = "reference"  # in the stage's folder `checkpoints`, which goes when the run is overwritten
+#: what PEFT's adapters may begin with for the model below them to be what it was without them
+_HARMLESS = (True, False, None, "gaussian", "eva", "orthogonal")
+
+
+class Referenced(Dataset[Row]):
+    """Rows with what the reference says of them, as `reference` (K)."""
+
+    def __init__(self, rows: Any, scores: Tensor) -> None:
+        self.rows, self.scores = rows, scores
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int) -> Row:
+        return {**self.rows[number], "reference": self.scores[number]}
+
+
+class ReferenceTrainer(LogpsTrainer):
+    """Trains on answers with their log-probabilities under a reference. Its options are
+    ReferenceOptions."""
+
+    scores = 2  #: what is kept of the reference for each row: K numbers
+
+    def __init__(
+        self, run: Any, request: TrainRequest, options: Any, batches: AnyBatches, reporter: Reporter
+    ) -> None:
+        super().__init__(run, request, options, batches, reporter)
+        if options.reference == "base":
+            check_base(request.loaded)
+        if options.cache_reference and isinstance(request.data.train, RowStream):
+            hint = "set stage.cache_reference: false"
+            raise RecipeError(
+                "cannot score rows that are read while training goes on", place="data", hint=hint
+            )
+        self.second = None if options.cache_reference else second_model(run, request, options)
+        scores = self._cached() if options.cache_reference else {}
+
+        def held(name: str, rows: Any) -> Any:
+            prepared = self.prepared(rows)
+            return Referenced(prepared, scores[name]) if scores else prepared
+
+        self.train_dataset = held("train", request.data.train)
+        self.evals = {name: held(f"eval {name}", rows) for name, rows in request.data.evals.items()}
+
+    def prepared(self, rows: Any) -> Any:
+        """The rows of a set as they are collated."""
+        return rows
+
+    def score(self, loss: CausalLoss, forward: Any, batch: dict[str, Any]) -> Tensor:
+        """What is kept of the reference for the rows of a batch: (B, K) in nats."""
+        return sequence_logps(loss, forward, batch, len(self.columns)).sums.T
+
+    def reference_of(self, batch: dict[str, Any]) -> Tensor:
+        """`score` under the reference, cached or not."""
+        if "reference" in batch:
+            return batch["reference"]
+        with self._reference() as loss:
+            return self.score(loss, loss.model, batch)
+
+    def cache_identity(self) -> dict[str, Any]:
+        """What the scores depend on, besides the model as the stage began."""
+        rows = {name: len(each) for name, each in self.request.data.evals.items()}
+        data = {
+            "fingerprint": self.request.data.fingerprint,
+            "evals": rows,
+            "order": self.batches.identity(),
+        }
+        return data | {"reference": self.options.reference}
+
+    @contextmanager
+    def _reference(self) -> Iterator[CausalLoss]:
+        """The reference, without dropout and gradients."""
+        training = self.model.training
+        without = (
+            self.model.disable_adapter() if self.options.reference == "base" else nullcontext()
+        )
+        self.model.eval()
+        with torch.no_grad(), self.accelerator.autocast(), without:
+            yield self.second or self.causal_loss
+        self.model.train(training)
+
+    # ---- scoring all rows ahead of time ----------------------------------------------------------
+
+    def _cached(self) -> dict[str, Tensor]:
+        """Scores (rows, K) of each set, from the stage's folder or made now. NaN in rows that are
+        not trained on."""
+        folder, identity = self.checkpoint_folder / FOLDER, self.cache_identity()
+        found = _read(folder, identity)
+        if self.any_process(found is None):
+            data, self.second = (
+                self.request.data,
+                second_model(self.run, self.request, self.options),
+            )
+            found = {"train": self._score_all(data.train, self.batches.trained_rows())}
+            for name, rows in data.evals.items():
+                found[f"eval {name}"] = self._score_all(rows, np.arange(len(rows)))
+            self.second = None
+            state = {"identity": identity, "scores": found}
+            if self.args.process_index == 0:
+                write_folder(folder, lambda temporary: save_state(state, temporary, FOLDER))
+            self.accelerator.wait_for_everyone()
+        assert found is not None
+        return found
+
+    def _score_all(self, rows: Any, numbers: np.ndarray) -> Tensor:
+        """In batches of like length, which are the same on any number of processes."""
+        numbers = numbers[np.argsort(-np.asarray(row_lengths(rows))[numbers], kind="stable")]
+        size, processes = self.args.per_device_eval_batch_size, self.args.world_size
+        batches = [numbers[start : start + size].tolist() for start in range(0, len(numbers), size)]
+        prepared = self.prepared(rows)
+        scores = torch.zeros(len(rows), self.scores)
+        with self._reference() as loss:
+            for first in range(0, len(batches), processes):
+                place = first + self.args.process_index
+                # a process without a batch runs along, so that none waits for another
+                batch = self.data_collator(
+                    [prepared[number] for number in batches[min(place, len(batches) - 1)]]
+                )
+                found = self.score(loss, loss.model, moved(batch, self.args.device))
+                if place < len(batches):
+                    scores[batches[place]] = found.float().cpu()
+        scores = self.total(scores)
+        scores[np.setdiff1d(np.arange(len(rows)), numbers)] = torch.nan
+        return scores
+
+
+def second_model(run: Any, request: TrainRequest, options: Any) -> CausalLoss | None:
+    """The reference where it is a model of its own. It has no second copy of what the policy does
+    not train either. options: ReferenceModel."""
+    if options.reference in ("start", "base"):
+        loaded = request.models.get("reference")
+    else:
+        if quantizer := options.reference_quantizer:
+            recipe = run.recipe.model_copy(update={"quantizer": Section.model_validate(quantizer)})
+            run = Run(recipe, trust_remote_code=run.trust_remote_code)
+        # as the kernel loads what a stage before this one made: whole, and not to be trained
+        loaded = run.load(prior=StageResult(Path(options.reference), "model"), trainable=False)
+    if loaded is None:
+        return None
+    number_format = precision.resolve(request.training.precision, loaded.model.device)
+    precision.upcast_trainable(loaded.model, number_format)
+    (request.spread or NoSharding()).cast(loaded.model, number_format)
+    share(loaded.model, request.loaded.model)
+    return CausalLoss(loaded.model.eval())
+
+
+def check_base(loaded: LoadedModel) -> None:
+    """Raises RecipeError where the model without its adapter is not what it was before there was
+    one."""
+    if loaded.saves != "adapter":
+        hint = "take start: the model as it is when the stage begins"
+        raise RecipeError(
+            "the model has no adapter to leave out", place="stage.reference: base", hint=hint
+        )
+    # adapters of other sorts than LoRA have no such field
+    begun = loaded.model.peft_config["default"].to_dict().get("init_lora_weights")
+    if begun not in _HARMLESS:
+        problem = f"adapters that begin with {begun} change the model below them"
+        raise RecipeError(problem, place="stage.reference: base", hint="take start")
+
+
+def _read(folder: Path, identity: dict[str, Any]) -> dict[str, Tensor] | None:
+    if not (folder / f"{FOLDER}.json").is_file():
+        return None
+    state = load_state(folder, FOLDER)
+    return state["scores"] if state["identity"] == identity else None

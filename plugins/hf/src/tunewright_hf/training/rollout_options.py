@@ -1,0 +1,49 @@
+"""What stages have in common whose answers the model writes itself. Imports no torch."""
+
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from tunewright import Stage
+from tunewright.types import ModelRole
+from tunewright_hf.training.reference_options import ReferenceModel
+from tunewright_hf.training.rewards import check
+
+
+class RolloutOptions(ReferenceModel):
+    rewards: list[str | dict[str, Any]] = Field(
+        min_length=1, examples=[[{"name": "length", "target": 20}]]
+    )
+    """reward functions of the group tunewright.reward: a name, or a mapping with name, weight (1
+    where it is not given) and what the function takes. On the command line, and only there, a name
+    may be that of a function in a file: mine.py:brief. The reward of an answer is their weighted
+    sum"""
+    max_new_tokens: int = Field(256, ge=1)
+    """longest answer, in tokens"""
+    temperature: float = Field(1.0, gt=0)
+    """of the distribution that answers are drawn from; what is trained is the distribution at 1"""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """draw from the likeliest tokens whose probabilities come to this; 1: from all"""
+    top_k: int = Field(0, ge=0)
+    """draw from so many tokens; 0: from all"""
+    beta: float = Field(0.0, ge=0)
+    """weight of the KL divergence from the reference; 0: no reference is kept"""
+
+    @field_validator("rewards")
+    @classmethod
+    def _known(cls, rewards: list[str | dict[str, Any]]) -> list[str | dict[str, Any]]:
+        for section in rewards:
+            check(section)
+        return rewards
+
+
+class RolloutStage(Stage):
+    """A stage whose Options are RolloutOptions."""
+
+    rows = "prompts"
+
+    @property
+    def models(self) -> tuple[ModelRole, ...]:  # type: ignore[override]
+        """A reference only where it is a model of its own."""
+        second = self.options.beta and self.options.reference == "start"
+        return ("policy", "reference") if second else ("policy",)
