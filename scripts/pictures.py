@@ -38,7 +38,7 @@ CONTROL = re.compile(r"(\r\n|\r|\x1b\[[0-9;?]*[A-KSTfhl])")
 
 
 def main() -> None:
-    console = Console(record=True, width=COLUMNS, file=open(os.devnull, "w"))
+    console = Console(record=True, width=COLUMNS, file=open(os.devnull, "w"))  # noqa: SIM115
     for command in COMMANDS:
         console.print(Text.assemble(("$ ", "bold green"), subprocess.list2cmdline(command)))
         console.print(Text.from_ansi("\n".join(screen(in_terminal(command)))))

@@ -80,7 +80,7 @@ def make_run(options: argparse.Namespace) -> tuple[Any, Any]:
 
 def prepared(options: argparse.Namespace) -> dict[str, Any]:
     """All of it, from the file to rows on disk."""
-    import tunewright_dataset_chat.build
+    import tunewright_dataset_chat.build  # noqa: F401
     from tunewright_hf.batching.batch_sampler import row_lengths
 
     run, request = make_run(options)

@@ -56,7 +56,7 @@ def test_a_good_block_passes(page: str, tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("page", BROKEN.values(), ids=BROKEN.keys())
 def test_a_broken_block_fails(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(Exception):
+    with pytest.raises(Exception):  # noqa: B017, PT011
         do(page, tmp_path)
 
 

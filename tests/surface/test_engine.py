@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 torch = pytest.importorskip("torch")
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-from transformers.modeling_outputs import CausalLMOutputWithPast
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers  # noqa: E402
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: E402
+from transformers.modeling_outputs import CausalLMOutputWithPast  # noqa: E402
 
-from tunewright.types import (
+from tunewright.types import (  # noqa: E402
     Conversation,
     GenerateRequest,
     LoadedModel,
@@ -21,8 +21,8 @@ from tunewright.types import (
     Reply,
     TemplateRequest,
 )
-from tunewright_engine_hf import HfEngine
-from tunewright_hf.templates.jinja_template import TemplateInfo
+from tunewright_engine_hf import HfEngine  # noqa: E402
+from tunewright_hf.templates.jinja_template import TemplateInfo  # noqa: E402
 
 END = "<|im_end|>"
 

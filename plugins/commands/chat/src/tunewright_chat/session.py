@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tunewright.run import Run
 
 with contextlib.suppress(ImportError):  # Windows has no readline
-    import readline
+    import readline  # noqa: F401
 
 
 class Session:

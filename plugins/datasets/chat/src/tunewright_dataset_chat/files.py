@@ -98,7 +98,7 @@ def find(path: str, root: Path, place: str, split: str | None = None) -> Found:
     if start.exists() or not glob.has_magic(path):
         return Found(_checked([start], start, place), [])
     # not Path.glob, which takes no pattern from the root of the file system
-    found = [Path(file) for file in glob.glob(str(start), recursive=True)]
+    found = [Path(file) for file in glob.glob(str(start), recursive=True)]  # noqa: PTH207
     return Found(_checked(sorted(file for file in found if not file.is_dir()), start, place), [])
 
 

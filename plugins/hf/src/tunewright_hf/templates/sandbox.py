@@ -28,7 +28,7 @@ class Generation(Extension):
     same.
     """
 
-    tags: set[str] = {"generation"}
+    tags: set[str] = {"generation"}  # noqa: RUF012 - as its base declares it
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
         line = next(parser.stream).lineno
