@@ -28,7 +28,7 @@ from pydantic import BaseModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CLASSES
 
 from tunewright import hookspecs, recipe, registry, types
-from tunewright.plugin import describe
+from tunewright.plugin import described
 from tunewright_models.listing import Checkpoint, checkpoints
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -193,13 +193,14 @@ def members_entries() -> dict[str, list[registry.Entry]]:
 
 def fields(model: type[BaseModel]) -> str:
     rows = ["| field | type | default | |", "|---|---|---|---|"]
-    for name, field in describe(model).model_fields.items():
+    described_fields = described(model)
+    for name, field in model.model_fields.items():
         default = (
             "required"
             if field.is_required()
             else plain(field.get_default(call_default_factory=True))
         )
-        about = " ".join((field.description or "").split()).replace("|", "\\|")
+        about = " ".join(described_fields.get(name, "").split()).replace("|", "\\|")
         rows.append(f"| `{name}` | {type_name(field.annotation)} | {default} | {about} |")
     return "\n".join(rows) + "\n"
 

@@ -80,7 +80,7 @@ def test_a_second_accelerator_that_spreads_is_refused() -> None:
 
     with pytest.raises(RecipeError, match="deepspeed and another accelerator"):
         check_may_shard(
-            SimpleNamespace(world_size=2), SimpleNamespace(spread=NoSharding()), "deepspeed"
+            SimpleNamespace(world_size=2), SimpleNamespace(sharding=NoSharding()), "deepspeed"
         )
 
 

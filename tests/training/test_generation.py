@@ -163,7 +163,7 @@ def test_a_model_that_is_spread_cannot_answer():
     with pytest.raises(
         RecipeError, match=r"predict_with_generate: a model that is spread over processes"
     ):
-        Generation(SimpleNamespace(spread=lambda model: None), (), 4)
+        Generation(SimpleNamespace(sharding=lambda model: None), (), 4)
 
 
 def test_without_the_library_it_is_said_before_anything_is_loaded(monkeypatch):

@@ -7,22 +7,67 @@ only when Plugin is asked for: listing plugins does without.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from tunewright.errors import RecipeError, RowError, RunError, TunewrightError
+from tunewright.errors import Problem, RecipeError, RowError, RunError, TunewrightError
 from tunewright.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from tunewright.plugin import Format, Plugin, PluginOptions, Stage
+    from tunewright.plugin import (
+        Accelerator,
+        Adapter,
+        Dataset,
+        Engine,
+        Family,
+        Format,
+        Logger,
+        Optimizer,
+        Plugin,
+        PluginOptions,
+        Quantizer,
+        Reward,
+        Scheduler,
+        Stage,
+        Template,
+    )
 
 __version__ = "0.1.0"
-
-__all__ = [
+_BASES = (
+    "Accelerator",
+    "Adapter",
+    "Dataset",
+    "Engine",
+    "Family",
     "Format",
+    "Logger",
+    "Optimizer",
     "Plugin",
     "PluginOptions",
+    "Quantizer",
+    "Reward",
+    "Scheduler",
+    "Stage",
+    "Template",
+)
+
+__all__ = [
+    "Accelerator",
+    "Adapter",
+    "Dataset",
+    "Engine",
+    "Family",
+    "Format",
+    "Logger",
+    "Optimizer",
+    "Plugin",
+    "PluginOptions",
+    "Problem",
+    "Quantizer",
     "RecipeError",
+    "Reward",
     "RowError",
     "RunError",
+    "Scheduler",
     "Stage",
+    "Template",
     "TunewrightError",
     "__version__",
     "hookimpl",
@@ -30,6 +75,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Format", "Plugin", "PluginOptions", "Stage"):
+    if name in _BASES:
         return getattr(importlib.import_module("tunewright.plugin"), name)
     raise AttributeError(f"module 'tunewright' has no attribute {name!r}")

@@ -51,6 +51,14 @@ class Source:
         return {path[0] for path in (*self.lines, *self.overridden) if len(path) == 1}
 
 
+@dataclass
+class Resolved:
+    """A recipe with its plugins found and its options checked."""
+
+    recipe: Recipe
+    source: Source
+
+
 def _problem(found: Any) -> str:
     if found["type"] == "extra_forbidden":
         return "unknown key"

@@ -146,7 +146,7 @@ def plugins_info(
     name: Annotated[str, typer.Argument(help="a plugin's name, or kind:name")],
 ) -> None:
     """What a plugin is, and its options with defaults."""
-    from tunewright.plugin import describe
+    from tunewright.plugin import described
 
     for entry in _find(name):
         plugin = registry.load(entry)
@@ -154,12 +154,12 @@ def plugins_info(
         print((plugin.__doc__ or entry.summary).strip())
         if entry.kind == "command":
             continue
-        fields = describe(plugin.Options).model_fields
+        fields, about = plugin.Options.model_fields, described(plugin.Options)
         print("\noptions:" if fields else "\nno options")
         for key, field in fields.items():
             preset = field.get_default(call_default_factory=True)
             default = "required" if field.is_required() else json.dumps(preset, default=str)
-            print(f"  {key} ({default}): {field.description}")
+            print(f"  {key} ({default}): {about.get(key, '')}")
         for test, reason in plugin.deviations.items():
             print(f"deviates in {test}: {reason}")
 

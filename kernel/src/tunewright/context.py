@@ -25,6 +25,7 @@ class Run:
         self.folder = Path(recipe.output)
         self.rank = int(os.environ.get("RANK", "0"))
         self.world_size = int(os.environ.get("WORLD_SIZE", "1"))
+        self.data_rank, self.data_world_size = self.rank, self.world_size
         self.trust_remote_code = trust_remote_code
         self._accelerators: list[Any] = []
         for index, section in enumerate(self.recipe.accelerators):
@@ -166,6 +167,14 @@ class Run:
             root=Path(one.data_root or "."),
             limit=limit,
         )
+
+    def place(self, *path: str | int) -> str:
+        """Return where a field stands, for errors: `recipe.yaml:12: stage.packing`."""
+        return self.source.place(path)
+
+    def from_command_line(self, *path: str | int) -> bool:
+        """Return whether a field was written on the command line, where code may be named."""
+        return any(path[: len(key)] == key for key in self.source.overridden)
 
     def use_stage(self, number: int) -> registry.PluginCaller:
         """Make stage `number` (0 is the first) the run's one."""

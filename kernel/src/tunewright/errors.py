@@ -2,6 +2,7 @@
 helps."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from difflib import get_close_matches
 
 
@@ -21,6 +22,15 @@ class TunewrightError(Exception):
     def __str__(self) -> str:
         line = f"{self.place}: {self.problem}" if self.place else self.problem
         return f"{line} ({self.hint})" if self.hint else line
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that is wrong with a recipe, as data."""
+
+    path: tuple[str | int, ...]  # of the field, such as ("training", "learning_rate")
+    message: str  # what was found and what is expected
+    hint: str = ""  # what to do about it
 
 
 class RecipeError(TunewrightError):

@@ -67,6 +67,17 @@ class Logged(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sampled(Event):
+    """A completion that the policy has generated while training, with its rewards by name."""
+
+    stage: str
+    step: int
+    prompt: str
+    completion: str
+    rewards: dict[str, float]  # reward name → value; `reward` is the weighted sum
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluated(Event):
     stage: str
     step: int

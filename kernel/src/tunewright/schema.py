@@ -4,19 +4,31 @@ complete and check them."""
 import sys
 from typing import Any
 
+from pydantic.json_schema import GenerateJsonSchema
+
 from tunewright import registry
 from tunewright.errors import TunewrightError
-from tunewright.plugin import describe
-from tunewright.recipe import Launch, Recipe, StageSection, Training
+from tunewright.plugin import described
+from tunewright.recipe import Recipe, StageSection
+
+
+class _Described(GenerateJsonSchema):
+    """Takes a field's description from the docstring below it."""
+
+    def model_schema(self, schema: Any) -> dict[str, Any]:
+        made = super().model_schema(schema)
+        for name, text in described(schema["cls"]).items():
+            if name in made.get("properties", {}):
+                made["properties"][name].setdefault("description", text)
+        return made
+
 
 _SECTIONS = {"family", "template", "quantizer", "adapter", "dataset", "optimizer", "engine"}
 
 
 def schema() -> dict[str, Any]:
     """The schema. A plugin that cannot be imported is left out, and said on standard error."""
-    for model in (Training, Launch, Recipe):  # inner ones first: a model's schema is made of theirs
-        describe(model)
-    whole = Recipe.model_json_schema()
+    whole = Recipe.model_json_schema(schema_generator=_Described)
     definitions, fields = whole["$defs"], whole["properties"]
     for kind in _SECTIONS:
         fields[kind] = {
@@ -51,7 +63,7 @@ def _plugins(kind: str) -> list[tuple[str, Any]]:
 
 
 def _options(model: Any, definitions: dict[str, Any]) -> dict[str, Any]:
-    own: dict[str, Any] = describe(model).model_json_schema()
+    own: dict[str, Any] = model.model_json_schema(schema_generator=_Described)
     definitions.update(own.pop("$defs", {}))
     return own
 

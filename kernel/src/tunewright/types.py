@@ -1,151 +1,158 @@
-"""The words that the kernel and its plugins share: rows of data, and the requests of the steps.
+"""Requests and results of the steps, and what plugins may ask of a run.
 
-Rows are plain dataclasses, because millions of them are made. A request is mutable: an accelerator
-edits it before the step runs. Types of torch and transformers are written as Any: this file imports
-neither.
+A request is mutable: an accelerator edits it before the step runs. Types of torch and transformers
+are written as Any: this file imports neither.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-Role = Literal["system", "user", "assistant", "tool"]
-RowKind = Literal["text", "messages", "preference", "unpaired", "prompts"]
+from tunewright.rows import (
+    ROW_TYPES,
+    Conversation,
+    MediaPart,
+    Message,
+    Origin,
+    Preference,
+    Prompt,
+    Role,
+    Row,
+    RowKind,
+    Text,
+    TextPart,
+    ToolCall,
+    Unpaired,
+)
+
+if TYPE_CHECKING:
+    from tunewright.events import Event
+    from tunewright.recipe import Recipe, Training
+    from tunewright.registry import PluginCaller
+
+__all__ = [
+    "ROW_TYPES",
+    "AdapterRequest",
+    "Conversation",
+    "Data",
+    "DataRequest",
+    "GenerateRequest",
+    "Head",
+    "LoadRequest",
+    "LoadedModel",
+    "MediaPart",
+    "Message",
+    "ModelRole",
+    "OptimizerRequest",
+    "Origin",
+    "Preference",
+    "Prompt",
+    "Rendered",
+    "Reply",
+    "RewardRequest",
+    "Role",
+    "Row",
+    "RowKind",
+    "RowsRequest",
+    "RunContext",
+    "SchedulerRequest",
+    "Span",
+    "StageResult",
+    "TemplateRequest",
+    "Text",
+    "TextPart",
+    "ToolCall",
+    "TrainRequest",
+    "Unpaired",
+]
+
 Head = Literal["causal_lm", "score", "value"]
 ModelRole = Literal["policy", "reference", "reward", "critic"]
 
 
-# ---- rows: what a format makes of a source's records -------------------------------------------
+class RunContext(Protocol):
+    """What a plugin may ask of the run that it is part of. Hooks get it as `run`.
+
+    `tunewright.context.Run` is the run of a recipe; `tunewright_conformance.doubles.FakeRun` stands
+    in for it in tests.
+    """
+
+    recipe: "Recipe"
+    folder: Path  # the run folder
+    rank: int  # of this process; 0 is the first
+    world_size: int  # processes of the run
+    #: index of this rank's share of each batch, and into how many shares batches are divided. They
+    #: differ from rank and world size where several ranks compute one model together
+    data_rank: int
+    data_world_size: int
+    trust_remote_code: bool  # granted on the command line only
+
+    def emit(self, event: "Event") -> None:
+        """Send an event to the loggers. On ranks other than 0 it is dropped."""
+
+    def plugin(self, kind: str) -> Any:
+        """Return the run's plugin of a kind, such as `run.plugin("template")`."""
+
+    def call(self, kind: str, hook: str, request: Any) -> Any:
+        """Call a hook of the run's plugin of a kind, inside the accelerators."""
+
+    def named(self, kind: str, name: str, **options: Any) -> "PluginCaller":
+        """Build a plugin by name while the run goes, such as a format. Raises RecipeError."""
+
+    def installed(self, kind: str) -> list[str]:
+        """Names of the installed plugins of a kind, from metadata, sorted."""
+
+    def load(
+        self,
+        *,
+        head: Head = "causal_lm",
+        prior: "StageResult | None" = None,
+        trainable: bool = True,
+        weights: "Weights" = "load",
+    ) -> "LoadedModel":
+        """Run load_model and apply_adapter: the recipe's model, or an earlier stage's result.
+
+        weights="none" loads the tokenizer alone.
+        """
+
+    def load_policy(self) -> "LoadedModel":
+        """Load the model that the run folder's stages have trained, for inference."""
+
+    def data_request(
+        self, loaded: "LoadedModel", number: int = 0, limit: int | None = None
+    ) -> "DataRequest":
+        """Return the dataset request of stage `number` (0 is the first). limit: rows per source."""
+
+    def place(self, *path: str | int) -> str:
+        """Return where a field stands, for errors: `recipe.yaml:12: stage.packing`."""
+
+    def from_command_line(self, *path: str | int) -> bool:
+        """Return whether a field was written on the command line, where code may be named."""
 
 
-@dataclass(slots=True)
-class ToolCall:
-    name: str
-    arguments: dict[str, Any]  # parsed, never a JSON string
-    id: str | None = None
-
-
-@dataclass(slots=True)
-class TextPart:
-    text: str
-
-
-@dataclass(slots=True)
-class MediaPart:
-    kind: Literal["image", "video", "audio"]
-    # below the media root, and made a full path when a dataset has checked it; or a data: URL
-    path: str
-
-
-@dataclass(slots=True)
-class Message:
-    role: Role
-    content: str | list[TextPart | MediaPart] = ""
-    reasoning: str | None = None  # the thinking before the answer; None: none was recorded
-    tool_calls: list[ToolCall] = field(default_factory=list)
-    tool_call_id: str | None = None  # on role tool: the call that this answers
-    name: str | None = None  # on role tool: the tool's name
-    weight: float | None = None  # loss weight; None: 1 for the assistant, 0 for all others
-
-    @property
-    def loss_weight(self) -> float:
-        if self.weight is not None:
-            return self.weight
-        return 1.0 if self.role == "assistant" else 0.0
-
-
-@dataclass(slots=True)
-class Origin:
-    """Where a row came from, for errors: `data/a.jsonl:17`."""
-
-    file: str
-    line: int  # 1 is the first line, or the first record of a file without lines
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}"
-
-
-@dataclass(slots=True)
-class Text:
-    """One document for pretraining."""
-
-    text: str
-    origin: Origin | None = None
-
-
-@dataclass(slots=True)
-class Conversation:
-    """Messages in order, with the tools (OpenAI's JSON schema) that were on offer."""
-
-    messages: list[Message]
-    tools: list[dict[str, Any]] = field(default_factory=list)
-    variables: dict[str, Any] = field(
-        default_factory=dict
-    )  # for the template, such as enable_thinking
-    origin: Origin | None = None
-
-
-@dataclass(slots=True)
-class Preference:
-    """A prompt with a better and a worse answer."""
-
-    prompt: list[Message]
-    chosen: list[Message]
-    rejected: list[Message]
-    tools: list[dict[str, Any]] = field(default_factory=list)
-    margin: float | None = None
-    origin: Origin | None = None
-
-
-@dataclass(slots=True)
-class Unpaired:
-    """A prompt with one answer that is good (label True) or bad (False)."""
-
-    prompt: list[Message]
-    completion: list[Message]
-    label: bool
-    tools: list[dict[str, Any]] = field(default_factory=list)
-    origin: Origin | None = None
-
-
-@dataclass(slots=True)
-class Prompt:
-    """A prompt to be answered while training; columns go to the reward functions."""
-
-    messages: list[Message]
-    tools: list[dict[str, Any]] = field(default_factory=list)
-    columns: dict[str, Any] = field(default_factory=dict)
-    origin: Origin | None = None
-
-
-Row = Text | Conversation | Preference | Unpaired | Prompt
-ROW_TYPES: dict[str, type[Row]] = {
-    "text": Text,
-    "messages": Conversation,
-    "preference": Preference,
-    "unpaired": Unpaired,
-    "prompts": Prompt,
-}
-
-
-# ---- what the steps are asked, and what they give ----------------------------------------------
+Weights = Literal["load", "meta", "none"]
 
 
 @dataclass(slots=True)
 class LoadedModel:
-    """A model in memory, with what later steps need to know about its family."""
+    """A model in memory, with what later steps need to know about it."""
 
-    model: Any  # torch.nn.Module
+    model: Any  # torch.nn.Module; None with weights="none"
     tokenizer: Any  # transformers.PreTrainedTokenizerBase
     processor: Any = None  # transformers.ProcessorMixin, for models with media
-    template: str | None = None  # the family's own template for this checkpoint
-    adapter_exclude: tuple[
-        str, ...
-    ] = ()  # module name endings that adapters never touch: heads, routers, towers
-    learning_rate_scales: dict[str, float] = field(
-        default_factory=dict
-    )  # parameter name → factor (LoRA+)
+    template: str | None = None  # the family's template for this checkpoint
+    #: module name endings that adapters never touch: heads, routers, media towers
+    adapter_exclude: tuple[str, ...] = ()
+    #: classes of linear layers that adapters may target, besides torch.nn.Linear and Conv1D
+    linear_types: tuple[type, ...] = ()
+    #: full names of the modules whose weights are quantized
+    quantized: frozenset[str] = frozenset()
+    #: names of the parameters that the stage trains, set by apply_adapter. A checkpoint holds all
+    #: of them, even while an optimizer that switches blocks has frozen some; None: all that require a
+    #: gradient when training begins
+    trained: frozenset[str] | None = None
+    learning_rate_scales: dict[str, float] = field(default_factory=dict)  # parameter name → factor
     saves: Literal["model", "adapter"] = "model"  # what a save of this model holds
 
 
@@ -156,48 +163,42 @@ class LoadRequest:
     dtype: str | None = None  # float32, bfloat16, float16; None: the family's own option
     attention: str | None = None  # transformers' attn_implementation; None: the family's own option
     trust_remote_code: bool = False  # granted on the command line only
-    seed: int = 42  # of the weights that are made, not loaded: tiny twins and new heads
+    seed: int = 42  # of weights that are initialised, not loaded: tiny models and new heads
     trainable: bool = True
-    #: load: as they are stored; meta: parameters without storage, for sharded loading; none: the
+    #: load: as they are stored. meta: parameters without storage, for sharded loading. none: the
     #: tokenizer only
-    weights: Literal["load", "meta", "none"] = "load"
+    weights: Weights = "load"
+    device: str | None = None  # such as cuda:0; None: the family's own option
+    tiny_of: str | None = None  # with model "tiny": the checkpoint that it stands for (--smoke)
     quantization: Any = None  # transformers' quantization_config, set by a quantizer's prepare_load
     model_arguments: dict[str, Any] = field(default_factory=dict)  # more for from_pretrained
-    loader: Callable[["LoadRequest"], LoadedModel] | None = (
-        None  # another loader, set by an accelerator
-    )
+    loader: Callable[["LoadRequest"], LoadedModel] | None = None  # set by an accelerator
 
 
 @dataclass(slots=True)
 class AdapterRequest:
     loaded: LoadedModel
     head: Head = "causal_lm"
-    adapter_path: Path | None = (
-        None  # a folder with this adapter's trained weights, to go on from or to use
-    )
+    adapter_path: Path | None = None  # folder with trained adapter weights, to use or continue from
     trainable: bool = True
     seed: int = 42
 
 
 @dataclass(slots=True)
 class RowsRequest:
-    """One source's records, read but not yet understood."""
+    """One source's records, read but not yet converted."""
 
-    records: Iterator[tuple[Origin, Any]]  # Any: a parsed JSON value, or a string of a text file
+    records: Iterator[tuple[Origin, Any]]  # Any: a parsed JSON value, or a line of a text file
     rows: RowKind
-    columns: dict[str, str] = field(
-        default_factory=dict
-    )  # the format's name for a column → the source's
-    tags: dict[str, str] = field(
-        default_factory=dict
-    )  # the format's role and key names → the source's
+    columns: dict[str, str] = field(default_factory=dict)  # the format's column → the source's
+    tags: dict[str, str] = field(default_factory=dict)  # the format's roles and keys → the source's
 
 
 @dataclass(slots=True)
 class DataRequest:
     entries: list[Any]  # the recipe's `data`: the dataset plugin's own Entry objects
     eval_entries: dict[str, list[Any]]  # the recipe's `eval_data`, by name
-    rows: RowKind  # the sort that the stage needs
+    rows: RowKind  # what the stage trains on
     loaded: LoadedModel
     max_length: int  # tokens
     seed: int = 42
@@ -207,24 +208,23 @@ class DataRequest:
 
 @dataclass(slots=True)
 class Data:
-    """Tokenised rows. For `text` and `messages` a row has input_ids and labels, lists of T ints
-    (-100: not trained), and loss_weights, a list of T floats, only where a message has a weight of
-    its own. For `preference`: prompt_ids, chosen_ids, rejected_ids; for `unpaired`: prompt_ids,
-    completion_ids, label; for `prompts`: prompt_ids and the columns of the reward functions.
+    """Tokenised rows.
+
+    For `text` and `messages` a row has input_ids and labels, lists of T ints (-100: not trained),
+    and loss_weights, a list of T floats, only where a message has a weight of its own. For
+    `preference`: prompt_ids, chosen_ids, rejected_ids; for `unpaired`: prompt_ids, completion_ids,
+    label; for `prompts`: prompt_ids and the columns of the reward functions.
     """
 
-    # datasets.Dataset; or rows that are read while training goes on:
-    # tunewright_hf.batching.row_stream.RowStream
-    train: Any
+    train: Any  # datasets.Dataset, or a tunewright_hf.batching.row_stream.RowStream
     evals: dict[str, Any] = field(default_factory=dict)  # name → datasets.Dataset
     rows_read: int = 0
     dropped: dict[str, int] = field(default_factory=dict)  # reason → rows
     notes: list[str] = field(default_factory=list)  # what was detected or decided, one line each
     fingerprint: str = ""  # of the sources' bytes, the template and the options
-    order: Callable[[int], Any] | None = (
-        None  # epoch (0 is the first) → its row numbers in train, a NumPy array in
-    )
-    # the order of training; as many in every epoch. None: all rows once, shuffled by the trainer
+    #: epoch (0 is the first) → row numbers in train, a NumPy array in training order, as many in
+    #: every epoch. None: all rows once, shuffled by the trainer
+    order: Callable[[int], Any] | None = None
 
 
 @dataclass(slots=True)
@@ -240,24 +240,17 @@ class Span:
 class TemplateRequest:
     conversation: Conversation
     add_generation_prompt: bool = False
-    special_tokens: dict[str, str] = field(
-        default_factory=dict
-    )  # bos_token, eos_token, … of the tokenizer
+    special_tokens: dict[str, str] = field(default_factory=dict)  # bos_token, eos_token, … by name
     tokenizer: Any = None  # for `auto` only: every other template is rendered without one
 
 
 @dataclass(slots=True)
 class Rendered:
     text: str
-    trained: list[Span] = field(
-        default_factory=list
-    )  # what the model is trained to produce, in order
-    untrusted: list[Span] = field(
-        default_factory=list
-    )  # users', systems' and tools' text that spells control tokens
-    answers: list[Span] = field(
-        default_factory=list
-    )  # assistants' text that spells stop or role tokens
+    trained: list[Span] = field(default_factory=list)  # what the model is trained to produce
+    #: text of users, systems and tools that spells control tokens
+    untrusted: list[Span] = field(default_factory=list)
+    answers: list[Span] = field(default_factory=list)  # assistants' text that spells such tokens
 
 
 @dataclass(slots=True)
@@ -267,26 +260,40 @@ class OptimizerRequest:
     learning_rate: float
     weight_decay: float
     learning_rate_scales: dict[str, float] = field(default_factory=dict)  # parameter name → factor
-    total_steps: int | None = None
+    total_steps: int | None = None  # optimizer steps of the stage
+
+
+@dataclass(slots=True)
+class SchedulerRequest:
+    optimizer: Any  # torch.optim.Optimizer
+    total_steps: int  # optimizer steps of the stage, warm-up included
+    warmup_steps: int  # optimizer steps
+
+
+@dataclass(slots=True)
+class RewardRequest:
+    """Completions to be scored."""
+
+    completions: list[str]  # without stop token
+    #: the columns of the completions' rows by name, each as long as completions; `prompts`, the
+    #: rendered prompts, is among them
+    columns: dict[str, list[Any]] = field(default_factory=dict)
+    policy: LoadedModel | None = None  # the model that is trained
 
 
 @dataclass(slots=True)
 class TrainRequest:
     loaded: LoadedModel
     data: Data
-    training: Any  # recipe.Training
+    training: "Training"
     folder: Path  # of this stage: checkpoints/ and model/ go below it
-    models: dict[ModelRole, LoadedModel] = field(
-        default_factory=dict
-    )  # the others that the stage declares
+    models: dict[ModelRole, LoadedModel] = field(default_factory=dict)  # others the stage declares
     checkpoint: Path | None = None  # folder/checkpoints/step-N, complete, to resume from
-    stop_requested: Callable[[], bool] = lambda: (
-        False
-    )  # true after Ctrl-C or SIGTERM: save, then raise Stopped
+    #: true after Ctrl-C or SIGTERM: save, then raise Stopped
+    stop_requested: Callable[[], bool] = lambda: False
     number: int = 1  # of this stage among the recipe's; 1 is the first
-    # tunewright_hf.distributed.sharding.Spread, set by an accelerator: how the model lies over all
-    # processes
-    spread: Any = None
+    #: tunewright_hf.distributed.sharding.ShardingStrategy, set by an accelerator; None: no sharding
+    sharding: Any = None
 
 
 @dataclass(slots=True)
@@ -294,7 +301,7 @@ class StageResult:
     path: Path  # folder with the trained weights, the tokenizer and its chat template
     saves: Literal["model", "adapter"]  # adapter: they need the model that the recipe names
     steps: int = 0
-    tokens: int = 0  # trained and not, padding left out
+    tokens: int = 0  # trained and not, without padding
     metrics: dict[str, float] = field(default_factory=dict)
 
 
@@ -312,7 +319,7 @@ class GenerateRequest:
 
 @dataclass(slots=True)
 class Reply:
-    """A piece of an answer. The last piece has a finish_reason."""
+    """Piece of an answer. The last piece has a finish_reason."""
 
     text: str
     finish_reason: Literal["stop", "length"] | None = None

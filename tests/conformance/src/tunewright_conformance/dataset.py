@@ -13,7 +13,7 @@ import pytest
 
 from tunewright import RowError, registry
 from tunewright.context import Run
-from tunewright.plugin import describe
+from tunewright.plugin import described
 from tunewright.recipe import Recipe, Section
 from tunewright.registry import Entry
 from tunewright.types import Data
@@ -36,9 +36,7 @@ class TestDataset(Suite):
         refused."""
         fields: Any = registry.load(entry).Entry  # type: ignore[attr-defined]
         assert fields.model_config.get("extra") == "forbid"
-        assert not [
-            name for name, field in describe(fields).model_fields.items() if not field.description
-        ]
+        assert fields.model_fields.keys() - described(fields).keys() == set()
 
     def test_rows(self, entry: Entry, golden: dict[str, Any], tmp_path: Path) -> None:
         """All rows are there, no longer than allowed, with labels that are the ids or -100."""

@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from pydantic import BaseModel, ValidationError
 
 from tunewright import Plugin, PluginOptions, Stage, hookspecs
-from tunewright.plugin import describe
+from tunewright.plugin import described
 from tunewright.registry import KINDS, Entry, PluginCaller, load
 from tunewright_conformance import plugin as pytest_plugin
 from tunewright_conformance.imports import Imported, Imports
@@ -64,8 +64,9 @@ class TestHygiene(Suite):
         options = load(entry).Options
         assert issubclass(options, PluginOptions)
         for model in models_in(options):
-            for name, field in describe(model).model_fields.items():
-                assert field.description, f"{model.__qualname__}.{name} has no description"
+            about = described(model)
+            for name, field in model.model_fields.items():
+                assert about.get(name), f"{model.__qualname__}.{name} has no description"
                 assert not field.is_required() or field.examples, (
                     f"{name} is required: give it examples=[…]"
                 )

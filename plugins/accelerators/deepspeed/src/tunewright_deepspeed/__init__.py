@@ -33,7 +33,7 @@ class DeepSpeed(Plugin):
         from tunewright_hf.distributed.sharding import check_may_shard
 
         check_may_shard(run, request, self.name)
-        request.spread = zero = Zero(self.options.stage)
+        request.sharding = zero = Zero(self.options.stage)
         try:
             return (yield)
         finally:

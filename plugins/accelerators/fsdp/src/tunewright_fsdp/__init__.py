@@ -31,5 +31,5 @@ class Fsdp(Plugin):
         from tunewright_hf.distributed.sharding import check_may_shard
 
         check_may_shard(run, request, self.name)
-        request.spread = FullyShard(self.options)
+        request.sharding = FullyShard(self.options)
         return (yield)

@@ -18,7 +18,7 @@ import yaml
 from pydantic import ValidationError
 
 from tunewright import RecipeError, TunewrightError, check, registry
-from tunewright.plugin import describe
+from tunewright.plugin import described
 from tunewright.terminal import printable
 from tunewright_new.look import Look, look
 
@@ -243,10 +243,8 @@ def _about(kind: str, answers: Answers) -> str:
     """Comments on the options that a plugin cannot do without."""
     if not (given := answers.options.get(kind)):
         return ""
-    fields = describe(
-        registry.load(registry.find(kind, getattr(answers, kind))).Options
-    ).model_fields
-    about = [f"{key}: {fields[key].description}." for key in given]
+    fields = described(registry.load(registry.find(kind, getattr(answers, kind))).Options)
+    about = [f"{key}: {fields[key]}." for key in given]
     about += ["Here stands an example."] if given == _required(kind, getattr(answers, kind)) else []
     lines = [
         line

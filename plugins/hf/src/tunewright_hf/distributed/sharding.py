@@ -77,7 +77,7 @@ class NoSharding:
 
 class ShardingStrategy(NoSharding):
     """Each process holds a part of the model, or of what trains it. For accelerators, which set it
-    as `request.spread`: a subclass says how."""
+    as `request.sharding`: a subclass says how."""
 
     def weights(
         self, model: Any, formats: dict[str, torch.dtype], *, trained_only: bool
@@ -115,7 +115,7 @@ def check_may_shard(run: Any, request: Any, name: str) -> None:
         raise RecipeError(
             f"{name} needs several processes, and there is one", place="accelerators", hint=hint
         )
-    if request.spread is not None:
+    if request.sharding is not None:
         hint = "leave one of them in the recipe"
         raise RecipeError(
             f"{name} and another accelerator spread the model", place="accelerators", hint=hint

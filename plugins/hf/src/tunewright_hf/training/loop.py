@@ -53,7 +53,7 @@ def fit(
     batches = batches_of(run, request.data, training, packing, repeats)
     number_format = precision.resolve(training.precision, loaded.model.device)
     stored = precision.upcast_trainable(loaded.model, number_format)
-    spread: NoSharding = request.spread or NoSharding()
+    spread: NoSharding = request.sharding or NoSharding()
     spread.begin(loaded.model, number_format)
     reporter = Reporter(run, request, batches, stage)
     trainer = make(batches, reporter)
@@ -136,7 +136,7 @@ def settings(request: TrainRequest, steps: int) -> dict[str, Any]:
         "disable_tqdm": True,
         "log_level": "error",
         **{name: getattr(training, name) for name in same},
-        **(request.spread or NoSharding()).arguments(),
+        **(request.sharding or NoSharding()).arguments(),
     }
 
 
@@ -167,7 +167,7 @@ class StageTrainer(OwnCheckpoints):
         self.checkpoint_limit = request.training.save_total_limit
         self.identity = batches.identity()
         self.progress: dict[str, Any] = {"tokens": 0, "metrics": {}}
-        self.spread = request.spread or NoSharding()
+        self.spread = request.sharding or NoSharding()
         self.evals: dict[str, Any] = request.data.evals
         self.best = EarlyStopping(request.training, list(self.evals))
         reporter.trainer = self

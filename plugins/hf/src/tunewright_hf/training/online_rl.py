@@ -210,7 +210,7 @@ def train_on_prompts(
 ) -> StageResult:
     """Train on prompts, and save. repeats: steps on the same answers. Raises as `fit` does;
     RecipeError where rewards, the reference, the rows or the accelerators do not fit."""
-    if request.spread:
+    if request.sharding:
         hint = "take it out of the recipe: processes then hold the whole model each"
         raise RecipeError(
             "a model that is spread over processes cannot write answers",

@@ -170,7 +170,7 @@ def second_model(run: Any, request: TrainRequest, options: Any) -> CausalLoss | 
         return None
     number_format = precision.resolve(request.training.precision, loaded.model.device)
     precision.upcast_trainable(loaded.model, number_format)
-    (request.spread or NoSharding()).cast(loaded.model, number_format)
+    (request.sharding or NoSharding()).cast(loaded.model, number_format)
     share(loaded.model, request.loaded.model)
     return CausalLoss(loaded.model.eval())
 

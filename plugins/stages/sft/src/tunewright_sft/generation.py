@@ -23,7 +23,7 @@ class Generation:
     """
 
     def __init__(self, request: TrainRequest, stop: Sequence[str], max_new_tokens: int) -> None:
-        if request.spread:
+        if request.sharding:
             place, hint = (
                 "stage.predict_with_generate",
                 "take the accelerator out of the recipe, or this",
