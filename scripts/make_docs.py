@@ -28,6 +28,7 @@ from pydantic import BaseModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CLASSES
 
 from tunewright import hookspecs, recipe, registry, types
+from tunewright.kinds import kinds
 from tunewright.plugin import described
 from tunewright_models.listing import Checkpoint, checkpoints
 
@@ -152,9 +153,7 @@ def plugins_page() -> str:
         "write answers themselves.\n"
     )
     parts += [
-        reward(point)
-        for point in registry.group("reward")
-        if point.dist and point.dist.name in members()
+        reward(point) for point in registry.group("reward") if point.distribution in members()
     ]
     return "\n".join(part for part in parts if part)
 
@@ -185,10 +184,7 @@ def members() -> list[str]:
 def members_entries() -> dict[str, list[registry.Entry]]:
     """Kind → plugins, of this repository's members only: others may be installed beside them."""
     ours = set(members())
-    return {
-        kind: [e for e in registry.entries(kind) if e.distribution in ours]
-        for kind in registry.KINDS
-    }
+    return {kind: [e for e in registry.entries(kind) if e.distribution in ours] for kind in kinds()}
 
 
 def fields(model: type[BaseModel]) -> str:
@@ -343,7 +339,7 @@ def packages() -> str:
 def kinds_table() -> str:
     rows = ["| kind | hook | what it does | here today |", "|---|---|---|---|"]
     for kind, entries in members_entries().items():
-        hooks = registry.KINDS[kind]
+        hooks = kinds()[kind].hooks
         does = " ".join(first_sentence(name) for name in hooks) or OTHER_KINDS[kind]
         names = ", ".join(f"`{entry.name}`" for entry in entries) or "–"
         calls = ", ".join(f"`{name}`" for name in hooks) or "–"

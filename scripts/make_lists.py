@@ -18,6 +18,7 @@ FOLDERS = {
     "adapters": ("adapter",),
     "datasets": ("dataset", "format"),
     "optimizers": ("optimizer",),
+    "schedulers": ("scheduler",),
     "accelerators": ("accelerator",),
     "rewards": ("reward",),
     "stages": ("stage",),
@@ -51,6 +52,11 @@ def known() -> dict[str, dict[str, str]]:
     return {group: table for group, table in groups.items() if table}
 
 
+def key(name: str) -> str:
+    """A name as a key of TOML, in which a dot would divide it."""
+    return f'"{name}"' if "." in name else name
+
+
 def main() -> None:
     lines = [f"-e ./{member.relative_to(ROOT).as_posix()}\n" for member in members()]
     (ROOT / "requirements.txt").write_text(
@@ -58,7 +64,7 @@ def main() -> None:
     )
     head = PLUGINS.read_text("utf-8").partition("[known.")[0]
     tables = [
-        f"[known.{group}]\n" + "".join(f'{name} = "{dist}"\n' for name, dist in table.items())
+        f"[known.{group}]\n" + "".join(f'{key(name)} = "{dist}"\n' for name, dist in table.items())
         for group, table in known().items()
     ]
     PLUGINS.write_text(head + "\n".join(tables), "utf-8")

@@ -16,7 +16,7 @@ from typing import Any
 
 import typer
 
-from tunewright import cli, errors, events, registry
+from tunewright import cli, errors, events
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTE = (
@@ -60,16 +60,7 @@ def whole() -> Any:
         if line.startswith("-e ./")
     ]
     ours = {tomllib.loads(file.read_text("utf-8"))["project"]["name"] for file in files}
-    app = typer.Typer(rich_markup_mode=None)
-    app.add_typer(cli.app)
-    for entry in registry.entries("command"):
-        if entry.distribution in ours:
-            found = registry.load(entry)
-            if isinstance(found, typer.Typer):
-                app.add_typer(found, name=entry.name)
-            else:
-                app.command(entry.name)(found)
-    return typer.main.get_command(app)
+    return typer.main.get_command(cli.build(distributions=ours))
 
 
 def commands(command: Any, name: str) -> Iterator[str]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tunewright.recipe import Recipe
+from tunewright.check import resolve
 from tunewright.run import Run
 
 MODEL, COMMIT = "Qwen/Qwen3-0.6B", "0" * 40
@@ -15,7 +15,7 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache as huggingface_hub has it, with one model."""
     cache = tmp_path_factory.mktemp("hub")
     repository = cache / f"models--{MODEL.replace('/', '--')}"
-    recipe = Recipe.model_validate(
+    recipe = resolve(
         {
             "model": "tiny",
             "family": "qwen",

@@ -19,14 +19,13 @@ import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import typer
 import yaml
 from typer.exceptions import TyperException
 
-from tunewright import check, cli, registry
+from tunewright import check, cli
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = sorted(
@@ -116,7 +115,7 @@ def parse(command: str, *, in_text: bool = False) -> None:
     arguments = [
         word for word in words if word not in ("--debug", "--help")
     ]  # all commands have these
-    found, named = _command_line(arguments), in_text or "--help" in words
+    found, named = typer.main.get_command(cli.build()), in_text or "--help" in words
     while inner := getattr(found, "commands", None):  # only groups of commands have some
         if not arguments and named:
             return
@@ -128,19 +127,6 @@ def parse(command: str, *, in_text: bool = False) -> None:
             found.make_context("tunewright", arguments)
         except TyperException as error:
             raise AssertionError(f"{command}: {error}") from error
-
-
-def _command_line(arguments: list[str]) -> Any:
-    """The kernel's verbs, or a plugin's, whose name is then taken off the arguments."""
-    plugins = {entry.name: entry for entry in registry.entries("command")}
-    if not arguments or arguments[0] not in plugins:
-        return typer.main.get_command(cli.app)
-    verb = registry.load(plugins[arguments.pop(0)])
-    if isinstance(verb, typer.Typer):
-        return typer.main.get_command(verb)
-    app = typer.Typer(rich_markup_mode=None)
-    app.command()(verb)
-    return typer.main.get_command(app)
 
 
 def _recipe(text: str, *, whole: bool) -> None:
@@ -156,7 +142,7 @@ def _recipe(text: str, *, whole: bool) -> None:
     }
     file = Path("of-the-page.yaml")
     file.write_text(text + "\n" + yaml.safe_dump(rest) if rest else text, "utf-8")
-    check.check(*check.read(file))
+    check.resolve(file)
 
 
 def _console(text: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from docs.pages import DOCS, SCHEMA
-from tunewright import registry
+from tunewright.kinds import kinds as all_kinds
 
 ENGLISH, CHINESE = (
     (DOCS.parent / name).read_text("utf-8") for name in ("README.md", "README.zh-CN.md")
@@ -111,7 +111,7 @@ def test_links_and_sections_are_the_same() -> None:
 def test_kinds_and_hooks_are_the_same() -> None:
     english, chinese = (kinds(text) for text in (ENGLISH, CHINESE))
     assert english == chinese
-    assert len(english) == len(registry.KINDS)
+    assert len(english) == len(all_kinds())
 
 
 def kinds(text: str) -> list[tuple[str, list[str]]]:

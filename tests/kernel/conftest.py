@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tunewright import registry
+from tunewright import index, kinds, registry
 
 PLUGIN = """
 from tunewright import Plugin, PluginOptions, Stage, hookimpl
@@ -46,9 +46,16 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
                 *(f"{key} = {value}" for key, value in points.items()),
             ]
         (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
-        registry._all_entry_points.cache_clear()
+        forget()
 
     yield _install
     for module in made:
         sys.modules.pop(module, None)
-    registry._all_entry_points.cache_clear()
+    forget()
+
+
+def forget() -> None:
+    """Let the kernel look at the installed distributions again."""
+    index.points.cache_clear()
+    kinds.kinds.cache_clear()
+    registry._specs.cache_clear()

@@ -6,33 +6,80 @@ tests/kernel/contract.txt`.
 """
 
 import dataclasses
+import importlib
+import importlib.util
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tunewright import events, hookspecs, registry, types
+import tunewright
+from tunewright import errors, events, rows, types
+from tunewright.kinds import kinds
 
 ROOT = Path(__file__).parents[2]
 
 
 def printed() -> str:
-    lines = [f"{kind}: {', '.join(hooks) or '-'}" for kind, hooks in registry.KINDS.items()]
-    for name, hook in inspect.getmembers(hookspecs, inspect.isfunction):
-        if hook.__module__ == hookspecs.__name__:
-            arguments = ", ".join(
-                f"{p.name}: {p.annotation}" for p in inspect.signature(hook).parameters.values()
-            )
-            lines.append(f"{name}({arguments}) -> {hook.__annotations__['return']}")
-    for module in (types, events):
+    lines = ["# kinds: hooks"]
+    for kind in kinds().values():
+        many = f" (many, in `{kind.key}`)" if kind.many else ""
+        lines.append(f"{kind.name}{many}: {', '.join(kind.hooks) or '-'}")
+    lines.append("\n# hooks")
+    for module in dict.fromkeys(kind.specs for kind in kinds().values()):
+        found = importlib.import_module(module)
+        for name, hook in inspect.getmembers(found, inspect.isfunction):
+            if hasattr(hook, "tunewright_spec"):
+                lines.append(f"{name}{signature(hook)}")
+    lines.append("\n# dataclasses: fields")
+    for module in (types, rows, events, errors):
         for name, found in inspect.getmembers(module, dataclasses.is_dataclass):
             if found.__module__ == module.__name__:
-                lines.append(
-                    f"{name}: {', '.join(field.name for field in dataclasses.fields(found))}"
-                )
+                fields = ", ".join(field.name for field in dataclasses.fields(found))
+                lines.append(f"{name}: {fields}")
+    lines.append("\n# what plugins may ask of a run")
+    lines += members("RunContext", types.RunContext)
+    lines.append("\n# base classes")
+    for name in sorted(tunewright._BASES):
+        lines += members(name, getattr(tunewright, name))
+    lines.append("\n# importable from tunewright")
+    lines.append(", ".join(tunewright.__all__))
+    lines.append("\n# public in tunewright-hf")
+    for module in public_modules():
+        lines.append(f"{module}: {', '.join(importlib.import_module(module).__all__)}")
     return "\n".join(lines) + "\n"
+
+
+def signature(function: Any) -> str:
+    return re.sub(r"tunewright\.\w+\.|'", "", str(inspect.signature(function)))
+
+
+def members(name: str, owner: type) -> list[str]:
+    """The public members that a class itself declares, methods with their parameters."""
+    declared = {**inspect.get_annotations(owner), **vars(owner)}
+    lines = []
+    for member in declared:
+        if member.startswith("_") or member in ("model_config", "model_fields"):
+            continue
+        found = getattr(owner, member, None)
+        is_method = inspect.isfunction(found)
+        lines.append(f"{name}.{member}{signature(found) if is_method else ''}")
+    return lines or [name]
+
+
+def public_modules() -> list[str]:
+    """The modules of tunewright-hf with `__all__`; everything else there is private."""
+    root = Path(importlib.util.find_spec("tunewright_hf").origin).parent
+    found = []
+    for file in sorted(root.rglob("*.py")):
+        if re.search(r"^__all__ = ", file.read_text("utf-8"), re.MULTILINE):
+            parts = file.relative_to(root.parent).with_suffix("").parts
+            found.append(".".join(parts).removesuffix(".__init__"))
+    return found
 
 
 def test_the_contract_is_what_was_promised():

@@ -52,7 +52,7 @@ def recipe(tmp_path, install):
     def write(text: str = GOOD, *overrides: str) -> Recipe:
         path = tmp_path / "r.yaml"
         path.write_text(text)
-        return check.check(*check.read(path, list(overrides)))
+        return check.resolve(path, list(overrides)).recipe
 
     return write
 
@@ -238,7 +238,7 @@ def test_a_file_that_is_no_recipe(tmp_path, data, reason):
     if data is not None:
         path.write_bytes(data)
     with pytest.raises(RecipeError, match=reason):
-        check.read(path)
+        check.resolve(path)
 
 
 def test_secrets_are_masked_in_what_is_written(recipe):
@@ -253,18 +253,17 @@ def test_secrets_are_masked_in_what_is_written(recipe):
     }
 
 
-def test_a_stage_of_a_list_has_its_own_data_and_training(recipe):
+def test_a_stage_of_a_list_has_its_own_data_and_training(recipe, tmp_path):
     text = GOOD.replace(
         "stage: {name: mine, packing: true}",
         "stages:\n  - {name: mine, data: [{path: b.jsonl}], training: {epochs: 7}}\n  - mine",
     )
-    found = recipe(text)
-    first, second = (check.stage_recipe(found, number) for number in (0, 1))
-    assert (first.training.epochs, first.training.learning_rate, first.data) == (
-        7,
-        2e-4,
-        [{"path": "b.jsonl"}],
-    )
-    assert (second.training.epochs, second.data) == (1, [{"path": "a.jsonl"}])
+    recipe(text)
+    (tmp_path / "r.yaml").write_text(text)
+    first, second = check.resolve(tmp_path / "r.yaml").stages
+    assert (first.training.epochs, first.training.learning_rate) == (7, 2e-4)
+    assert [entry.path for entry in first.data] == ["b.jsonl"]
+    assert second.training.epochs == 1
+    assert [entry.path for entry in second.data] == ["a.jsonl"]
     wrong = said(recipe, text.replace("epochs: 7", "epochz: 7"))
     assert "stages.0.training.epochz: unknown key (did you mean 'epochs'?)" in wrong

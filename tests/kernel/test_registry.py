@@ -1,5 +1,7 @@
 """How a name finds its plugin, and what is said when it does not."""
 
+import sys
+
 import pytest
 
 from tunewright import registry
@@ -182,25 +184,10 @@ def make(path):
 @pytest.mark.parametrize(
     "file", ["tw_data/templates/mine.jinja", "tw_data/templates/mine/template.jinja"]
 )
-def test_a_plugin_that_is_only_data_needs_no_python(install, file, monkeypatch):
-    point = type("P", (), {"load": lambda self: __import__("tw_factory").make})()
-    install("tw-factory", {}, FACTORY)
+def test_a_plugin_that_is_only_data_needs_no_python(install, file, tmp_path):
+    install("tw-factory", {"from_files": {"template": "tw_factory:make"}}, FACTORY)
     install("tw-data", {"template": {"mine-only": "tw_data.templates.mine"}}, files={file: "x"})
-    import sys
-
-    (module := sys.path[0]) and __import__("pathlib").Path(module, "tw_data.py").unlink()
-    real = registry.group
-    monkeypatch.setattr(
-        registry,
-        "group",
-        lambda name: _Named({"template": point}) if name == "from_files" else real(name),
-    )
+    (tmp_path / "tw_data.py").unlink()
     plugin = registry.load(registry.find("template", "mine-only"))
     assert plugin.file.as_posix().endswith(file)
     assert "tw_data" not in sys.modules
-
-
-class _Named(dict):
-    @property
-    def names(self):
-        return set(self)

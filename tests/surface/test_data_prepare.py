@@ -50,7 +50,7 @@ def test_another_machine_trains_from_a_copy(recipe: Path, tmp_path: Path) -> Non
     other = tmp_path / "other machine"
     shutil.copytree(tmp_path / "made", other / "made")
     shutil.copy(recipe, other)
-    run = Run(*check.read(other / "recipe.yaml", ["dataset.prepared=made"]))
+    run = Run(check.resolve(other / "recipe.yaml", ["dataset.prepared=made"]))
     loaded = run.load(weights="none")
     found = [
         run.call("dataset", "build_dataset", run.data_request(loaded, number)) for number in (0, 1)

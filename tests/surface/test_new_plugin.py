@@ -12,8 +12,8 @@ from flit_core import buildapi
 from typer.testing import CliRunner
 
 from tunewright import RecipeError, registry
-from tunewright.cli import app
-from tunewright.registry import KINDS
+from tunewright.cli import build
+from tunewright.kinds import kinds
 from tunewright_new.plugin import write_plugin
 
 CLAIMED = {point.name for point in registry.group("model_type")}
@@ -30,9 +30,9 @@ def write(kind: str, folder: Path) -> list[Path]:
 def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Kind → the folder of its new distribution."""
     parent = tmp_path_factory.mktemp("new")
-    for kind in KINDS:
+    for kind in kinds():
         write(kind, parent / kind)
-    return {kind: parent / kind for kind in KINDS}
+    return {kind: parent / kind for kind in kinds()}
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_all_kinds_pass_the_conformance_suite_as_they_are(site: Path) -> None:
         "tunewright",
         "plugins",
         "check",
-        *(f"{kind}:my_{kind}" for kind in KINDS),
+        *(f"{kind}:my_{kind}" for kind in kinds()),
         "template:my_family",
     )
     assert " passed" in said
@@ -95,7 +95,7 @@ def test_they_are_written_as_ruff_would(written: dict[str, Path]) -> None:
         assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", kinds())
 def test_nothing_is_left_to_fill_in(written: dict[str, Path], kind: str) -> None:
     files = [path for path in written[kind].rglob("*") if path.is_file() and path.suffix != ".whl"]
     names = {path.name for path in files}
@@ -120,15 +120,14 @@ def test_a_template_is_one_jinja_file_and_a_pyproject(written: dict[str, Path]) 
 
 
 def test_the_verb_stands_among_the_kernels_own(tmp_path: Path) -> None:
-    assert registry.load(registry.find("command", "plugins"))
     folder = tmp_path / "here"
     runner = CliRunner()
     done = runner.invoke(
-        app, ["plugins", "new", "wren", "--kind", "logger", "--folder", str(folder)]
+        build(), ["plugins", "new", "wren", "--kind", "logger", "--folder", str(folder)]
     )
     assert done.exit_code == 0, done.output
     assert str(folder / "src/tunewright_wren/__init__.py") in done.stdout.splitlines()
-    shown = runner.invoke(app, ["plugins", "--help"]).stdout
+    shown = runner.invoke(build(), ["plugins", "--help"]).stdout
     assert all(f"\n  {verb} " in shown for verb in ("list", "info", "check", "new"))
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import Result
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from tunewright import RecipeError, check, registry, run
-from tunewright.cli import app
-from tunewright_new import recipe_app
+from tunewright.cli import build
 from tunewright_new.recipe import Answers, ask
 
 
@@ -30,7 +30,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def new(*arguments: str, said: str = "") -> Result:
     result: Result = CliRunner().invoke(
-        app, ["recipe", "new", *arguments], input=said, catch_exceptions=False
+        build(), ["recipe", "new", *arguments], input=said, catch_exceptions=False
     )
     return result
 
@@ -39,16 +39,14 @@ GIVEN = ["--model", "tiny", "--family", "qwen", "--data", "data/support.jsonl"]
 
 
 def test_the_verb_stands_among_the_kernels_own() -> None:
-    assert registry.load(registry.find("command", "recipe")) is recipe_app
-    assert {"check", "show", "schema", "new"} == {
-        each.name for each in recipe_app.registered_commands
-    }
+    group = get_command(build()).commands["recipe"]
+    assert {"check", "show", "schema", "new"} == group.commands.keys()
 
 
 def test_without_a_terminal_defaults_are_taken(data: Path) -> None:
     said = new(*GIVEN, "--yes", "recipes/first.yaml").stdout
     assert "20 records, format alpaca" in said
-    recipe = check.check(*check.read(Path("recipes/first.yaml")))
+    recipe = check.resolve(Path("recipes/first.yaml")).recipe
     assert (recipe.model, recipe.stages[0].name, recipe.adapter.name) == ("tiny", "sft", "lora")
     assert recipe.data == [{"path": "../data/support.jsonl"}]
     assert recipe.output == "runs/first"
@@ -76,7 +74,7 @@ def test_questions_are_asked_and_wrong_answers_asked_again(data: Path) -> None:
     result = new(said="\n".join(answers) + "\n")
     assert result.exit_code == 0, result.output
     assert "expected one of" in result.output
-    recipe = check.check(*check.read(Path("recipe.yaml")))
+    recipe = check.resolve(Path("recipe.yaml")).recipe
     assert (recipe.adapter.name, recipe.output) == ("full", "runs/mine")
     assert recipe.loggers[-1].name == "tensorboard"
     assert recipe.training.learning_rate == pytest.approx(2e-5)
@@ -112,7 +110,7 @@ def test_preferences_are_learned_in_smaller_steps(data: Path) -> None:
     ]
     data.write_text("".join(json.dumps(row) + "\n" for row in pairs))
     new(*GIVEN, "--stage", "dpo", "--yes")
-    recipe = check.check(*check.read(Path("recipe.yaml")))
+    recipe = check.resolve(Path("recipe.yaml")).recipe
     assert recipe.training.learning_rate == pytest.approx(2e-5)
 
 
@@ -168,7 +166,7 @@ def test_an_option_without_a_default_is_asked_for(data: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "Error: no installed reward is called 'lenght'" in result.output
     assert "Error: Input should be a valid list" in result.output
-    recipe = check.check(*check.read(Path("recipe.yaml")))
+    recipe = check.resolve(Path("recipe.yaml")).recipe
     assert recipe.stages[0].options["rewards"] == [{"name": "length", "target": 7}]
     assert "\n# rewards: reward functions" in (text := Path("recipe.yaml").read_text())
     assert "stands an example" not in text

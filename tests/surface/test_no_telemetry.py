@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from tunewright.recipe import Recipe
 from tunewright.run import train
 
 
@@ -44,7 +43,7 @@ def test_a_run_asks_nobody(tmp_path: Path, asked: list[str]) -> None:
         "output": str(tmp_path / "run"),
         "loggers": ["console", "jsonl", "plot", "card", "tensorboard"],
     }
-    assert train(Recipe.model_validate(recipe)).steps == 2
+    assert train(recipe).steps == 2
     assert asked == []
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tunewright import check, hookspecs, registry
+from tunewright import check, hookspecs
+from tunewright.kinds import kinds
 from workspace.members import ROOT, script
 
 
@@ -31,7 +32,7 @@ def test_errors_are_up_to_date(capsys) -> None:
 
 def test_every_hook_stands_in_the_reference_with_its_kind() -> None:
     page = (ROOT / "docs/reference/hooks.md").read_text("utf-8")
-    for kind, hooks in registry.KINDS.items():
+    for kind, hooks in kinds().items():
         for hook in hooks:
             section = page.partition(f"### {hook}\n")[2].partition("\n### ")[0]
             assert f"Kind: {kind}." in section
@@ -123,7 +124,7 @@ def test_the_readmes_recipe_is_good(tmp_path: Path) -> None:
     tmp_path.joinpath("data").mkdir()
     tmp_path.joinpath("data/support.jsonl").write_text('{"messages": []}\n', "utf-8")
     # named here, because it is found from the checkpoint, which would be fetched
-    checked = check.check(*check.read(tmp_path / "recipe.yaml", ["family=qwen"]))
+    checked = check.resolve(tmp_path / "recipe.yaml", ["family=qwen"]).recipe
     assert (checked.adapter.name, checked.training.epochs) == ("lora", 1)
 
 
@@ -131,7 +132,7 @@ def test_the_readmes_recipe_is_good(tmp_path: Path) -> None:
     "recipe", sorted((ROOT / "docs/examples").glob("*.yaml")), ids=lambda recipe: recipe.name
 )
 def test_the_examples_recipes_are_good(recipe: Path) -> None:
-    check.check(*check.read(recipe, []))
+    check.resolve(recipe)
     assert recipe.read_text("utf-8").startswith(
         "# yaml-language-server: $schema=recipe.schema.json\n"
     )

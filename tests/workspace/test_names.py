@@ -16,6 +16,7 @@ from workspace.members import members, names
 KERNEL_WORDS = {
     "auto": "training.precision",
     "data": "a section of the recipe",
+    "default": "of an option, in `plugins info`",
     "format": "a kind",
     "length": "why a reply ends",
     "plugins": "a group of verbs",

@@ -32,9 +32,11 @@ def code_lines(file: Path) -> int:
     return len(code)
 
 
-def test_kernel_is_small() -> None:
-    files = {file.name: code_lines(file) for file in sorted(members()[0].source.rglob("*.py"))}
-    assert sum(files.values()) <= 1500, files
+def test_what_a_newcomer_reads_is_small() -> None:
+    """hookspecs, run and registry, and types and context below them: the system in one sitting."""
+    read = ("hookspecs.py", "run.py", "registry.py", "types.py", "context.py")
+    files = {name: code_lines(members()[0].source / name) for name in read}
+    assert sum(files.values()) <= 1000, files
 
 
 @every_file

@@ -1,7 +1,7 @@
 """Tunewright: fine-tune large language models. A small kernel; everything else is a plugin.
 
-What a plugin imports stands here. Importing it imports neither torch nor transformers, and pydantic
-only when Plugin is asked for: listing plugins does without.
+What plugins import stands here, and the Python API: `resolve`, `train`, `open_run`. Importing it
+imports neither torch nor transformers, and pydantic only when a class of plugins is asked for.
 """
 
 import importlib
@@ -11,6 +11,7 @@ from tunewright.errors import Problem, RecipeError, RowError, RunError, Tunewrig
 from tunewright.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from tunewright.check import resolve
     from tunewright.plugin import (
         Accelerator,
         Adapter,
@@ -28,8 +29,15 @@ if TYPE_CHECKING:
         Stage,
         Template,
     )
+    from tunewright.run import open_run, train
 
 __version__ = "0.1.0"
+#: the Python API, for notebooks and services
+_API = {
+    "open_run": "tunewright.run",
+    "resolve": "tunewright.check",
+    "train": "tunewright.run",
+}
 _BASES = (
     "Accelerator",
     "Adapter",
@@ -71,10 +79,15 @@ __all__ = [
     "TunewrightError",
     "__version__",
     "hookimpl",
+    "open_run",
+    "resolve",
+    "train",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name in _BASES:
         return getattr(importlib.import_module("tunewright.plugin"), name)
+    if name in _API:
+        return getattr(importlib.import_module(_API[name]), name)
     raise AttributeError(f"module 'tunewright' has no attribute {name!r}")

@@ -1,226 +1,283 @@
-"""From a YAML file and `key=value` overrides to a checked Recipe.
+"""From a recipe to its plugins: `resolve` makes each section's entry, class and Options once.
 
-What stands in a plugin's section is checked against that plugin's own Options. Every problem
-becomes one line with file, line, field and a remedy.
+Everything after it, the command line, `recipe check`, runs and the web page, uses the result. All
+problems are collected, not only the first.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from tunewright import registry, yamlio
-from tunewright.errors import RecipeError, did_you_mean
-from tunewright.recipe import Recipe, Section, StageSection, Training
+from tunewright import yamlio
+from tunewright.errors import Problem, RecipeError, did_you_mean
+from tunewright.kinds import Kind, broken, sections
+from tunewright.overrides import override
+from tunewright.recipe import Recipe, RecipeFields, Section, StageSection, Training
+from tunewright.resolved import Choice, Resolved, ResolvedStage, Wrong, choice_of, choose
+from tunewright.source import RecipeProblems, Source, problems_of
+from tunewright.yamlio import Path_
+
+__all__ = [
+    "Choice",
+    "RecipeProblems",
+    "Resolved",
+    "ResolvedStage",
+    "Source",
+    "choose",
+    "resolve",
+    "with_values",
+]
 
 
-@dataclass
-class Source:
-    """Where a recipe was read from: turns the path of a value into the place of an error."""
-
-    file: str
-    lines: dict[yamlio.Path_, int] = field(default_factory=dict)
-    overridden: set[yamlio.Path_] = field(default_factory=set)
-
-    def place(self, path: yamlio.Path_) -> str:
-        shown = ".".join(map(str, path))
-        if any(path[: len(key)] == key[: len(path)] for key in self.overridden):
-            return f"command line: {shown}"
-        line = next(
-            (self.lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.lines), None
-        )
-        return ": ".join(filter(None, [f"{self.file}:{line}" if line else self.file, shown]))
-
-    def error(
-        self, failure: ValidationError, at: yamlio.Path_, model: type[BaseModel]
-    ) -> RecipeError:
-        """Every problem that pydantic found below `at`, a line each."""
-        lines = []
-        for found in failure.errors():
-            path = at + tuple(found["loc"])
-            if "stage" in self.file_keys and path[:2] == ("stages", 0):
-                path = ("stage", *path[2:])
-            lines.append(
-                str(RecipeError(_problem(found), place=self.place(path), hint=_hint(found, model)))
-            )
-        return RecipeError("\n".join(lines))
-
-    @property
-    def file_keys(self) -> set[Any]:
-        return {path[0] for path in (*self.lines, *self.overridden) if len(path) == 1}
-
-
-@dataclass
-class Resolved:
-    """A recipe with its plugins found and its options checked."""
-
-    recipe: Recipe
-    source: Source
-
-
-def _problem(found: Any) -> str:
-    if found["type"] == "extra_forbidden":
-        return "unknown key"
-    if found["type"] == "missing":
-        return "is missing"
-    message = found["msg"].removeprefix("Value error, ")
-    if message.startswith("Input should be"):
-        return f"found {found['input']!r}, expected {message.removeprefix('Input should be ')}"
-    return str(message)
-
-
-def _hint(found: Any, model: type[BaseModel]) -> str:
-    if found["type"] != "extra_forbidden":
-        return ""
-    owner: Any = model
-    for key in found["loc"][:-1]:
-        inner = owner.model_fields.get(key) if isinstance(key, str) else None
-        owner = inner.annotation if inner else None
-        if not (isinstance(owner, type) and issubclass(owner, BaseModel)):
-            return ""
-    known = [*owner.model_fields, *(["stage"] if owner is Recipe else [])]
-    return did_you_mean(str(found["loc"][-1]), known)
-
-
-def _override(value: Any, source: Source, text: str) -> None:
-    """Lay one `training.epochs=3` over the recipe's value, in place."""
-    dotted, equals, written = text.partition("=")
-    if not equals or not dotted:
-        raise RecipeError(
-            f"found {text!r}, expected key=value such as training.epochs=3", place="command line"
-        )
-    *parents, last = path = tuple(int(key) if key.isdigit() else key for key in dotted.split("."))
-    place, here = f"command line: {dotted}", value
-    try:
-        for depth, key in enumerate(parents):
-            if isinstance(here, dict):
-                here.setdefault(key, {})
-            if isinstance(here[key], str):  # a section that is only a name
-                here[key] = {"name": here[key]}
-            elif here[key] is None:
-                here[key] = {}
-            if (
-                here[key] == {}
-                and depth == 0
-                and (name := registry.shipped_table()["defaults"].get(str(key)))
-            ):
-                here[key] = {"name": name}
-            here = here[key]
-        here[last] = yamlio.parse(written, place)[0]
-    except (TypeError, IndexError, KeyError) as error:
-        raise RecipeError("names no field of the recipe", place=place) from error
-    source.overridden.add(path)
-
-
-def read(path: Path, overrides: list[str] | None = None) -> tuple[Recipe, Source]:
-    """Read a recipe and lay overrides over it. The plugins' own sections are checked by `check`.
-    Raises RecipeError."""
-    value, lines = yamlio.read(path)
-    source = Source(str(path), lines)
-    if not isinstance(value, dict):
-        raise RecipeError(
-            "found no sections, expected at least model, data, stage and output", place=str(path)
-        )
-    for override in overrides or []:
-        _override(value, source, override)
-    value.setdefault("data_root", str(path.resolve().parent))
-    if "stage" in value and isinstance(value["stage"], str):
-        value["stage"] = {"name": value["stage"]}
-    try:
-        return Recipe.model_validate(value), source
-    except ValidationError as error:
-        raise source.error(error, (), Recipe) from error
-
-
-def options(
-    kind: str, section: Section, source: Source, at: yamlio.Path_
-) -> tuple[registry.Entry, type[Any], Any]:
-    """The entry, class and checked Options of the plugin that a section names. Raises
-    RecipeError."""
-    entry = registry.find(kind, section.name, source.place(at))
-    plugin = registry.load(entry, source.place(at))
-    try:
-        return entry, plugin, plugin.Options.model_validate(section.options)
-    except ValidationError as error:
-        raise source.error(error, at, plugin.Options) from error
-
-
-def _training(recipe: Recipe, stage: StageSection, source: Source, at: yamlio.Path_) -> Training:
-    laid = {**recipe.training.model_dump(exclude_unset=True), **stage.training}
-    try:
-        return Training.model_validate(laid)
-    except ValidationError as error:
-        raise source.error(error, (*at, "training"), Training) from error
-
-
-def stage_recipe(recipe: Recipe, number: int, source: Source | None = None) -> Recipe:
-    """The recipe as stage `number` (0 is the first) sees it: its own data and training laid over
-    the others."""
-    stage = recipe.stages[number]
-    own: dict[str, Any] = {
-        "training": _training(recipe, stage, source or Source("recipe"), ("stages", number))
-    }
-    for name in ("data", "eval_data"):
-        if (written := getattr(stage, name)) is not None:
-            own[name] = written
-    return recipe.model_copy(update=own)
-
-
-def _resolved(section: Section, checked: Any) -> Section:
-    kept = {name: getattr(section, name) for name in type(section).model_fields}
-    return type(section)(**{**checked.model_dump(mode="json"), **kept})
-
-
-def check(recipe: Recipe, source: Source, *, look: bool = False) -> Recipe:
-    """Check every section against its plugin. Returns the recipe with all options written out.
-    Raises RecipeError.
-
-    Imports the plugins that the recipe names, and neither torch nor transformers. look: whether
-    sources of data are looked for: an Entry's validators then find `root` and the dataset's options
-    as `dataset` in their context.
-    """
-    new: dict[str, Any] = {}
-    for kind in ("family", "template", "quantizer", "adapter", "dataset", "optimizer", "engine"):
-        if (section := getattr(recipe, kind)) is not None:
-            new[kind] = _resolved(section, options(kind, section, source, (kind,))[2])
-    for kind in ("logger", "accelerator"):
-        key = f"{kind}s"
-        new[key] = [
-            _resolved(s, options(kind, s, source, (key, i))[2])
-            for i, s in enumerate(getattr(recipe, key))
-        ]
-    _, dataset, chosen = options("dataset", recipe.dataset, source, ("dataset",))
-    context = {"root": Path(recipe.data_root or "."), "dataset": chosen} if look else None
-    new["stages"] = []
-    for number, stage in enumerate(recipe.stages):
-        at: yamlio.Path_ = ("stage",) if "stage" in source.file_keys else ("stages", number)
-        new["stages"].append(_resolved(stage, options("stage", stage, source, at)[2]))
-        one = stage_recipe(recipe, number, source)
-        inner = at if stage.data is not None else ()
-        if not one.data:
-            raise RecipeError(
-                "is empty, expected at least one source", place=source.place((*inner, "data"))
-            )
-        data_entries(dataset, one.data, source, (*inner, "data"), context)
-        inner = at if stage.eval_data is not None else ()
-        for name, sources in one.eval_data.items():
-            data_entries(dataset, sources, source, (*inner, "eval_data", name), context)
-    return recipe.model_copy(update=new)
-
-
-def data_entries(
-    dataset: type[Any],
-    entries: list[Any],
+def resolve(
+    recipe: str | Path | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    look: bool = False,
     source: Source | None = None,
-    at: yamlio.Path_ = ("data",),
-    see: Any = None,
-) -> list[Any]:
-    """The entries of `data` as the dataset plugin's own Entry objects. Raises RecipeError."""
-    checked = []
-    for index, entry in enumerate(entries):
+) -> Resolved:
+    """Read, check and complete a recipe.
+
+    recipe: a YAML file, or its values as a mapping. overrides: `training.epochs=3`, laid over it.
+    look: whether data sources are looked for. source: where a mapping was written, for errors.
+    Imports the plugins that the recipe names, and neither torch nor transformers. Raises
+    RecipeProblems, a RecipeError, with everything that is wrong.
+    """
+    if isinstance(recipe, Mapping):
+        value: Any = _copied(dict(recipe))
+        source = source or Source()
+        root = Path()
+    else:
+        path = Path(recipe)
+        value, lines = yamlio.read(path)
+        source, root = Source(str(path), lines), path.resolve().parent
+        if not isinstance(value, dict):
+            problem = "found no sections, expected at least model, data, stage and output"
+            raise RecipeError(problem, place=str(path))
+    for text in overrides:
+        override(value, source, text)
+    value.setdefault("data_root", str(root))
+    return _Resolver(value, source, look).resolved()
+
+
+class _Resolver:
+    """Collects problems while it goes through a recipe's sections."""
+
+    def __init__(self, value: dict[str, Any], source: Source, look: bool) -> None:
+        self.value, self.source, self.look = value, source, look
+        self.problems: list[Problem] = []
+
+    def resolved(self) -> Resolved:
+        if "stage" in self.value and "stages" not in self.value:
+            self.value["stages"] = [self.value.pop("stage")]
+            self.source.lines.setdefault(("stage",), 0)
+        fields = self._fields()
+        choices, lists = self._plugins()
+        stages = self._stages(fields, choices.get("dataset")) if fields else []
+        self._stop()
+        assert fields is not None
+        found = Resolved(
+            self._written(fields, choices, lists, stages), self.source, choices, lists, stages
+        )
+        for choice in found.all_choices():
+            self.problems += self._objections(choice, found)
+        self._stop()
+        return found
+
+    def _stop(self) -> None:
+        if self.problems:
+            raise RecipeProblems(dict.fromkeys(self.problems), self.source)
+
+    # ---- fields that name no plugin --------------------------------------------------------------
+
+    def _fields(self) -> RecipeFields | None:
+        known = sections()
+        if "stage" in self.value:
+            self.problems.append(Problem((), "has both stage and stages; one is enough"))
+        own = {key: item for key, item in self.value.items() if key not in known and key != "stage"}
+        for key in [key for key in own if key not in RecipeFields.model_fields]:
+            del own[key]
+            reason = f"the kind {key!r} is broken: {broken[key]}" if key in broken else ""
+            hint = reason or did_you_mean(str(key), [*RecipeFields.model_fields, "stage", *known])
+            self.problems.append(Problem((key,), "unknown key", hint))
         try:
-            checked.append(dataset.Entry.model_validate(entry, context=see))
-        except ValidationError as error:
-            raise (source or Source("recipe")).error(error, (*at, index), dataset.Entry) from error
-    return checked
+            return RecipeFields.model_validate(own)
+        except ValidationError as failure:
+            self.problems += problems_of(failure, (), RecipeFields)
+        return self._good_fields(own)
+
+    def _good_fields(self, own: dict[str, Any]) -> RecipeFields | None:
+        """The recipe without the fields that are wrong, so that the others are checked too."""
+        wrong = {problem.path[0] for problem in self.problems if problem.path}
+        kept = {key: item for key, item in own.items() if key not in wrong}
+        try:
+            return RecipeFields.model_validate({"model": "-", "output": "-", **kept})
+        except ValidationError:
+            return None  # without stages there is nothing to go on with
+
+    # ---- sections that name plugins --------------------------------------------------------------
+
+    def _plugins(self) -> tuple[dict[str, Choice], dict[str, list[Choice]]]:
+        choices: dict[str, Choice] = {}
+        lists: dict[str, list[Choice]] = {}
+        for key, kind in sections().items():
+            if kind.many:
+                lists[kind.name] = self._several(key, kind)
+            elif choice := self._one(kind, self._default(key, kind), self._place(key, kind)):
+                choices[kind.name] = choice
+                self._check_shorthand(key, kind, choice)
+        return choices, lists
+
+    def _place(self, key: str, kind: Kind) -> Path_:
+        is_short = self.value.get(key) is None and self._short(kind)
+        return ("training", kind.shorthand) if is_short else (key,)
+
+    def _check_shorthand(self, key: str, kind: Kind, choice: Choice) -> None:
+        short = self._short(kind)
+        if short and short not in (choice.entry.name, choice.entry.qualified):
+            problem = f"is {short!r}, and {key} names {choice.entry.name!r}"
+            path = ("training", kind.shorthand)
+            self.problems.append(Problem(path, problem, f"leave out one, or {key}"))
+
+    def _default(self, key: str, kind: Kind) -> Any:
+        written = self.value.get(key)
+        if written is not None or not kind.required:
+            return written
+        return self._short(kind) or (kind.defaults[0] if kind.defaults else None)
+
+    def _short(self, kind: Kind) -> Any:
+        """The name in the field of `training` that is the kind's shorthand."""
+        training = self.value.get("training")
+        return training.get(kind.shorthand) if isinstance(training, dict) else None
+
+    def _several(self, key: str, kind: Kind) -> list[Choice]:
+        written = self.value.get(key)
+        written = list(kind.defaults) if written is None else written
+        if not isinstance(written, list):
+            self.problems.append(Problem((key,), f"found {written!r}, expected a list"))
+            return []
+        found = (self._one(kind, item, (key, number)) for number, item in enumerate(written))
+        return [choice for choice in found if choice]
+
+    def _one(self, kind: Kind, written: Any, at: Path_) -> Choice | None:
+        """The plugin of one section; None where there is none, or it is wrong."""
+        if written is None:
+            return None
+        try:
+            return choice_of(kind.name, Section.model_validate(written), at)
+        except ValidationError as failure:
+            self.problems += problems_of(failure, at, Section)
+        except Wrong as wrong:
+            self.problems += wrong.problems
+        return None
+
+    # ---- stages ----------------------------------------------------------------------------------
+
+    def _stages(self, fields: RecipeFields, dataset: Choice | None) -> list[ResolvedStage]:
+        found = []
+        for number, section in enumerate(fields.stages):
+            at: Path_ = ("stages", number)
+            try:
+                choice = choice_of("stage", Section(name=section.name, **section.options), at)
+            except Wrong as wrong:
+                self.problems += wrong.problems
+                continue
+            training = self._training(fields, section, at)
+            where = at if section.data is not None else ()
+            data = fields.data if section.data is None else section.data
+            if not data:
+                problem = "is empty, expected at least one source"
+                self.problems.append(Problem((*where, "data"), problem))
+            entries = self._entries(dataset, data, (*where, "data"))
+            where = at if section.eval_data is not None else ()
+            sets = fields.eval_data if section.eval_data is None else section.eval_data
+            evals = {
+                name: self._entries(dataset, written, (*where, "eval_data", name))
+                for name, written in sets.items()
+            }
+            named = self._named_by(section, at)
+            found.append(ResolvedStage(choice, section, training, entries, evals, named))
+        return found
+
+    def _training(self, fields: RecipeFields, section: StageSection, at: Path_) -> Training:
+        laid = {**fields.training.model_dump(exclude_unset=True), **section.training}
+        try:
+            return Training.model_validate(laid) if section.training else fields.training
+        except ValidationError as failure:
+            self.problems += problems_of(failure, (*at, "training"), Training)
+            return fields.training
+
+    def _named_by(self, section: StageSection, at: Path_) -> dict[str, Choice]:
+        """Plugins that the stage's own training names, such as its scheduler."""
+        found = {}
+        for kind in sections().values():
+            name = section.training.get(kind.shorthand) if kind.shorthand else None
+            place = (*at, "training", kind.shorthand)
+            if name and (choice := self._one(kind, name, place)):
+                found[kind.name] = choice
+        return found
+
+    def _entries(self, dataset: Choice | None, written: list[Any], at: Path_) -> list[Any]:
+        """The sources as the dataset plugin's own Entry objects."""
+        if dataset is None:
+            return []
+        root = Path(self.value["data_root"] or ".")
+        context = {"root": root, "dataset": dataset.options} if self.look else None
+        found = []
+        for number, entry in enumerate(written):
+            try:
+                found.append(dataset.plugin.Entry.model_validate(entry, context=context))
+            except ValidationError as failure:
+                self.problems += problems_of(failure, (*at, number), dataset.plugin.Entry)
+        return found
+
+    # ---- the whole -------------------------------------------------------------------------------
+
+    def _objections(self, choice: Choice, found: Resolved) -> list[Problem]:
+        try:
+            return list(choice.make().objections(found))
+        except RecipeError as error:  # places begin with the kind: `stage.packing`
+            kind, *path = error.place.split(".")
+            inner = path if kind == choice.kind else []
+            return [Problem((*choice.at, *inner), error.problem, error.hint)]
+
+    def _written(
+        self,
+        fields: RecipeFields,
+        choices: dict[str, Choice],
+        lists: dict[str, list[Choice]],
+        stages: list[ResolvedStage],
+    ) -> Recipe:
+        """The recipe with all options written out."""
+        own: dict[str, Any] = {name: getattr(fields, name) for name in RecipeFields.model_fields}
+        own["stages"] = [
+            StageSection(**stage.choice.section().model_dump(), **_kept(stage.section))
+            for stage in stages
+        ]
+        for key, kind in sections().items():
+            if kind.many:
+                own[key] = [choice.section() for choice in lists[kind.name]]
+            else:
+                own[key] = choices[kind.name].section() if kind.name in choices else None
+        return Recipe.model_validate(own)
+
+
+def _kept(section: StageSection) -> dict[str, Any]:
+    return {name: getattr(section, name) for name in ("data", "eval_data", "training")}
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_copied(item) for item in value]
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+
+
+def with_values(resolved: Resolved, **changes: Any) -> Resolved:
+    """The recipe resolved again with other top-level values."""
+    again = resolve(resolved.recipe.as_mapping() | changes, source=resolved.source)
+    return replace(again, smoke_of=resolved.smoke_of)

@@ -1,284 +1,210 @@
-"""The command line. The kernel's own verbs stand here; every other one is a plugin of kind
-`command`.
+"""The command line. The kernel's own verbs stand here; all others are plugins of kind `command`.
 
-Listing verbs reads metadata only: a command's module is imported when it is the one that was
-called.
+Listing verbs reads metadata only: a command's module is imported when it was called.
 """
 
 import gc
 import io
-import json
 import os
 import subprocess
 import sys
 import traceback
-from pathlib import Path
+from collections.abc import Callable, Container, Sequence
 from typing import Annotated, Any
 
 import typer
+from typer.exceptions import TyperException
 
-from tunewright import __version__, registry
+from tunewright import __version__, cli_plugins, cli_recipe, registry
+from tunewright.cli_common import Overrides, RecipePath, print_json
 from tunewright.errors import RecipeError, TunewrightError
 from tunewright.terminal import printable
 
-app = typer.Typer(
-    help="Fine-tune large language models. One recipe, one command; everything else is a plugin.",
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-plugins_app = typer.Typer(
-    help="Look at the installed plugins, and check them.", no_args_is_help=True
-)
-recipe_app = typer.Typer(
-    help="Check a recipe, show what it means, or print its schema.", no_args_is_help=True
-)
-app.add_typer(plugins_app, name="plugins")
-app.add_typer(recipe_app, name="recipe")
 
-RecipePath = Annotated[Path, typer.Argument(help="the recipe, a YAML file", metavar="RECIPE")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(
-        help="what to change in it, such as training.epochs=3", metavar="[KEY=VALUE]..."
-    ),
-]
-Kind = Annotated[str, typer.Option(help="only plugins of this kind")]
-
-
-@app.command()
 def train(
     recipe: RecipePath,
     overrides: Overrides = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="go on from the last checkpoint in the output")
+        bool, typer.Option("--resume", help="Continue from the last checkpoint in the output.")
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="replace the run that the output holds")
+        bool, typer.Option("--overwrite", help="Replace the run that the output holds.")
     ] = False,
     smoke: Annotated[
-        bool, typer.Option("--smoke", help="try all parts on the family's tiny twin, a few steps")
+        bool,
+        typer.Option("--smoke", help="Try every part on a tiny model of the same architecture."),
     ] = False,
     trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="run Python code that comes with the model")
+        bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
     ] = False,
 ) -> None:
     """Train as a recipe says."""
     from tunewright import check, run
 
-    read, source = check.read(recipe, overrides)
+    # data sources are looked for before anything is loaded, and by one process
+    resolved = check.resolve(recipe, overrides or [], look="RANK" not in os.environ)
     if smoke:
-        read, overwrite, resume = run.smoke(read), True, False
-    if "RANK" not in os.environ:
-        check.check(read, source, look=True)  # before anything is loaded, and by one process
-        if read.launch.processes * read.launch.nodes > 1:
-            raise typer.Exit(_launch(read.launch))
-    limit = 32 if smoke else None
+        resolved, overwrite, resume = run.smoke(resolved), True, False
+    launch = resolved.recipe.launch
+    if "RANK" not in os.environ and launch.processes * launch.nodes > 1:
+        raise typer.Exit(_launch(launch))
     run.train(
-        read,
-        source,
+        resolved,
         resume=resume,
         overwrite=overwrite,
         trust_remote_code=trust_remote_code,
-        limit=limit,
+        limit=32 if smoke else None,
     )
 
 
 def _launch(launch: Any) -> int:
-    """This same command line on several processes, through torchrun."""
+    """Start this same command line on several processes, through torchrun."""
     rendezvous = [f"--master-addr={launch.main_address}", f"--master-port={launch.main_port}"]
     size = [
         f"--nproc-per-node={launch.processes}",
         f"--nnodes={launch.nodes}",
         f"--node-rank={launch.node_rank}",
     ]
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        *size,
-        *rendezvous,
-        "-m",
-        "tunewright",
-        *sys.argv[1:],
-    ]
+    torchrun = [sys.executable, "-m", "torch.distributed.run"]
+    command = [*torchrun, *size, *rendezvous, "-m", "tunewright", *sys.argv[1:]]
     return subprocess.run(command, check=False).returncode
 
 
-@plugins_app.command("list")
-def plugins_list(kind: Kind = "") -> None:
-    """Every installed plugin: kind, name, distribution, what it is."""
-    if kind and kind not in registry.KINDS:
-        raise RecipeError(
-            f"found kind {kind!r}, expected one of {', '.join(registry.KINDS)}",
-            place="command line",
-        )
-    entries = [
-        entry for each in ([kind] if kind else registry.KINDS) for entry in registry.entries(each)
-    ]
-    for entry in entries:
-        print(
-            f"{entry.kind:12} {entry.name:14} "
-            f"{entry.distribution + ' ' + entry.version:32} {entry.summary}"
-        )
-
-
-def _find(name: str) -> list[registry.Entry]:
-    """Every plugin called `name`, `distribution:name` or `kind:name`."""
-    before, _, bare = name.rpartition(":")
-    kinds = [before] if before in registry.KINDS else registry.KINDS
-    found = [
-        e
-        for kind in kinds
-        for e in registry.entries(kind)
-        if e.name == bare and before in ("", kind, e.distribution)
-    ]
-    if not found:
-        raise RecipeError(
-            f"no installed plugin is called {name!r}", hint="tunewright plugins list shows them"
-        )
-    return found
-
-
-@plugins_app.command("info")
-def plugins_info(
-    name: Annotated[str, typer.Argument(help="a plugin's name, or kind:name")],
+def env(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """What a plugin is, and its options with defaults."""
-    from tunewright.plugin import described
-
-    for entry in _find(name):
-        plugin = registry.load(entry)
-        print(f"{entry.kind} {entry.name}, from {entry.distribution} {entry.version}\n")
-        print((plugin.__doc__ or entry.summary).strip())
-        if entry.kind == "command":
-            continue
-        fields, about = plugin.Options.model_fields, described(plugin.Options)
-        print("\noptions:" if fields else "\nno options")
-        for key, field in fields.items():
-            preset = field.get_default(call_default_factory=True)
-            default = "required" if field.is_required() else json.dumps(preset, default=str)
-            print(f"  {key} ({default}): {about.get(key, '')}")
-        for test, reason in plugin.deviations.items():
-            print(f"deviates in {test}: {reason}")
-
-
-@plugins_app.command("check")
-def plugins_check(
-    names: Annotated[
-        list[str] | None, typer.Argument(help="plugins to test; without one, all are imported")
-    ] = None,
-) -> None:
-    """Import plugins, each on its own, and run the conformance suite on those that are named."""
-    whole = [entry for kind in registry.KINDS for entry in registry.entries(kind)]
-    entries = [entry for name in names for entry in _find(name)] if names else whole
-    broken = 0
-    for entry in entries:
-        try:
-            registry.load(registry.find(entry.kind, entry.qualified))
-        except TunewrightError as error:
-            broken += 1
-            print(f"broken: {error}", file=sys.stderr)
-    print(f"{len(entries) - broken} of {len(entries)} plugins can be imported")
-    suites = list(registry.group("check")) if names else []
-    if names and not suites:
-        raise RecipeError(
-            "no conformance suite is installed", hint="pip install tunewright-conformance"
-        )
-    failed = [suite for suite in suites if suite.load()([f"{e.kind}:{e.name}" for e in entries])]
-    if broken or failed:
-        raise typer.Exit(1)
-
-
-@recipe_app.command("check")
-def recipe_check(recipe: RecipePath, overrides: Overrides = None) -> None:
-    """Check a recipe against the plugins that it names. Nothing is loaded."""
-    from tunewright import check, context
-
-    read, source = check.read(recipe, overrides)
-    if check.check(read, source, look=True).family is None and Path(read.model).exists():
-        context.detect_family(read)
-    print(f"{recipe}: good")
-
-
-@recipe_app.command("show")
-def recipe_show(recipe: RecipePath, overrides: Overrides = None) -> None:
-    """Print a recipe with every default written out."""
-    import yaml
-
-    from tunewright import check
-
-    whole = check.check(*check.read(recipe, overrides)).as_dict()
-    print(yaml.safe_dump(whole, sort_keys=False, allow_unicode=True), end="")
-
-
-@recipe_app.command("schema")
-def recipe_schema() -> None:
-    """Print a JSON schema of recipes, made from the installed plugins, for editors."""
-    from tunewright import schema
-
-    print(json.dumps(schema.schema(), indent=1))
-
-
-@app.command()
-def env() -> None:
-    """Versions of Python, the libraries and the plugins: what a report of a problem should hold."""
+    """Print versions of Python, the libraries and the plugins, for bug reports."""
     import yaml
 
     from tunewright import folder
 
-    print(yaml.safe_dump(folder.versions(), sort_keys=False), end="")
+    if as_json:
+        print_json(folder.versions())
+    else:
+        print(yaml.safe_dump(folder.versions(), sort_keys=False), end="")
 
 
-@app.command()
 def version() -> None:
-    """The kernel's version."""
+    """Print the kernel's version."""
     print(__version__)
 
 
-def _add_commands(called: str) -> None:
-    """Add the verbs of installed plugins: the one that is called as it is, the others as a line of
-    help."""
+#: the kernel's verbs: group ("" for none) → its help, and verb → function
+VERBS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
+    "": (
+        "Fine-tune large language models. One recipe, one command; everything else is a plugin.",
+        {"train": train, "env": env, "version": version},
+    ),
+    "recipe": (cli_recipe.HELP, cli_recipe.VERBS),
+    "plugins": (cli_plugins.HELP, cli_plugins.VERBS),
+}
+
+
+def build(
+    called: Sequence[str] | None = None, distributions: Container[str] | None = None
+) -> typer.Typer:
+    """The command line: the kernel's verbs and those of installed plugins.
+
+    called: the words of the command that was called. Its verb is imported, of all others only a
+    line of help is there; None imports every verb. distributions: whose verbs are wanted; None: of
+    all. A plugin called `recipe.new` is the verb `new`
+    of the group `recipe`.
+    """
+    groups = {}
+    for group, (about, verbs) in VERBS.items():
+        groups[group] = typer.Typer(
+            help=about,
+            add_completion=False,
+            no_args_is_help=True,
+            rich_markup_mode=None,
+            pretty_exceptions_enable=False,
+        )
+        for verb, function in verbs.items():
+            groups[group].command(verb)(function)
     for entry in registry.entries("command"):
-        if entry.name != called:
-            app.command(entry.name, help=entry.summary)(lambda: None)
-            continue
-        found = registry.load(registry.find("command", called))
-        if isinstance(found, typer.Typer):
-            app.add_typer(found, name=called)
-        else:
-            app.command(called)(found)
+        if distributions is None or entry.distribution in distributions:
+            _add(groups, entry, called)
+    for group in VERBS:
+        if group:
+            groups[""].add_typer(groups[group], name=group)
+    return groups[""]
+
+
+def _add(
+    groups: dict[str, typer.Typer], entry: registry.Entry, called: Sequence[str] | None
+) -> None:
+    """Add a plugin's verb, unless the kernel has it."""
+    group, _, verb = entry.name.rpartition(".")
+    words = [group, verb] if group else [verb]
+    is_called = called is not None and list(called[: len(words)]) == words
+    if group not in VERBS or verb in VERBS[group][1] or (not group and verb in VERBS):
+        if called is not None and called[:1] == [verb]:
+            problem = f"{entry.distribution} claims the verb {entry.name!r}, which is the kernel's"
+            print(f"warning: {printable(problem)}: it is ignored", file=sys.stderr)
+        return
+    if called is not None and not is_called:
+        groups[group].command(verb, help=printable(entry.summary))(lambda: None)
+        return
+    found = registry.load(registry.find("command", entry.name))
+    if isinstance(found, typer.Typer):
+        groups[group].add_typer(found, name=verb)
+    else:
+        groups[group].command(verb)(found)
 
 
 def main() -> None:
     """The entry point. A user's mistake is one line; `--debug` shows where it was noticed."""
-    gc.set_threshold(
-        100_000
-    )  # imports make many objects and no garbage: a tenth of the time of verbs that only look
+    gc.set_threshold(100_000)  # imports make many objects and no garbage
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # not every terminal can show what data holds
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
     try:
-        _add_commands(
-            next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
-        )
-        app()
+        app = build([argument for argument in sys.argv[1:] if not argument.startswith("-")])
+        code = app(standalone_mode=False)
+        _flush()
+        sys.exit(code if isinstance(code, int) else 0)
     except TunewrightError as error:
         _fail(str(error), error.exit_code, debug)
+    except TyperException as error:
+        _fail(_usage(error), 2, debug)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("stopped", 130, debug)
     except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else the interpreter complains at its end
         sys.exit(1)
     except Exception as error:
         message = f"{type(error).__name__}: {error}"
-        _fail(
-            f"{message} (this is a defect, or a library's own error; --debug shows where)", 1, debug
-        )
+        hint = "this is a defect, or a library's own error; --debug shows where"
+        _fail(f"{message} ({hint})", 1, debug)
+
+
+def _usage(error: TyperException) -> str:
+    """A mistake on the command line as one line; help, where a group was called without a verb."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(error.format_message())
+        sys.exit(2)
+    message = " ".join(error.format_message().split()).rstrip(".")
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "tunewright"
+    return str(RecipeError(message[:1].lower() + message[1:], hint=f"see {path} --help"))
+
+
+def _flush() -> None:
+    """Raises RecipeError where the output cannot be written, as on a full disk."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except (OSError, ValueError) as error:
+        raise TunewrightError(f"standard output cannot be written: {error}") from error
 
 
 def _fail(message: str, code: int, debug: bool) -> None:
     if debug:
         traceback.print_exc()
-    print("\n".join(f"error: {printable(line)}" for line in message.splitlines()), file=sys.stderr)
+    text = "\n".join(f"error: {printable(line)}" for line in message.splitlines())
+    if sys.stderr is not None:
+        print(text, file=sys.stderr)
     sys.exit(code)

@@ -2,149 +2,135 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tunewright import events, folder, registry, types
-from tunewright.check import Source, check, data_entries, options, stage_recipe
+from tunewright.check import Choice, Resolved, choose
 from tunewright.errors import RecipeError
 from tunewright.recipe import Recipe, Section
+from tunewright.registry import PluginCaller
 from tunewright.report import Reporter
 
 
 class Run:
-    """The plugins that a recipe names, and nothing else. Hooks get it as `run`."""
+    """The plugins that a recipe names, and nothing else. Hooks get it as `run`.
+
+    on_event: called with every event, at once and in the thread that emits it.
+    """
 
     def __init__(
-        self, recipe: Recipe, source: Source | None = None, *, trust_remote_code: bool = False
+        self,
+        resolved: Resolved,
+        *,
+        trust_remote_code: bool = False,
+        on_event: Callable[[events.Event], None] | None = None,
     ) -> None:
-        self.source = source or Source("recipe")
-        self.recipe = check(recipe, self.source)
-        self.folder = Path(recipe.output)
+        self.resolved, self.recipe, self.source = resolved, resolved.recipe, resolved.source
+        self.folder = Path(resolved.recipe.output).expanduser()
         self.rank = int(os.environ.get("RANK", "0"))
         self.world_size = int(os.environ.get("WORLD_SIZE", "1"))
         self.data_rank, self.data_world_size = self.rank, self.world_size
         self.trust_remote_code = trust_remote_code
-        self._accelerators: list[Any] = []
-        for index, section in enumerate(self.recipe.accelerators):
-            entry, plugin, checked = options(
-                "accelerator", section, self.source, ("accelerators", index)
-            )
-            self._accelerators.append(plugin(checked, entry.name))
-        self._handles: dict[str, registry.PluginCaller] = {}
-        for kind in (
-            "family",
-            "template",
-            "quantizer",
-            "adapter",
-            "dataset",
-            "optimizer",
-            "engine",
-        ):
-            if section := getattr(self.recipe, kind):
-                self._handles[kind] = self._handle(kind, section, (kind,))
-        listening = enumerate(self.recipe.loggers) if self.rank == 0 else ()
-        self._loggers = [
-            self._handle("logger", section, ("loggers", i)) for i, section in listening
-        ]
-        self._reporter = Reporter(self, [])
+        self._on_event = on_event
+        self._accelerators = [choice.make() for choice in resolved.lists.get("accelerator", [])]
+        self._callers = {
+            kind: self._caller(choice)
+            for kind, choice in resolved.choices.items()
+            if registry_hooks(kind)
+        }
+        self._stages = [self._caller(stage.choice) for stage in resolved.stages]
+        listening = resolved.lists["logger"] if self.rank == 0 else []
+        self._loggers = [self._caller(choice) for choice in listening]
+        self._reporter: Reporter | None = None
 
-    def _handle(
-        self, kind: str, section: Section, at: tuple[str | int, ...]
-    ) -> registry.PluginCaller:
-        entry, plugin, checked = options(kind, section, self.source, at)
-        return registry.PluginCaller(
-            entry, plugin(checked, entry.name), self._accelerators, self.source.place(at)
-        )
+    def _caller(self, choice: Choice) -> PluginCaller:
+        plugin, place = choice.make(), self.source.place(choice.at)
+        return PluginCaller(choice.entry, plugin, self._accelerators, place)
 
-    def use(self, kind: str, section: Section) -> None:
-        """Make this plugin the run's one of its kind."""
-        self._handles[kind] = self._handle(kind, section, (kind,))
+    # ---- what plugins may ask: types.RunContext --------------------------------------------------
 
-    def named(self, kind: str, name: str, **written: Any) -> registry.PluginCaller:
-        """A plugin that is chosen while the run goes, such as the format of a source. Raises
-        RecipeError."""
-        return self._handle(kind, Section(name=name, **written), (kind,))
+    def named(self, kind: str, name: str, **options: Any) -> PluginCaller:
+        """Build a plugin by name while the run goes, such as a format. Raises RecipeError."""
+        return self._caller(choose(kind, Section(name=name, **options), self.source, (kind,)))
 
     def installed(self, kind: str) -> list[str]:
-        """Names of all installed plugins of a kind, from metadata."""
+        """Names of the installed plugins of a kind, from metadata, sorted."""
         return sorted({entry.name for entry in registry.entries(kind)})
 
     def plugin(self, kind: str) -> Any:
-        """The plugin of a kind that this run uses."""
-        return self._handles[kind].plugin
+        """Return the run's plugin of a kind."""
+        return self._callers[kind].plugin
 
     def call(self, kind: str, hook: str, request: Any) -> Any:
-        """Call a directed hook of the run's plugin of a kind, inside the accelerators."""
-        return self._handles[kind].call(hook, run=self, request=request)
+        """Call a hook of the run's plugin of a kind, inside the accelerators."""
+        return self._callers[kind].call(hook, run=self, request=request)
 
     def emit(self, event: events.Event) -> None:
-        """Tell the loggers. On other ranks than 0 there are none."""
-        self._reporter.emit(event)
-
-    @contextmanager
-    def reporting(self) -> Iterator[None]:
-        """While this lasts, events reach the loggers."""
-        self._reporter = Reporter(self, self._loggers)
-        try:
-            yield
-        finally:
-            for name, reason in self._reporter.close().items():
-                print(f"logger {name} was muted: {reason}")
+        """Send an event to the loggers. On ranks other than 0 it is dropped."""
+        if self._on_event is not None:
+            self._on_event(event)
+        if self._reporter is not None:
+            self._reporter.emit(event)
 
     def load(
-        self, *, head: types.Head = "causal_lm", prior: types.StageResult | None = None, **how: Any
+        self,
+        *,
+        head: types.Head = "causal_lm",
+        prior: types.StageResult | None = None,
+        trainable: bool = True,
+        weights: types.Weights = "load",
     ) -> types.LoadedModel:
-        """load_model and apply_adapter: the recipe's model, or what an earlier stage made of it.
-
-        how: `trainable` and `weights` of the requests; without weights only the tokenizer is
-        loaded.
-        """
-        if "family" not in self._handles:
+        """Run load_model and apply_adapter: the recipe's model, or an earlier stage's result."""
+        if "family" not in self._callers:
             self.use("family", Section(name=detect_family(self.recipe)))
-        seed, trainable = self.recipe.training.seed, how.get("trainable", True)
         complete = prior is not None and prior.saves == "model"
         model = str(prior.path) if prior and complete else self.recipe.model
+        seed = self.recipe.training.seed
         request = types.LoadRequest(
-            model, head, trust_remote_code=self.trust_remote_code, seed=seed, **how
+            model,
+            head,
+            trust_remote_code=self.trust_remote_code,
+            seed=seed,
+            trainable=trainable,
+            weights=weights,
+            tiny_of=self.resolved.smoke_of if model == "tiny" else None,
         )
         self.emit(events.StepStarted(step="load_model", detail=model))
-        if "quantizer" in self._handles and request.weights != "none":
+        if "quantizer" in self._callers and weights != "none":
             self.call("quantizer", "prepare_load", request)
         loaded: types.LoadedModel = self.call("family", "load_model", request)
-        if "template" not in self._handles:
-            if loaded.template is None:
-                raise RecipeError(
-                    "no template is known for this model",
-                    place=self.source.place(("template",)),
-                    hint="name one",
-                )
-            self.use("template", Section(name=loaded.template))
-        if request.weights == "none":
+        self._use_template_of(loaded)
+        if weights == "none":
             return loaded
-        if "quantizer" in self._handles:
-            loaded = self._handles["quantizer"].call("finish_load", run=self, loaded=loaded)
+        if "quantizer" in self._callers:
+            loaded = self._callers["quantizer"].call("finish_load", run=self, loaded=loaded)
         if complete and not trainable:
             return loaded
         adapter = prior.path if prior and prior.saves == "adapter" else None
         self.emit(
-            events.StepStarted(step="apply_adapter", detail=self._handles["adapter"].entry.name)
+            events.StepStarted(step="apply_adapter", detail=self._callers["adapter"].entry.name)
         )
-        adapted: types.LoadedModel = self.call(
-            "adapter", "apply_adapter", types.AdapterRequest(loaded, head, adapter, trainable, seed)
-        )
+        asked = types.AdapterRequest(loaded, head, adapter, trainable, seed)
+        adapted: types.LoadedModel = self.call("adapter", "apply_adapter", asked)
         return adapted
 
+    def _use_template_of(self, loaded: types.LoadedModel) -> None:
+        if "template" in self._callers:
+            return
+        if loaded.template is None:
+            place = self.source.place(("template",))
+            raise RecipeError("no template is known for this model", place=place, hint="name one")
+        self.use("template", Section(name=loaded.template))
+
     def load_policy(self) -> types.LoadedModel:
-        """The trained model of this run folder, for engines; where nothing was trained yet, the
-        recipe's own."""
-        done = (folder.read(self.folder) or {}).get("stages", [])
-        if done and self.use_stage(len(done) - 1).plugin.head != "causal_lm":
-            raise RecipeError(
-                "its last model gives numbers, and writes nothing", place=str(self.folder)
-            )
+        """Load the model that the run folder's stages have trained, for inference."""
+        done = folder.stages(self.folder)
+        if done and self._stages[len(done) - 1].plugin.head != "causal_lm":
+            problem = "its last stage trained a reward model, which does not generate text"
+            raise RecipeError(problem, place=str(self.folder))
         return self.load(
             prior=folder.result(self.folder, done[-1]) if done else None, trainable=False
         )
@@ -152,19 +138,16 @@ class Run:
     def data_request(
         self, loaded: types.LoadedModel, number: int = 0, limit: int | None = None
     ) -> types.DataRequest:
-        """What stage `number` (0 is the first) asks of the dataset."""
-        one = stage_recipe(self.recipe, number, self.source)
-        rows = self.use_stage(number).plugin.rows
-        dataset = type(self.plugin("dataset"))
-        evals = {name: data_entries(dataset, entries) for name, entries in one.eval_data.items()}
+        """Return the dataset request of stage `number` (0 is the first). limit: rows per source."""
+        stage = self.resolved.stages[number]
         return types.DataRequest(
-            entries=data_entries(dataset, one.data),
-            eval_entries=evals,
-            rows=rows,
+            entries=stage.data,
+            eval_entries=stage.eval_data,
+            rows=stage.choice.plugin.rows,
             loaded=loaded,
-            max_length=one.training.max_length,
-            seed=one.training.seed,
-            root=Path(one.data_root or "."),
+            max_length=stage.training.max_length,
+            seed=stage.training.seed,
+            root=Path(self.recipe.data_root or "."),
             limit=limit,
         )
 
@@ -174,35 +157,79 @@ class Run:
 
     def from_command_line(self, *path: str | int) -> bool:
         """Return whether a field was written on the command line, where code may be named."""
-        return any(path[: len(key)] == key for key in self.source.overridden)
+        forms = (path, self.source.written(path))
+        return any(form[: len(key)] == key for key in self.source.overridden for form in forms)
 
-    def use_stage(self, number: int) -> registry.PluginCaller:
-        """Make stage `number` (0 is the first) the run's one."""
-        stage = self.recipe.stages[number]
-        self.use("stage", Section(name=stage.name, **stage.options))
-        return self._handles["stage"]
+    # ---- what the kernel and commands do with a run ----------------------------------------------
+
+    def use(self, kind: str, section: Section) -> None:
+        """Make this plugin the run's one of its kind."""
+        self._callers[kind] = self._caller(choose(kind, section, self.source, (kind,)))
+
+    def stage(self, number: int) -> Any:
+        """The plugin of stage `number` (0 is the first)."""
+        return self._stages[number].plugin
+
+    def begin_stage(self, number: int) -> None:
+        """Make stage `number`, and the plugins that its training names, the run's ones."""
+        self._callers["stage"] = self._stages[number]
+        for kind, choice in self.resolved.choices.items():  # what the stage before it had changed
+            if any(kind in stage.choices for stage in self.resolved.stages):
+                self._callers[kind] = self._caller(
+                    self.resolved.stages[number].choices.get(kind, choice)
+                )
+
+    def artifacts(self) -> list[str]:
+        """Names below the run folder that this recipe's plugins write."""
+        found = {name for choice in self.resolved.all_choices() for name in choice.plugin.artifacts}
+        return sorted(found)
+
+    @contextmanager
+    def reporting(self, watch: Callable[[events.Event], None]) -> Iterator[None]:
+        """While this lasts, events reach the loggers, and `watch` first."""
+        self._reporter = Reporter(self, self._loggers, watch if self.rank == 0 else None)
+        try:
+            yield
+        finally:
+            for name, reason in self._reporter.close().items():
+                print(f"logger {name} was muted: {reason}")
+            self._reporter = None
+            for caller in (*self._callers.values(), *self._stages, *self._loggers):
+                caller.plugin.close()
+
+
+def registry_hooks(kind: str) -> bool:
+    """Whether plugins of a kind are called through hooks."""
+    from tunewright.kinds import kind_of
+
+    return bool(kind_of(kind).hooks)
 
 
 def detect_family(recipe: Recipe) -> str:
     """The family that the checkpoint's `model_type` maps to in metadata. Raises RecipeError."""
-    path, config = Path(recipe.model), None
+    path, config = Path(recipe.model).expanduser(), None
     if (path / "config.json").is_file():
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        config = _config(path / "config.json")
     elif recipe.model != "tiny" and not path.exists():
         for point in registry.group("model_config"):
             config = config or point.load()(recipe.model, None)
     known = {point.name: point.value for point in registry.group("model_type")}
     if (found := str((config or {}).get("model_type", ""))) in known:
         return known[found]
-    hint = "; ".join(
-        filter(
-            None,
-            [found and registry.hint_for("model_type", found, known), "name one with `family:`"],
-        )
-    )
-    problem = (
-        f"model_type {found!r} belongs to no installed family"
-        if found
-        else "does not tell its family"
-    )
+    near = found and registry.hint_for("model_type", found, known)
+    hint = "; ".join(filter(None, [near, "name one with `family:`"]))
+    problem = "does not tell its family"
+    if found:
+        problem = f"model_type {found!r} belongs to no installed family"
     raise RecipeError(f"{recipe.model!r} {problem}", place="model", hint=hint)
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        problem = f"cannot be read: {' '.join(str(error).split())[:200]}"
+        raise RecipeError(problem, place=str(path)) from error
+    if not isinstance(found, dict):
+        raise RecipeError(f"holds a {type(found).__name__}, not an object", place=str(path))
+    return found

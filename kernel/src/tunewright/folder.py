@@ -8,31 +8,29 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
 
 from tunewright import registry
 from tunewright.errors import RecipeError, RunError
+from tunewright.kinds import kinds
 from tunewright.types import StageResult
 
 RUN_FILE, RECIPE_FILE = "run.json", "recipe.yaml"
-_MADE_BY_RUNS = (
+#: what the kernel itself writes; plugins name theirs in `Plugin.artifacts`
+ARTIFACTS = ("stages", "events.jsonl", RECIPE_FILE, RUN_FILE)
+#: what runs of versions before `artifacts` stood in run.json have written
+_EARLIER = (
     "checkpoints",
     "model",
-    "stages",
     "logs",
     "metrics.jsonl",
     "loss.png",
     "value_head.safetensors",
     "README.md",
-    RECIPE_FILE,
-    RUN_FILE,
 )
-#: what a resumed run may change: who listens, how often, and how many processes, but not what is
-#: trained
-_MAY_DIFFER = {"loggers", "engine", "launch", "output", "data_root"}
 
 
 @contextmanager
@@ -50,10 +48,9 @@ def locked(folder: Path, rank: int) -> Iterator[None]:
     except Timeout as error:
         hint = "wait for it, or change `output`"
         raise RunError("another run is writing here", place=str(folder), hint=hint) from error
-    except OSError as error:
-        raise RunError(
-            f"cannot be written: {error}", place=str(folder), hint="change `output`"
-        ) from error
+    except (OSError, ValueError) as error:
+        problem = f"cannot be written: {error}"
+        raise RunError(problem, place=str(folder), hint="change `output`") from error
     try:
         yield
     finally:
@@ -61,16 +58,18 @@ def locked(folder: Path, rank: int) -> Iterator[None]:
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """What the run in this folder says of itself; None where there is none. Raises RunError."""
+    """Content of run.json; None where there is none. Raises RunError."""
     path = folder / RUN_FILE
     if not path.is_file():
         return None
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunError(
-            "is not valid JSON", place=str(path), hint="start anew with --overwrite"
-        ) from error
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict) or not isinstance(found.get("stages"), list):
+            raise ValueError("it holds no run")
+    except (ValueError, RecursionError, OSError) as error:
+        problem = f"is damaged: {' '.join(str(error).split())[:200]}"
+        hint = "train anew with --overwrite, or put the file back"
+        raise RunError(problem, place=str(path), hint=hint) from error
     return found
 
 
@@ -78,52 +77,78 @@ def write(folder: Path, name: str, text: str) -> None:
     """Replace a file of the folder in one step: it is never seen half-written. Raises RunError."""
     temporary = folder / f".{name}.new"
     try:
-        temporary.write_text(text, encoding="utf-8")
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, folder / name)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise RunError(f"cannot be written: {error.strerror}", place=str(folder / name)) from error
+        problem = f"cannot be written: {error.strerror}"
+        raise RunError(problem, place=str(folder / name)) from error
 
 
 def claim(
-    folder: Path, recipe: dict[str, Any], *, rank: int, resume: bool, overwrite: bool
+    folder: Path,
+    recipe: dict[str, Any],
+    artifacts: list[str],
+    *,
+    rank: int,
+    overwrite: bool,
 ) -> dict[str, Any]:
-    """Make the folder ready for this run and give its state: the one to go on from, or a new one.
+    """Make the folder ready for a new run, and return its state.
 
-    Only rank 0 writes. Raises RecipeError where the folder holds what must not be lost, or was made
-    by another recipe.
+    artifacts: names that the run's plugins write below it. Only rank 0 writes. Raises RecipeError
+    where the folder holds what must not be lost.
     """
-    old = read(folder)
-    if resume and old:
-        _check_same(old["recipe"], recipe, folder)
-        return {**old, "status": "running", "resumed": True}
-    state = {
+    state: dict[str, Any] = {
         "status": "running",
         "resumed": False,
         "seed": recipe["training"]["seed"],
         "data": {},
         "stages": [],
+        "artifacts": artifacts,
+        "recipe": recipe,
+        **versions(recipe),
     }
-    state |= {"recipe": recipe, **versions(recipe)}
     if rank:
         return state
-    hint = "choose another `output`, or --overwrite"
-    if (
-        old and not overwrite and (old["data"] or old["status"] != "failed")
-    ):  # else it failed before it trained
-        if old["status"] != "completed":
-            hint = f"go on with: tunewright train {folder / RECIPE_FILE} --resume; or --overwrite"
-        raise RecipeError(f"holds a run that is {old['status']}", place=str(folder), hint=hint)
-    if not old and not overwrite and any(path.name != ".lock" for path in folder.iterdir()):
-        raise RecipeError("is not empty, and holds no run of ours", place=str(folder), hint=hint)
-    for name in _MADE_BY_RUNS if old else ():
-        path = folder / name
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(
-            missing_ok=True
-        )
+    _make_room(folder, artifacts, overwrite)
     write(folder, RECIPE_FILE, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
     save(folder, state, rank)
     return state
+
+
+def _make_room(folder: Path, artifacts: list[str], overwrite: bool) -> None:
+    """Remove an earlier run, where that is allowed. Raises RecipeError where it is not."""
+    hint = "choose another `output`, or --overwrite"
+    there = {path.name for path in folder.iterdir()} - {".lock"}
+    if RUN_FILE not in there:
+        if there and not overwrite:
+            problem = "is not empty, and holds no run of ours"
+            raise RecipeError(problem, place=str(folder), hint=hint)
+        if strange := sorted(there & {*artifacts, *ARTIFACTS}):
+            problem = f"holds {strange[0]}, which no run of ours has written"
+            raise RecipeError(problem, place=str(folder), hint="choose another `output`")
+        return
+    try:
+        old = read(folder) or {}
+    except RunError:
+        if not overwrite:
+            raise
+        old = {}
+    trained = old.get("data") or old.get("status") != "failed"  # else it failed before it trained
+    if trained and not overwrite:
+        status = old["status"]
+        if status != "completed":
+            command = f"tunewright train {folder / RECIPE_FILE} --resume"
+            hint = f"go on with: {command}; or --overwrite"
+        raise RecipeError(f"holds a run that is {status}", place=str(folder), hint=hint)
+    written = old.get("artifacts")
+    names = {*_EARLIER, *artifacts} if not isinstance(written, list) else set(written)
+    for name in sorted({*ARTIFACTS, *map(str, names)} & there):
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def save(folder: Path, state: dict[str, Any], rank: int) -> None:
@@ -133,50 +158,52 @@ def save(folder: Path, state: dict[str, Any], rank: int) -> None:
 
 
 def describe(folder: Path, name: str, result: StageResult, rows: int) -> dict[str, Any]:
-    """A finished stage as it stands in run.json; its path is below the run folder, so that the
-    folder may move."""
-    numbers = {
-        "steps": result.steps,
-        "tokens": result.tokens,
-        "rows": rows,
-        "metrics": result.metrics,
-    }
+    """A finished stage as it stands in run.json. Its path is below the run folder, which may be
+    moved."""
+    numbers = {"steps": result.steps, "tokens": result.tokens, "rows": rows}
+    path = result.path.relative_to(folder).as_posix()
     return {
         "name": name,
-        "path": result.path.relative_to(folder).as_posix(),
+        "path": path,
         "weights": result.saves,
         **numbers,
+        "metrics": result.metrics,
     }
+
+
+def stages(folder: Path) -> list[dict[str, Any]]:
+    """The finished stages of the run in this folder. Raises RunError where run.json is damaged."""
+    return list((read(folder) or {}).get("stages", []))
 
 
 def result(folder: Path, stage: dict[str, Any]) -> StageResult:
-    """What `describe` wrote."""
-    return StageResult(
-        folder / stage["path"], stage["weights"], stage["steps"], stage["tokens"], stage["metrics"]
-    )
+    """What `describe` wrote. Raises RunError where it is damaged, or leads out of the folder."""
+    place = str(folder / RUN_FILE)
+    try:
+        path = PurePosixPath(stage["path"])
+        numbers = int(stage["steps"]), int(stage["tokens"]), dict(stage["metrics"])
+        found = StageResult(folder / path, stage["weights"], *numbers)
+        if found.saves not in ("model", "adapter"):
+            raise ValueError(f"weights is {found.saves!r}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"describes no stage: {error}", place=place) from error
+    inside = found.path.resolve().is_relative_to(folder.resolve())
+    if path.is_absolute() or ".." in path.parts or not inside:
+        raise RunError(f"stages: path {str(path)!r} leads out of the run folder", place=place)
+    if not found.path.is_dir():
+        hint = "it was removed or not copied: train again"
+        raise RunError("there is no such folder", place=str(found.path), hint=hint)
+    return found
 
 
 def last_checkpoint(base: Path) -> Path | None:
-    """The newest complete checkpoint `checkpoints/step-N` of a stage: a manifest is the last thing
-    written."""
+    """The newest complete checkpoint `checkpoints/step-N`: its manifest is written last."""
     found = {
         int(path.parent.name[5:]): path.parent
         for path in base.glob("checkpoints/step-*/manifest.json")
+        if path.parent.name[5:].isdecimal()
     }
     return found[max(found)] if found else None
-
-
-def _check_same(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
-    for key in sorted((old.keys() | new.keys()) - _MAY_DIFFER):
-        if old.get(key) != new.get(key):
-            raise RecipeError(
-                f"{key} was {old.get(key)!r} when the run began, is {new.get(key)!r} now",
-                place=str(folder),
-                hint=(
-                    f"go on with: tunewright train {folder / RECIPE_FILE} --resume; or "
-                    "--overwrite to begin anew"
-                ),
-            )
 
 
 def _installed(name: str) -> str | None:
@@ -187,8 +214,7 @@ def _installed(name: str) -> str | None:
 
 
 def versions(recipe: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Versions of Python, the libraries, and the plugins of a recipe (without one: all). Imports
-    nothing."""
+    """Versions of Python, the libraries, and the plugins of a recipe (without one: all)."""
     libraries = (
         "torch",
         "transformers",
@@ -201,7 +227,7 @@ def versions(recipe: dict[str, Any] | None = None) -> dict[str, Any]:
     )
     found = {name: _installed(name) for name in ("tunewright", *libraries)}
     plugins = {}
-    for kind in registry.KINDS:
+    for kind in kinds():
         for entry in registry.entries(kind):
             if recipe is None or entry.name in _named(recipe, kind):
                 plugins[f"{kind} {entry.name}"] = f"{entry.distribution} {entry.version}"
@@ -214,8 +240,7 @@ def versions(recipe: dict[str, Any] | None = None) -> dict[str, Any]:
 
 
 def _named(recipe: dict[str, Any], kind: str) -> set[str]:
-    sections = recipe.get(kind) or recipe.get(f"{kind}s") or []
+    found = recipe.get(kind) or recipe.get(f"{kind}s") or []
     return {
-        section["name"].rpartition(":")[2]
-        for section in (sections if isinstance(sections, list) else [sections])
+        each["name"].rpartition(":")[2] for each in (found if isinstance(found, list) else [found])
     }

@@ -1,10 +1,15 @@
 """The contract between the kernel and its plugins: every hook, when it is called, with what, and
-what it gives.
+what it returns.
 
-All hooks but `report` are *directed*: the kernel calls the one plugin that the recipe names, inside
-the wrappers of the run's accelerators, outermost first in the order of the recipe. A plugin may
-take any subset of a hook's arguments, in any order, without defaults. `run` is the
-`tunewright.run.Run` in progress.
+All hooks but `report` are *directed*: the one plugin that the recipe names is called, inside the
+wrappers of the run's accelerators, outermost first in the order of the recipe. A plugin may take
+any subset of a hook's arguments, in any order, without defaults. `run` is a `types.RunContext`.
+A hook may raise any TunewrightError; RecipeError where the recipe is wrong (exit code 2), RunError
+where the run cannot go on (exit code 1). Any other exception is reported as a defect. Except for
+`report`, no hook may return None.
+
+Hooks of other kinds stand in the module that their `Kind` names: those of `scheduler` and `reward`
+in tunewright_hf.hookspecs.
 """
 
 from collections.abc import Iterator
@@ -18,7 +23,7 @@ if TYPE_CHECKING:
     from tunewright import types
     from tunewright.errors import RowError
     from tunewright.events import Event
-    from tunewright.run import Run
+    from tunewright.types import RunContext
 
 hookspec = pluggy.HookspecMarker("tunewright")
 hookimpl = pluggy.HookimplMarker("tunewright")
@@ -27,113 +32,170 @@ hookimpl = pluggy.HookimplMarker("tunewright")
 
 
 @hookspec(firstresult=True)
-def load_model(run: "Run", request: "types.LoadRequest") -> "types.LoadedModel":
-    """Load model and tokenizer. Kind: family. Called once a stage, before apply_adapter.
+def load_model(run: "RunContext", request: "types.LoadRequest") -> "types.LoadedModel":
+    """Load model and tokenizer. Kind: family.
 
-    request: what to load; where `request.loader` is set, call it in place of your own loading.
-    Returns the model on its device, every parameter as it was stored, with the head that
-    `request.head` names. Raises RunError where the checkpoint is missing or unsafe. Never None.
+    When: for each stage, once for the policy and once for each further model that the stage
+    declares (a reference); for each other model that a stage, a reward or an engine loads; with
+    request.weights "none" wherever only the tokenizer is needed (data commands). Before
+    finish_load and apply_adapter.
+
+    request: what to load. Where request.loader is set, an accelerator replaces the loading: call it
+    with the request and return what it returns.
+
+    Returns the model on its device, each parameter in the dtype that request.dtype or the family's
+    option says, in evaluation mode, with the head that request.head names. With request.trainable
+    off, no parameter requires a gradient. With weights "meta" parameters have no storage; with
+    weights "none" LoadedModel.model is None.
+
+    Raises RunError where the checkpoint is missing, unsafe or incomplete.
     """
     raise NotImplementedError
 
 
 @hookspec(firstresult=True)
-def apply_adapter(run: "Run", request: "types.AdapterRequest") -> "types.LoadedModel":
-    """Make the right parameters trainable. Kind: adapter. Called once a stage, after load_model.
+def apply_adapter(run: "RunContext", request: "types.AdapterRequest") -> "types.LoadedModel":
+    """Make the right parameters trainable. Kind: adapter.
 
-    request.loaded: the model; may be changed in place and given back. With `request.weights` the
-    adapter's trained weights are read from that folder. Sets `Loaded.weights` to what a save holds.
-    Returns a model in which requires_grad is set on what is trained, and on nothing else. Never
-    None.
+    When: after each load_model (and finish_load), for the policy and for every further model; not
+    for a complete model of an earlier stage that is not trained again, and not with weights "none".
+
+    request.loaded: the model; it may be changed in place. With request.adapter_path the trained
+    weights of this adapter are read from that folder. With request.trainable off, nothing requires
+    a gradient. New weights depend on request.seed alone.
+
+    Returns the model with requires_grad set on what is trained and on nothing else,
+    LoadedModel.trained the names of these parameters, and LoadedModel.saves what a save holds:
+    "model" or "adapter".
+
+    Raises RecipeError where the options do not fit the model, RunError where adapter_path does not.
     """
     raise NotImplementedError
 
 
 @hookspec(firstresult=True)
-def build_dataset(run: "Run", request: "types.DataRequest") -> "types.Data":
-    """Read, convert, render and tokenise. Kind: dataset. Called once a stage, before train_stage,
-    outside any process group.
+def build_dataset(run: "RunContext", request: "types.DataRequest") -> "types.Data":
+    """Read, convert, render and tokenise. Kind: dataset.
 
-    request.entries: the recipe's `data`, checked against the plugin's own `Entry`. Returns rows as
-    `types.Data` describes them, in the order of the sources; shuffling is the trainer's. Raises
-    RowError with file and line. Never None.
+    When: once for each stage, after the models are loaded and before train_stage, on every rank,
+    before a process group exists.
+
+    request.entries: the recipe's `data`, validated by the plugin's own `Entry`. request.rows: the
+    kind of rows that the stage trains on. request.max_length: tokens.
+
+    Returns rows as `types.Data` describes them, in the order of the sources: shuffling is the
+    trainer's. Its fingerprint changes with everything that changes the rows.
+
+    Raises RowError with file and line, RecipeError where a source does not fit.
     """
     raise NotImplementedError
 
 
 @hookspec(firstresult=True)
-def format_template(run: "Run", request: "types.TemplateRequest") -> "types.Rendered":
-    """Render one conversation. Kind: template. Called once a row by the dataset, and by engines for
-    each reply.
+def format_template(run: "RunContext", request: "types.TemplateRequest") -> "types.Rendered":
+    """Render one conversation. Kind: template.
 
-    Returns the text, and the character spans [start, end) that the model is trained to produce,
-    stop tokens included. With `add_generation_prompt` the text ends where the assistant begins to
-    write. Raises RowError where the conversation does not fit the template. Never None.
+    When: for each row by the dataset, and for each prompt by engines. It may be called in worker
+    processes and must depend on the request and the options alone.
+
+    Returns the text and the character spans [start, end) that the model is trained to produce, stop
+    tokens included. With add_generation_prompt the text ends where the assistant begins to write.
+
+    Raises RowError where the conversation does not fit the template.
     """
     raise NotImplementedError
 
 
 @hookspec(firstresult=True)
-def train_stage(run: "Run", request: "types.TrainRequest") -> "types.StageResult":
-    """Train, save and evaluate. Kind: stage. Called once for each entry of the recipe's `stages`.
+def train_stage(run: "RunContext", request: "types.TrainRequest") -> "types.StageResult":
+    """Train, evaluate and save. Kind: stage.
 
-    Emits StageStarted, Logged, Evaluated and Saved on rank 0; leaves checkpoints in
-    `request.folder/checkpoints` and the result in `request.folder/model`. Raises Stopped, after a
-    save, when `request.stop_requested()`. Never None.
+    When: once for each entry of the recipe's `stages`, on every rank; not for stages that an
+    interrupted run had finished.
+
+    request.folder: this stage's; checkpoints go to request.folder/checkpoints and the result to
+    request.folder/model. request.checkpoint: continue from it.
+
+    Emits StageStarted, Logged, Evaluated and Saved on rank 0.
+
+    Raises Stopped, after a save, when request.stop_requested() returns true.
     """
     raise NotImplementedError
 
 
 @hookspec
-def report(run: "Run", event: "Event") -> None:
-    """Listen. Kind: logger. The one hook that goes to every plugin of its kind, on rank 0 only, in
-    a thread of its own. May be slow or raise: then it is muted, said once, and the run goes on.
-    Unknown events are ignored.
+def report(run: "RunContext", event: "Event") -> None:
+    """Receive an event. Kind: logger. The one hook that goes to every plugin of its kind.
+
+    When: for each event, in order, on rank 0 only, in a thread of the plugin's own. It may be slow
+    or raise: then the logger is muted, which is said once, and the run goes on. Unknown events are
+    to be ignored. Returns None.
     """
 
 
-# ---- asked for inside a step ---------------------------------------------------------------------
+# ---- called inside a step ------------------------------------------------------------------------
 
 
 @hookspec(firstresult=True)
-def prepare_load(run: "Run", request: "types.LoadRequest") -> bool:
-    """Edit the load request before load_model. Kind: quantizer. Returns True."""
-    raise NotImplementedError
+def prepare_load(run: "RunContext", request: "types.LoadRequest") -> bool:
+    """Edit the load request, such as request.quantization. Kind: quantizer.
 
-
-@hookspec(firstresult=True)
-def finish_load(run: "Run", loaded: "types.LoadedModel") -> "types.LoadedModel":
-    """Change the loaded model before apply_adapter. Kind: quantizer. Returns what later steps
-    use."""
-    raise NotImplementedError
-
-
-@hookspec(firstresult=True)
-def build_optimizer(run: "Run", request: "types.OptimizerRequest") -> "Any":
-    """Build a torch.optim.Optimizer over all of `request.parameters`. Kind: optimizer. Called by
-    the stage when the parameters are final. `weight_decay` is for matrices, not for biases and
-    norms.
+    When: before each load_model whose request.weights is not "none". Returns True.
     """
     raise NotImplementedError
 
 
 @hookspec(firstresult=True)
-def convert_rows(run: "Run", request: "types.RowsRequest") -> "Iterator[types.Row | RowError]":
-    """Turn records into rows of the sort `request.rows`. Kind: format. Called once for each chunk
-    of a source's records, lazily: what is remembered from one record to another may be forgotten.
+def finish_load(run: "RunContext", loaded: "types.LoadedModel") -> "types.LoadedModel":
+    """Change the loaded model. Kind: quantizer.
 
-    Yields for each record, in order: its row (of a ranking, its rows), or, not raised, the RowError
-    that says why not.
+    When: after each load_model that prepare_load came before, and before apply_adapter. Returns
+    what later steps use, with LoadedModel.quantized and linear_types set.
     """
     raise NotImplementedError
 
 
 @hookspec(firstresult=True)
-def generate(run: "Run", request: "types.GenerateRequest") -> "Iterator[types.Reply]":
-    """Answer a conversation, streamed. Kind: engine. The model is loaded at the first call and
-    kept.
+def build_optimizer(run: "RunContext", request: "types.OptimizerRequest") -> "Any":
+    """Build a torch.optim.Optimizer over all of request.parameters. Kind: optimizer.
 
-    Yields pieces of text that, joined, are the answer without its stop token; the last one has a
+    When: once for each stage, when the parameters are final: sharded, and in the dtype that they
+    are trained in.
+
+    request.parameters: (name, Parameter) pairs, all trainable. Weight decay is for matrices, not
+    for biases and norms. The first parameter group has request.learning_rate: logs show it.
+
+    An optimizer may have `train()` and `eval()` (called before training steps, and before
+    evaluation, saving and sampling) and `training_callbacks` (tunewright_hf.training.callbacks).
+    Its state_dict must hold tensors, numbers, text, lists and dicts only: anything else is refused
+    after the first step.
+    """
+    raise NotImplementedError
+
+
+@hookspec(firstresult=True)
+def convert_rows(
+    run: "RunContext", request: "types.RowsRequest"
+) -> "Iterator[types.Row | RowError]":
+    """Convert records to rows of the kind request.rows. Kind: format.
+
+    When: once for each chunk of a source's records, in worker processes, lazily: what is remembered
+    from one record to the next may be forgotten.
+
+    Yields for each record, in order, its row (of a ranking: its rows), or, not raised, the RowError
+    that says why it cannot be used.
+    """
+    raise NotImplementedError
+
+
+@hookspec(firstresult=True)
+def generate(run: "RunContext", request: "types.GenerateRequest") -> "Iterator[types.Reply]":
+    """Generate a reply, streamed. Kind: engine. Provisional: `open_engine` will replace it.
+
+    When: for each reply in chat. The model is loaded at the first call and kept. Several calls may
+    run at once, in threads: none may change what another returns.
+
+    Yields pieces of text that, joined, are the reply without its stop token. The last piece has a
     finish_reason.
     """
     raise NotImplementedError

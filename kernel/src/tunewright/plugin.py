@@ -158,6 +158,9 @@ class Optimizer(Plugin):
 class Scheduler(Plugin):
     """Kind scheduler: builds a learning-rate schedule."""
 
+    #: whether the schedule depends on the number of steps: a resumed run may not have more then
+    needs_total_steps: ClassVar[bool] = True
+
 
 class Accelerator(Plugin):
     """Kind accelerator: wraps hooks with `@hookimpl(wrapper=True)`."""
@@ -165,6 +168,8 @@ class Accelerator(Plugin):
 
 class Stage(Plugin):
     """Kind stage: trains. Declares what it needs from the others."""
+
+    artifacts = ("checkpoints", "model")
 
     rows: ClassVar[RowKind]  #: the kind of rows it trains on
     head: ClassVar[Head] = "causal_lm"  #: the head of the policy

@@ -1,26 +1,27 @@
-"""The recipe: sections that name plugins, and the fields of `training` and `launch`.
+"""Fields of a recipe. Sections that name plugins follow from the kinds that are installed.
 
-The kernel knows no field of a plugin's section: `check.py` holds it against that plugin's own
-Options.
+The kernel knows no field of a plugin's section: `check.py` validates it with that plugin's Options.
 """
 
 import re
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
-from tunewright import registry
+from tunewright.kinds import Kind, sections
 
-_STRICT = ConfigDict(frozen=True, extra="forbid")
+_STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 _SECRET = re.compile(r"token$|secret|password|api_?key$|credential", re.IGNORECASE)
+_MOST = 2**31  # of counts: more is a mistake
+ADVANCED: Any = {"tier": "advanced"}  # of forms and help: fields that most recipes leave alone
 
 
 class Section(BaseModel):
-    """The plugin that a section names, with its options as they were written, or as its Options
-    made them."""
+    """The plugin that a section names, with its options."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
-    name: str
+    name: str = Field(min_length=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -33,74 +34,70 @@ class Section(BaseModel):
 
 
 class Training(BaseModel):
-    """How every stage trains."""
+    """Hyperparameters of every stage."""
 
     model_config = _STRICT
 
-    learning_rate: float = Field(5e-5, gt=0)
-    """peak learning rate of the optimizer"""
-    epochs: float = Field(1.0, gt=0)
-    """passes over the data"""
-    max_steps: int | None = Field(None, gt=0)
-    """optimizer steps, in place of epochs"""
-    per_device_train_batch_size: int = Field(8, gt=0)
-    """rows of one forward pass (with packing: packed rows; with batching: token_budget their mean
-    number)"""
-    per_device_eval_batch_size: int = Field(8, gt=0)
-    """rows of one forward pass in evaluation"""
-    gradient_accumulation_steps: int = Field(1, gt=0)
-    """forward passes to one optimizer step"""
+    learning_rate: float = Field(5e-5, gt=0, le=1e6)
+    """Peak learning rate."""
+    epochs: float = Field(1.0, gt=0, le=1e6)
+    """Passes over the data. May be a fraction."""
+    max_steps: int | None = Field(None, gt=0, le=_MOST)
+    """Optimizer steps, in place of epochs."""
+    per_device_train_batch_size: int = Field(8, gt=0, le=_MOST)
+    """Examples per forward pass on each device. With packing: packed sequences; with batching
+    token_budget: their mean number."""
+    per_device_eval_batch_size: int = Field(8, gt=0, le=_MOST)
+    """Examples per forward pass in evaluation."""
+    gradient_accumulation_steps: int = Field(1, gt=0, le=_MOST)
+    """Forward and backward passes per optimizer step."""
     batching: Literal["random", "length_grouped", "token_budget"] = "token_budget"
-    """how rows are put together where they are not packed: as they come, rows of like length, or as
-    many rows of like length as fit into tokens_per_batch, which wastes the least on padding"""
-    tokens_per_batch: int | None = Field(None, gt=0)
-    """tokens of one forward pass, padding included, with batching: token_budget; without it, so
-    many that an epoch has about as many steps as with per_device_train_batch_size rows in each pass
-    """
-    max_length: int = Field(2048, gt=1)
-    """tokens of one row; what is longer is handled as the dataset's `truncate` says"""
-    lr_scheduler_type: Literal[
-        "cosine", "linear", "constant", "constant_with_warmup", "inverse_sqrt"
-    ] = "cosine"
-    """how the learning rate falls after warm-up"""
-    warmup_steps: float = Field(0.0, ge=0)
-    """optimizer steps of warm-up, or their share of all when below 1"""
-    weight_decay: float = Field(0.0, ge=0)
-    """decay of weight matrices; biases and norms have none"""
+    """How examples are batched when packing is off. random: shuffled. length_grouped: similar
+    lengths together. token_budget: similar lengths, up to tokens_per_batch tokens (least
+    padding)."""
+    tokens_per_batch: int | None = Field(None, gt=0, le=_MOST)
+    """Tokens per forward pass with batching token_budget, padding included. Default: so many that
+    an epoch has about as many steps as with per_device_train_batch_size."""
+    max_length: int = Field(2048, gt=1, le=_MOST)
+    """Maximum tokens of an example. Longer ones are handled as dataset.truncate says."""
+    lr_scheduler_type: str | None = None
+    """Learning-rate schedule, by name. Default: cosine. `scheduler:` also takes its options."""
+    warmup_steps: float = Field(0.0, ge=0, le=_MOST)
+    """Optimizer steps of linear warm-up; below 1, their share of all steps."""
+    weight_decay: float = Field(0.0, ge=0, le=1e6)
+    """Weight decay of matrices. Biases and norms are not decayed."""
     max_grad_norm: float = Field(1.0, ge=0)
-    """gradients are clipped to this norm; 0 clips nothing"""
+    """Maximum gradient norm. 0: no clipping."""
     seed: int = Field(42, ge=0, lt=2**32)
-    """of everything that is random"""
+    """Random seed."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """number format of the forward pass; auto: bf16 on a GPU that has it or a CPU with matrix units
-    for it (AMX), else fp32"""
+    """Precision of the forward and backward pass. auto: bf16 on GPUs that support it and on CPUs
+    with AMX, else fp32."""
     activation_checkpointing: bool = False
-    """recompute activations in the backward pass: less memory, about a third more time"""
-    logging_steps: int = Field(10, gt=0)
-    """optimizer steps between two reports"""
-    save_steps: int | None = Field(None, gt=0)
-    """optimizer steps between two checkpoints; without it one is written when the run is
-    interrupted"""
-    save_total_limit: int = Field(3, gt=0)
-    """checkpoints that are kept; older ones are removed, the best one never with
-    load_best_model_at_end"""
-    eval_steps: int | None = Field(None, gt=0)
-    """optimizer steps between two evaluations; without it one is made after every epoch"""
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    logging_steps: int = Field(10, gt=0, le=_MOST)
+    """Optimizer steps between two log entries."""
+    save_steps: int | None = Field(None, gt=0, le=_MOST)
+    """Optimizer steps between two checkpoints. Default: a checkpoint only when interrupted."""
+    save_total_limit: int = Field(3, gt=0, le=_MOST)
+    """Checkpoints that are kept. The best one is kept too with load_best_model_at_end."""
+    eval_steps: int | None = Field(None, gt=0, le=_MOST)
+    """Optimizer steps between two evaluations. Default: after every epoch."""
     load_best_model_at_end: bool = False
-    """the result has the weights of the best evaluation, not the last ones; a checkpoint is written
-    at each evaluation that is better than all before"""
-    metric_for_best_model: str | None = None
-    """what is compared: NAME_METRIC of the evaluation set NAME, such as validation_loss, or METRIC
-    alone where there is one set; without it the loss of the first set"""
-    greater_is_better: bool | None = None
-    """whether that metric should rise; without it, all rise but those whose name ends in `loss`"""
-    early_stopping_patience: int | None = Field(None, gt=0)
-    """training stops after so many evaluations in a row without improvement"""
-    early_stopping_threshold: float = Field(0.0, ge=0)
-    """what is no improvement for early stopping: a change of the metric by no more than this"""
+    """Save the weights of the best evaluation as the result. A checkpoint is written at each
+    evaluation that is better than all before."""
+    metric_for_best_model: str | None = Field(None, json_schema_extra=ADVANCED)
+    """Metric to compare: METRIC, or NAME_METRIC where there are several evaluation sets, such as
+    validation_loss. Default: the loss of the first set."""
+    greater_is_better: bool | None = Field(None, json_schema_extra=ADVANCED)
+    """Whether a higher metric is better. Default: yes, unless its name ends in loss."""
+    early_stopping_patience: int | None = Field(None, gt=0, le=_MOST)
+    """Stop after so many evaluations in a row without improvement."""
+    early_stopping_threshold: float = Field(0.0, ge=0, json_schema_extra=ADVANCED)
+    """Smallest change of the metric that counts as an improvement."""
 
     @model_validator(mode="after")
-    def _go_together(self) -> "Training":
+    def _go_together(self) -> Self:
         if self.tokens_per_batch is not None and self.batching != "token_budget":
             raise ValueError("tokens_per_batch goes with batching: token_budget")
         if self.early_stopping_threshold and not self.early_stopping_patience:
@@ -108,84 +105,58 @@ class Training(BaseModel):
         chosen = self.metric_for_best_model is not None or self.greater_is_better is not None
         if chosen and not (self.load_best_model_at_end or self.early_stopping_patience):
             raise ValueError(
-                "what is best is asked by load_best_model_at_end or "
-                "early_stopping_patience; set one"
+                "the best evaluation is used by load_best_model_at_end or early_stopping_patience; "
+                "set one of them"
             )
         return self
 
 
 class Launch(BaseModel):
-    """On how many processes the run goes. The torchrun environment, where it is set, wins."""
+    """Processes of the run. The environment of torchrun, where it is set, takes precedence."""
 
     model_config = _STRICT
 
-    processes: int = Field(1, gt=0)
-    """processes on each node: one for each GPU"""
-    nodes: int = Field(1, gt=0)
-    """machines"""
-    node_rank: int = Field(0, ge=0)
-    """which of them this is"""
+    processes: int = Field(1, gt=0, le=1024)
+    """Processes per node: one per GPU."""
+    nodes: int = Field(1, gt=0, le=65536)
+    """Nodes (hosts)."""
+    node_rank: int = Field(0, ge=0, lt=65536)
+    """Rank of this node."""
     main_address: str = "127.0.0.1"
-    """host name of node 0"""
+    """Host name or address of node 0."""
     main_port: int = Field(29500, gt=0, lt=65536)
-    """a free port on node 0"""
+    """Free port on node 0."""
 
 
 class StageSection(Section):
-    """One entry of `stages`. What it does not say, the recipe's own sections say."""
+    """One entry of `stages`. What it does not set, the recipe's own sections set."""
 
     data: list[dict[str, Any]] | None = None
     eval_data: dict[str, list[dict[str, Any]]] | None = None
-    training: dict[str, Any] = Field(default_factory=dict)  # laid over the recipe's own
+    training: dict[str, Any] = Field(default_factory=dict)  # overrides the recipe's own
 
 
-def _default(kind: str) -> Any:
-    return lambda: Section(name=registry.shipped_table()["defaults"][kind])
-
-
-class Recipe(BaseModel):
-    """One run."""
+class RecipeFields(BaseModel):
+    """The fields of a recipe that name no plugin."""
 
     model_config = _STRICT
 
     model: str = Field(min_length=1)
-    """hub id, local folder, or `tiny`: the family's tiny twin"""
-    family: Section | None = None
-    """found from the checkpoint's config.json where it is not named"""
-    template: Section | None = None
-    """the family's own for this checkpoint where it is not named"""
-    quantizer: Section | None = None
-    """none: weights are loaded as they are"""
-    adapter: Section = Field(default_factory=_default("adapter"))
-    """which parameters are trained, and how"""
-    dataset: Section = Field(default_factory=_default("dataset"))
-    """how data is read, rendered and tokenised"""
+    """Hub id, local folder, or `tiny`: the family's tiny model with random weights."""
     data: list[dict[str, Any]] = Field(default_factory=list)
-    """what to train on: sources, as the dataset plugin describes them"""
+    """Training data: a list of sources, as the dataset plugin describes them."""
     eval_data: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
-    """what to evaluate on: name → sources"""
+    """Evaluation data: name → list of sources."""
     stages: list[StageSection] = Field(min_length=1)
-    """what is done, in order; `stage` is a list of one"""
-    optimizer: Section = Field(default_factory=_default("optimizer"))
-    """how parameters move"""
-    accelerators: list[Section] = Field(default_factory=list)
-    """what makes steps faster or better; the first is the outermost"""
+    """Training stages in order. `stage` is short for a list of one."""
     training: Training = Training()
-    """how every stage trains"""
+    """Hyperparameters of every stage."""
     launch: Launch = Launch()
-    """on how many processes"""
-    loggers: list[Section] = Field(
-        default_factory=lambda: [
-            Section(name=n) for n in registry.shipped_table()["defaults"]["loggers"]
-        ]
-    )
-    """who is told"""
-    engine: Section = Field(default_factory=_default("engine"))
-    """what answers in chat"""
+    """Processes and nodes."""
     output: str = Field(min_length=1)
-    """the run folder, from the current folder"""
+    """Run folder, relative to the current folder."""
     data_root: str | None = None
-    """where relative paths of data start; the recipe's own folder where it is not named"""
+    """Folder from which relative data paths start. Default: the recipe's folder."""
 
     @model_validator(mode="before")
     @classmethod
@@ -196,16 +167,65 @@ class Recipe(BaseModel):
             value = {"stages": [value["stage"]], **{k: v for k, v in value.items() if k != "stage"}}
         return value
 
+    def as_mapping(self) -> dict[str, Any]:
+        """The recipe as JSON values, in the order in which recipes are written."""
+        values = self.model_dump(mode="json", exclude_none=True)
+        first, last = ("model", *sections()), ("output", "data_root")
+        names = [*first, *(name for name in values if name not in first + last), *last]
+        return {name: values[name] for name in names if name in values}
+
     def as_dict(self) -> dict[str, Any]:
-        """The resolved recipe as it is written to the run folder: JSON values, secrets masked."""
-        masked: dict[str, Any] = mask(self.model_dump(mode="json", exclude_none=True))
+        """`as_mapping` with secrets masked, as it is written to the run folder."""
+        masked: dict[str, Any] = mask(self.as_mapping())
         return masked
 
 
+def _section(kind: Kind) -> Any:
+    """Type and default of a kind's field."""
+    if kind.many:
+        default = Field(default_factory=lambda: [Section(name=name) for name in kind.defaults])
+        return list[Section], default
+    if kind.required:
+        return Section, Field(default_factory=lambda: Section(name=kind.defaults[0]))
+    return Section | None, None
+
+
+if TYPE_CHECKING:
+
+    class Recipe(RecipeFields):
+        """One run: RecipeFields, and a section for each kind of plugin."""
+
+        def __getattr__(self, name: str) -> Any: ...
+
+else:
+    Recipe = create_model(
+        "Recipe",
+        __base__=RecipeFields,
+        __module__=__name__,
+        __doc__="One run: RecipeFields, and a section for each kind of plugin.",
+        **{key: _section(kind) for key, kind in sections().items()},
+    )
+
+
 def mask(value: Any, name: str = "") -> Any:
-    """The value with every secret in it replaced by `***`, found by the name of its key."""
+    """The value with secrets replaced by `***`: found by their keys, and passwords in URLs."""
     if isinstance(value, dict):
         return {key: mask(item, str(key)) for key, item in value.items()}
     if isinstance(value, list):
         return [mask(item, name) for item in value]
-    return "***" if isinstance(value, str) and _SECRET.search(name) else value
+    if not isinstance(value, str):
+        return value
+    return "***" if _SECRET.search(name) else mask_url(value)
+
+
+def mask_url(text: str) -> str:
+    """The text, where it is a URL with user name and password: without them."""
+    if "://" not in text or "@" not in text:
+        return text
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return "***"
+    if parts.username is None and parts.password is None:
+        return text
+    return parts._replace(netloc=f"***@{parts.netloc.rpartition('@')[2]}").geturl()

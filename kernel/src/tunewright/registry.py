@@ -1,146 +1,131 @@
-"""How a name finds its plugin: entry points are listed without an import; what a recipe names is
-imported and called.
+"""How a name finds its plugin: names are listed from metadata; what a recipe names is imported.
 
-Each plugin in use gets a small PluginManager of its own, which holds it and the run's accelerators,
-so that a call goes to exactly one implementation, inside every wrapper, and the order of
-registration decides nothing else.
+Each plugin in use has a small PluginManager of its own, which holds it and the run's accelerators.
+A call reaches one implementation, inside every wrapper, and the order of registration decides
+nothing else.
 """
 
+import contextlib
 import functools
+import importlib
 import importlib.util
 import tomllib
 from dataclasses import dataclass
-from importlib import metadata, resources
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pluggy
-
-from tunewright import hookspecs
+from tunewright import index
 from tunewright.errors import RecipeError, RunError, TunewrightError, did_you_mean
+from tunewright.index import Point
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from tunewright.kinds import Kind
     from tunewright.plugin import Plugin
-
-#: kind → the hooks that its plugins must implement; entry points stand in the group
-#: `tunewright.<kind>`
-KINDS: dict[str, tuple[str, ...]] = {
-    "family": ("load_model",),
-    "template": ("format_template",),
-    "quantizer": ("prepare_load", "finish_load"),
-    "adapter": ("apply_adapter",),
-    "dataset": ("build_dataset",),
-    "format": ("convert_rows",),
-    "optimizer": ("build_optimizer",),
-    "accelerator": (),
-    "stage": ("train_stage",),
-    "logger": ("report",),
-    "engine": ("generate",),
-    "command": (),
-}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One name of one kind, as the metadata of its distribution gives it. Nothing is imported."""
+    """One plugin, as the metadata of its distribution gives it. Nothing is imported."""
 
     kind: str
-    name: str
-    value: str
-    distribution: str
-    version: str
-    summary: str
-    point: metadata.EntryPoint
+    point: Point
+
+    @property
+    def name(self) -> str:
+        return self.point.name
+
+    @property
+    def value(self) -> str:
+        return self.point.value
+
+    @property
+    def distribution(self) -> str:
+        return self.point.distribution
+
+    @property
+    def version(self) -> str:
+        return self.point.version
+
+    @property
+    def summary(self) -> str:
+        return self.point.summary
 
     @property
     def qualified(self) -> str:
         return f"{self.distribution}:{self.name}"
 
-
-@functools.cache
-def _all_entry_points() -> Any:  # of Python 3.11: SelectableGroups, later: EntryPoints
-    return metadata.entry_points()
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name!r} of {self.distribution} {self.version}"
 
 
-def group(name: str) -> metadata.EntryPoints:
+def group(name: str) -> list[Point]:
     """The entry points of the group `tunewright.<name>`."""
-    return _all_entry_points().select(group=f"tunewright.{name}")  # type: ignore[no-any-return]
-
-
-@functools.cache
-def _described(dist: metadata.Distribution) -> tuple[str, str, str]:
-    """Name, version and summary, read by hand: `dist.metadata` takes ten times as long, and listing
-    reads all."""
-    head = (dist.read_text("METADATA") or "").partition("\n\n")[0]
-    fields = dict(line.partition(": ")[::2] for line in reversed(head.splitlines()))
-    return fields["Name"], fields["Version"], fields.get("Summary", "")
+    return [point for point in index.points() if point.group == name]
 
 
 def entries(kind: str) -> list[Entry]:
-    """Every installed plugin of a kind, by name; a name that two distributions claim stands there
-    twice."""
-    found = []
-    for point in group(kind):
-        assert point.dist is not None  # only points that no distribution declares have none
-        found.append(Entry(kind, point.name, point.value, *_described(point.dist), point))
+    """All installed plugins of a kind, by name. A name that two claim is there twice."""
+    found = [Entry(kind, point) for point in group(kind)]
     return sorted(found, key=lambda entry: (entry.name, entry.distribution))
 
 
 @functools.cache
 def shipped_table() -> dict[str, Any]:
-    """plugins.toml: the default plugin of a kind, and which distribution brings a known name."""
+    """plugins.toml: default plugins of kinds, and which distribution provides a known name."""
     return tomllib.loads(resources.files("tunewright").joinpath("plugins.toml").read_text("utf-8"))
 
 
 def find(kind: str, name: str, place: str = "") -> Entry:
-    """The one plugin that `name`, or `distribution:name`, stands for. Raises RecipeError."""
+    """The plugin that `name`, or `distribution:name`, stands for. Raises RecipeError."""
     distribution, _, bare = name.rpartition(":")
-    claims = [e for e in entries(kind) if e.name == bare and distribution in ("", e.distribution)]
+    installed = entries(kind)
+    claims = [e for e in installed if e.name == bare and distribution in ("", e.distribution)]
     if len(claims) == 1:
         return claims[0]
     if claims:
         owners = " and ".join(e.distribution for e in claims)
         choice = " or ".join(repr(e.qualified) for e in claims)
-        raise RecipeError(
-            f"{kind} {bare!r} is claimed by {owners}", place=place, hint=f"write {choice}"
-        )
-    problem, known = (
-        f"no installed plugin gives the {kind} {name!r}",
-        [e.name for e in entries(kind)],
-    )
-    raise RecipeError(problem, place=place, hint=hint_for(kind, bare, known))
+        problem = f"{kind} {bare!r} is claimed by {owners}"
+        raise RecipeError(problem, place=place, hint=f"write {choice}")
+    problem = f"no installed plugin gives the {kind} {shortened(name)!r}"
+    raise RecipeError(problem, place=place, hint=hint_for(kind, bare, [e.name for e in installed]))
+
+
+def shortened(name: str) -> str:
+    return name if len(name) <= 80 else f"{name[:77]}..."
 
 
 def hint_for(group: str, name: str, known: "Iterable[str]") -> str:
-    """Which distribution brings a name that nobody here claims, or else the nearest that there
-    is."""
+    """The command that installs a known name, else the nearest installed name."""
     brings = shipped_table()["known"].get(group, {}).get(name)
     return f"pip install {brings}" if brings else did_you_mean(name, known)
 
 
 def _check_version(entry: Entry, place: str) -> None:
-    """Compare the plugin's `Requires-Dist: tunewright` with this kernel, before anything of it is
-    imported."""
-    from packaging.requirements import Requirement  # 30 ms that listing does without
+    """Compare the plugin's requirement of the kernel, before anything of it is imported."""
+    if not entry.point.requires:
+        return
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet  # 20 ms; listing does without
 
     from tunewright import __version__
 
-    dist = entry.point.dist
-    for line in (dist.requires if dist else None) or []:
-        need = Requirement(line)
-        if need.name == "tunewright" and not need.specifier.contains(__version__, prereleases=True):
-            who = f"{entry.kind} {entry.name!r} of {entry.distribution} {entry.version}"
-            problem = f"{who} needs tunewright{need.specifier}, this is tunewright {__version__}"
-            raise RecipeError(
-                problem, place=place, hint=f"pip install --upgrade tunewright {entry.distribution}"
-            )
+    try:
+        fits = SpecifierSet(entry.point.requires).contains(__version__, prereleases=True)
+    except InvalidSpecifier:
+        fits = False
+    if not fits:
+        problem = (
+            f"{entry} needs tunewright{entry.point.requires}, this is tunewright {__version__}"
+        )
+        hint = f"pip install --upgrade tunewright {entry.distribution}"
+        raise RecipeError(problem, place=place, hint=hint)
 
 
 def _data_file(entry: Entry) -> Path:
-    """The file of a plugin that is only data: for `a.b.c` the file a/b/c.jinja, or
-    a/b/c/template.jinja."""
+    """The file of a plugin that is only data: of `a.b.c`, a/b/c.jinja or a/b/c/template.jinja."""
     package, *inner = entry.value.split(".")
     spec = importlib.util.find_spec(package)
     for root in (spec.submodule_search_locations or []) if spec else []:
@@ -152,27 +137,25 @@ def _data_file(entry: Entry) -> Path:
 
 
 def load(entry: Entry, place: str = "") -> Any:
-    """Import a plugin's object: a Plugin class, or what a command gives. Raises RecipeError in one
-    line."""
+    """Import a plugin class, or what a command gives. Raises RecipeError in one line."""
     from tunewright.plugin import Plugin
 
     _check_version(entry, place)
     try:
-        if ":" in entry.value or entry.kind not in group("from_files").names:
+        from_file = [point for point in group("from_files") if point.name == entry.kind]
+        if ":" in entry.value or not from_file:
             found = entry.point.load()
         else:
-            found = group("from_files")[entry.kind].load()(_data_file(entry))
-        if entry.kind != "command" and not (isinstance(found, type) and issubclass(found, Plugin)):
+            found = from_file[0].load()(_data_file(entry))
+        is_plugin = isinstance(found, type) and issubclass(found, Plugin)
+        if entry.kind != "command" and not is_plugin:
             raise TypeError(f"{entry.value} is not a subclass of tunewright.Plugin")
     except TunewrightError:
         raise
-    except (Exception, SystemExit) as error:  # whatever a stranger's module raises is its own fault
-        raise RecipeError(
-            f"{entry.kind} {entry.name!r} of {entry.distribution} {entry.version} is broken: "
-            f"{type(error).__name__}: {' '.join(str(error).split())}",
-            place=place,
-            hint=f"pip install --upgrade {entry.distribution}, or take it out of the recipe",
-        ) from error
+    except (Exception, SystemExit) as error:  # a stranger's module may raise anything
+        problem = f"{entry} is broken: {type(error).__name__}: {' '.join(str(error).split())}"
+        hint = f"pip install --upgrade {entry.distribution}, or take it out of the recipe"
+        raise RecipeError(problem, place=place, hint=hint) from error
     return found
 
 
@@ -180,63 +163,76 @@ class PluginCaller:
     """One plugin in use, inside the run's accelerators. The first accelerator is the outermost."""
 
     def __init__(
-        self, entry: Entry, plugin: "Plugin", accelerators: "Sequence[Plugin]" = (), place: str = ""
+        self,
+        entry: Entry,
+        plugin: "Plugin",
+        accelerators: "Sequence[Plugin]" = (),
+        place: str = "",
     ) -> None:
+        import pluggy
+
+        from tunewright.kinds import kind_of
+
         self.entry = entry
-        self.plugin: Any = plugin  # what else it offers is its kind's matter
+        self.plugin: Any = plugin
         self._manager = pluggy.PluginManager("tunewright")
-        self._manager.add_hookspecs(hookspecs)
+        kind = kind_of(entry.kind)
+        for specs in _specs():
+            self._manager.add_hookspecs(specs)
         try:
             self._manager.register(plugin)
-            for accelerator in reversed(
-                accelerators
-            ):  # pluggy calls the last registered wrapper first
+            for accelerator in reversed(accelerators):  # pluggy calls the last wrapper first
                 self._manager.register(accelerator)
             self._manager.check_pending()
         except pluggy.PluginValidationError as error:
-            raise RecipeError(
-                (
-                    f"{entry.kind} {entry.name!r} of {entry.distribution} is broken: "
-                    f"{' '.join(str(error).split())}"
-                ),
-                place=place,
-            ) from error
-        for hook in KINDS[entry.kind]:
-            if not any(impl.plugin is plugin for impl in self._hook(hook).get_hookimpls()):
-                raise RecipeError(
-                    (
-                        f"{entry.kind} {entry.name!r} of {entry.distribution} has no "
-                        f"implementation of {hook}"
-                    ),
-                    place=place,
-                )
+            problem = f"{_who(entry)} is broken: {' '.join(str(error).split())}"
+            raise RecipeError(problem, place=place) from error
+        self._check_hooks(kind, place)
         for accelerator in accelerators:
             self._check_wraps(accelerator, place)
 
-    def _hook(self, name: str) -> pluggy.HookCaller:
-        caller: pluggy.HookCaller = getattr(self._manager.hook, name)
-        return caller
+    def _check_hooks(self, kind: "Kind", place: str) -> None:
+        for hook in kind.hooks:
+            implementations = getattr(self._manager.hook, hook).get_hookimpls()
+            if not any(impl.plugin is self.plugin for impl in implementations):
+                problem = f"{_who(self.entry)} has no implementation of {hook}"
+                raise RecipeError(problem, place=place)
 
     def _check_wraps(self, accelerator: "Plugin", place: str) -> None:
         for caller in self._manager.get_hookcallers(accelerator) or []:
             for impl in caller.get_hookimpls():
                 if impl.plugin is accelerator and not impl.wrapper:
-                    raise RecipeError(
-                        (
-                            f"accelerator {accelerator.name!r} "
-                            f"replaces {caller.name}; it may only wrap it"
-                        ),
-                        place=place,
-                        hint="@hookimpl(wrapper=True)",
+                    problem = (
+                        f"accelerator {accelerator.name!r} replaces {caller.name}; "
+                        "it may only wrap it"
                     )
+                    raise RecipeError(problem, place=place, hint="@hookimpl(wrapper=True)")
 
     def call(self, hook: str, **arguments: Any) -> Any:
-        """Call one hook of this plugin. Raises RunError where it gives None."""
-        result = self._hook(hook)(**arguments)
+        """Call one hook of this plugin. Raises RunError where it returns None."""
+        result = getattr(self._manager.hook, hook)(**arguments)
         if result is None:
             raise RunError(f"{hook} of {self.entry.kind} {self.entry.name!r} gave nothing")
         return result
 
     def tell(self, **arguments: Any) -> None:
-        """Call `report`, which gives nothing."""
+        """Call `report`, which returns nothing."""
         self._manager.hook.report(**arguments)
+
+
+def _who(entry: Entry) -> str:
+    return f"{entry.kind} {entry.name!r} of {entry.distribution}"
+
+
+@functools.cache
+def _specs() -> list[Any]:
+    """The modules with hook specifications of all kinds: an accelerator may wrap any hook."""
+    from tunewright.kinds import kinds
+
+    found = []
+    for name in dict.fromkeys(kind.specs for kind in kinds().values()):
+        with contextlib.suppress(
+            ImportError
+        ):  # of a kind that is broken: it says so where it is used
+            found.append(importlib.import_module(name))
+    return found

@@ -1,35 +1,35 @@
-"""Events on their way to the loggers: a bounded queue and a thread for each, so that none can stop
-or slow a run."""
+"""Events on their way to the loggers: a bounded queue and a thread each, so that none can stop or
+slow a run."""
 
 import queue
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tunewright.events import Event, Notice
 
 if TYPE_CHECKING:
     from tunewright.registry import PluginCaller
-    from tunewright.run import Run
+    from tunewright.types import RunContext
 
-CAPACITY = 1_000  # events that a logger may lag behind before it is muted
+CAPACITY = 1_000  # events that a logger may be behind before it is muted
 PATIENCE = 10.0  # seconds that a logger has for its last events when the run ends
 
 
 class _Listener:
-    def __init__(self, run: "Run", handle: "PluginCaller", reporter: "Reporter") -> None:
-        self.handle, self.muted = handle, ""
+    def __init__(self, run: "RunContext", caller: "PluginCaller", reporter: "Reporter") -> None:
+        self.caller, self.muted = caller, ""
         self._run, self._reporter = run, reporter
         self._events: queue.Queue[Event | None] = queue.Queue(CAPACITY)
-        self._thread = threading.Thread(
-            target=self._listen, name=f"logger {handle.entry.name}", daemon=True
-        )
+        name = f"logger {caller.entry.name}"
+        self._thread = threading.Thread(target=self._listen, name=name, daemon=True)
         self._thread.start()
 
     def _listen(self) -> None:
         for event in iter(self._events.get, None):  # None: closed
             try:
-                self.handle.tell(run=self._run, event=event)
-            except Exception as error:  # a failing observer is muted, the run goes on
+                self.caller.tell(run=self._run, event=event)
+            except Exception as error:  # a failing logger is muted, the run goes on
                 return self._mute(f"{type(error).__name__}: {error}")
 
     def put(self, event: Event | None) -> None:
@@ -49,28 +49,36 @@ class _Listener:
 
     def _mute(self, reason: str) -> None:
         self.muted = " ".join(reason.split())
-        message = f"logger {self.handle.entry.name} is muted: {self.muted}"
+        message = f"logger {self.caller.entry.name} is muted: {self.muted}"
         self._reporter.emit(Notice(message=message, level="warning"))
 
 
 class Reporter:
-    """Tells every logger every event, in order. `muted` says which loggers failed, and why."""
+    """Sends every event to every logger, in order.
 
-    def __init__(self, run: "Run", handles: list["PluginCaller"]) -> None:
+    watch: called with each event first, in the thread that emits it.
+    """
+
+    def __init__(
+        self,
+        run: "RunContext",
+        callers: list["PluginCaller"],
+        watch: Callable[[Event], None] | None = None,
+    ) -> None:
+        self._watch, self._lock = watch, threading.Lock()
         self._listeners: list[_Listener] = []
-        self._listeners += [
-            _Listener(run, handle, self) for handle in handles
-        ]  # one that fails at once needs the list
+        # one that fails at once needs the list
+        self._listeners += [_Listener(run, caller, self) for caller in callers]
 
     def emit(self, event: Event) -> None:
+        if self._watch is not None:
+            with self._lock:  # a muted logger says so in its own thread
+                self._watch(event)
         for listener in self._listeners:
             listener.put(event)
 
     def close(self) -> dict[str, str]:
+        """Wait for the loggers. Returns which of them failed, and why."""
         for listener in self._listeners:
             listener.close()
-        return {
-            listener.handle.entry.name: listener.muted
-            for listener in self._listeners
-            if listener.muted
-        }
+        return {each.caller.entry.name: each.muted for each in self._listeners if each.muted}

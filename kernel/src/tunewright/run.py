@@ -1,73 +1,92 @@
-"""A run: `train` and `_train_one` read top to bottom, step by step. Everything that they call by
-name is a plugin."""
+"""A run: `train` and `_train_one` read top to bottom. What they call by name is a plugin.
+
+Also the Python API: `tunewright.train`, `tunewright.open_run`.
+"""
 
 import gc
-import signal
-import threading
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tunewright import events, folder, types
-from tunewright.check import Source, read, stage_recipe
+from tunewright.check import Resolved, resolve, with_values
 from tunewright.context import Run, detect_family
 from tunewright.errors import RecipeError, RunError, Stopped
-from tunewright.recipe import Recipe, Section
+from tunewright.resume import check_same
+from tunewright.state import StateWriter
+from tunewright.stopper import Stopper
 
 __all__ = ["Run", "open_run", "smoke", "train"]
 
+Listener = Callable[[events.Event], None]
+
 
 def train(
-    recipe: Recipe,
-    source: Source | None = None,
+    recipe: str | Path | Mapping[str, Any] | Resolved,
     *,
+    overrides: Sequence[str] = (),
+    on_event: Listener | None = None,
     resume: bool = False,
     overwrite: bool = False,
     trust_remote_code: bool = False,
     limit: int | None = None,
 ) -> types.StageResult:
-    """Do all that a recipe says. limit: rows of each source. Raises TunewrightError; Stopped on
-    Ctrl-C or SIGTERM."""
-    run = Run(recipe, source, trust_remote_code=trust_remote_code)
-    for number in range(len(run.recipe.stages)):
-        run.use_stage(number)  # what is broken stops the run here, before anything is loaded
-    with folder.locked(run.folder, run.rank):
-        state = folder.claim(
-            run.folder, run.recipe.as_dict(), rank=run.rank, resume=resume, overwrite=overwrite
-        )
-        stopper = _Stopper()
+    """Train as a recipe says.
+
+    recipe: a YAML file, its values as a mapping, or what `resolve` returned. overrides: such as
+    `training.epochs=3`. on_event: called with every event, in the thread that emits it. resume:
+    continue from the last checkpoint in `output`. overwrite: replace the run there. limit: rows per
+    source. Returns the last stage's result. Raises TunewrightError; Stopped on Ctrl-C or SIGTERM.
+    """
+    resolved = recipe if isinstance(recipe, Resolved) else resolve(recipe, overrides)
+    run = Run(resolved, trust_remote_code=trust_remote_code, on_event=on_event)
+    with folder.locked(run.folder, run.rank), Stopper() as stopper:
+        state = _claimed(run, resume=resume, overwrite=overwrite)
         status, error, result, prior = "failed", "", None, None
-        with run.reporting():
+        with run.reporting(StateWriter(run.folder, state)):
             try:
-                started: dict[str, Any] = {
-                    "recipe": state["recipe"],
-                    "versions": state["libraries"],
-                }
-                started["resumed_from"] = str(run.folder) if state["resumed"] else None
-                run.emit(events.RunStarted(folder=str(run.folder), **started))
-                for number in range(len(run.recipe.stages)):
+                run.emit(_started(run, state))
+                for number in range(len(resolved.stages)):
                     result = _train_one(run, number, state, prior, stopper, limit)
-                    # a stage that trains a model which judges hands on the model that it began with
-                    prior = result if run.use_stage(number).plugin.head == "causal_lm" else prior
+                    # a reward model is for later stages to use: they go on from the policy before
+                    prior = result if run.stage(number).head == "causal_lm" else prior
                 status = "completed"
             except (Stopped, KeyboardInterrupt) as stopped:
                 hint = f"go on with: tunewright train {run.folder / folder.RECIPE_FILE} --resume"
-                status, error = (
-                    "interrupted",
-                    getattr(stopped, "problem", "stopped at once, nothing was saved"),
-                )
+                problem = "stopped at once, nothing was saved"
+                status, error = "interrupted", getattr(stopped, "problem", problem)
                 raise Stopped(error, hint=hint) from stopped
             except BaseException as failure:
                 error = f"{type(failure).__name__}: {failure}"
                 raise
             finally:
-                stopper.restore()
                 state["status"] = status
+                state.pop("running", None)
                 folder.save(run.folder, state, run.rank)
-                run.emit(
-                    events.RunFinished(status=status, folder=str(run.folder), error=error or None)
+                ended = events.RunFinished(
+                    status=status, folder=str(run.folder), error=error or None
                 )
+                run.emit(ended)
     assert result is not None  # a recipe has at least one stage
     return result
+
+
+def _claimed(run: Run, *, resume: bool, overwrite: bool) -> dict[str, Any]:
+    """The state of the run: the one to go on from, or a new one."""
+    if resume and (old := folder.read(run.folder)):
+        check_same(old["recipe"], run.resolved, run.folder)
+        return {**old, "status": "running", "resumed": True}
+    recipe, artifacts = run.recipe.as_dict(), run.artifacts()
+    return folder.claim(run.folder, recipe, artifacts, rank=run.rank, overwrite=overwrite)
+
+
+def _started(run: Run, state: dict[str, Any]) -> events.RunStarted:
+    return events.RunStarted(
+        folder=str(run.folder),
+        recipe=state["recipe"],
+        versions=state["libraries"],
+        resumed_from=str(run.folder) if state["resumed"] else None,
+    )
 
 
 def _train_one(
@@ -75,20 +94,17 @@ def _train_one(
     number: int,
     state: dict[str, Any],
     prior: types.StageResult | None,
-    stopper: "_Stopper",
+    stopper: Stopper,
     limit: int | None,
 ) -> types.StageResult:
-    """One entry of `stages`: load, adapt, read data, train. prior: the language model that stages
-    before it made."""
+    """One entry of `stages`: load, adapt, read data, train. prior: the policy of stages before."""
     done = state["stages"]
     if number < len(done):  # before the interruption that this run resumes from
         return folder.result(run.folder, done[number])
-    stage, training = run.use_stage(number).plugin, stage_recipe(run.recipe, number).training
-    base = (
-        run.folder
-        if len(run.recipe.stages) == 1
-        else run.folder / "stages" / f"{number + 1}-{stage.name}"
-    )
+    run.begin_stage(number)
+    stage, training = run.stage(number), run.resolved.stages[number].training
+    own = run.folder / "stages" / f"{number + 1}-{stage.name}"
+    base = run.folder if len(run.resolved.stages) == 1 else own
 
     gc.collect()  # trainers hold their model in cycles: the stage before would keep its memory
     loaded = run.load(head=stage.head, prior=prior)
@@ -96,100 +112,68 @@ def _train_one(
         role: run.load(prior=prior, trainable=False) for role in stage.models if role != "policy"
     }
 
+    stopper.check()
     run.emit(events.StepStarted(step="build_dataset"))
-    data: types.Data = run.call("dataset", "build_dataset", run.data_request(loaded, number, limit))
+    asked = run.data_request(loaded, number, limit)
+    data: types.Data = run.call("dataset", "build_dataset", asked)
     for note in data.notes:
         run.emit(events.Notice(message=note))
     for reason, count in data.dropped.items():
-        run.emit(
-            events.Notice(
-                message=f"{count} of {data.rows_read} rows dropped: {reason}", level="warning"
-            )
-        )
+        message = f"{count} of {data.rows_read} rows dropped: {reason}"
+        run.emit(events.Notice(message=message, level="warning"))
     if state["data"].setdefault(str(number), data.fingerprint) != data.fingerprint:
-        raise RunError(
-            "the data is not what it was when the run began",
-            place=str(run.folder),
-            hint="--overwrite begins anew",
-        )
+        problem = "the data is not what it was when the run began"
+        raise RunError(problem, place=str(run.folder), hint="--overwrite begins anew")
     folder.save(run.folder, state, run.rank)
 
+    stopper.check()
     run.emit(events.StepStarted(step="train_stage", detail=stage.name))
     checkpoint = folder.last_checkpoint(base) if state["resumed"] else None
     request = types.TrainRequest(
         loaded, data, training, base, others, checkpoint, stopper, number + 1
     )
     result: types.StageResult = run.call("stage", "train_stage", request)
-    stage_state = folder.describe(run.folder, stage.name, result, rows=len(data.train))
-    told = {"path": stage_state["path"], "metrics": result.metrics}
-    run.emit(events.StageFinished(stage=stage.name, steps=result.steps, **told))
-    done.append(stage_state)
+    described = folder.describe(run.folder, stage.name, result, rows=len(data.train))
+    done.append(described)
     folder.save(run.folder, state, run.rank)
+    run.emit(
+        events.StageFinished(
+            stage=stage.name, steps=result.steps, path=described["path"], metrics=result.metrics
+        )
+    )
     return result
 
 
-class _Stopper:
-    """Ctrl-C and SIGTERM ask the run to save and stop; a second Ctrl-C stops it at once."""
-
-    def __init__(self) -> None:
-        self._asked = False
-        self._before = {}
-        if threading.current_thread() is threading.main_thread():
-            self._before = {
-                number: signal.signal(number, self._ask)
-                for number in (signal.SIGINT, signal.SIGTERM)
-            }
-
-    def _ask(self, number: int, frame: Any) -> None:
-        if self._asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self._asked = True
-
-    def __call__(self) -> bool:
-        return self._asked
-
-    def restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-
-def smoke(recipe: Recipe, steps: int = 3) -> Recipe:
-    """The same recipe on the family's tiny twin, for a few steps in a folder of its own. Raises
-    RecipeError."""
+def smoke(resolved: Resolved, steps: int = 3) -> Resolved:
+    """The same recipe on the tiny model of the recipe's checkpoint, for a few steps, with an
+    `output` of its own. Raises RecipeError."""
     short = {
         "max_steps": steps,
         "per_device_train_batch_size": 2,
         "logging_steps": 1,
         "max_length": 512,
     }
-    stages = [
-        stage.model_copy(update={"training": {**stage.training, **short}})
-        for stage in recipe.stages
-    ]
-    family = recipe.family or Section(name=detect_family(recipe))
-    return recipe.model_copy(
-        update={
-            "model": "tiny",
-            "family": family,
-            "stages": stages,
-            "output": f"{recipe.output.rstrip('/')}-smoke",
-        }
-    )
+    values = resolved.recipe.as_mapping()
+    for stage in values["stages"]:
+        stage["training"] = {**stage.get("training", {}), **short}
+    family = values.get("family") or {"name": detect_family(resolved.recipe)}
+    output = f"{resolved.recipe.output.rstrip('/')}-smoke"
+    changes = {"model": "tiny", "family": family, "stages": values["stages"], "output": output}
+    again = with_values(resolved, **changes)
+    again.smoke_of = None if resolved.recipe.model == "tiny" else resolved.recipe.model
+    return again
 
 
-def open_run(path: Path, *, trust_remote_code: bool = False) -> Run:
-    """A run folder for use: its plugins, with `load_policy` giving the trained model. Raises
-    RecipeError."""
+def open_run(path: str | Path, *, trust_remote_code: bool = False) -> Run:
+    """A run folder for use: `load_policy` loads the trained model. Raises RecipeError."""
+    path = Path(path).expanduser()
     state = folder.read(path)
     if not state:
-        raise RecipeError(
-            "is no run folder",
-            place=str(path),
-            hint="give the `output` of a recipe that was trained",
-        )
+        hint = "give the `output` of a recipe that was trained"
+        raise RecipeError("is no run folder", place=str(path), hint=hint)
     if not state["stages"]:
-        raise RecipeError(
-            f"holds a run that is {state['status']}, nothing trained yet", place=str(path)
-        )
-    recipe, source = read(path / folder.RECIPE_FILE, [f"output={path}"])
-    return Run(recipe, source, trust_remote_code=trust_remote_code)
+        problem = f"holds a run that is {state.get('status')}, nothing trained yet"
+        raise RecipeError(problem, place=str(path))
+    resolved = resolve(path / folder.RECIPE_FILE)
+    resolved.recipe = resolved.recipe.model_copy(update={"output": str(path)})
+    return Run(resolved, trust_remote_code=trust_remote_code)

@@ -1,13 +1,19 @@
-"""A JSON schema of recipes, made from the Options of all installed plugins, so that editors
-complete and check them."""
+"""A JSON schema of recipes, made from the Options of all installed plugins, for editors and forms.
+
+Each plugin's options stand once, in `$defs`. A field's `tier` (basic, advanced) and `widget` (path,
+secret) are kept.
+"""
 
 import sys
+from collections.abc import Iterator
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
 from tunewright import registry
 from tunewright.errors import TunewrightError
+from tunewright.kinds import sections
 from tunewright.plugin import described
 from tunewright.recipe import Recipe, StageSection
 
@@ -23,68 +29,74 @@ class _Described(GenerateJsonSchema):
         return made
 
 
-_SECTIONS = {"family", "template", "quantizer", "adapter", "dataset", "optimizer", "engine"}
-
-
 def schema() -> dict[str, Any]:
     """The schema. A plugin that cannot be imported is left out, and said on standard error."""
     whole = Recipe.model_json_schema(schema_generator=_Described)
     definitions, fields = whole["$defs"], whole["properties"]
-    for kind in _SECTIONS:
-        fields[kind] = {
-            "description": fields[kind].get("description", ""),
-            **_sections(kind, definitions),
-        }
-    for kind in ("logger", "accelerator"):
-        fields[f"{kind}s"]["items"] = _sections(kind, definitions)
-    stage = {key: fields.get(key, {}) for key in StageSection.model_fields if key != "name"}
-    stage["training"] = {
-        "type": "object",
-        "description": "laid over the recipe's own training section",
-    }
-    fields["stage"] = _sections("stage", definitions, stage)
-    fields["stages"]["items"] = fields["stage"]
-    entries = [_options(plugin.Entry, definitions) for _, plugin in _plugins("dataset")]
-    fields["data"]["items"] = {"anyOf": entries}
-    fields["eval_data"]["additionalProperties"]["items"] = {"anyOf": entries}
+    for unused in ("Section", "StageSection"):
+        definitions.pop(unused, None)
+    for key, kind in sections().items():
+        choice = _choice(kind.name, definitions)
+        fields[key] = {"description": kind.summary}
+        fields[key] |= {"type": "array", "items": choice} if kind.many else choice
+    fields["stages"]["items"] = _choice("stage", definitions, _stage_fields(fields))
+    fields["stage"] = fields["stages"]["items"]
+    entries = [
+        _define(f"entry-{name}", plugin.Entry, definitions) for name, plugin in _all("dataset")
+    ]
+    source = {"anyOf": entries} if len(entries) != 1 else entries[0]
+    fields["data"]["items"] = source
+    fields["eval_data"]["additionalProperties"]["items"] = source
     whole["required"] = ["model", "output"]
     whole["oneOf"] = [{"required": ["stage"]}, {"required": ["stages"]}]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **whole}
 
 
-def _plugins(kind: str) -> list[tuple[str, Any]]:
-    found = []
-    for entry in registry.entries(kind):
-        try:
-            found.append((entry.name, registry.load(entry)))
-        except TunewrightError as error:
-            print(f"left out: {error}", file=sys.stderr)
-    return found
-
-
-def _options(model: Any, definitions: dict[str, Any]) -> dict[str, Any]:
-    own: dict[str, Any] = model.model_json_schema(schema_generator=_Described)
-    definitions.update(own.pop("$defs", {}))
+def _stage_fields(fields: dict[str, Any]) -> dict[str, Any]:
+    """What every entry of `stages` may have besides its plugin's options."""
+    own = {key: {"$ref": f"#/properties/{key}"} for key in ("data", "eval_data")}
+    about = "Overrides the recipe's own training section."
+    own["training"] = {"type": "object", "description": about}
+    assert own.keys() | {"name"} == StageSection.model_fields.keys()
     return own
 
 
-def _sections(
+def _all(kind: str) -> Iterator[tuple[str, Any]]:
+    for entry in registry.entries(kind):
+        try:
+            yield entry.name, registry.load(entry)
+        except TunewrightError as error:
+            print(f"left out: {error}", file=sys.stderr)
+
+
+def _define(name: str, model: type[BaseModel], definitions: dict[str, Any]) -> dict[str, Any]:
+    """Put a model into `$defs` and return a reference to it."""
+    if name not in definitions:
+        own = model.model_json_schema(schema_generator=_Described)
+        definitions.update(own.pop("$defs", {}))
+        definitions[name] = own
+    return {"$ref": f"#/$defs/{name}"}
+
+
+def _choice(
     kind: str, definitions: dict[str, Any], more: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """A name, or a mapping with a name and that plugin's options."""
-    choices: list[dict[str, Any]] = []
-    for name, plugin in _plugins(kind):
-        own = _options(plugin.Options, definitions)
-        properties = {"name": {"const": name}, **(more or {}), **own.get("properties", {})}
-        required = ["name", *own.get("required", [])]
-        choices.append(
-            {
-                "type": "object",
-                "properties": properties,
-                "required": required,
-                "additionalProperties": False,
-            }
-        )
-    return {
-        "anyOf": [{"enum": [choice["properties"]["name"]["const"] for choice in choices]}, *choices]
-    }
+    """A name, or a mapping with a name and that plugin's options. Plugins whose options are the
+    same, as templates', share one definition."""
+    names: list[str] = []
+    groups: dict[Any, list[str]] = {}
+    for name, plugin in _all(kind):
+        names.append(name)
+        groups.setdefault(plugin.Options, []).append(name)
+    choices = []
+    for model, group in groups.items():
+        key = f"{kind}-{group[0]}" if len(group) == 1 else f"{kind}-options-{group[0]}"
+        _define(key, model, definitions)
+        own = definitions[key]
+        title = {"const": group[0]} if len(group) == 1 else {"enum": group}
+        own["properties"] = {"name": title, **(more or {}), **own.get("properties", {})}
+        own["required"] = ["name", *own.get("required", [])]
+        own["additionalProperties"] = False
+        own.setdefault("type", "object")
+        choices.append({"$ref": f"#/$defs/{key}"})
+    return {"anyOf": [{"enum": names}, *choices]}

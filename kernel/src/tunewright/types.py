@@ -7,7 +7,7 @@ are written as Any: this file imports neither.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from tunewright.rows import (
     ROW_TYPES,
@@ -25,11 +25,10 @@ from tunewright.rows import (
     ToolCall,
     Unpaired,
 )
+from tunewright.run_context import RunContext
 
 if TYPE_CHECKING:
-    from tunewright.events import Event
-    from tunewright.recipe import Recipe, Training
-    from tunewright.registry import PluginCaller
+    from tunewright.recipe import Training
 
 __all__ = [
     "ROW_TYPES",
@@ -65,70 +64,11 @@ __all__ = [
     "ToolCall",
     "TrainRequest",
     "Unpaired",
+    "Weights",
 ]
 
 Head = Literal["causal_lm", "score", "value"]
 ModelRole = Literal["policy", "reference", "reward", "critic"]
-
-
-class RunContext(Protocol):
-    """What a plugin may ask of the run that it is part of. Hooks get it as `run`.
-
-    `tunewright.context.Run` is the run of a recipe; `tunewright_conformance.doubles.FakeRun` stands
-    in for it in tests.
-    """
-
-    recipe: "Recipe"
-    folder: Path  # the run folder
-    rank: int  # of this process; 0 is the first
-    world_size: int  # processes of the run
-    #: index of this rank's share of each batch, and into how many shares batches are divided. They
-    #: differ from rank and world size where several ranks compute one model together
-    data_rank: int
-    data_world_size: int
-    trust_remote_code: bool  # granted on the command line only
-
-    def emit(self, event: "Event") -> None:
-        """Send an event to the loggers. On ranks other than 0 it is dropped."""
-
-    def plugin(self, kind: str) -> Any:
-        """Return the run's plugin of a kind, such as `run.plugin("template")`."""
-
-    def call(self, kind: str, hook: str, request: Any) -> Any:
-        """Call a hook of the run's plugin of a kind, inside the accelerators."""
-
-    def named(self, kind: str, name: str, **options: Any) -> "PluginCaller":
-        """Build a plugin by name while the run goes, such as a format. Raises RecipeError."""
-
-    def installed(self, kind: str) -> list[str]:
-        """Names of the installed plugins of a kind, from metadata, sorted."""
-
-    def load(
-        self,
-        *,
-        head: Head = "causal_lm",
-        prior: "StageResult | None" = None,
-        trainable: bool = True,
-        weights: "Weights" = "load",
-    ) -> "LoadedModel":
-        """Run load_model and apply_adapter: the recipe's model, or an earlier stage's result.
-
-        weights="none" loads the tokenizer alone.
-        """
-
-    def load_policy(self) -> "LoadedModel":
-        """Load the model that the run folder's stages have trained, for inference."""
-
-    def data_request(
-        self, loaded: "LoadedModel", number: int = 0, limit: int | None = None
-    ) -> "DataRequest":
-        """Return the dataset request of stage `number` (0 is the first). limit: rows per source."""
-
-    def place(self, *path: str | int) -> str:
-        """Return where a field stands, for errors: `recipe.yaml:12: stage.packing`."""
-
-    def from_command_line(self, *path: str | int) -> bool:
-        """Return whether a field was written on the command line, where code may be named."""
 
 
 Weights = Literal["load", "meta", "none"]
@@ -149,8 +89,8 @@ class LoadedModel:
     #: full names of the modules whose weights are quantized
     quantized: frozenset[str] = frozenset()
     #: names of the parameters that the stage trains, set by apply_adapter. A checkpoint holds all
-    #: of them, even while an optimizer that switches blocks has frozen some; None: all that require a
-    #: gradient when training begins
+    #: of them, even while an optimizer that switches blocks has frozen some; None: all that require
+    #: a gradient when training begins
     trained: frozenset[str] | None = None
     learning_rate_scales: dict[str, float] = field(default_factory=dict)  # parameter name → factor
     saves: Literal["model", "adapter"] = "model"  # what a save of this model holds

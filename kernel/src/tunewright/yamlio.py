@@ -30,41 +30,90 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+_SCALARS = {
+    "bool": ("^(true|false|True|False|TRUE|FALSE)$", "tfTF"),
+    "int": (r"^([-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)$", "-+0123456789"),
+    "float": (
+        r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$",
+        "-+.0123456789",
+    ),
+}
 _Loader.yaml_implicit_resolvers = {
     first: [
-        (tag, pattern)
-        for tag, pattern in resolvers
-        if tag.rpartition(":")[2] in ("null", "int", "merge")
+        (tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] in ("null", "merge")
     ]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile("^(true|false|True|False)$"), list("tfTF")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?$|^[-+]?\.(inf|nan)$"),
-    list("-+0123456789."),
-)
+for _name, (_pattern, _first) in _SCALARS.items():
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(_pattern), list(_first))
+
+
+def _int(loader: Any, node: yaml.ScalarNode) -> int:
+    text = str(node.value)
+    base = {"0o": 8, "0x": 16}.get(text[:2], 10)
+    try:
+        return int(text[2:] if base != 10 else text, base)
+    except ValueError as error:
+        raise yaml.MarkedYAMLError(
+            problem=f"{text[:40]!r} is no integer", problem_mark=node.start_mark
+        ) from error
+
+
+def _float(loader: Any, node: yaml.ScalarNode) -> float:
+    text = str(node.value).lower()
+    try:
+        return float(text.replace(".inf", "inf").replace(".nan", "nan"))
+    except ValueError as error:
+        raise yaml.MarkedYAMLError(
+            problem=f"{text[:40]!r} is no number", problem_mark=node.start_mark
+        ) from error
+
+
+def _bool(loader: Any, node: yaml.ScalarNode) -> bool:
+    text = str(node.value).lower()
+    if text not in ("true", "false"):
+        raise yaml.MarkedYAMLError(
+            problem=f"{text[:40]!r} is neither true nor false", problem_mark=node.start_mark
+        )
+    return text == "true"
+
+
+#: the tags of YAML 1.2's core schema; any other is an error
+_CONSTRUCTORS: Any = {
+    f"tag:yaml.org,2002:{name}": yaml.SafeLoader.yaml_constructors[f"tag:yaml.org,2002:{name}"]
+    for name in ("null", "str", "seq", "map")
+} | {
+    "tag:yaml.org,2002:int": _int,
+    "tag:yaml.org,2002:float": _float,
+    "tag:yaml.org,2002:bool": _bool,
+    None: yaml.SafeLoader.yaml_constructors[None],
+}
+_Loader.yaml_constructors = _CONSTRUCTORS
 
 
 def read(path: Path) -> tuple[Any, dict[Path_, int]]:
     """A file's value, and the line of every value in it. Raises RecipeError."""
     try:
+        if path.exists() and not path.is_file():  # a device or a pipe may never end
+            raise RecipeError("is not a file", place=str(path))
         if path.stat().st_size > MAX_BYTES:
             raise RecipeError(f"larger than {MAX_BYTES:,} bytes", place=str(path))
         text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RecipeError(f"cannot be read: {error.strerror}", place=str(path)) from error
-    except UnicodeDecodeError as error:
-        raise RecipeError("is not a UTF-8 text", place=str(path)) from error
+    except (OSError, ValueError) as error:
+        if isinstance(error, UnicodeDecodeError):
+            raise RecipeError("is not a UTF-8 text", place=str(path)) from error
+        reason = getattr(error, "strerror", None) or str(error)
+        raise RecipeError(f"cannot be read: {reason}", place=str(path)) from error
     return parse(text, str(path))
 
 
 def parse(text: str, place: str) -> tuple[Any, dict[Path_, int]]:
     """The value of a YAML text, and the line of every value in it. Raises RecipeError."""
-    loader = _Loader(text)
     lines: dict[Path_, int] = {}
+    try:
+        loader = _Loader(text)
+    except yaml.YAMLError as error:  # a control character
+        raise _unreadable(error, place) from error
     try:
         node = loader.get_single_node()
         if node is None:
@@ -73,16 +122,18 @@ def parse(text: str, place: str) -> tuple[Any, dict[Path_, int]]:
         _note_lines(node, (), lines, place)
         return loader.construct_document(node), lines
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)  # only syntax errors have a mark
-        where = f"{place}:{mark.line + 1}" if mark else place
-        problem = getattr(error, "problem", None) or str(error)
-        raise RecipeError(
-            f"is not safe, valid YAML: {' '.join(str(problem).split())}", place=where
-        ) from error
+        raise _unreadable(error, place) from error
     except RecipeError as error:
         raise RecipeError(error.problem, place=error.place or place, hint=error.hint) from error
     finally:
         loader.dispose()
+
+
+def _unreadable(error: yaml.YAMLError, place: str) -> RecipeError:
+    mark = getattr(error, "problem_mark", None)  # only syntax errors have a mark
+    where = f"{place}:{mark.line + 1}" if mark else place
+    problem = getattr(error, "problem", None) or str(error)
+    return RecipeError(f"is not safe, valid YAML: {' '.join(str(problem).split())}", place=where)
 
 
 def _check_size(node: yaml.Node, sizes: dict[int, int], place: str) -> int:

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from tunewright import RowError, registry
+from tunewright.check import resolve
 from tunewright.context import Run
 from tunewright.plugin import described
-from tunewright.recipe import Recipe, Section
 from tunewright.registry import Entry
 from tunewright.types import Data
 from tunewright_conformance import goldens
@@ -130,23 +130,19 @@ def build(
 ) -> Data:
     """What the plugin makes of entries, as the kernel asks it to for a stage on messages."""
     family = a_family()
-    recipe = Recipe.model_validate(
-        {
-            "model": "tiny",
-            "family": {"name": family.name, **family_options(family)},
-            "dataset": {"name": entry.name, **(options or {})},
-            "data": data,
-            "eval_data": evals or {},
-            "stage": messages_stage(),
-            "training": {"max_length": max_length},
-            "loggers": [],
-            "output": str(folder),
-            "data_root": str(goldens.folder(entry)),
-        }
-    )
-    run = Run(
-        recipe.model_copy(update={"template": Section(name=template)}) if template else recipe
-    )
+    recipe = {
+        "model": "tiny",
+        "family": {"name": family.name, **family_options(family)},
+        "dataset": {"name": entry.name, **(options or {})},
+        "data": data,
+        "eval_data": evals or {},
+        "stage": messages_stage(),
+        "training": {"max_length": max_length},
+        "loggers": [],
+        "output": str(folder),
+        "data_root": str(goldens.folder(entry)),
+    }
+    run = Run(resolve(recipe | ({"template": template} if template else {})))
     found: Data = run.call(
         "dataset", "build_dataset", run.data_request(run.load(weights="none"), limit=limit)
     )

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from tunewright.check import resolve
 from tunewright.context import Run
-from tunewright.recipe import Recipe, Section
 from tunewright.registry import Entry
 from tunewright.types import Conversation, GenerateRequest, LoadedModel, Message, Reply
 from tunewright_conformance.dataset import messages_stage
@@ -15,7 +15,7 @@ from tunewright_conformance.trial import go, recipe
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A run whose model has learned to end its answers."""
     asked = recipe(
         {"name": messages_stage()}, "messages", tmp_path_factory.mktemp("engine"), 12, epochs=12
@@ -28,8 +28,8 @@ class TestEngine(Suite):
     kinds = ("engine",)
 
     @pytest.fixture
-    def run(self, entry: Entry, trained: Recipe) -> Run:
-        return Run(trained.model_copy(update={"engine": Section(name=entry.name)}))
+    def run(self, entry: Entry, trained: dict[str, Any]) -> Run:
+        return Run(resolve(trained | {"engine": entry.name}))
 
     def test_greedy(self, run: Run) -> None:
         """Asked twice, it gives the same answer."""

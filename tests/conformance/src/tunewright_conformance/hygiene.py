@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.metadata import requires
 from typing import Any, get_args
 
 import pluggy
@@ -10,9 +11,10 @@ import pytest
 from packaging.requirements import Requirement
 from pydantic import BaseModel, ValidationError
 
-from tunewright import Plugin, PluginOptions, Stage, hookspecs
+from tunewright import Plugin, PluginOptions, Stage
+from tunewright.kinds import kinds
 from tunewright.plugin import described
-from tunewright.registry import KINDS, Entry, PluginCaller, load
+from tunewright.registry import Entry, PluginCaller, load
 from tunewright_conformance import plugin as pytest_plugin
 from tunewright_conformance.imports import Imported, Imports
 from tunewright_conformance.subjects import build
@@ -20,13 +22,14 @@ from tunewright_conformance.suite import Suite, deviations, is_sentence
 
 HOOKS = [
     name
-    for name, spec in vars(hookspecs).items()
+    for module in dict.fromkeys(kind.specs for kind in kinds().values())
+    for name, spec in vars(import_module(module)).items()
     if inspect.isfunction(spec) and hasattr(spec, "tunewright_spec")
 ]
 
 
 class TestDistribution(Suite):
-    kinds = tuple(KINDS)
+    kinds = tuple(kinds())
 
     def test_import_is_light(self, entry: Entry, imports: Imports) -> None:
         """Importing the plugin brings no torch or transformers, opens no connection, sets no
@@ -36,8 +39,7 @@ class TestDistribution(Suite):
     def test_metadata(self, entry: Entry) -> None:
         """The distribution says in a line what it is, and which kernels it works with."""
         assert entry.summary, f"{entry.distribution} has no description in its pyproject.toml"
-        assert entry.point.dist is not None
-        needs = [Requirement(line) for line in entry.point.dist.requires or []]
+        needs = [Requirement(line) for line in requires(entry.distribution) or []]
         kernel = [need for need in needs if need.name == "tunewright"]
         assert kernel, f"{entry.distribution} does not depend on tunewright"
         assert kernel[0].specifier, (
@@ -47,7 +49,7 @@ class TestDistribution(Suite):
 
 class TestHygiene(Suite):
     kinds = tuple(
-        kind for kind in KINDS if kind != "command"
+        kind for kind in kinds() if kind != "command"
     )  # a command is a function, not a Plugin
 
     def test_class(self, entry: Entry) -> None:
@@ -91,7 +93,7 @@ class TestHygiene(Suite):
             entry, plugin
         )  # raises where a hook is missing, misspelt, or asks for unknown arguments
         implemented = set(hooks_of(plugin))
-        assert implemented <= set(KINDS[entry.kind]), (
+        assert implemented <= set(kinds()[entry.kind].hooks), (
             f"a {entry.kind} does not implement these hooks"
         )
 
@@ -134,7 +136,8 @@ def _types_in(annotation: Any) -> Iterator[Any]:
 def hooks_of(plugin: Plugin) -> list[str]:
     """The hooks that a plugin implements."""
     manager = pluggy.PluginManager("tunewright")
-    manager.add_hookspecs(hookspecs)
+    for name in dict.fromkeys(kind.specs for kind in kinds().values()):
+        manager.add_hookspecs(import_module(name))
     manager.register(plugin)
     return [caller.name for caller in manager.get_hookcallers(plugin) or []]
 
@@ -142,7 +145,8 @@ def hooks_of(plugin: Plugin) -> list[str]:
 def check_accelerator(plugin: Plugin) -> None:
     """An accelerator wraps at least one hook of the contract, and replaces none."""
     manager = pluggy.PluginManager("tunewright")
-    manager.add_hookspecs(hookspecs)
+    for name in dict.fromkeys(kind.specs for kind in kinds().values()):
+        manager.add_hookspecs(import_module(name))
     manager.register(plugin)
     manager.check_pending()
     callers = manager.get_hookcallers(plugin) or []

@@ -15,7 +15,7 @@ from tunewright_conformance.bench import Bench, on_bench
 from tunewright_conformance.suite import Suite
 
 if TYPE_CHECKING:
-    from tunewright.run import Run
+    from tunewright.types import RunContext
 
 ODD = "a/b: ü 漢字 \U0001f600 [bold] \x1b[31m\x00\n%s {} \u202e"
 NUMBERS = (math.nan, math.inf, -math.inf, -0.0, 5e-324, 1.7e308, 2**70)
@@ -97,7 +97,7 @@ def tell(entry: Entry, bench: Bench, said: Iterable[events.Event]) -> None:
         patch.setattr(
             report, "PATIENCE", 300.0
         )  # seconds: what it says is tested here, not how fast
-        reporter = report.Reporter(cast("Run", bench), [on_bench(entry)])
+        reporter = report.Reporter(cast("RunContext", bench), [on_bench(entry)])
         for event in said:
             reporter.emit(event)
         muted = reporter.close()

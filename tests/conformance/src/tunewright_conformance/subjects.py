@@ -7,8 +7,9 @@ from typing import Any
 
 from tunewright import registry
 from tunewright.errors import RecipeError, did_you_mean
+from tunewright.kinds import kinds
 from tunewright.plugin import Plugin
-from tunewright.registry import KINDS, Entry
+from tunewright.registry import Entry
 
 
 def select(asked: list[str]) -> list[Entry]:
@@ -16,7 +17,7 @@ def select(asked: list[str]) -> list[Entry]:
 
     Raises RecipeError for a name that no installed plugin has.
     """
-    installed = [entry for kind in KINDS for entry in registry.entries(kind)]
+    installed = [entry for kind in kinds() for entry in registry.entries(kind)]
     if not asked:
         return installed
     chosen = [

@@ -2,18 +2,13 @@
 
 import json
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tunewright import events
 from tunewright.errors import Stopped
-from tunewright.recipe import Recipe
-from tunewright.run import Run, train
+from tunewright.run import train
 from tunewright.types import StageResult
 from tunewright_conformance.bench import a_family, family_options
 
@@ -86,7 +81,9 @@ class Trial:
         }
 
 
-def recipe(stage: dict[str, Any], sort: str, folder: Path, count: int, **training: Any) -> Recipe:
+def recipe(
+    stage: dict[str, Any], sort: str, folder: Path, count: int, **training: Any
+) -> dict[str, Any]:
     """A recipe of one stage on `count` toy rows; everything that it does not say is the default."""
     folder.mkdir(parents=True, exist_ok=True)
     data = folder / f"{sort}.jsonl"
@@ -103,43 +100,30 @@ def recipe(stage: dict[str, Any], sort: str, folder: Path, count: int, **trainin
         "precision": "fp32",
         **training,
     }
-    return Recipe.model_validate(
-        {
-            "model": "tiny",
-            "family": {"name": family.name, **family_options(family)},
-            "data": [{"path": str(data)}],
-            "stage": stage,
-            "training": settings,
-            "loggers": [],
-            "output": str(folder / "run"),
-        }
-    )
+    return {
+        "model": "tiny",
+        "family": {"name": family.name, **family_options(family)},
+        "data": [{"path": str(data)}],
+        "stage": stage,
+        "training": settings,
+        "loggers": [],
+        "output": str(folder / "run"),
+    }
 
 
-def go(recipe: Recipe, *, stop_at: int | None = None, resume: bool = False) -> Trial:
+def go(recipe: dict[str, Any], *, stop_at: int | None = None, resume: bool = False) -> Trial:
     """Train. stop_at: the step in whose report SIGTERM arrives."""
-    with _listening(stop_at) as heard:
-        try:
-            result = train(recipe, resume=resume)
-        except Stopped:
-            assert stop_at is not None
-            result = None
-    logged = [event for event in heard if isinstance(event, events.Logged)]
-    return Trial(result, logged, Path(recipe.output))
+    logged: list[events.Logged] = []
 
+    def listen(event: events.Event) -> None:
+        if isinstance(event, events.Logged):
+            logged.append(event)
+            if event.step == stop_at:
+                signal.raise_signal(signal.SIGTERM)
 
-@contextmanager
-def _listening(stop_at: int | None) -> Iterator[list[events.Event]]:
-    """Hear what the run emits, in its own thread: no logger would be as prompt."""
-    heard: list[events.Event] = []
-    emit = Run.emit
-
-    def listen(self: Run, event: events.Event) -> None:
-        heard.append(event)
-        if isinstance(event, events.Logged) and event.step == stop_at:
-            signal.raise_signal(signal.SIGTERM)
-        emit(self, event)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "emit", listen)
-        yield heard
+    try:
+        result = train(recipe, resume=resume, on_event=listen)
+    except Stopped:
+        assert stop_at is not None
+        result = None
+    return Trial(result, logged, Path(recipe["output"]))

@@ -7,7 +7,7 @@ from tunewright import Plugin, PluginOptions, hookimpl
 from tunewright.events import Event, Logged
 
 if TYPE_CHECKING:
-    from tunewright.run import Run
+    from tunewright.types import RunContext
 
 
 class Csv(Plugin):
@@ -27,7 +27,7 @@ class Csv(Plugin):
         self._columns: list[str] = []
 
     @hookimpl
-    def report(self, run: "Run", event: Event) -> None:
+    def report(self, run: "RunContext", event: Event) -> None:
         if not isinstance(event, Logged):
             return
         path = run.folder / "metrics.csv"

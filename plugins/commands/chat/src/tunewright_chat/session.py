@@ -10,7 +10,7 @@ from tunewright.terminal import printable
 from tunewright.types import Conversation, GenerateRequest, Message, ToolCall
 
 if TYPE_CHECKING:
-    from tunewright.run import Run
+    from tunewright.types import RunContext
 
 with contextlib.suppress(ImportError):  # Windows has no readline
     import readline  # noqa: F401
@@ -21,7 +21,7 @@ class Session:
 
     def __init__(
         self,
-        run: "Run",
+        run: "RunContext",
         system: str | None,
         max_new_tokens: int,
         temperature: float,

@@ -89,7 +89,7 @@ def prepare(
     from tunewright_data.prepare import prepare_all, written_to
 
     run = Run(
-        *check.read(recipe, [*(overrides or []), *written_to(to)]),
+        check.resolve(recipe, [*(overrides or []), *written_to(to)]),
         trust_remote_code=trust_remote_code,
     )
     prepare_all(run, to)
@@ -102,7 +102,7 @@ def _asked(
     from tunewright import RecipeError, check
     from tunewright.run import Run
 
-    run = Run(*check.read(recipe, overrides), trust_remote_code=trust)
+    run = Run(check.resolve(recipe, overrides or []), trust_remote_code=trust)
     if stage > len(run.recipe.stages):
         raise RecipeError(
             f"found {stage}, the recipe has {len(run.recipe.stages)}", place="command line: --stage"

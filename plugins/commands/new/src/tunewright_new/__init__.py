@@ -1,21 +1,11 @@
-"""Begin a plugin or a recipe.
-
-`plugins` and `recipe` are groups of verbs that the kernel has. What this package gives under these
-names are the same groups with one verb more; docs/decisions/0007-verbs-below-the-kernels.md says
-why that works.
-"""
+"""Begin a plugin or a recipe: `tunewright plugins new`, `tunewright recipe new`."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tunewright.cli import plugins_app, recipe_app
 
-__all__ = ["plugins_app", "recipe_app"]
-
-
-@plugins_app.command("new")
 def new_plugin(
     name: Annotated[str, typer.Argument(help="what recipes will call it, such as my_logger")],
     kind: Annotated[
@@ -36,7 +26,6 @@ def new_plugin(
         print(file)
 
 
-@recipe_app.command("new")
 def new_recipe(
     file: Annotated[Path, typer.Argument(help="the recipe to write", metavar="[RECIPE]")] = Path(
         "recipe.yaml"

@@ -43,7 +43,7 @@ def look(answers: "Answers", path: str, root: Path) -> Look:
 
 
 def _look(answers: "Answers", model: str | None, path: str, root: Path) -> Look:
-    from tunewright.recipe import Recipe
+    from tunewright.check import resolve
     from tunewright.run import Run
 
     recipe: dict[str, Any] = {
@@ -56,12 +56,10 @@ def _look(answers: "Answers", model: str | None, path: str, root: Path) -> Look:
         "data_root": str(root),
         "loggers": [],
     }
-    run = Run(
-        Recipe.model_validate(recipe | ({"template": answers.template} if answers.template else {}))
-    )
+    run = Run(resolve(recipe | ({"template": answers.template} if answers.template else {})))
     shown = run.plugin("dataset").preview(
         run, run.data_request(run.load(weights="none"), limit=LIMIT), 0
     )
-    whole = run.use_stage(0).plugin.rows != "text"  # documents are cut into rows of max_length
+    whole = run.stage(0).rows != "text"  # documents are cut into rows of max_length
     longest = max(shown.lengths) if whole and shown.lengths else None
     return Look(shown.rows_read, shown.dropped, shown.notes, longest)

@@ -13,7 +13,7 @@ from string import Template
 
 from tunewright import RecipeError, __version__, registry
 from tunewright.errors import did_you_mean
-from tunewright.registry import KINDS
+from tunewright.kinds import kinds
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _MODEL_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -76,10 +76,12 @@ def _texts(source: Traversable) -> Iterator[str]:
 
 
 def _check_kind(kind: str) -> None:
-    if kind not in KINDS:
-        raise RecipeError(
-            f"found {kind!r}, expected a kind", place="--kind", hint=did_you_mean(kind, KINDS)
-        )
+    known = [
+        name for name in kinds() if (resources.files(__package__) / "scaffolds" / name).is_dir()
+    ]
+    if kind not in known:
+        problem = f"found {kind!r}, expected a kind"
+        raise RecipeError(problem, place="--kind", hint=did_you_mean(kind, known))
 
 
 def _check_name(name: str, kind: str) -> None:
@@ -109,12 +111,9 @@ def _check_name(name: str, kind: str) -> None:
 
 def _verbs() -> set[str]:
     """The verbs of the kernel's own."""
-    from tunewright.cli import app
+    from tunewright.cli import VERBS
 
-    commands = {
-        each.name or getattr(each.callback, "__name__", "") for each in app.registered_commands
-    }
-    return commands | {str(each.name) for each in app.registered_groups}
+    return VERBS[""][1].keys() | {group for group in VERBS if group}
 
 
 def _class_name(name: str, source: Traversable) -> str:
@@ -138,6 +137,6 @@ def _check_model_type(model_type: str) -> None:
             hint=hint,
         )
     owners = registry.shipped_table()["known"].get("model_type", {})
-    owners |= {point.name: point.dist.name for point in registry.group("model_type") if point.dist}
+    owners |= {point.name: point.distribution for point in registry.group("model_type")}
     if model_type in owners:
         raise RecipeError(f"{owners[model_type]} has it", place=f"--model-type {model_type}")

@@ -174,7 +174,9 @@ def _family(model: str) -> str | None:
     from tunewright.recipe import Recipe
 
     try:
-        return detect_family(Recipe.model_validate({"model": model, "stage": "-", "output": "-"}))
+        return detect_family(
+            Recipe.model_validate({"model": model, "stages": ["-"], "output": "-"})
+        )
     except TunewrightError:
         return None
 
@@ -197,7 +199,7 @@ def write_recipe(file: Path, answers: Answers) -> None:
     _write_schema(file.with_name(SCHEMA), schema())
     with file.open("x", encoding="utf-8") as stream:
         stream.write(text)
-    check.check(*check.read(file))
+    check.resolve(file)
     print(printable(f"\nwritten: {file}\n"))
     for verb in ("data preview RECIPE", "train RECIPE --smoke", "train RECIPE"):
         print(printable(f"  tunewright {verb.replace('RECIPE', str(file))}"))

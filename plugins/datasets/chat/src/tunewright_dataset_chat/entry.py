@@ -5,8 +5,9 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from tunewright import PluginOptions, RecipeError
-from tunewright.check import Source, options
+from tunewright.check import choose
 from tunewright.recipe import Section
+from tunewright.source import Source
 from tunewright_dataset_chat import files, remote
 
 
@@ -56,7 +57,7 @@ class Entry(PluginOptions):
         """Here, so that it is said before a model is loaded."""
         if written:
             try:
-                options("format", written, Source(""), ())
+                choose("format", written, Source(""), ())
             except RecipeError as error:
                 raise ValueError(str(error)) from error
         return written

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunewright import RunError
 from tunewright.errors import TunewrightError
-from tunewright.recipe import Recipe, Section
+from tunewright.recipe import Section
 from tunewright.types import DataRequest, RowKind
 from tunewright_dataset_chat.chunk_processor import ChunkProcessor, ChunkResult
 from tunewright_dataset_chat.row_processor import RowProcessor
@@ -39,7 +39,7 @@ class _Given:
     """What a worker starts from. The tokenizer goes as it is: it may have been changed since it was
     loaded."""
 
-    recipe: Recipe
+    recipe: dict[str, Any]  # its values
     trust_remote_code: bool
     template: Section | None  # where the recipe names none
     tokenizer: Any
@@ -48,9 +48,10 @@ class _Given:
     policy: Policy
 
     def step(self) -> ChunkProcessor:
+        from tunewright.check import resolve
         from tunewright.run import Run
 
-        run = Run(self.recipe, trust_remote_code=self.trust_remote_code)
+        run = Run(resolve(self.recipe), trust_remote_code=self.trust_remote_code)
         if self.template:
             run.use("template", self.template)
         return ChunkProcessor(
@@ -76,9 +77,9 @@ class Workers:
         """They import while this process goes on."""
         if self._processes:
             return
-        recipe, loaded = self._run.recipe.model_copy(update={"loggers": []}), self._request.loaded
+        recipe, loaded = self._run.recipe.as_mapping() | {"loggers": []}, self._request.loaded
         template = (
-            Section(name=loaded.template) if recipe.template is None and loaded.template else None
+            Section(name=loaded.template) if "template" not in recipe and loaded.template else None
         )
         trust, rows, size = (
             self._run.trust_remote_code,

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tunewright import RecipeError
-from tunewright.recipe import Section
+from tunewright.check import resolve
 from tunewright.run import Run
 from tunewright.types import LoadedModel, StageResult, TrainRequest
 from tunewright_hf.batching.batch_sampler import row_lengths
@@ -162,8 +162,8 @@ def second_model(run: Any, request: TrainRequest, options: Any) -> CausalLoss | 
         loaded = request.models.get("reference")
     else:
         if quantizer := options.reference_quantizer:
-            recipe = run.recipe.model_copy(update={"quantizer": Section.model_validate(quantizer)})
-            run = Run(recipe, trust_remote_code=run.trust_remote_code)
+            recipe = run.recipe.as_mapping() | {"quantizer": quantizer}
+            run = Run(resolve(recipe), trust_remote_code=run.trust_remote_code)
         # as the kernel loads what a stage before this one made: whole, and not to be trained
         loaded = run.load(prior=StageResult(Path(options.reference), "model"), trainable=False)
     if loaded is None:

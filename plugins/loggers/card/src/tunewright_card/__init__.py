@@ -2,12 +2,14 @@
 
 from typing import Any
 
-from tunewright import Plugin, events, hookimpl
+from tunewright import Logger, events, hookimpl
 
 
-class Card(Plugin):
+class Card(Logger):
     """The run's model card, written when it ends well. What it says stands in the events, nothing
     is invented."""
+
+    artifacts = ("README.md",)
 
     def __init__(self, options: Any, name: str = "") -> None:
         super().__init__(options, name)

@@ -6,14 +6,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunewright import Plugin, hookimpl
+from tunewright import Logger, hookimpl
 from tunewright.events import Evaluated, Event, Logged, StageStarted
 
 if TYPE_CHECKING:
-    from tunewright.run import Run
+    from tunewright.types import RunContext
 
 
-class Jsonl(Plugin):
+class Jsonl(Logger):
     """Appends to metrics.jsonl in the run folder: one JSON object for each logging step and each
     evaluation.
 
@@ -23,12 +23,14 @@ class Jsonl(Plugin):
     is there twice.
     """
 
+    artifacts = ("metrics.jsonl",)
+
     def __init__(self, options: Any, name: str = "") -> None:
         super().__init__(options, name)
         self._number = 1
 
     @hookimpl
-    def report(self, run: "Run", event: Event) -> None:
+    def report(self, run: "RunContext", event: Event) -> None:
         path = run.folder / "metrics.jsonl"
         match event:
             case StageStarted():

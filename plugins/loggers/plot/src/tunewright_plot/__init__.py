@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunewright import Plugin, hookimpl
+from tunewright import Logger, hookimpl
 from tunewright.events import (
     Evaluated,
     Event,
@@ -17,7 +17,7 @@ from tunewright.events import (
 )
 
 if TYPE_CHECKING:
-    from tunewright.run import Run
+    from tunewright.types import RunContext
 
 LARGEST = (
     3e38  # about what a float32 holds; what is beyond, or not a number, is left out of the picture
@@ -38,11 +38,13 @@ class Curve:
             points.append((step, loss))
 
 
-class Plot(Plugin):
+class Plot(Logger):
     """Draws loss.png in the run folder, anew at every save and at the end of every stage.
 
     A resumed run takes the points before its checkpoint from metrics.jsonl, where there is one.
     """
+
+    artifacts = ("loss.png",)
 
     def __init__(self, options: Any, name: str = "") -> None:
         super().__init__(options, name)
@@ -50,7 +52,7 @@ class Plot(Plugin):
         self._number = 1
 
     @hookimpl
-    def report(self, run: "Run", event: Event) -> None:
+    def report(self, run: "RunContext", event: Event) -> None:
         folder: Path = run.folder
         match event:
             case StageStarted():

@@ -2,27 +2,29 @@
 
 from typing import TYPE_CHECKING, Any
 
-from tunewright import Plugin, hookimpl
+from tunewright import Logger, hookimpl
 from tunewright.events import Evaluated, Event, Logged, RunFinished, StageFinished, StageStarted
 
 if TYPE_CHECKING:
-    from tunewright.run import Run
+    from tunewright.types import RunContext
     from tunewright_tensorboard.scalars import ScalarWriter
 
 
-class TensorBoard(Plugin):
+class TensorBoard(Logger):
     """Writes event files below logs/tensorboard/ in the run folder, one TensorBoard run for each
     stage.
 
     To look at them: `tensorboard --logdir <run folder>/tensorboard`.
     """
 
+    artifacts = ("logs",)
+
     def __init__(self, options: Any, name: str = "") -> None:
         super().__init__(options, name)
         self._writer: ScalarWriter | None = None
 
     @hookimpl
-    def report(self, run: "Run", event: Event) -> None:
+    def report(self, run: "RunContext", event: Event) -> None:
         match event:
             case StageStarted():
                 self._close()

@@ -51,9 +51,7 @@ def _load(path: Path) -> tuple[LoadedModel, str]:
     """The model, and the token with which answers ended in its training."""
     run = open_run(path)
     done = (folder.read(path) or {})["stages"]
-    trained = [
-        number for number in range(len(done)) if run.use_stage(number).plugin.head == "score"
-    ]
+    trained = [number for number in range(len(done)) if run.stage(number).head == "score"]
     if not trained:
         raise RecipeError(
             "holds no reward model", place=str(path), hint="train one with stage reward"

@@ -1,0 +1,133 @@
+"""The verbs of `tunewright plugins`."""
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from tunewright import registry
+from tunewright.cli_common import AsJson, print_json
+from tunewright.errors import RecipeError
+from tunewright.kinds import Kind, kind_of, kinds
+from tunewright.terminal import printable
+
+HELP = "List, describe and check installed plugins."
+
+
+def list_(
+    kind: Annotated[str, typer.Option(help="Only plugins of this kind.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """List installed plugins: kind, name, distribution, summary."""
+    chosen: list[Kind] = [kind_of(kind)] if kind else list(kinds().values())
+    entries = [entry for each in chosen for entry in registry.entries(each.name)]
+    if as_json:
+        print_json([_facts(entry) for entry in entries])
+        return
+    for entry in entries:
+        owner = f"{entry.distribution} {entry.version}"
+        print(printable(f"{entry.kind:12} {entry.name:14} {owner:32} {entry.summary}"))
+
+
+def _facts(entry: registry.Entry) -> dict[str, Any]:
+    return {
+        "kind": entry.kind,
+        "name": entry.name,
+        "distribution": entry.distribution,
+        "version": entry.version,
+        "summary": entry.summary,
+    }
+
+
+def _find(name: str) -> list[registry.Entry]:
+    """Every plugin called `name`, `distribution:name` or `kind:name`."""
+    before, _, bare = name.rpartition(":")
+    among = [before] if before in kinds() else list(kinds())
+    found = [
+        entry
+        for kind in among
+        for entry in registry.entries(kind)
+        if entry.name == bare and before in ("", kind, entry.distribution)
+    ]
+    if not found:
+        hint = "tunewright plugins list shows them"
+        raise RecipeError(f"no installed plugin is called {name!r}", hint=hint)
+    return found
+
+
+def info(
+    name: Annotated[str, typer.Argument(help="A plugin's name, or kind:name.")],
+    as_json: AsJson = False,
+) -> None:
+    """Describe a plugin and its options with their defaults."""
+    from tunewright.plugin import described
+
+    found = []
+    for entry in _find(name):
+        plugin = registry.load(entry)
+        about = {**_facts(entry), "description": (plugin.__doc__ or entry.summary).strip()}
+        if entry.kind != "command":
+            texts = described(plugin.Options)
+            about["options"] = {
+                key: {
+                    "required": field.is_required(),
+                    "default": None
+                    if field.is_required()
+                    else field.get_default(call_default_factory=True),
+                    "description": texts.get(key, ""),
+                }
+                for key, field in plugin.Options.model_fields.items()
+            }
+            about["deviations"] = plugin.deviations
+        found.append(about)
+    if as_json:
+        print_json(found)
+    else:
+        for about in found:
+            _print(about)
+
+
+def _print(about: dict[str, Any]) -> None:
+    owner = f"{about['distribution']} {about['version']}"
+    print(printable(f"{about['kind']} {about['name']}, from {owner}\n\n{about['description']}"))
+    if "options" not in about:
+        return
+    print("\noptions:" if about["options"] else "\nno options")
+    for key, option in about["options"].items():
+        default = "required" if option["required"] else json.dumps(option["default"], default=str)
+        print(printable(f"  {key} ({default}): {option['description']}"))
+    for test, reason in about["deviations"].items():
+        print(printable(f"deviates in {test}: {reason}"))
+
+
+def check(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Plugins to test. Without a name, all are imported."),
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds for the import of one plugin.")] = 60,
+) -> None:
+    """Import plugins, each in a process of its own, and run the conformance suite on named ones."""
+    from tunewright.import_check import imported
+
+    every = [entry for kind in kinds() for entry in registry.entries(kind)]
+    entries = [entry for name in names for entry in _find(name)] if names else every
+    broken = 0
+    for _, problem in imported(entries, timeout):
+        if problem:
+            broken += 1
+            print(f"broken: {printable(problem)}", file=sys.stderr)
+    print(f"{len(entries) - broken} of {len(entries)} plugins can be imported")
+    suites = registry.group("check") if names else []
+    if names and not suites:
+        hint = "pip install tunewright-conformance"
+        raise RecipeError("no conformance suite is installed", hint=hint)
+    asked = [f"{entry.kind}:{entry.name}" for entry in entries]
+    failed = [suite for suite in suites if suite.load()(asked)]
+    if broken or failed:
+        raise typer.Exit(1)
+
+
+VERBS: dict[str, Callable[..., None]] = {"list": list_, "info": info, "check": check}

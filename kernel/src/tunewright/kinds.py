@@ -1,0 +1,142 @@
+"""Kinds of plugins, as data.
+
+A kind is declared once, by the distribution whose code calls its plugins, through the entry-point
+group `tunewright.kind`. Recipe sections, schema, listings, defaults, scaffolds and the reference
+follow from the declaration, and a third party can add a kind:
+
+    [project.entry-points."tunewright.kind"]
+    mine = "my_package.kinds:KINDS"     # a tuple of Kind
+"""
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tunewright import registry
+from tunewright.errors import RecipeError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of plugin. Its entry points stand in the group `tunewright.<name>`."""
+
+    name: str
+    summary: str = ""  # for users: what a plugin of this kind does
+    hooks: tuple[str, ...] = ()  # hooks that its plugins must implement
+    many: bool = False  # a recipe takes a list of them, in a section called `<name>s`
+    section: bool = True  # whether recipes have a section for it
+    required: bool = False  # whether a recipe always has one: without a section, the default
+    default: str | tuple[str, ...] = ()  # plugin name, names where many; plugins.toml may give it
+    shorthand: str = ""  # field of `training` that may name the plugin in place of a section
+    specs: str = "tunewright.hookspecs"  # module with the hook specifications
+    base: str = "tunewright.plugin:Plugin"  # class that its plugins derive from
+
+    @property
+    def key(self) -> str:
+        """Its section in a recipe."""
+        return f"{self.name}s" if self.many else self.name
+
+    @property
+    def defaults(self) -> tuple[str, ...]:
+        """Names of the plugins that a recipe has where it does not say."""
+        found = self.default or registry.shipped_table()["defaults"].get(self.key, ())
+        return (found,) if isinstance(found, str) else tuple(found)
+
+
+_BASE = "tunewright.plugin:"
+#: the kernel's own kinds, in the order of recipes
+KINDS = (
+    Kind(
+        "family", "Model family: loads model and tokenizer.", ("load_model",), base=f"{_BASE}Family"
+    ),
+    Kind(
+        "template",
+        "Chat template: renders conversations.",
+        ("format_template",),
+        base=f"{_BASE}Template",
+    ),
+    Kind(
+        "quantizer",
+        "Quantizes weights as they are loaded.",
+        ("prepare_load", "finish_load"),
+        base=f"{_BASE}Quantizer",
+    ),
+    Kind(
+        "adapter",
+        "Chooses which parameters are trained.",
+        ("apply_adapter",),
+        required=True,
+        base=f"{_BASE}Adapter",
+    ),
+    Kind(
+        "dataset",
+        "Reads, converts, renders and tokenises data.",
+        ("build_dataset",),
+        required=True,
+        base=f"{_BASE}Dataset",
+    ),
+    Kind(
+        "format",
+        "Converts records of a file format to rows.",
+        ("convert_rows",),
+        section=False,
+        base=f"{_BASE}Format",
+    ),
+    Kind("optimizer", "Optimizer.", ("build_optimizer",), required=True, base=f"{_BASE}Optimizer"),
+    Kind(
+        "accelerator",
+        "Wraps hooks: the same step, faster or in less memory.",
+        many=True,
+        base=f"{_BASE}Accelerator",
+    ),
+    Kind("stage", "Training stage.", ("train_stage",), section=False, base=f"{_BASE}Stage"),
+    Kind(
+        "logger",
+        "Receives the run's events.",
+        ("report",),
+        many=True,
+        required=True,
+        base=f"{_BASE}Logger",
+    ),
+    Kind("engine", "Inference engine.", ("generate",), required=True, base=f"{_BASE}Engine"),
+    Kind("command", "Verb of the command line.", section=False, base=""),
+)
+
+
+@functools.cache
+def kinds() -> "Mapping[str, Kind]":
+    """All kinds by name: the kernel's, then those of installed distributions.
+
+    A declaration that cannot be imported is left out: `broken` says why.
+    """
+    found = {kind.name: kind for kind in KINDS}
+    for point in registry.group("kind"):
+        try:
+            declared = point.load()
+        except (Exception, SystemExit) as error:
+            broken[point.name] = f"{point.distribution}: {type(error).__name__}: {error}"
+            continue
+        for kind in declared:
+            if kind.name in found and kind != found[kind.name]:
+                broken[kind.name] = f"{point.distribution} claims a kind that there is already"
+            found.setdefault(kind.name, kind)
+    return found
+
+
+#: declarations that could not be used: name → reason
+broken: dict[str, str] = {}
+
+
+def kind_of(name: str) -> Kind:
+    """The kind with this name. Raises RecipeError."""
+    if name not in kinds():
+        raise RecipeError(f"there is no kind of plugin {name!r}", hint=did_you_mean(name, kinds()))
+    return kinds()[name]
+
+
+def sections() -> "Mapping[str, Kind]":
+    """The kinds that recipes have a section for, by the section's key."""
+    return {kind.key: kind for kind in kinds().values() if kind.section}

@@ -1,0 +1,108 @@
+"""What `resolve` makes of a recipe: its plugins, with the entry, class and options of each."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from tunewright import registry
+from tunewright.errors import Problem, RecipeError
+from tunewright.recipe import Recipe, Section, StageSection, Training
+from tunewright.registry import Entry
+from tunewright.source import RecipeProblems, Source, problems_of
+from tunewright.yamlio import Path_
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A plugin that a recipe names, with its checked options."""
+
+    kind: str
+    entry: Entry
+    plugin: type[Any]  # a subclass of tunewright.Plugin
+    options: Any  # plugin.Options
+    at: Path_  # its section in the recipe
+
+    def make(self) -> Any:
+        """A new instance of the plugin. Raises RecipeError where the plugin refuses."""
+        made = self.plugin(self.options, self.entry.name)
+        made.at = self.at
+        return made
+
+    def section(self) -> Section:
+        """The section with all options written out."""
+        options = self.options.model_dump(mode="json") if self.options is not None else {}
+        name = self.entry.name if len(_claims(self.entry)) == 1 else self.entry.qualified
+        return Section(name=name, **{k: v for k, v in options.items() if k != "name"})
+
+
+@dataclass
+class ResolvedStage:
+    """A stage with what it trains on, its own fields laid over the recipe's."""
+
+    choice: Choice
+    section: StageSection
+    training: Training
+    data: list[Any]  # the dataset plugin's Entry objects
+    eval_data: dict[str, list[Any]]
+    choices: dict[str, Choice]  # kind → plugin that this stage's training names (scheduler)
+
+
+@dataclass
+class Resolved:
+    """A recipe with its plugins found and all options checked."""
+
+    recipe: Recipe  # every default written out
+    source: Source
+    choices: dict[str, Choice]  # kind → its plugin, of kinds of which a recipe takes one
+    lists: dict[str, list[Choice]]  # kind → its plugins, of the others
+    stages: list[ResolvedStage]
+    smoke_of: str | None = None  # the model that `tiny` stands for in a --smoke run
+
+    def plugin(self, kind: str) -> type[Any] | None:
+        """The plugin class of a kind; None where the recipe has none."""
+        return self.choices[kind].plugin if kind in self.choices else None
+
+    def options(self, kind: str) -> Any:
+        """The checked options of the plugin of a kind; None where the recipe has none."""
+        return self.choices[kind].options if kind in self.choices else None
+
+    def all_choices(self) -> Iterator[Choice]:
+        """Every plugin that the recipe names."""
+        yield from self.choices.values()
+        for several in self.lists.values():
+            yield from several
+        for stage in self.stages:
+            yield stage.choice
+            yield from stage.choices.values()
+
+
+class Wrong(Exception):
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = problems
+
+
+def choice_of(kind: str, section: Section, at: Path_) -> Choice:
+    """Find and import a section's plugin, and check its options. Raises Wrong."""
+    try:
+        entry = registry.find(kind, section.name)
+        plugin = registry.load(entry)
+    except RecipeError as error:
+        raise Wrong([Problem(at, error.problem, error.hint)]) from error
+    try:
+        return Choice(kind, entry, plugin, plugin.Options.model_validate(section.options), at)
+    except ValidationError as failure:
+        raise Wrong(problems_of(failure, at, plugin.Options)) from failure
+
+
+def choose(kind: str, section: Section, source: Source, at: Path_) -> Choice:
+    """`choice_of` for a plugin that is chosen while a run goes. Raises RecipeError."""
+    try:
+        return choice_of(kind, section, at)
+    except Wrong as wrong:
+        raise RecipeProblems(wrong.problems, source) from wrong
+
+
+def _claims(entry: Entry) -> list[Entry]:
+    return [other for other in registry.entries(entry.kind) if other.name == entry.name]

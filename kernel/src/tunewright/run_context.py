@@ -1,0 +1,70 @@
+"""What plugins may ask of the run that they are part of."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from tunewright.events import Event
+    from tunewright.recipe import Recipe
+    from tunewright.registry import PluginCaller
+    from tunewright.types import DataRequest, Head, LoadedModel, StageResult, Weights
+
+
+class RunContext(Protocol):
+    """What a plugin may ask of the run that it is part of. Hooks get it as `run`.
+
+    `tunewright.context.Run` is the run of a recipe; `tunewright_conformance.doubles.FakeRun` stands
+    in for it in tests.
+    """
+
+    recipe: "Recipe"
+    folder: Path  # the run folder
+    rank: int  # of this process; 0 is the first
+    world_size: int  # processes of the run
+    #: index of this rank's share of each batch, and into how many shares batches are divided. They
+    #: differ from rank and world size where several ranks compute one model together
+    data_rank: int
+    data_world_size: int
+    trust_remote_code: bool  # granted on the command line only
+
+    def emit(self, event: "Event") -> None:
+        """Send an event to the loggers. On ranks other than 0 it is dropped."""
+
+    def plugin(self, kind: str) -> Any:
+        """Return the run's plugin of a kind, such as `run.plugin("template")`."""
+
+    def call(self, kind: str, hook: str, request: Any) -> Any:
+        """Call a hook of the run's plugin of a kind, inside the accelerators."""
+
+    def named(self, kind: str, name: str, **options: Any) -> "PluginCaller":
+        """Build a plugin by name while the run goes, such as a format. Raises RecipeError."""
+
+    def installed(self, kind: str) -> list[str]:
+        """Names of the installed plugins of a kind, from metadata, sorted."""
+
+    def load(
+        self,
+        *,
+        head: "Head" = "causal_lm",
+        prior: "StageResult | None" = None,
+        trainable: bool = True,
+        weights: "Weights" = "load",
+    ) -> "LoadedModel":
+        """Run load_model and apply_adapter: the recipe's model, or an earlier stage's result.
+
+        weights="none" loads the tokenizer alone.
+        """
+
+    def load_policy(self) -> "LoadedModel":
+        """Load the model that the run folder's stages have trained, for inference."""
+
+    def data_request(
+        self, loaded: "LoadedModel", number: int = 0, limit: int | None = None
+    ) -> "DataRequest":
+        """Return the dataset request of stage `number` (0 is the first). limit: rows per source."""
+
+    def place(self, *path: str | int) -> str:
+        """Return where a field stands, for errors: `recipe.yaml:12: stage.packing`."""
+
+    def from_command_line(self, *path: str | int) -> bool:
+        """Return whether a field was written on the command line, where code may be named."""

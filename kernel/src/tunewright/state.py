@@ -1,0 +1,64 @@
+"""What a run writes of itself while it goes: events.jsonl, and its progress in run.json."""
+
+import json
+import math
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from tunewright import folder
+from tunewright.events import Event, Logged, RunStarted, StageFinished, StageStarted
+
+EVENTS_FILE = "events.jsonl"
+
+
+class StateWriter:
+    """Appends every event to events.jsonl and keeps `running` in run.json up to date.
+
+    state: the content of run.json. With `running` a reader tells a live run from a dead one: stage,
+    number, step, total_steps, process id, host and start time. Rank 0 only.
+    """
+
+    def __init__(self, path: Path, state: dict[str, Any]) -> None:
+        self._path, self._state = path, state
+        self._started = time.time()
+        self._written = 0.0
+
+    def __call__(self, event: Event) -> None:
+        line = json.dumps(finite(event.as_dict()), ensure_ascii=False)
+        with (self._path / EVENTS_FILE).open("a", encoding="utf-8", errors="replace") as file:
+            file.write(line + "\n")
+        match event:
+            case RunStarted():
+                process = {"pid": os.getpid(), "host": socket.gethostname()}
+                self._state["running"] = {**process, "started": self._started}
+            case StageStarted():
+                self._state["running"] |= {
+                    "stage": event.stage,
+                    "number": event.number,
+                    "step": event.first_step,
+                    "total_steps": event.total_steps,
+                }
+            case Logged():
+                self._state["running"]["step"] = event.step
+                if time.monotonic() - self._written < 1:  # seconds: a reader does not look oftener
+                    return
+            case StageFinished():
+                pass
+            case _:
+                return
+        self._written = time.monotonic()
+        folder.save(self._path, self._state, 0)
+
+
+def finite(value: Any) -> Any:
+    """The value with None in place of numbers that JSON cannot hold."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
