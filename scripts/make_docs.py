@@ -17,7 +17,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator
-from importlib import metadata, resources
+from importlib import resources
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -28,6 +28,7 @@ from pydantic import BaseModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CLASSES
 
 from tunewright import hookspecs, recipe, registry, types
+from tunewright.index import Point
 from tunewright.kinds import kinds
 from tunewright.plugin import described
 from tunewright_models.listing import Checkpoint, checkpoints
@@ -158,7 +159,7 @@ def plugins_page() -> str:
     return "\n".join(part for part in parts if part)
 
 
-def reward(point: metadata.EntryPoint) -> str:
+def reward(point: Point) -> str:
     """A reward function: its docstring, and what a recipe may say besides name and weight."""
     named = inspect.signature(found := point.load()).parameters.values()
     given = [p for p in named if p.name not in ("completions", "prompts", "run", "policy", "_")]

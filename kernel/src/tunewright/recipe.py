@@ -4,12 +4,14 @@ The kernel knows no field of a plugin's section: `check.py` validates it with th
 """
 
 import re
+import unicodedata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from tunewright.kinds import Kind, sections
+from tunewright.kinds import sections
 
 _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 _SECRET = re.compile(r"token$|secret|password|api_?key$|credential", re.IGNORECASE)
@@ -136,6 +138,9 @@ class StageSection(Section):
     training: dict[str, Any] = Field(default_factory=dict)  # overrides the recipe's own
 
 
+_OWN = ("data", "eval_data", "training")  # of a stage: absent where the recipe's own hold
+
+
 class RecipeFields(BaseModel):
     """The fields of a recipe that name no plugin."""
 
@@ -158,18 +163,26 @@ class RecipeFields(BaseModel):
     data_root: str | None = None
     """Folder from which relative data paths start. Default: the recipe's folder."""
 
-    @model_validator(mode="before")
+    @field_validator("model", "output", "data_root")
     @classmethod
-    def _one_stage(cls, value: Any) -> Any:
-        if isinstance(value, dict) and "stage" in value:
-            if "stages" in value:
-                raise ValueError("has both stage and stages; one is enough")
-            value = {"stages": [value["stage"]], **{k: v for k, v in value.items() if k != "stage"}}
-        return value
+    def _is_a_path(cls, text: str | None) -> str | None:
+        if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text or ""):
+            raise ValueError("holds control characters")
+        if text and text.startswith("~"):
+            try:
+                Path(text).expanduser()
+            except RuntimeError as error:
+                raise ValueError(f"no home folder is known for {text.split('/')[0]!r}") from error
+        return text
 
     def as_mapping(self) -> dict[str, Any]:
         """The recipe as JSON values, in the order in which recipes are written."""
-        values = self.model_dump(mode="json", exclude_none=True)
+        values = _without_none(self.model_dump(mode="json"))
+        values["training"] = _without_none(values["training"])
+        values["stages"] = [
+            {key: stage[key] for key in stage if key not in _OWN or stage[key]}
+            for stage in values["stages"]
+        ]
         first, last = ("model", *sections()), ("output", "data_root")
         names = [*first, *(name for name in values if name not in first + last), *last]
         return {name: values[name] for name in names if name in values}
@@ -180,31 +193,18 @@ class RecipeFields(BaseModel):
         return masked
 
 
-def _section(kind: Kind) -> Any:
-    """Type and default of a kind's field."""
-    if kind.many:
-        default = Field(default_factory=lambda: [Section(name=name) for name in kind.defaults])
-        return list[Section], default
-    if kind.required:
-        return Section, Field(default_factory=lambda: Section(name=kind.defaults[0]))
-    return Section | None, None
+def _without_none(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: item for key, item in values.items() if item is not None}
 
 
-if TYPE_CHECKING:
+class Recipe(RecipeFields):
+    """One run: RecipeFields, and for each kind with a section its Section, a list where many."""
 
-    class Recipe(RecipeFields):
-        """One run: RecipeFields, and a section for each kind of plugin."""
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any: ...
-
-else:
-    Recipe = create_model(
-        "Recipe",
-        __base__=RecipeFields,
-        __module__=__name__,
-        __doc__="One run: RecipeFields, and a section for each kind of plugin.",
-        **{key: _section(kind) for key, kind in sections().items()},
-    )
 
 
 def mask(value: Any, name: str = "") -> Any:

@@ -15,7 +15,7 @@ from tunewright import registry
 from tunewright.errors import TunewrightError
 from tunewright.kinds import sections
 from tunewright.plugin import described
-from tunewright.recipe import Recipe, StageSection
+from tunewright.recipe import RecipeFields, StageSection
 
 
 class _Described(GenerateJsonSchema):
@@ -31,7 +31,7 @@ class _Described(GenerateJsonSchema):
 
 def schema() -> dict[str, Any]:
     """The schema. A plugin that cannot be imported is left out, and said on standard error."""
-    whole = Recipe.model_json_schema(schema_generator=_Described)
+    whole = RecipeFields.model_json_schema(schema_generator=_Described)
     definitions, fields = whole["$defs"], whole["properties"]
     for unused in ("Section", "StageSection"):
         definitions.pop(unused, None)

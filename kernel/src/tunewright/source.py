@@ -21,11 +21,13 @@ class Source:
     def place(self, path: Path_) -> str:
         """Where a field stands: `recipe.yaml:12: stage.packing`."""
         path = self.written(path)
-        shown = ".".join(map(str, path))
-        if any(path[: len(key)] == key[: len(path)] for key in self.overridden):
-            return f"command line: {shown}"
+        shown = ".".join(shortened(str(part)) for part in path)
         lines = (self.lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.lines)
         line = next(lines, None)
+        is_below = any(path[: len(key)] == key for key in self.overridden)
+        is_above = any(path == key[: len(path)] for key in self.overridden)
+        if is_below or (is_above and not line):
+            return f"command line: {shown}"
         return ": ".join(filter(None, [f"{self.file}:{line}" if line else self.file, shown]))
 
     def written(self, path: Path_) -> Path_:
@@ -40,12 +42,17 @@ class RecipeProblems(RecipeError):
     def __init__(self, problems: Iterable[Problem], source: Source) -> None:
         self.problems = tuple(problems)
         self.source = source
-        super().__init__("\n".join(map(self.line, self.problems)))
+        super().__init__("\n".join(self.lines))
+
+    @property
+    def lines(self) -> list[str]:
+        return [self.line(problem) for problem in self.problems]
 
     def line(self, problem: Problem) -> str:
         """The problem as the command line prints it."""
         place = self.source.place(problem.path) if problem.path else self.source.file
-        return str(RecipeError(problem.message, place=place, hint=problem.hint))
+        said = str(RecipeError(problem.message, place=place, hint=problem.hint))
+        return " ".join(said.splitlines())
 
     def as_json(self) -> list[dict[str, Any]]:
         """The problems as JSON values: path, place, message, hint."""
@@ -80,12 +87,19 @@ def _message(error: Any) -> str:
         return "unknown key"
     if error["type"] == "missing":
         return "is missing"
-    message = error["msg"].removeprefix("Value error, ")
+    message = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if message.startswith("Input should be"):
-        shown = repr(error["input"])
-        shown = shown if len(shown) <= 200 else f"{shown[:197]}..."
-        return f"found {shown}, expected {message.removeprefix('Input should be ')}"
+        expected = message.removeprefix("Input should be ")
+        if error["type"] in ("model_type", "dict_type"):
+            is_section = error.get("ctx", {}).get("class_name", "").endswith("Section")
+            expected = "the name of a plugin, or a mapping with it" if is_section else "a mapping"
+        return f"found {shortened(repr(error['input']), 200)}, expected {expected}"
     return str(message)
+
+
+def shortened(text: str, most: int = 80) -> str:
+    """The text, cut where it is longer than a line of an error may be."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def _hint(error: Any, model: type[BaseModel]) -> str:
