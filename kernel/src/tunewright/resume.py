@@ -72,7 +72,7 @@ def _may_change(field: str, values: tuple[Any, Any], resolved: Resolved, done: i
     number = int(rest.pop(0)) if head == "stages" and rest else None
     inner = rest[0] if number is not None and rest else head
     if inner in ("data", "eval_data"):
-        return rest[-1:] == ["path"]
+        return rest[-1:] == ["path"] and None not in values  # no source more or less
     if inner == "training":
         last = rest[-1]
         return last in _TRAINING or (last in _LENGTH and _is_longer(values, number, resolved, done))
