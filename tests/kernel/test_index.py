@@ -188,7 +188,8 @@ def test_odd_metadata_breaks_nothing(install, tmp_path, metadata):
 
 def test_odd_entry_points_break_nothing(install, tmp_path):
     install("tw-odd", {"adapter": {"odd": "tw_odd:A"}}, ADAPTER)
-    text = "x\n[\n[]\n=\n;c=d\n#e=f\n[tunewright.adapter]\nodd=tw_odd:A [extra]\nbad\n= b\n\n[z]\ng=h\n"
+    text = "x\n[\n[]\n=\n;c=d\n#e=f\n"
+    text += "[tunewright.adapter]\nodd=tw_odd:A [extra]\nbad\n= b\n\n[z]\ng=h\n"
     (tmp_path / "tw_odd-1.0.dist-info/entry_points.txt").write_text(text)
     names()
     found = {entry.name: entry.value for entry in registry.entries("adapter")}

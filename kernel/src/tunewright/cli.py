@@ -42,7 +42,7 @@ def train(
         resolved, overwrite, resume = run.smoke(resolved), True, False
     launch = resolved.recipe.launch
     if "RANK" not in os.environ and launch.processes * launch.nodes > 1:
-        raise typer.Exit(_launch(launch))
+        sys.exit(_launch(launch))  # its processes have said what there was to say
     run.train(
         resolved,
         resume=resume,

@@ -34,6 +34,8 @@ def ended(call: Callable[[], object], debug: bool) -> int:
 def _code(call: Callable[[], object], debug: bool) -> int:
     try:
         code = call()
+        if code == 130:  # Typer makes this of Ctrl-C
+            return _failed(["stopped"], 130, debug)
         return code if isinstance(code, int) else 0
     except SystemExit:
         raise
