@@ -49,9 +49,9 @@ def show(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = Fals
 
 def schema() -> None:
     """Print a JSON schema of recipes, made from the installed plugins, for editors."""
-    from tunewright.schema import schema as made
+    from tunewright.schema_cache import schema
 
-    print_json(made())
+    print_json(schema())
 
 
 VERBS: dict[str, Callable[..., None]] = {"check": check, "show": show, "schema": schema}

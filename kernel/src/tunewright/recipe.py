@@ -16,6 +16,7 @@ from tunewright.kinds import sections
 _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 _SECRET = re.compile(r"token$|secret|password|api_?key$|credential", re.IGNORECASE)
 _MOST = 2**31  # of counts: more is a mistake
+PATH: Any = {"widget": "path"}
 ADVANCED: Any = {"tier": "advanced"}  # of forms and help: fields that most recipes leave alone
 
 
@@ -120,13 +121,13 @@ class Launch(BaseModel):
 
     processes: int = Field(1, gt=0, le=1024)
     """Processes per node: one per GPU."""
-    nodes: int = Field(1, gt=0, le=65536)
+    nodes: int = Field(1, gt=0, le=65536, json_schema_extra=ADVANCED)
     """Nodes (hosts)."""
-    node_rank: int = Field(0, ge=0, lt=65536)
+    node_rank: int = Field(0, ge=0, lt=65536, json_schema_extra=ADVANCED)
     """Rank of this node."""
-    main_address: str = "127.0.0.1"
+    main_address: str = Field("127.0.0.1", json_schema_extra=ADVANCED)
     """Host name or address of node 0."""
-    main_port: int = Field(29500, gt=0, lt=65536)
+    main_port: int = Field(29500, gt=0, lt=65536, json_schema_extra=ADVANCED)
     """Free port on node 0."""
 
 
@@ -146,7 +147,7 @@ class RecipeFields(BaseModel):
 
     model_config = _STRICT
 
-    model: str = Field(min_length=1)
+    model: str = Field(min_length=1, json_schema_extra=PATH)
     """Hub id, local folder, or `tiny`: the family's tiny model with random weights."""
     data: list[dict[str, Any]] = Field(default_factory=list)
     """Training data: a list of sources, as the dataset plugin describes them."""
@@ -158,9 +159,9 @@ class RecipeFields(BaseModel):
     """Hyperparameters of every stage."""
     launch: Launch = Launch()
     """Processes and nodes."""
-    output: str = Field(min_length=1)
+    output: str = Field(min_length=1, json_schema_extra=PATH)
     """Run folder, relative to the current folder."""
-    data_root: str | None = None
+    data_root: str | None = Field(None, json_schema_extra={**PATH, **ADVANCED})
     """Folder from which relative data paths start. Default: the recipe's folder."""
 
     @field_validator("model", "output", "data_root")
