@@ -8,18 +8,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from tunewright import registry
-from tunewright.errors import Problem, RecipeError, did_you_mean
+from tunewright.errors import Problem, RecipeError
 from tunewright.kinds import Kind, broken, sections
 from tunewright.recipe import Recipe, RecipeFields, Section, StageSection, Training
+from tunewright.remedies import instead, names, with_remedy
 from tunewright.resolved import Choice, Resolved, ResolvedStage, Wrong, choice_of
 from tunewright.source import RecipeProblems, Source, problems_of
 from tunewright.yamlio import Path_
 
 _LARGEST = 2**53  # larger integers are not exact as JSON numbers, and no option means one
-_NEEDED = {
-    "model": "a hub id, a local folder, or tiny",
-    "output": "a folder for the run, such as runs/first",
-}
 
 
 class Resolver:
@@ -63,13 +60,15 @@ class Resolver:
         own = {key: item for key, item in self.value.items() if key not in known and key != "stage"}
         for key in [key for key in own if key not in RecipeFields.model_fields]:
             del own[key]
-            near = did_you_mean(str(key), [*RecipeFields.model_fields, "stage", *known])
-            hints = [near, *(f"the kind {name} is broken: {broken[name]}" for name in broken)]
+            hints = [
+                instead(str(key)),
+                *(f"the kind {name} is broken: {broken[name]}" for name in broken),
+            ]
             self.problems.append(Problem((key,), "unknown key", "; ".join(filter(None, hints))))
         try:
             return RecipeFields.model_validate(own)
         except ValidationError as failure:
-            self.problems += map(_with_remedy, problems_of(failure, (), RecipeFields))
+            self.problems += map(with_remedy, problems_of(failure, (), RecipeFields))
         return self._good_fields(own)
 
     def _good_fields(self, own: dict[str, Any]) -> RecipeFields | None:
@@ -102,7 +101,7 @@ class Resolver:
         if short is not None:
             return short, ("training", kind.shorthand)
         if kind.required and not kind.defaults:
-            self.problems.append(Problem((key,), "is missing", _names(kind.name)))
+            self.problems.append(Problem((key,), "is missing", names(kind.name)))
         return kind.defaults[0] if kind.required and kind.defaults else None, (key,)
 
     def _check_shorthand(self, key: str, kind: Kind, choice: Choice) -> None:
@@ -122,7 +121,7 @@ class Resolver:
         written = self.value.get(key)
         written = list(kind.defaults) if written is None else written
         if not isinstance(written, list):
-            hint = f"write [{written}]" if isinstance(written, str) else _names(kind.name)
+            hint = f"write [{written}]" if isinstance(written, str) else names(kind.name)
             self.problems.append(Problem((key,), f"found {written!r:.80}, expected a list", hint))
             return []
         found = (self._one(kind, item, (key, number)) for number, item in enumerate(written))
@@ -136,7 +135,7 @@ class Resolver:
             return choice_of(kind.name, Section.model_validate(written), at)
         except ValidationError as failure:
             found = problems_of(failure, at, Section)
-            self.problems += [Problem(each.path, each.message, _names(kind.name)) for each in found]
+            self.problems += [Problem(each.path, each.message, names(kind.name)) for each in found]
         except Wrong as wrong:
             self.problems += wrong.problems
         return None
@@ -150,9 +149,8 @@ class Resolver:
             training = self._training(fields, section, at)
             where = at if section.data is not None else ()
             data = fields.data if section.data is None else section.data
-            if not data:
-                problem, hint = "is empty, expected at least one source", "such as - path: my.jsonl"
-                self.problems.append(Problem((*where, "data"), problem, hint))
+            if not any("data" in each.path for each in self.problems):
+                self._check_filled(data, (*where, "data"))
             entries = self._entries(dataset, data, (*where, "data"))
             where = at if section.eval_data is not None else ()
             sets = fields.eval_data if section.eval_data is None else section.eval_data
@@ -160,6 +158,8 @@ class Resolver:
                 name: self._entries(dataset, written, (*where, "eval_data", name))
                 for name, written in sets.items()
             }
+            for name, written in sets.items():
+                self._check_filled(written, (*where, "eval_data", name))
             named = self._named_by(section, at)
             try:
                 choice = choice_of("stage", Section(name=section.name, **section.options), at)
@@ -168,6 +168,11 @@ class Resolver:
             else:
                 found.append(ResolvedStage(choice, section, training, entries, evals, named))
         return found
+
+    def _check_filled(self, sources: list[Any], at: Path_) -> None:
+        if not sources:
+            problem = "is empty, expected at least one source"
+            self.problems.append(Problem(at, problem, "such as - path: my.jsonl"))
 
     def _training(self, fields: RecipeFields, section: StageSection, at: Path_) -> Training:
         laid = {**fields.training.model_dump(exclude_unset=True), **section.training}
@@ -202,6 +207,10 @@ class Resolver:
         if not isinstance(root, str):  # which is a problem of its own
             return None
         model = getattr(dataset.plugin, "Entry", None)
+        if model and not isinstance(entry, dict):
+            hint = f"such as {{{next(iter(model.model_fields), '')}: {entry}}}"
+            self.problems.append(Problem(at, f"found {entry!r:.80}, expected a mapping", hint))
+            return None
         context = {"root": Path(root), "dataset": dataset.options} if self.look else None
         try:
             return model.model_validate(entry, context=context)  # type: ignore[union-attr]
@@ -250,25 +259,6 @@ class Resolver:
 
 def _kept(section: StageSection) -> dict[str, Any]:
     return {name: getattr(section, name) for name in ("data", "eval_data", "training")}
-
-
-def _names(kind: str) -> str:
-    names = sorted({entry.name for entry in registry.entries(kind)})
-    return f"there is: {', '.join(names)}" if names else f"no {kind} is installed"
-
-
-def _with_remedy(problem: Problem) -> Problem:
-    """What helps where a field of the recipe itself is missing or wrong."""
-    match problem:
-        case Problem(("stages",), "is missing"):
-            return Problem(("stage",), "is missing", _names("stage"))
-        case Problem((str(key),), "is missing") if key in _NEEDED:
-            return Problem((key,), "is missing", _NEEDED[key])
-        case Problem(("data",), message, ""):
-            return Problem(("data",), message, "write a list of sources: - path: my.jsonl")
-        case Problem(("stages", int(), "name"), message, ""):
-            return Problem(problem.path, message, _names("stage"))
-    return problem
 
 
 def _unusable(value: Any, path: Path_) -> Iterator[Problem]:

@@ -95,7 +95,7 @@ def read(path: Path) -> tuple[Any, dict[Path_, int]]:
     """A file's value, and the line of every value in it. Raises RecipeError."""
     try:
         if path.exists() and not path.is_file():  # a device or a pipe may never end
-            raise RecipeError("is not a file", place=str(path))
+            raise RecipeError("is not a file", place=str(path), hint="give a YAML file")
         if path.stat().st_size > MAX_BYTES:
             raise RecipeError(f"larger than {MAX_BYTES:,} bytes", place=str(path))
         text = path.read_text(encoding="utf-8")
@@ -103,7 +103,9 @@ def read(path: Path) -> tuple[Any, dict[Path_, int]]:
         if isinstance(error, UnicodeDecodeError):
             raise RecipeError("is not a UTF-8 text", place=str(path)) from error
         reason = getattr(error, "strerror", None) or str(error)
-        raise RecipeError(f"cannot be read: {reason}", place=str(path)) from error
+        is_missing = isinstance(error, FileNotFoundError)
+        hint = "tunewright recipe new writes one" if is_missing else ""
+        raise RecipeError(f"cannot be read: {reason}", place=str(path), hint=hint) from error
     return parse(text, str(path))
 
 
@@ -137,7 +139,13 @@ def _unreadable(error: yaml.YAMLError, place: str) -> RecipeError:
     mark = getattr(error, "problem_mark", None)  # only syntax errors have a mark
     where = f"{place}:{mark.line + 1}" if mark else place
     problem = getattr(error, "problem", None) or str(error)
-    return RecipeError(f"is not safe, valid YAML: {' '.join(str(problem).split())}", place=where)
+    problem = " ".join(str(problem).split())
+    hint = "look at quotes, brackets and indentation here and in the line above"
+    if "'\\t'" in problem:
+        hint = "indent with spaces"
+    elif "tag" in problem:
+        hint = "leave the tag out"
+    return RecipeError(f"is not safe, valid YAML: {problem}", place=where, hint=hint)
 
 
 def _check_size(node: yaml.Node, sizes: dict[int, tuple[int, int]], place: str) -> tuple[int, int]:
