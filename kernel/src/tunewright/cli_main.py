@@ -85,7 +85,9 @@ def _misused(error: TyperException, debug: bool) -> int:
     if wrong := re.match("No such command '(.*)'", message):
         message = message[: wrong.end()]
         verbs = getattr(context.command, "commands", {}) if context else {}
-        hints.insert(0, _instead(wrong[1], verbs, is_top=bool(context) and context.parent is None))
+        hints.insert(
+            0, _instead(wrong[1], verbs, is_top=context is not None and context.parent is None)
+        )
     elif possible := getattr(error, "possibilities", None):
         message = message.partition(" (")[0].partition(". Did")[0]
         hints.insert(0, f"did you mean {sorted(possible)[0]}?")
