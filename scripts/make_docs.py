@@ -11,12 +11,14 @@ With --check nothing is written; the exit code is 1 where a page is out of date.
 """
 
 import ast
+import importlib
 import inspect
 import json
 import re
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import partial
 from importlib import resources
 from itertools import groupby
 from operator import attrgetter
@@ -27,9 +29,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CLASSES
 
-from tunewright import hookspecs, recipe, registry, types
-from tunewright.index import Point
-from tunewright.kinds import kinds
+from tunewright import hookspecs, recipe, registry, run_context, types
+from tunewright import plugin as base_classes
+from tunewright import rows as row_types
+from tunewright.kinds import Kind, kinds
+from tunewright.kinds import sections as sections_of_kinds
 from tunewright.plugin import described
 from tunewright_models.listing import Checkpoint, checkpoints
 
@@ -76,11 +80,21 @@ def hooks_page() -> str:
     source = inspect.getsource(hookspecs)
     parts = [f"# Hooks\n\n{NOTE}{ast.get_docstring(ast.parse(source))}\n"]
     parts += sections(source, lambda node: isinstance(node, ast.FunctionDef), hook)
-    source = inspect.getsource(types)
-    parts.append(f"# Types\n\n{ast.get_docstring(ast.parse(source))}\n")
-    parts += sections(
-        source, lambda node: isinstance(node, ast.ClassDef), lambda node: type_(node, source)
-    )
+    for name in dict.fromkeys(kind.specs for kind in kinds().values()):
+        if name != hookspecs.__name__:
+            source = inspect.getsource(importlib.import_module(name))
+            parts.append(f"## {(ast.get_docstring(ast.parse(source)) or '').rstrip('.')}\n")
+            parts += sections(source, lambda node: isinstance(node, ast.FunctionDef), hook)
+    for title, module in (
+        ("Base classes", base_classes),
+        ("The run", run_context),
+        ("Requests and results", types),
+        ("Rows", row_types),
+    ):
+        source = inspect.getsource(module)
+        parts.append(f"# {title}\n\n{ast.get_docstring(ast.parse(source))}\n")
+        render = partial(type_, source)
+        parts += sections(source, lambda node: isinstance(node, ast.ClassDef), render)
     return "\n".join(parts)
 
 
@@ -109,7 +123,7 @@ def annotation(node: ast.expr | None) -> str:
     return ast.unparse(node).strip("'\"").replace("types.", "") if node else ""
 
 
-def type_(node: ast.ClassDef, source: str) -> str:
+def type_(source: str, node: ast.ClassDef) -> str:
     body = "\n".join(source.splitlines()[node.lineno - 1 : node.end_lineno])
     return f"### {node.name}\n\n```python\n{body}\n```\n"
 
@@ -128,9 +142,20 @@ def recipe_page() -> str:
             "[plugins.md](plugins.md).\n"
         )
     ]
-    models: dict[str, type[BaseModel]] = {"Sections": recipe.Recipe}
-    models |= {"training": recipe.Training, "launch": recipe.Launch}
+    whole = fields(recipe.RecipeFields) + "".join(map(section_row, sections_of_kinds().items()))
+    parts.append(f"## Sections\n\n{whole}")
+    models: dict[str, type[BaseModel]] = {"training": recipe.Training, "launch": recipe.Launch}
     return "\n".join(parts + [f"## {title}\n\n{fields(model)}" for title, model in models.items()])
+
+
+def section_row(named: tuple[str, Kind]) -> str:
+    """The row of a kind's section, below the fields that name no plugin."""
+    key, kind = named
+    default = ""
+    if kind.required:
+        default = f"`[{', '.join(kind.defaults)}]`" if kind.many else f"`{kind.defaults[0]}`"
+    type_ = "list of plugins" if kind.many else "plugin"
+    return f"| `{key}` | {type_} | {default} | {kind.summary} |\n"
 
 
 def plugins_page() -> str:
@@ -149,26 +174,7 @@ def plugins_page() -> str:
             parts.append(fields(plugin.Options) if plugin.Options.model_fields else "No options.\n")
             if kind == "dataset":
                 parts.append(f"A source in `data`:\n\n{fields(plugin.Entry)}")
-    parts.append(
-        "## Rewards\n\nReward functions, for the option `rewards` of stages that "
-        "write answers themselves.\n"
-    )
-    parts += [
-        reward(point) for point in registry.group("reward") if point.distribution in members()
-    ]
     return "\n".join(part for part in parts if part)
-
-
-def reward(point: Point) -> str:
-    """A reward function: its docstring, and what a recipe may say besides name and weight."""
-    named = inspect.signature(found := point.load()).parameters.values()
-    given = [p for p in named if p.name not in ("completions", "prompts", "run", "policy", "_")]
-    takes = [
-        f"`{p.name}`" + ("" if p.default is p.empty else f" ({plain(p.default) or 'nothing'})")
-        for p in given
-    ]
-    about = inspect.cleandoc(found.__doc__ or "")
-    return f"### reward {point.name}\n\n{about}\n\nTakes {', '.join(takes) or 'nothing more'}.\n"
 
 
 def members() -> list[str]:
@@ -246,7 +252,8 @@ def models_page() -> str:
         "Checkpoints that are not listed load too. `tunewright models` lists those "
         "of the installed families.\n"
         "Licences have the hub's names; `other` is one of the maker's own, which "
-        "stands on the checkpoint's page.\n"
+        "stands on the checkpoint's page.\n`--smoke` trains a checkpoint's tiny twin. "
+        "Where the code is on the hub, one of another architecture may stand in.\n"
     )
     parts, entries, listed = [f"# Models\n\n{NOTE}{intro}"], members_entries(), checkpoints()
     for entry in entries["family"]:
@@ -271,15 +278,18 @@ def family(entry: registry.Entry, listed: list[Checkpoint]) -> str:
         f"`{twin['name']}` ({CLASSES[twin['model_type']]})" for twin in tomllib.loads(tiny)["twin"]
     )
     rows = [
-        "| models | checkpoints | licence of the weights | template | equal to |",
-        "|---|---|---|---|---|",
+        "| models | checkpoints | licence of the weights | template | equal to | tiny twin |",
+        "|---|---|---|---|---|---|",
     ]
-    for (line, template, remote, licence), group in groupby(listed, ROW):
+    for (line, template, remote, licence), found in groupby(listed, ROW):
+        group = list(found)
         name = f"{line} (code on the hub)" if remote else line
+        twin = ", ".join(dict.fromkeys(f"`{e.twin}`" for e in group))
         which = ", ".join(
             f"`{e.id}` ({e.size}{', base' if e.kind == 'base' else ''})" for e in group
         )
-        rows.append(f"| {name} | {which} | {licence} | `{template}` | {tested(template)} |")
+        what = f"`{template}` | {tested(template)} | {twin}"
+        rows.append(f"| {name} | {which} | {licence} | {what} |")
     about = (
         f"From `{entry.distribution}`: {entry.summary}\nModel types: "
         f"{kinds or 'those of others'}. Tiny twins: {twins}."
@@ -340,22 +350,10 @@ def packages() -> str:
 def kinds_table() -> str:
     rows = ["| kind | hook | what it does | here today |", "|---|---|---|---|"]
     for kind, entries in members_entries().items():
-        hooks = kinds()[kind].hooks
-        does = " ".join(first_sentence(name) for name in hooks) or OTHER_KINDS[kind]
         names = ", ".join(f"`{entry.name}`" for entry in entries) or "–"
-        calls = ", ".join(f"`{name}`" for name in hooks) or "–"
-        rows.append(f"| {kind} | {calls} | {does} | {names} |")
+        calls = ", ".join(f"`{name}`" for name in kinds()[kind].hooks) or "–"
+        rows.append(f"| {kind} | {calls} | {kinds()[kind].summary} | {names} |")
     return "\n".join(rows) + "\n"
-
-
-OTHER_KINDS = {
-    "accelerator": "Wraps any hook: the same step, faster or better.",
-    "command": "A verb of the command line.",
-}
-
-
-def first_sentence(name: str) -> str:
-    return (inspect.getdoc(getattr(hookspecs, name)) or "").partition(". ")[0].strip(".") + "."
 
 
 if __name__ == "__main__":

@@ -245,6 +245,12 @@ def test_no_objection_is_asked_for_while_options_are_wrong(file):
     assert module().OBJECTED == []
 
 
+def test_a_reward_model_s_recipe_may_be_resolved_without_objections(file):
+    path = file("name: mine, rank: 4", "name: mine, rank: 4, object_to: adapter")
+    assert check.resolve(path, combined=False).options("adapter").rank == 4
+    assert module().OBJECTED == []
+
+
 @pytest.mark.parametrize(
     ("where", "said"),
     [

@@ -37,11 +37,14 @@ def resolve(
     *,
     look: bool = False,
     source: Source | None = None,
+    combined: bool = True,
 ) -> Resolved:
     """Read, check and complete a recipe.
 
     recipe: a YAML file, or its values as a mapping. overrides: `training.epochs=3`, laid over it.
     look: whether data sources are looked for. source: where a mapping was written, for errors.
+    combined: whether plugins may object to each other.
+
     Relative data paths start at the file's folder, those of a mapping at the current one. Imports
     the plugins that the recipe names, and neither torch nor transformers. Raises RecipeProblems, a
     RecipeError, with everything that is wrong.
@@ -60,7 +63,7 @@ def resolve(
         override(value, source, text)
     if value.get("data_root") is None:
         value["data_root"] = str(root)
-    return Resolver(value, source, look).resolved()
+    return Resolver(value, source, look).resolved(combined)
 
 
 def _copied(value: Any) -> Any:

@@ -27,8 +27,9 @@ class Resolver:
         self.problems: list[Problem] = []
         self._read: dict[Path_, list[Any]] = {}  # sources that several stages share
 
-    def resolved(self) -> Resolved:
-        """Returns the recipe with its plugins. Raises RecipeProblems."""
+    def resolved(self, combined: bool) -> Resolved:
+        """The recipe with its plugins. combined: whether they may object. Raises
+        RecipeProblems."""
         if "stage" in self.value and "stages" not in self.value:
             self.value["stages"] = [self.value.pop("stage")]
             self.source.lines.setdefault(("stage",), 0)
@@ -42,7 +43,7 @@ class Resolver:
         found = Resolved(
             self._written(fields, choices, lists, stages), self.source, choices, lists, stages
         )
-        for choice in found.all_choices():
+        for choice in found.all_choices() if combined else ():
             self.problems += self._objections(choice, found)
         self._stop()
         return found
