@@ -11,12 +11,14 @@ With --check nothing is written; the exit code is 1 where a page is out of date.
 """
 
 import ast
+import importlib
 import inspect
 import json
 import re
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import partial
 from importlib import metadata, resources
 from itertools import groupby
 from operator import attrgetter
@@ -27,7 +29,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CLASSES
 
-from tunewright import hookspecs, recipe, registry, types
+from tunewright import hookspecs, recipe, registry, run_context, types
+from tunewright import plugin as base_classes
+from tunewright import rows as row_types
 from tunewright.kinds import kinds
 from tunewright.plugin import described
 from tunewright_models.listing import Checkpoint, checkpoints
@@ -75,11 +79,21 @@ def hooks_page() -> str:
     source = inspect.getsource(hookspecs)
     parts = [f"# Hooks\n\n{NOTE}{ast.get_docstring(ast.parse(source))}\n"]
     parts += sections(source, lambda node: isinstance(node, ast.FunctionDef), hook)
-    source = inspect.getsource(types)
-    parts.append(f"# Types\n\n{ast.get_docstring(ast.parse(source))}\n")
-    parts += sections(
-        source, lambda node: isinstance(node, ast.ClassDef), lambda node: type_(node, source)
-    )
+    for name in dict.fromkeys(kind.specs for kind in kinds().values()):
+        if name != hookspecs.__name__:
+            source = inspect.getsource(importlib.import_module(name))
+            parts.append(f"## {ast.get_docstring(ast.parse(source)).rstrip('.')}\n")
+            parts += sections(source, lambda node: isinstance(node, ast.FunctionDef), hook)
+    for title, module in (
+        ("Base classes", base_classes),
+        ("The run", run_context),
+        ("Requests and results", types),
+        ("Rows", row_types),
+    ):
+        source = inspect.getsource(module)
+        parts.append(f"# {title}\n\n{ast.get_docstring(ast.parse(source))}\n")
+        render = partial(type_, source)
+        parts += sections(source, lambda node: isinstance(node, ast.ClassDef), render)
     return "\n".join(parts)
 
 
@@ -108,7 +122,7 @@ def annotation(node: ast.expr | None) -> str:
     return ast.unparse(node).strip("'\"").replace("types.", "") if node else ""
 
 
-def type_(node: ast.ClassDef, source: str) -> str:
+def type_(source: str, node: ast.ClassDef) -> str:
     body = "\n".join(source.splitlines()[node.lineno - 1 : node.end_lineno])
     return f"### {node.name}\n\n```python\n{body}\n```\n"
 
@@ -339,22 +353,10 @@ def packages() -> str:
 def kinds_table() -> str:
     rows = ["| kind | hook | what it does | here today |", "|---|---|---|---|"]
     for kind, entries in members_entries().items():
-        hooks = kinds()[kind].hooks
-        does = " ".join(first_sentence(name) for name in hooks) or OTHER_KINDS[kind]
         names = ", ".join(f"`{entry.name}`" for entry in entries) or "–"
-        calls = ", ".join(f"`{name}`" for name in hooks) or "–"
-        rows.append(f"| {kind} | {calls} | {does} | {names} |")
+        calls = ", ".join(f"`{name}`" for name in kinds()[kind].hooks) or "–"
+        rows.append(f"| {kind} | {calls} | {kinds()[kind].summary} | {names} |")
     return "\n".join(rows) + "\n"
-
-
-OTHER_KINDS = {
-    "accelerator": "Wraps any hook: the same step, faster or better.",
-    "command": "A verb of the command line.",
-}
-
-
-def first_sentence(name: str) -> str:
-    return (inspect.getdoc(getattr(hookspecs, name)) or "").partition(". ")[0].strip(".") + "."
 
 
 if __name__ == "__main__":
