@@ -70,7 +70,9 @@ class HfFamily(Plugin):
     @hookimpl
     def load_model(self, run: "Run", request: LoadRequest) -> LoadedModel:
         """Load with `request.loader` where there is one; else the tiny twin, or the checkpoint."""
-        from tunewright_hf.models import loading
+        from tunewright_hf.models import hub, loading
+
+        hub.disable_telemetry()  # of all that is done with the model
 
         def notify(message: str, level: str) -> None:
             run.emit(Notice(message=message, level=level))
