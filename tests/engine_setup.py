@@ -20,7 +20,7 @@ from tunewright.types import (  # noqa: E402
     TemplateRequest,
 )
 from tunewright_engine_hf import HfEngine  # noqa: E402
-from tunewright_hf.templates.jinja_template import TemplateInfo  # noqa: E402
+from tunewright_hf.templates.info import TemplateInfo  # noqa: E402
 
 END = "<|im_end|>"
 

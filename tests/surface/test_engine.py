@@ -17,10 +17,9 @@ from engine_setup import (  # noqa: E402
     request,
     text_of,
 )
-
 from tunewright import Engine  # noqa: E402
 from tunewright_engine_hf import HfEngine  # noqa: E402
-from tunewright_hf.templates.jinja_template import TemplateInfo  # noqa: E402
+from tunewright_hf.templates.info import TemplateInfo  # noqa: E402
 
 
 @pytest.mark.parametrize("stop", [END, "</s>"])

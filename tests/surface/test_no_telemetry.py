@@ -95,7 +95,7 @@ def test_an_import_changes_nothing() -> None:
 
 def _load_tiny_tokenizer() -> None:
     family = registry.load(registry.find("family", "qwen"))
-    run = SimpleNamespace(emit=lambda event: None)
+    run = SimpleNamespace(emit=lambda event: None, recipe=SimpleNamespace(template=None))
     request = LoadRequest("tiny", weights="none")
     family(family.Options(), "qwen").load_model(run=run, request=request)
 

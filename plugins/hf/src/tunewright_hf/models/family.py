@@ -89,7 +89,8 @@ class HfFamily(Plugin):
                 loaded = loading.load(
                     request, self.options.revision, loading.pick_device(self.options.device), notify
                 )
-        if loaded.template is None:
+        # looking for it reads all installed templates: a recipe that names one does without
+        if loaded.template is None and run.recipe.template is None:
             loaded.template, told = self.template_for(request.model, loaded.tokenizer)
             if told:
                 notify(
