@@ -75,10 +75,13 @@ class ChunkProcessor:
 
 @contextmanager
 def collected_once() -> Iterator[None]:
-    """Garbage is looked for once, at the end, among what was made meanwhile.
+    """Collect garbage once, at the end, among what was made meanwhile.
 
-    By itself Python would look again and again, and among all that the libraries have made; without
-    looking, the cycles that templates leave would fill the memory.
+    By itself Python looks again and again, and among all that the libraries have made; without
+    looking, the cycles that templates leave would fill the memory. Chats of 512 tokens take 404 to
+    417 µs of CPU each without this, 226 to 255 with it, in the same memory (tests/bench/data.py
+    --kind chats --samples 15000). May be nested: only the outermost switches the collector on
+    again.
     """
     before = gc.isenabled()
     gc.disable()

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tunewright.run import Run
     from tunewright_hf.models.tiny import TinyModelSpec
 
+__all__ = ["HfFamily"]
+
 #: modules that no adapter touches unless it is told to: heads, embeddings, and what sends tokens to
 #: experts
 ADAPTER_EXCLUDE = (

@@ -11,6 +11,8 @@ from typing import Any
 
 from tunewright import RunError
 
+__all__ = ["disable_telemetry", "locate", "read_config", "read_json"]
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _TEXTS = ["*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
 # Pickles, other frameworks' files and code are never fetched; a repository's folders hold copies in

@@ -7,7 +7,7 @@ from typing import Any
 
 from tunewright import RecipeError
 
-__all__ = ["ReplyForm", "TemplateInfo", "compiled"]
+__all__ = ["ReplyForm", "TemplateInfo"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ from tunewright_hf.templates.reply_parser import parse
 if TYPE_CHECKING:
     from jinja2 import Template
 
+__all__ = ["CONTROL", "JinjaTemplate", "TemplateOptions", "from_file", "plain_source", "rendered"]
+
 _HEAD = re.compile(r"\A\{#-\s*tunewright\b(.*?)-#\}\s*", re.DOTALL)
 _TAGS = re.compile(r"\{%([-+]?)\s*((?:end)?generation)\s*([-+]?)%\}")
 CONTROL = re.compile(r"<\|[^\s|<>]+\|>")  # what a control token looks like

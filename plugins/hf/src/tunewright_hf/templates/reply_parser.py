@@ -12,6 +12,8 @@ from tunewright_hf.templates.info import ReplyForm, TemplateInfo, compiled
 if TYPE_CHECKING:
     import ast
 
+__all__ = ["parse"]
+
 _NAMES = ("name", "tool_name")  # what formats call a tool's name, and its arguments
 _ARGUMENTS = ("arguments", "parameters")
 _CONSTANTS = {"true": True, "false": False, "null": None}  # JSON's, where Python is written

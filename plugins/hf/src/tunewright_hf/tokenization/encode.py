@@ -22,6 +22,8 @@ from tunewright_hf.tokenization.encoders import Encoder, FastEncoder, Offsets, S
 if TYPE_CHECKING:
     from tunewright_hf.tokenization.fast_path import FastPath
 
+__all__ = ["Encoded", "Tokeniser", "check_fit"]
+
 _NO_LABEL = array("i", [-100])  # of a token that is not trained
 _MANY = 32  # rows for which it pays to look for a quicker way
 _CONTEXT = 16  # characters on each side of a place that decide how tokens are split there

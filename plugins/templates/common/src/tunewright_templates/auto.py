@@ -8,10 +8,9 @@ from tunewright import Plugin, RecipeError, RowError, hookimpl
 from tunewright.types import Message, Rendered, TemplateRequest
 from tunewright_hf.templates.control_tokens import ControlTokenEscaper, Cut
 from tunewright_hf.templates.conversation import check_roles, place_of, template_data
-from tunewright_hf.templates.info import ReplyForm
+from tunewright_hf.templates.info import ReplyForm, TemplateInfo
 from tunewright_hf.templates.jinja_template import (
     CONTROL,
-    TemplateInfo,
     TemplateOptions,
     plain_source,
     rendered,
