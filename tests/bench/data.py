@@ -122,10 +122,10 @@ def rendered(run: Any, request: Any) -> Iterator[list[str]]:
 def opened(run: Any, request: Any) -> tuple[Any, Any, Any, Any]:
     """What a chunk goes through."""
     from tunewright_dataset_chat import source
-    from tunewright_dataset_chat.row_processor import Work
+    from tunewright_dataset_chat.row_processor import RowProcessor
 
     policy = run.plugin("dataset").options.truncate
-    work = Work.of(run, request.loaded.tokenizer, request.rows, request.max_length, policy)
+    work = RowProcessor.of(run, request.loaded.tokenizer, request.rows, request.max_length, policy)
     (one,) = source.open_sources(request.entries, "data", request.root)
     return work, one, *source.opened(run, one, request)
 

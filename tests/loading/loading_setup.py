@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -24,7 +25,9 @@ FAMILIES = {
 
 
 class Listener:
-    """Stands where the run does."""
+    """Stands where the run does: its recipe names no template."""
+
+    recipe = SimpleNamespace(template=None)
 
     def __init__(self) -> None:
         self.events: list[Event] = []

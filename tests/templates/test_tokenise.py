@@ -18,7 +18,7 @@ from template_cases import (
     user,
 )
 from tunewright import RecipeError
-from tunewright_hf.templates.jinja_template import TemplateInfo
+from tunewright_hf.templates.info import TemplateInfo
 from tunewright_hf.tokenization.encode import Tokeniser, check_fit
 
 # ---- ids -----------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import Any
 
 from tunewright import RecipeError
 from tunewright_dataset_chat.readers import Read, records
+from tunewright_hf.models.hub import disable_telemetry
 
 _NAME = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)?")
 _BATCH = 1000  # records
@@ -21,6 +22,7 @@ _BATCH = 1000  # records
 def _hf(entry: Any, split: str, streaming: bool = False) -> Any:
     import datasets
 
+    disable_telemetry()
     return datasets.load_dataset(
         entry.path,
         entry.subset,

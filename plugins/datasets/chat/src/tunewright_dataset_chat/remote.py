@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 from tunewright import RecipeError
 from tunewright.errors import did_you_mean
+from tunewright_hf.models.hub import disable_telemetry
 
 #: scheme → what pip installs for it
 PACKAGES = {
@@ -51,6 +52,8 @@ def open_store(url: str, place: str) -> tuple[Any, str]:
         raise RecipeError(f"found {scheme}://, expected one of {known}", place=place, hint=hint)
     import fsspec
 
+    if scheme == "hf":
+        disable_telemetry()
     try:
         store, path = fsspec.url_to_fs(url)
     except ImportError as error:

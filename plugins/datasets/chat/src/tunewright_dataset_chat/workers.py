@@ -6,7 +6,6 @@ recipe. What goes through the pipes is between this process and those that it st
 read from disk.
 """
 
-import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from tunewright import RunError
 from tunewright.errors import TunewrightError
 from tunewright.recipe import Section
 from tunewright.types import DataRequest, RowKind
-from tunewright_dataset_chat.chunk_processor import ChunkProcessor, ChunkResult
+from tunewright_dataset_chat.chunk_processor import ChunkProcessor, ChunkResult, collected_once
 from tunewright_dataset_chat.row_processor import RowProcessor
 from tunewright_dataset_chat.truncate import Policy
 
@@ -167,14 +166,14 @@ def _work(pipe: Connection, given: _Given) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # there is a process for each core
     step = given.step()
-    gc.disable()  # each chunk is collected by itself: step.collected_once
-    while True:
-        try:
-            task: Task = pipe.recv()
-        except EOFError:  # it is gone, or needs no more
-            return
-        try:
-            made: ChunkResult | TunewrightError = step(*task)
-        except TunewrightError as error:
-            made = error
-        pipe.send(made)
+    with collected_once():  # the step collects after each chunk: none while it waits for the next
+        while True:
+            try:
+                task: Task = pipe.recv()
+            except EOFError:  # it is gone, or needs no more
+                return
+            try:
+                made: ChunkResult | TunewrightError = step(*task)
+            except TunewrightError as error:
+                made = error
+            pipe.send(made)

@@ -13,6 +13,8 @@ from torch.nn import Parameter
 
 from tunewright import RecipeError
 
+__all__ = ["NoSharding", "ShardingStrategy", "check_may_shard", "check_not_quantized", "on_first"]
+
 
 class NoSharding:
     """Each process holds all of the model. All processes must call each method together."""

@@ -12,6 +12,8 @@ from transformers.utils import logging
 from tunewright.types import LoadedModel
 from tunewright_hf.checkpoints.folder import write_folder
 
+__all__ = ["save_result"]
+
 
 def save_result(
     loaded: LoadedModel,

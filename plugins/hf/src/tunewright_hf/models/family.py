@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tunewright.run import Run
     from tunewright_hf.models.tiny import TinyModelSpec
 
+__all__ = ["HfFamily"]
+
 #: modules that no adapter touches unless it is told to: heads, embeddings, and what sends tokens to
 #: experts
 ADAPTER_EXCLUDE = (
@@ -70,7 +72,9 @@ class HfFamily(Plugin):
     @hookimpl
     def load_model(self, run: "Run", request: LoadRequest) -> LoadedModel:
         """Load with `request.loader` where there is one; else the tiny twin, or the checkpoint."""
-        from tunewright_hf.models import loading
+        from tunewright_hf.models import hub, loading
+
+        hub.disable_telemetry()  # of all that is done with the model
 
         def notify(message: str, level: str) -> None:
             run.emit(Notice(message=message, level=level))
@@ -87,7 +91,8 @@ class HfFamily(Plugin):
                 loaded = loading.load(
                     request, self.options.revision, loading.pick_device(self.options.device), notify
                 )
-        if loaded.template is None:
+        # looking for it reads all installed templates: a recipe that names one does without
+        if loaded.template is None and run.recipe.template is None:
             loaded.template, told = self.template_for(request.model, loaded.tokenizer)
             if told:
                 notify(

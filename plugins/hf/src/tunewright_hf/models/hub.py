@@ -4,17 +4,32 @@ This module imports neither torch nor transformers: the kernel asks it for a che
 """
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
 
 from tunewright import RunError
 
+__all__ = ["disable_telemetry", "locate", "read_config", "read_json"]
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _TEXTS = ["*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
 # Pickles, other frameworks' files and code are never fetched; a repository's folders hold copies in
 # other formats.
 _NEVER = ["*/*", "consolidated*.safetensors"]
+
+
+def disable_telemetry() -> None:
+    """Switch off telemetry of the Hugging Face libraries, in this process and its children.
+
+    Whatever asks the hub, or calls a library that tells it what is trained (TRL's trainers do),
+    calls this first. Importing tunewright_hf changes nothing.
+    """
+    from huggingface_hub import constants
+
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    constants.HF_HUB_DISABLE_TELEMETRY = True  # it has read the environment when it was imported
 
 
 def locate(
@@ -74,6 +89,7 @@ def _snapshot(model: str, revision: str | None, patterns: list[str]) -> Path:
     # the cache at once.
     from huggingface_hub import errors, snapshot_download
 
+    disable_telemetry()
     try:
         return Path(
             snapshot_download(

@@ -15,6 +15,8 @@ from tunewright import RecipeError, RunError, TunewrightError
 from tunewright.types import LoadedModel, LoadRequest
 from tunewright_hf.models import hub, safety
 
+__all__ = ["pick_device", "seeded"]
+
 Notify = Callable[[str, str], None]  # message, level
 
 #: head → auto class. A value head gives one number a token: the score's class, without taking the

@@ -9,6 +9,8 @@ from transformers.pytorch_utils import Conv1D
 from tunewright import RecipeError
 from tunewright.errors import did_you_mean
 
+__all__ = ["layers", "linear", "matching", "train_only", "within"]
+
 
 def within(name: str, parts: Iterable[str]) -> bool:
     """Whether a dotted name is, ends in, or lies below one of `parts`: `a.visual.proj` is within

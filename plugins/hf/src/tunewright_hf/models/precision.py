@@ -6,6 +6,8 @@ import torch
 
 from tunewright import RecipeError
 
+__all__ = ["resolve", "restore_dtypes", "upcast_trainable"]
+
 _HALVES = (torch.bfloat16, torch.float16)
 
 

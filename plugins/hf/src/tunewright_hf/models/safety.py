@@ -15,6 +15,8 @@ from typing import Any
 from tunewright import RunError
 from tunewright_hf.models.hub import read_json
 
+__all__ = ["check_weights"]
+
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _MAX_HEADER = 25 * 2**20  # bytes; the largest known files have about one
 # Keys of config.json that name code, or files to load: an attention or experts implementation may

@@ -31,6 +31,8 @@ from transformers.utils.logging import disable_progress_bar
 from tunewright.types import LoadRequest
 from tunewright_hf.models.loading import HEADS, seeded
 
+__all__ = ["TinyModelSpec", "tokenizer"]
+
 VOCABULARY = 1000  # tokens, without the special ones
 
 

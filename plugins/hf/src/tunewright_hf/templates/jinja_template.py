@@ -5,7 +5,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -14,39 +14,17 @@ from tunewright import Plugin, PluginOptions, RecipeError, RowError, hookimpl
 from tunewright.types import Conversation, Message, Rendered, Span, TemplateRequest
 from tunewright_hf.templates.control_tokens import ControlTokenEscaper, Cut
 from tunewright_hf.templates.conversation import check_roles, place_of, template_data
-from tunewright_hf.templates.reply_parser import ReplyForm, parse
+from tunewright_hf.templates.info import ReplyForm, TemplateInfo
+from tunewright_hf.templates.reply_parser import parse
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
+__all__ = ["CONTROL", "JinjaTemplate", "TemplateOptions", "from_file", "plain_source", "rendered"]
+
 _HEAD = re.compile(r"\A\{#-\s*tunewright\b(.*?)-#\}\s*", re.DOTALL)
 _TAGS = re.compile(r"\{%([-+]?)\s*((?:end)?generation)\s*([-+]?)%\}")
 CONTROL = re.compile(r"<\|[^\s|<>]+\|>")  # what a control token looks like
-
-
-@dataclass(frozen=True, slots=True)
-class TemplateInfo:
-    """What a template says of itself, in the TOML of its first comment."""
-
-    stop: tuple[str, ...] = ()  # tokens that end an answer; none: the tokenizer's own EOS
-    control: tuple[
-        str, ...
-    ] = ()  # tokens that the template writes; not declared: each <|…|> of its source
-    thinking: tuple[str, str] | None = None  # the words round the thinking
-    tool_call: tuple[str, ...] = ()  # the words round calls of tools and their answers
-    default_system: str | None = None  # the system prompt where a conversation has none
-    protected: bool = True  # False: roles are told apart by plain text, which users can write too
-    media: bool = False  # True: takes content in parts, with images, video and audio
-    include: tuple[str, ...] = ()  # files beside the template that hold its macros
-    notes: str = ""  # where it is known to differ from others, and why
-    reply: ReplyForm = field(
-        default_factory=ReplyForm
-    )  # how a generated reply is taken apart again
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """Words that an assistant may write as tokens."""
-        return (self.thinking or ()) + self.tool_call
 
 
 class TemplateOptions(PluginOptions):

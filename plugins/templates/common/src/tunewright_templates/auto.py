@@ -8,15 +8,15 @@ from tunewright import Plugin, RecipeError, RowError, hookimpl
 from tunewright.types import Message, Rendered, TemplateRequest
 from tunewright_hf.templates.control_tokens import ControlTokenEscaper, Cut
 from tunewright_hf.templates.conversation import check_roles, place_of, template_data
+from tunewright_hf.templates.info import ReplyForm, TemplateInfo
 from tunewright_hf.templates.jinja_template import (
     CONTROL,
-    TemplateInfo,
     TemplateOptions,
     plain_source,
     rendered,
 )
 from tunewright_hf.templates.render_worker import RenderWorker, WorkerError
-from tunewright_hf.templates.reply_parser import ReplyForm, parse
+from tunewright_hf.templates.reply_parser import parse
 
 _WORKER = RenderWorker()  # one for the whole process; it starts when it is used
 
