@@ -79,7 +79,7 @@ class Template(Plugin):
     """Kind template: renders conversations."""
 
     info: (
-        Any  #: tunewright_hf.templates.jinja_template.TemplateInfo: stop tokens, control tokens, …
+        Any  #: tunewright_hf.templates.info.TemplateInfo: stop tokens, control tokens, …
     )
 
     def chat_template(self) -> str | None:
