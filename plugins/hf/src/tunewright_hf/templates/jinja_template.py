@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _HEAD = re.compile(r"\A\{#-\s*tunewright\b(.*?)-#\}\s*", re.DOTALL)
 _TAGS = re.compile(r"\{%([-+]?)\s*((?:end)?generation)\s*([-+]?)%\}")
+_SHARED = Path(__file__).parent  # of macros that many templates include
 CONTROL = re.compile(r"<\|[^\s|<>]+\|>")  # what a control token looks like
 
 
@@ -37,7 +38,7 @@ class TemplateInfo:
     default_system: str | None = None  # the system prompt where a conversation has none
     protected: bool = True  # False: roles are told apart by plain text, which users can write too
     media: bool = False  # True: takes content in parts, with images, video and audio
-    include: tuple[str, ...] = ()  # files beside the template that hold its macros
+    include: tuple[str, ...] = ()  # files with its macros, by name: beside it, or shared ones
     notes: str = ""  # where it is known to differ from others, and why
     reply: ReplyForm = field(
         default_factory=ReplyForm
@@ -179,7 +180,7 @@ def from_file(path: Path) -> type[JinjaTemplate]:
         key: tuple(v) if isinstance(v, list) else v for key, v in declared.items()
     }
     head = TemplateInfo(**given, reply=reply)
-    macros = "".join(path.with_name(name).read_text(encoding="utf-8") for name in head.include)
+    macros = "".join(_included(path, name).read_text(encoding="utf-8") for name in head.include)
     body = macros + text[found.end() if found else 0 :]
     if "control" not in declared:
         head = replace(head, control=tuple(dict.fromkeys(CONTROL.findall(body))))
@@ -191,6 +192,20 @@ def from_file(path: Path) -> type[JinjaTemplate]:
         "__doc__": head.notes,
     }
     return type("JinjaTemplate", (JinjaTemplate,), namespace)
+
+
+def _included(template: Path, name: str) -> Path:
+    """The file that a template includes by this name: beside it, else shared by this package."""
+    for folder in (template.parent, _SHARED):
+        if (found := folder / name).is_file():
+            return found
+    beside = {path.name for path in template.parent.glob("*.jinja")} - {template.name}
+    shared = {path.name for path in _SHARED.glob("*.jinja")}
+    raise RecipeError(
+        f"there is no file {name!r} to include",
+        place=str(template),
+        hint=f"there is: {', '.join(sorted(beside | shared))}",
+    )
 
 
 def plain_source(source: str) -> str:
