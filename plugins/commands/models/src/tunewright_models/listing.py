@@ -98,7 +98,7 @@ def _listed(entry: Entry) -> list[Checkpoint]:
             modelscope=each.get("modelscope"),
             size=each["size"],
             kind=each["kind"],
-            template=line["template"],
+            template=each.get("template", line["template"]),
             twin=each.get("twin", line.get("twin")),
             license=each.get("license", line["license"]),
             remote_code=line.get("remote_code", False),

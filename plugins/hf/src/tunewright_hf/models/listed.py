@@ -16,10 +16,12 @@ class Listed:
     """A checkpoint of a [[line]]. What stands at the checkpoint itself wins over its line."""
 
     package: str  # of the family that lists it
+    id: str  # on the hub
     template: str
     twin: str | None = None  # name of a [[twin]] of the same package
     tied: bool | None = None  # whether head and embeddings share a weight; None: as the twin says
     model_type: str | None = None  # of its config.json; None: the twin's
+    modelscope: str | None = None  # its id there
 
 
 def find(model: str, package: str) -> Listed | None:
@@ -29,38 +31,26 @@ def find(model: str, package: str) -> Listed | None:
     the distilled models of DeepSeek-R1 are.
     """
     others = [entry.value.partition(":")[0] for entry in registry.entries("family")]
-    packages = dict.fromkeys([package, *(name.partition(".")[0] for name in others)])
-    for name in packages:
+    for name in dict.fromkeys([package, *(name.partition(".")[0] for name in others)]):
         if model in _text(name, "checkpoints.toml"):
-            for line, checkpoint in _checkpoints(name):
-                if model in (checkpoint["id"], checkpoint.get("modelscope")):
-                    return _listed(name, line | checkpoint)
+            for each in checkpoints(name):
+                if model in (each.id, each.modelscope):
+                    return each
     return None
 
 
-def of_model_type(model_type: str, package: str) -> Listed | None:
-    """The first checkpoint that a package lists with this `model_type`, one that is not its
-    twin's."""
-    for line, checkpoint in _checkpoints(package):
-        if (line | checkpoint).get("model_type") == model_type:
-            return _listed(package, line | checkpoint)
-    return None
+def checkpoints(package: str) -> Iterator[Listed]:
+    """Those that a package lists, in the order of its file."""
+    keys = Listed.__dataclass_fields__.keys()
+    for line in read(package, "checkpoints.toml").get("line", ()):
+        for checkpoint in line["checkpoints"]:
+            table = line | checkpoint
+            yield Listed(package, **{key: table[key] for key in keys & table.keys()})
 
 
 def read(package: str, name: str) -> dict[str, Any]:
-    """A TOML file of a package, {} where there is none. The package is not imported."""
+    """A TOML file of a package, empty where there is none. The package is not imported."""
     return _parsed(_text(package, name))
-
-
-def _checkpoints(package: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    for line in read(package, "checkpoints.toml").get("line", ()):
-        for checkpoint in line["checkpoints"]:
-            yield line, checkpoint
-
-
-def _listed(package: str, table: dict[str, Any]) -> Listed:
-    keys = ("template", "twin", "tied", "model_type")
-    return Listed(package, **{key: table[key] for key in keys if key in table})
 
 
 @functools.cache

@@ -131,9 +131,10 @@ def _of_config(
     for twin in twins.values():
         if twin.model_type in types:
             return twin, f"its model_type is {twin.model_type} too"
-    if types[0] and (found := listed.of_model_type(types[0], package)):
-        twin = of_line(found)
-        return twin, _stand_in(types[0], twin)
+    for each in listed.checkpoints(package):
+        if each.model_type and each.model_type == types[0]:
+            twin = of_line(each)
+            return twin, _stand_in(each.model_type, twin)
     note = f"the family's first, since no tiny twin has the model_type {types[0]}"
     return next(iter(twins.values())), note
 
