@@ -259,7 +259,8 @@ def models_page() -> str:
         "Checkpoints that are not listed load too. `tunewright models` lists those "
         "of the installed families.\n"
         "Licences have the hub's names; `other` is one of the maker's own, which "
-        "stands on the checkpoint's page.\n"
+        "stands on the checkpoint's page.\n`--smoke` trains a checkpoint's tiny twin. "
+        "Where the code is on the hub, one of another architecture may stand in.\n"
     )
     parts, entries, listed = [f"# Models\n\n{NOTE}{intro}"], members_entries(), checkpoints()
     for entry in entries["family"]:
@@ -284,15 +285,18 @@ def family(entry: registry.Entry, listed: list[Checkpoint]) -> str:
         f"`{twin['name']}` ({CLASSES[twin['model_type']]})" for twin in tomllib.loads(tiny)["twin"]
     )
     rows = [
-        "| models | checkpoints | licence of the weights | template | equal to |",
-        "|---|---|---|---|---|",
+        "| models | checkpoints | licence of the weights | template | equal to | tiny twin |",
+        "|---|---|---|---|---|---|",
     ]
-    for (line, template, remote, licence), group in groupby(listed, ROW):
+    for (line, template, remote, licence), found in groupby(listed, ROW):
+        group = list(found)
         name = f"{line} (code on the hub)" if remote else line
+        twin = ", ".join(dict.fromkeys(f"`{e.twin}`" for e in group))
         which = ", ".join(
             f"`{e.id}` ({e.size}{', base' if e.kind == 'base' else ''})" for e in group
         )
-        rows.append(f"| {name} | {which} | {licence} | `{template}` | {tested(template)} |")
+        what = f"`{template}` | {tested(template)} | {twin}"
+        rows.append(f"| {name} | {which} | {licence} | {what} |")
     about = (
         f"From `{entry.distribution}`: {entry.summary}\nModel types: "
         f"{kinds or 'those of others'}. Tiny twins: {twins}."

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from tunewright.events import Event, Notice
+from tunewright.recipe import Recipe
 from tunewright.types import AdapterRequest, LoadedModel, LoadRequest
 from tunewright_gpt2 import Gpt2
 from tunewright_llama import Llama
@@ -31,6 +32,7 @@ class Listener:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
+        self.recipe = Recipe.model_validate({"model": "tiny", "stage": "sft", "output": "out"})
 
     def emit(self, event: Event) -> None:
         self.events.append(event)

@@ -24,6 +24,7 @@ __all__ = ["CONTROL", "JinjaTemplate", "TemplateOptions", "from_file", "plain_so
 
 _HEAD = re.compile(r"\A\{#-\s*tunewright\b(.*?)-#\}\s*", re.DOTALL)
 _TAGS = re.compile(r"\{%([-+]?)\s*((?:end)?generation)\s*([-+]?)%\}")
+_SHARED = Path(__file__).parent  # of macros that many templates include
 CONTROL = re.compile(r"<\|[^\s|<>]+\|>")  # what a control token looks like
 
 
@@ -157,7 +158,7 @@ def from_file(path: Path) -> type[JinjaTemplate]:
         key: tuple(v) if isinstance(v, list) else v for key, v in declared.items()
     }
     head = TemplateInfo(**given, reply=reply)
-    macros = "".join(path.with_name(name).read_text(encoding="utf-8") for name in head.include)
+    macros = "".join(_included(path, name).read_text(encoding="utf-8") for name in head.include)
     body = macros + text[found.end() if found else 0 :]
     if "control" not in declared:
         head = replace(head, control=tuple(dict.fromkeys(CONTROL.findall(body))))
@@ -169,6 +170,20 @@ def from_file(path: Path) -> type[JinjaTemplate]:
         "__doc__": head.notes,
     }
     return type("JinjaTemplate", (JinjaTemplate,), namespace)
+
+
+def _included(template: Path, name: str) -> Path:
+    """The file that a template includes by this name: beside it, else shared by this package."""
+    for folder in (template.parent, _SHARED):
+        if (found := folder / name).is_file():
+            return found
+    beside = {path.name for path in template.parent.glob("*.jinja")} - {template.name}
+    shared = {path.name for path in _SHARED.glob("*.jinja")}
+    raise RecipeError(
+        f"there is no file {name!r} to include",
+        place=str(template),
+        hint=f"there is: {', '.join(sorted(beside | shared))}",
+    )
 
 
 def plain_source(source: str) -> str:
