@@ -24,6 +24,8 @@ class PromptsRun(Run):
     source = Source("recipe.yaml")
 
     def plugin(self, kind: str) -> Any:
+        if kind == "optimizer":
+            return super().plugin(kind)
         return SimpleNamespace(info=SimpleNamespace(stop=()), chat_template=lambda: None)
 
 

@@ -118,6 +118,20 @@ def build_optimizer(run: "Run", request: "types.OptimizerRequest") -> "Any":
 
 
 @hookspec(firstresult=True)
+def build_scheduler(run: "Run", request: "types.SchedulerRequest") -> "Any":
+    """Build a torch LRScheduler over `request.optimizer`, stepped once an optimizer step. Kind:
+    scheduler. Called once a stage."""
+    raise NotImplementedError
+
+
+@hookspec(firstresult=True)
+def score(run: "Run", request: "types.RewardRequest") -> "list[float | None]":
+    """Score completions: a number each, None where there is nothing to say. Kind: reward. Called
+    by each rank for its own completions."""
+    raise NotImplementedError
+
+
+@hookspec(firstresult=True)
 def convert_rows(run: "Run", request: "types.RowsRequest") -> "Iterator[types.Row | RowError]":
     """Turn records into rows of the sort `request.rows`. Kind: format. Called once for each chunk
     of a source's records, lazily: what is remembered from one record to another may be forgotten.

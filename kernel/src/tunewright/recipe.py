@@ -59,21 +59,26 @@ class Training(BaseModel):
     """
     max_length: int = Field(2048, gt=1)
     """tokens of one row; what is longer is handled as the dataset's `truncate` says"""
-    lr_scheduler_type: Literal[
-        "cosine", "linear", "constant", "constant_with_warmup", "inverse_sqrt"
-    ] = "cosine"
-    """how the learning rate falls after warm-up"""
+    lr_scheduler_type: str = "cosine"
+    """Scheduler plugin, with its default options: the learning rate after warm-up."""
     warmup_steps: float = Field(0.0, ge=0)
     """optimizer steps of warm-up, or their share of all when below 1"""
     weight_decay: float = Field(0.0, ge=0)
     """decay of weight matrices; biases and norms have none"""
     max_grad_norm: float = Field(1.0, ge=0)
     """gradients are clipped to this norm; 0 clips nothing"""
+    max_bad_steps: int = Field(3, ge=1)
+    """Steps in a row whose loss or gradients are not finite, after which the run stops. The updates
+    of such steps are left out."""
     seed: int = Field(42, ge=0, lt=2**32)
     """of everything that is random"""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """number format of the forward pass; auto: bf16 on a GPU that has it or a CPU with matrix units
-    for it (AMX), else fp32"""
+    precision: Literal["auto", "fp32", "bf16", "fp16", "pure_bf16"] = "auto"
+    """Precision of the forward pass. auto: bf16 on a GPU that has it or a CPU with matrix units for
+    it (AMX), else fp32. Trained weights and optimizer states are kept in fp32; with pure_bf16 both
+    and the gradients are in bf16, half the memory (8 bytes a trained parameter with AdamW)."""
+    stochastic_rounding: bool = False
+    """With pure_bf16: round weights and optimizer states up or down at random (arXiv:2010.06192),
+    so that small updates are not lost."""
     activation_checkpointing: bool = False
     """recompute activations in the backward pass: less memory, about a third more time"""
     logging_steps: int = Field(10, gt=0)
@@ -103,6 +108,8 @@ class Training(BaseModel):
     def _go_together(self) -> "Training":
         if self.tokens_per_batch is not None and self.batching != "token_budget":
             raise ValueError("tokens_per_batch goes with batching: token_budget")
+        if self.stochastic_rounding and self.precision != "pure_bf16":
+            raise ValueError("stochastic_rounding goes with precision: pure_bf16")
         if self.early_stopping_threshold and not self.early_stopping_patience:
             raise ValueError("early_stopping_threshold goes with early_stopping_patience")
         chosen = self.metric_for_best_model is not None or self.greater_is_better is not None

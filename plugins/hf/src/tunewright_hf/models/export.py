@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from transformers import GenerationConfig
-from transformers.trainer_utils import unwrap_peft_model
 from transformers.utils import logging
 
 from tunewright.types import LoadedModel
 from tunewright_hf.checkpoints.folder import write_folder
+from tunewright_hf.models.modules import base_model
 
 
 def save_result(
@@ -35,7 +35,7 @@ def _write(
     loaded: LoadedModel, folder: Path, template: Any, weights: dict[str, torch.Tensor] | None
 ) -> None:
     tokenizer = loaded.tokenizer
-    base = unwrap_peft_model(loaded.model)
+    base = base_model(loaded.model)
     if (
         template is not None and (source := template.chat_template()) is not None
     ):  # `auto` leaves it as it came

@@ -11,19 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainingArguments
 
 from tunewright import RecipeError, RunError
 from tunewright.types import StageResult, TrainRequest
 from tunewright_hf.batching.collators import Padded
 from tunewright_hf.batching.row_stream import RowStream
 from tunewright_hf.losses.causal_lm import CausalLoss
-from tunewright_hf.training.loop import AnyBatches, StageTrainer, fit, settings
-from tunewright_hf.training.private import one_gpu, silence
+from tunewright_hf.training.loop import fit
 from tunewright_hf.training.reference import check_base, second_model
-from tunewright_hf.training.reporting import Reporter
 from tunewright_hf.training.rewards import Reward, load
 from tunewright_hf.training.rollouts import Rollout, RolloutGenerator, Sampling
+from tunewright_hf.training.stage_trainer import StageTrainer, TrainingSetup
 
 Prompt = tuple[int, dict[str, Any]]  # a row's number, of which what is drawn depends, and the row
 _EVALUATION = (
@@ -42,44 +40,33 @@ class Numbered(Dataset[Prompt]):
         return number, self.rows[number]
 
 
-class PromptsTrainer(StageTrainer, Trainer):
+class PromptsTrainer(StageTrainer):
     """Trains on answers to prompts. A subclass makes batches of them, and says what a loss is.
     options: those of RolloutOptions, and what the subclass has of its own."""
 
-    def __init__(
-        self, run: Any, request: TrainRequest, options: Any, batches: AnyBatches, reporter: Reporter
-    ) -> None:
-        self.begin(run, request, batches, reporter)
+    def __init__(self, setup: TrainingSetup, options: Any) -> None:
+        super().__init__(setup)
+        run, request = setup.run, setup.request
         self.options, self.seed = options, request.training.seed
-        loaded = request.loaded
-        self.padded = Padded(loaded.tokenizer.pad_token_id or 0)
-        self.progress["sums"] = {}  # of metrics since the last report: name → [sum, count]
-        self.sums: dict[str, list[float]] = defaultdict(
-            lambda: [0.0, 0.0]
-        )  # of this step on this process
-        args = TrainingArguments(**settings(request, batches.steps))
-        one_gpu(args)
-        train_dataset: Any = Numbered(request.data.train)
-        super().__init__(
-            loaded.model,
-            args,
-            data_collator=list,
-            train_dataset=train_dataset,
-            processing_class=loaded.tokenizer,
-            callbacks=[reporter],
-        )
-        silence(self)
-        self.causal_loss = CausalLoss(self.model)
+        self.padded = Padded(self.tokenizer.pad_token_id or 0)
+        self.train_rows = Numbered(request.data.train)
+        self.progress["sums"] = {}  # of metrics since the last log: name → [sum, count]
+        self.sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])  # of this step and rank
+        self.causal_loss = self.make_loss()
         sampling = Sampling(
             options.max_new_tokens, options.temperature, options.top_p, options.top_k
         )
-        self.writer = RolloutGenerator(loaded, run.plugin("template").info.stop, sampling)
+        stop = run.plugin("template").info.stop
+        self.writer = RolloutGenerator(request.loaded, stop, sampling)
         if options.beta and options.reference == "base":
-            check_base(loaded)
+            check_base(request.loaded)
         self.second = second_model(run, request, options) if options.beta else None
-        # for what a stage before this one wrote on the first process
+        # for what a stage before this one wrote on rank 0
         self.accelerator.wait_for_everyone()
         self.rewards = self._load_rewards()
+
+    def make_loss(self) -> CausalLoss:
+        return CausalLoss(self.model)
 
     def _load_rewards(self) -> list[Reward]:
         number = self.request.number - 1
@@ -106,7 +93,7 @@ class PromptsTrainer(StageTrainer, Trainer):
 
     def answers(self, prompts: Sequence[Prompt], each: int) -> tuple[list[Rollout], Tensor]:
         """So many answers to each prompt, side by side, and their rewards (N)."""
-        step, size = self.state.global_step, range(each)
+        step, size = self.step, range(each)
         groups = [row for _, row in prompts for _ in size]
         written = self._write(
             groups, [(self.seed, step, row, number) for row, _ in prompts for number in size]
@@ -123,13 +110,13 @@ class PromptsTrainer(StageTrainer, Trainer):
     def _write(
         self, rows: Sequence[dict[str, Any]], draws: Sequence[tuple[int, ...]]
     ) -> list[Rollout]:
-        with self.accelerator.autocast():
+        with self.autocast(), self.evaluation_mode():
             return self.writer.write([row["prompt_ids"] for row in rows], draws)
 
     def _rewards(self, rows: Sequence[dict[str, Any]], written: Sequence[Rollout]) -> Tensor:
         """(N): the weighted sum of what the functions say."""
         columns = {name: [row[name] for row in rows] for name in rows[0] if name != "prompt_ids"}
-        columns["prompts"] = [self.processing_class.decode(answer.prompt_ids) for answer in written]
+        columns["prompts"] = [self.tokenizer.decode(answer.prompt_ids) for answer in written]
         total = torch.zeros(len(rows), dtype=torch.float64)
         said = torch.zeros(len(rows), dtype=torch.bool)
         for reward in self.rewards:
@@ -154,7 +141,7 @@ class PromptsTrainer(StageTrainer, Trainer):
             self.model.disable_adapter() if self.options.reference == "base" else nullcontext()
         )
         self.model.eval()
-        with torch.no_grad(), self.accelerator.autocast(), without:
+        with torch.no_grad(), self.autocast(), without:
             yield self.second or self.causal_loss
         self.model.train(training)
 
@@ -230,7 +217,7 @@ def train_on_prompts(
         )
     # prompts of any length go into one pass: it is the answers that take the memory
     request.training = request.training.model_copy(update={"batching": "random"})
-    make = partial(trainer, run, request, options)
+    make = partial(trainer, options=options)
     return fit(run, request, make, stage=stage, repeats=repeats, template=run.plugin("template"))
 
 

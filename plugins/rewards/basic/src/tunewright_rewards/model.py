@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.trainer_utils import unwrap_peft_model
 
 from tunewright import RecipeError, folder
 from tunewright.run import open_run
 from tunewright.types import LoadedModel
 from tunewright_hf.losses.sequence_scores import scores_at_the_end
 from tunewright_hf.models import precision
+from tunewright_hf.models.modules import base_model
 from tunewright_hf.models.weight_sharing import share
 
 
@@ -27,8 +27,8 @@ class RewardModel:
         self.loaded, self.stop = _load(Path(path) if path else run.folder)
         model = self.loaded.model.eval()
         number_format = precision.resolve(run.recipe.training.precision, model.device)
-        precision.upcast_trainable(model, number_format)
-        unwrap_peft_model(model).score.float()  # as it was trained
+        precision.set_trained_dtypes(model, number_format)
+        base_model(model).score.float()  # as it was trained
         share(model, policy.model)
         half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(number_format)
         self.autocast = torch.autocast(model.device.type, half, enabled=half is not None)
@@ -42,8 +42,8 @@ class RewardModel:
             )
             ids = ids.input_ids.to(model.device)
             with self.autocast:
-                batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-                scores.append(float(scores_at_the_end(model, model, batch)))
+                inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+                scores.append(float(scores_at_the_end(model, model, inputs)))
         return scores
 
 

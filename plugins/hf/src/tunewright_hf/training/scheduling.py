@@ -1,0 +1,25 @@
+"""The learning-rate schedule of a stage."""
+
+import math
+from typing import Any
+
+from tunewright.events import Notice
+from tunewright.types import SchedulerRequest
+
+
+def build_scheduler(run: Any, training: Any, optimizer: Any, total_steps: int) -> Any:
+    """The scheduler plugin's torch LRScheduler: the recipe's section `scheduler`, else the plugin
+    that training.lr_scheduler_type names."""
+    warmup = training.warmup_steps
+    steps = int(warmup) if warmup >= 1 else math.ceil(warmup * total_steps)
+    if steps >= total_steps and steps > 0:
+        message = (
+            f"training.warmup_steps is {steps} and the stage has {total_steps} steps: "
+            "the learning rate never reaches its peak before the end"
+        )
+        run.emit(Notice(message=message, level="warning"))
+    request = SchedulerRequest(optimizer, total_steps, steps)
+    if getattr(run.recipe, "scheduler", None) is not None:
+        return run.call("scheduler", "build_scheduler", request)
+    plugin = run.named("scheduler", training.lr_scheduler_type)
+    return plugin.call("build_scheduler", run=run, request=request)
