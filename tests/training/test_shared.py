@@ -117,19 +117,15 @@ def test_in_a_chain(tmp_path, monkeypatch):
         ],
     }
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe), "utf-8")
-    seen, loads = [], PromptsTrainer._load_rewards
+    seen, asks = [], PromptsTrainer._rewards
 
-    def watched(self):
-        rewards = loads(self)
-        seen.append(
-            [
-                places(each)
-                for each in (self.model, self.second.model, rewards[0].function.loaded.model)
-            ]
-        )
-        return rewards
+    def watched(self, *given, **how):
+        found = asks(self, *given, **how)
+        judge = self.rewards[0].plugin.judge.loaded.model
+        seen[:] = [[places(each) for each in (self.model, self.second.model, judge)]]
+        return found
 
-    monkeypatch.setattr(PromptsTrainer, "_load_rewards", watched)
+    monkeypatch.setattr(PromptsTrainer, "_rewards", watched)
     train(*read(tmp_path / "recipe.yaml"))
     ((policy, reference, judge),) = seen
     assert policy and policy <= reference

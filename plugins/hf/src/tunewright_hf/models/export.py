@@ -10,6 +10,7 @@ from transformers.utils import logging
 
 from tunewright.types import LoadedModel
 from tunewright_hf.checkpoints.folder import write_folder
+from tunewright_hf.distributed.private import without_deepspeed
 from tunewright_hf.models.modules import base_model
 
 
@@ -28,7 +29,8 @@ def save_result(
     written.
     """
     logging.disable_progress_bar()  # of writing shards: what is to be shown goes through events
-    write_folder(folder, lambda temporary: _write(loaded, temporary, template, weights))
+    with without_deepspeed():
+        write_folder(folder, lambda temporary: _write(loaded, temporary, template, weights))
 
 
 def _write(

@@ -21,6 +21,7 @@ from tunewright_hf.batching.repeated_sampler import Repeated
 from tunewright_hf.batching.row_stream import RowStream
 from tunewright_hf.batching.streaming_sampler import StreamedBatches
 from tunewright_hf.checkpoints.folder import latest_checkpoint, verify
+from tunewright_hf.distributed.private import make_accelerator
 from tunewright_hf.distributed.sharding import NoSharding
 from tunewright_hf.models import precision
 from tunewright_hf.models.export import save_result
@@ -28,7 +29,6 @@ from tunewright_hf.training import checkpointing
 from tunewright_hf.training.callbacks import callbacks_of
 from tunewright_hf.training.early_stopping import EarlyStopping
 from tunewright_hf.training.finite import FiniteGuard
-from tunewright_hf.training.private import make_accelerator
 from tunewright_hf.training.reporting import Reporter
 from tunewright_hf.training.scheduling import build_scheduler
 from tunewright_hf.training.stage_trainer import (
@@ -74,7 +74,7 @@ def fit(
     seed_everything(training.seed)
     sharding.begin(loaded.model, number_format)
     known = {name for name, _ in loaded.model.named_parameters()}
-    trainer = make(TrainingSetup(run, request, batches, accelerator, sharding, device))
+    trainer = make(TrainingSetup(run, request, batches, accelerator, sharding, device, stage))
     trained = trained_names(loaded, known)
     loop = TrainingLoop(trainer, Reporter(run, stage), trained)
     loop.train(latest_checkpoint(request.checkpoint.parent) if request.checkpoint else None)

@@ -13,13 +13,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tunewright import RecipeError, RunError
+from tunewright.events import Notice, Sampled
 from tunewright.types import StageResult, TrainRequest
 from tunewright_hf.batching.collators import Padded
 from tunewright_hf.batching.row_stream import RowStream
 from tunewright_hf.losses.causal_lm import CausalLoss
 from tunewright_hf.training.loop import fit
 from tunewright_hf.training.reference import check_base, second_model
-from tunewright_hf.training.rewards import Reward, load
+from tunewright_hf.training.rewards import WeightedReward, load
 from tunewright_hf.training.rollouts import Rollout, RolloutGenerator, Sampling
 from tunewright_hf.training.stage_trainer import StageTrainer, TrainingSetup
 
@@ -27,6 +28,13 @@ Prompt = tuple[int, dict[str, Any]]  # a row's number, of which what is drawn de
 _EVALUATION = (
     2**32 - 1
 )  # in place of a step, among the numbers that draws are made of; no training comes so far
+
+
+_SAMPLES = 3  # completions that are shown at a log
+_ALIKE = (
+    "step {step}: all rewards that are compared are alike since the last log: nothing is learned "
+    "(look at the samples, and at what the rewards ask for)"
+)
 
 
 class Numbered(Dataset[Prompt]):
@@ -50,6 +58,11 @@ class PromptsTrainer(StageTrainer):
         self.options, self.seed = options, request.training.seed
         self.padded = Padded(self.tokenizer.pad_token_id or 0)
         self.train_rows = Numbered(request.data.train)
+        #: since the last log: whether any rewards that are compared differ, and the first of them
+        self.progress |= {"rewards_differ": False, "first_reward": None}
+        self.samples: list[dict[str, Any]] = []  # of the last completions, for events
+        self._rewards_differ = False  # of this step and rank
+        self._alike = False  # whether it was said that rewards are alike
         self.progress["sums"] = {}  # of metrics since the last log: name → [sum, count]
         self.sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])  # of this step and rank
         self.causal_loss = self.make_loss()
@@ -68,15 +81,13 @@ class PromptsTrainer(StageTrainer):
     def make_loss(self) -> CausalLoss:
         return CausalLoss(self.model)
 
-    def _load_rewards(self) -> list[Reward]:
+    def _load_rewards(self) -> list[WeightedReward]:
         number = self.request.number - 1
         found = []
         for index, section in enumerate(self.options.rewards):
             at = ("rewards", index, "name")
-            keys = self.run.source.overridden
             named = any(
-                (*stage, *at)[: len(key)] == key
-                for key in keys
+                self.run.from_command_line(*stage, *at)
                 for stage in (("stage",), ("stages", number))
             )
             place = f"stage.rewards.{index}"
@@ -98,7 +109,8 @@ class PromptsTrainer(StageTrainer):
         written = self._write(
             groups, [(self.seed, step, row, number) for row, _ in prompts for number in size]
         )
-        rewards = self._rewards(groups, written)
+        rewards = self._rewards(groups, written, sampled=True)
+        self._compare(rewards.view(-1, each))
         self.count("reward", rewards)
         self.count("completions/mean_length", lengths(written))
         self.count(
@@ -113,17 +125,21 @@ class PromptsTrainer(StageTrainer):
         with self.autocast(), self.evaluation_mode():
             return self.writer.write([row["prompt_ids"] for row in rows], draws)
 
-    def _rewards(self, rows: Sequence[dict[str, Any]], written: Sequence[Rollout]) -> Tensor:
-        """(N): the weighted sum of what the functions say."""
+    def _rewards(
+        self, rows: Sequence[dict[str, Any]], written: Sequence[Rollout], *, sampled: bool = False
+    ) -> Tensor:
+        """(N): the weighted sum of the rewards. sampled: whether some are shown at the next log."""
         columns = {name: [row[name] for row in rows] for name in rows[0] if name != "prompt_ids"}
         columns["prompts"] = [self.tokenizer.decode(answer.prompt_ids) for answer in written]
         total = torch.zeros(len(rows), dtype=torch.float64)
         said = torch.zeros(len(rows), dtype=torch.bool)
+        by_name: dict[str, list[float]] = {}
         for reward in self.rewards:
             found = torch.tensor(
                 reward([answer.text for answer in written], columns), dtype=torch.float64
             )
             self.count(f"rewards/{reward.name}", found[~found.isnan()])
+            by_name[reward.name] = found.tolist()
             said |= ~found.isnan()
             total += reward.weight * found.nan_to_num(0.0)
         if not said.all():
@@ -131,6 +147,20 @@ class PromptsTrainer(StageTrainer):
             raise RunError(
                 "gives no number for some answer, nor does another", place=f"reward {names}"
             )
+        if sampled:
+            by_name["reward"] = total.tolist()
+            self.samples = [
+                {
+                    "prompt": columns["prompts"][number],
+                    "completion": written[number].text,
+                    "rewards": {
+                        name: values[number]
+                        for name, values in by_name.items()
+                        if not math.isnan(values[number])
+                    },
+                }
+                for number in range(min(_SAMPLES, len(written)))
+            ]
         return total
 
     @contextmanager
@@ -152,6 +182,16 @@ class PromptsTrainer(StageTrainer):
         self.sums[name][0] += float(values.sum())
         self.sums[name][1] += values.numel()
 
+    def _compare(self, rewards: Tensor) -> None:
+        """Note whether rewards differ within a group (groups, completions); where each prompt has
+        one completion, from the first since the last log."""
+        if rewards.shape[1] > 1:
+            self._rewards_differ |= bool((rewards != rewards[:, :1]).any())
+            return
+        if self.progress["first_reward"] is None:
+            self.progress["first_reward"] = float(rewards[0, 0])
+        self._rewards_differ |= bool((rewards != self.progress["first_reward"]).any())
+
     def step_ended(self) -> None:
         so_far, names = self.progress["sums"], sorted(self.sums)
         sums = self.total(
@@ -161,8 +201,17 @@ class PromptsTrainer(StageTrainer):
             before = so_far.get(name, [0.0, 0.0])
             so_far[name] = [before[0] + total, before[1] + count]
         self.sums.clear()
+        self.progress["rewards_differ"] |= self.any_rank(self._rewards_differ)
+        self._rewards_differ = False
 
     def logged(self) -> dict[str, float]:
+        if self.run.rank == 0:
+            for sample in self.samples:
+                self.run.emit(Sampled(stage=self.stage, step=self.step, **sample))
+            if not self.progress["rewards_differ"] and not self._alike:
+                self.run.emit(Notice(message=_ALIKE.format(step=self.step), level="warning"))
+        self._alike = not self.progress["rewards_differ"]
+        self.progress |= {"rewards_differ": False, "first_reward": None}
         found, self.progress["sums"] = self.progress["sums"], {}
         return {
             name: total / count if count else math.nan for name, (total, count) in found.items()

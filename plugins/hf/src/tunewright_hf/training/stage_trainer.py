@@ -29,6 +29,7 @@ class TrainingSetup:
     accelerator: Accelerator
     sharding: NoSharding
     device: torch.device
+    stage: str  # its name in events
 
 
 class StageTrainer:
@@ -56,6 +57,7 @@ class StageTrainer:
         self.train_rows: Any = setup.request.data.train
         self.evals: dict[str, Any] = setup.request.data.evals
         self.collate: Any = list  # rows → batch; a subclass sets it
+        self.stage = setup.stage
         self.step = 0  # optimizer steps done; the loop counts
         #: what is counted while training; a checkpoint keeps it
         self.progress: dict[str, Any] = {"tokens": 0, "metrics": {}}

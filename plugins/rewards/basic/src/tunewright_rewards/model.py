@@ -14,27 +14,26 @@ from tunewright_hf.models.modules import base_model
 from tunewright_hf.models.weight_sharing import share
 
 
-class RewardModel:
-    """The score of each prompt with its answer, under the model of a run's last stage that trained
-    a reward model.
+class Judge:
+    """The reward model of a run folder, beside the policy.
 
-    path: the run folder; None: that of the run that asks, for one of its earlier stages. Prompts
-    are rendered for the model that is trained, which must have the same template as the reward
-    model. Raises RecipeError where the folder holds no such run.
+    run: that which asks. path: the run folder; None: that of `run`. Raises RecipeError where the
+    folder holds no run with a reward model.
     """
 
-    def __init__(self, *, run: Any, policy: LoadedModel, path: str | None = None) -> None:
+    def __init__(self, run: Any, policy: LoadedModel | None, path: str | None) -> None:
         self.loaded, self.stop = _load(Path(path) if path else run.folder)
         model = self.loaded.model.eval()
         number_format = precision.resolve(run.recipe.training.precision, model.device)
         precision.set_trained_dtypes(model, number_format)
         base_model(model).score.float()  # as it was trained
-        share(model, policy.model)
+        if policy is not None:
+            share(model, policy.model)
         half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(number_format)
         self.autocast = torch.autocast(model.device.type, half, enabled=half is not None)
 
     @torch.no_grad()
-    def __call__(self, completions: list[str], *, prompts: list[str], **_: Any) -> list[float]:
+    def score(self, prompts: list[str], completions: list[str]) -> list[float]:
         scores, model = [], self.loaded.model
         for prompt, text in zip(prompts, completions, strict=True):  # one by one, without padding
             ids = self.loaded.tokenizer(
