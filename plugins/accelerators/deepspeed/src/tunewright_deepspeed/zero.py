@@ -142,7 +142,11 @@ class Zero(ShardingStrategy):
         return parameter.ds_tensor if self.stage == 3 else parameter.detach()
 
     def optimizer_structure(self, optimizer: Any) -> Any:
-        return self.zero.optimizer.state_dict()
+        ours = (
+            self.zero.optimizer
+        )  # ZeRO-3 swaps its parameters, and state_dict would not find them
+        groups = [{**group, "params": []} for group in ours.param_groups]
+        return {"state": list(ours.state.values()), "param_groups": groups}
 
     def check_engine(self, engine: Any, model: Any) -> None:
         """Raises RunError where parameters and optimizer are not sharded as they were asked to
