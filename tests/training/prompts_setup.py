@@ -69,6 +69,10 @@ def endless(completions: list[str], **_: Any) -> list[float]:
     return [float("inf") for _ in completions]
 
 
+def same(completions: list[str], **_: Any) -> list[float]:
+    return [0.5 for _ in completions]
+
+
 class Named(Reward):
     """A function above as a plugin: its options are handed on."""
 
@@ -99,7 +103,7 @@ class Built(Reward):
         ]
 
 
-FUNCTIONS = (wanted, short, in_the_row, broken, few, nothing, silent, endless)
+FUNCTIONS = (wanted, short, in_the_row, broken, few, nothing, silent, endless, same)
 REWARDS = {
     **{
         each.__name__: type(each.__name__, (Named,), {"function": staticmethod(each)})

@@ -2,6 +2,7 @@
 ends it."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from tunewright.errors import Stopped
 from tunewright.plugin import Optimizer
 from tunewright_hf.checkpoints.folder import checkpoints, latest_checkpoint
 from tunewright_hf.checkpoints.state_codec import load_state
+from tunewright_hf.distributed.sharding import NoSharding
 from tunewright_hf.training.callbacks import TrainingCallback
 from tunewright_hf.training.causal_lm import CausalTrainer
 
@@ -439,3 +441,28 @@ def test_epochs_that_are_one_step_are_said(tmp_path):
     run, result, _ = go(tmp_path, torch.optim.SGD, data=rows(4), max_steps=None, epochs=1.0)
     assert result.steps == 1
     assert messages(run)[0].startswith("training.epochs: 1 of 4 rows is 1 optimizer step")
+
+
+# ---- fp16 ----------------------------------------------------------------------------------------
+
+
+def test_fp16_leaves_out_updates_that_overflow():
+    """The scaler as on a GPU: gradients are unscaled before they are clipped, and a step with an
+    overflow lowers the scale and changes nothing."""
+    parameter = torch.nn.Parameter(torch.zeros(4))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    sharding = NoSharding()
+    accelerator = SimpleNamespace(scaler=scaler, num_processes=1)
+    sharding.prepare(torch.nn.Linear(1, 1), optimizer, accelerator, None)
+    for value, norm, updated in ((1.0, 4.0, True), (math.inf, math.inf, False)):
+        scaler.scale((parameter * 2 * value).sum()).backward()
+        assert sharding.clip([parameter], 2.0) == pytest.approx(norm)
+        assert sharding.update() == (updated, None)
+        sharding.free_gradients()
+        assert parameter.detach().tolist() == pytest.approx([-1.0] * 4)
+    assert scaler.get_scale() == 4.0
+    scaler.scale(parameter.sum()).backward()
+    sharding.clip([parameter], 0.0)
+    sharding.skip_update()  # what comes after it can unscale again
+    sharding.clip([parameter], 0.0)

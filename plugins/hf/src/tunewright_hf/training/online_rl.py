@@ -208,10 +208,12 @@ class PromptsTrainer(StageTrainer):
         if self.run.rank == 0:
             for sample in self.samples:
                 self.run.emit(Sampled(stage=self.stage, step=self.step, **sample))
-            if not self.progress["rewards_differ"] and not self._alike:
+        if "reward" in self.progress["sums"]:  # there were rollouts
+            alike = not self.progress["rewards_differ"]
+            if alike and not self._alike and self.run.rank == 0:
                 self.run.emit(Notice(message=_ALIKE.format(step=self.step), level="warning"))
-        self._alike = not self.progress["rewards_differ"]
-        self.progress |= {"rewards_differ": False, "first_reward": None}
+            self._alike = alike
+            self.progress |= {"rewards_differ": False, "first_reward": None}
         found, self.progress["sums"] = self.progress["sums"], {}
         return {
             name: total / count if count else math.nan for name, (total, count) in found.items()
