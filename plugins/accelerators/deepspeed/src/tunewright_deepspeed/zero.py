@@ -4,10 +4,7 @@ DeepSpeed saves pickles. Here its state is taken out and put back parameter by p
 is kept as that of every other training.
 """
 
-import logging
 import math
-import os
-import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +14,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from tunewright import RecipeError, RunError
+from tunewright_deepspeed.settings import import_for, settings
 from tunewright_hf.distributed.sharding import ShardingStrategy, check_not_quantized, on_first
 from tunewright_hf.models.modules import base_model
 
@@ -47,22 +45,7 @@ class Zero(ShardingStrategy):
                 place="training.precision",
                 hint="set bf16 or fp32",
             )
-        if model.device.type == "cpu":
-            if torch.cuda.is_available():
-                hint = "train on the GPUs, or hide them: CUDA_VISIBLE_DEVICES= tunewright train …"
-                raise RecipeError(
-                    "deepspeed trains on GPUs where there are some",
-                    place="family.device",
-                    hint=hint,
-                )
-            os.environ["DS_ACCELERATOR"] = "cpu"  # what it would find by itself, with a warning
-        import deepspeed
-
-        if model.device.type == "cpu":
-            # else it compiles one of its own for messages between processes of a machine, which
-            # takes minutes
-            deepspeed.ops.__compatible_ops__ = {}
-        _quieten()
+        import_for(model.device)
         self.formats = {name: parameter.dtype for name, parameter in model.named_parameters()}
         self.bf16 = precision == "bf16"
         self.cast(model, precision)
@@ -99,29 +82,12 @@ class Zero(ShardingStrategy):
 
         self.optimizer, self.accelerator, self.rounding = optimizer, accelerator, rounding
         engine, *_ = deepspeed.initialize(
-            model=model, optimizer=optimizer, config=self._config(model, training)
+            model=model,
+            optimizer=optimizer,
+            config=settings(model, training, self.stage, self.bf16),
         )
         self.check_engine(engine, model)
         return engine
-
-    def _config(self, model: Any, training: Any) -> dict[str, Any]:
-        """Buckets by the size of the model, as transformers 5.23 has them."""
-        width = model.config.get_text_config().hidden_size
-        sizes = {
-            "reduce_bucket_size": width * width,
-            "stage3_prefetch_bucket_size": int(0.9 * width * width),
-            "stage3_param_persistence_threshold": 10 * width,
-        }
-        return {
-            # DeepSpeed only counts with these: what a pass holds and when a step ends, we say
-            "train_micro_batch_size_per_gpu": 1,
-            "gradient_accumulation_steps": training.gradient_accumulation_steps,
-            "gradient_clipping": training.max_grad_norm,
-            "bf16": {"enabled": self.bf16},
-            "zero_optimization": {"stage": self.stage, **sizes},
-            "zero_allow_untested_optimizer": False,
-            "steps_per_print": 2**62,
-        }
 
     @contextmanager
     def accumulating(self, last: bool) -> Iterator[None]:
@@ -313,19 +279,6 @@ class Zero(ShardingStrategy):
                 for key, value in state["state"][number].items():
                     if _is_like(value, self.shape(parameter)):
                         self._put_part(parameter, value, key)
-
-
-def _quieten() -> None:
-    """What DeepSpeed and accelerate have to say is nothing that a recipe could change, and would go
-    to the terminal."""
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    logging.getLogger("accelerate.accelerator").setLevel(
-        logging.ERROR
-    )  # who counts the passes of a step
-    # DeepSpeed 0.19 calls functions of torch 2.14 by old names
-    warnings.filterwarnings(
-        "ignore", message="`torch.distributed.[a-z_]*` is deprecated", category=FutureWarning
-    )
 
 
 def _own(value: Any, device: torch.device) -> Any:

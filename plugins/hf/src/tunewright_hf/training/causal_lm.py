@@ -13,7 +13,7 @@ from tunewright_hf.batching import collators
 from tunewright_hf.batching.batch_sampler import Unit, pack, row_lengths
 from tunewright_hf.losses.causal_lm import CausalLoss, shift
 from tunewright_hf.losses.chunked_cross_entropy import TokenWeighting
-from tunewright_hf.training.loop import fit
+from tunewright_hf.training.fit import fit
 from tunewright_hf.training.stage_trainer import Batch, StageTrainer, TrainingSetup, moved
 
 #: further metrics of the rows of an evaluation set, the same on every rank

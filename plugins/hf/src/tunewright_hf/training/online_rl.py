@@ -18,7 +18,7 @@ from tunewright.types import StageResult, TrainRequest
 from tunewright_hf.batching.collators import Padded
 from tunewright_hf.batching.row_stream import RowStream
 from tunewright_hf.losses.causal_lm import CausalLoss
-from tunewright_hf.training.loop import fit
+from tunewright_hf.training.fit import fit
 from tunewright_hf.training.reference import check_base, second_model
 from tunewright_hf.training.rewards import WeightedReward, load
 from tunewright_hf.training.rollouts import Rollout, RolloutGenerator, Sampling

@@ -5,7 +5,7 @@ from typing import Any
 
 from tunewright.types import StageResult, TrainRequest
 from tunewright_dpo.losses import LOSSES, Ratios
-from tunewright_hf.training.loop import fit
+from tunewright_hf.training.fit import fit
 from tunewright_hf.training.preference import LossOutput, PreferenceCollator, pair_metrics
 from tunewright_hf.training.reference import ReferenceTrainer
 from tunewright_hf.training.stage_trainer import Batch, TrainingSetup

@@ -15,7 +15,7 @@ from tunewright.types import StageResult, TrainRequest
 from tunewright_hf.batching.collators import Row
 from tunewright_hf.batching.row_stream import RowStream
 from tunewright_hf.losses.causal_lm import CausalLoss
-from tunewright_hf.training.loop import fit
+from tunewright_hf.training.fit import fit
 from tunewright_hf.training.preference import LossOutput, PreferenceCollator, sequence_logps
 from tunewright_hf.training.reference import ReferenceTrainer
 from tunewright_hf.training.stage_trainer import Batch, TrainingSetup, moved

@@ -8,7 +8,7 @@ from torch.nn.functional import logsigmoid
 
 from tunewright.types import StageResult, TrainRequest
 from tunewright_hf.losses.sequence_scores import scores_at_the_end
-from tunewright_hf.training.loop import fit
+from tunewright_hf.training.fit import fit
 from tunewright_hf.training.preference import AnswersTrainer, LossOutput, pair_metrics
 from tunewright_hf.training.stage_trainer import Batch
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from tunewright.types import StageResult, TrainRequest
-from tunewright_hf.training.loop import fit
+from tunewright_hf.training.fit import fit
 from tunewright_hf.training.preference import LogpsTrainer, LossOutput, pair_metrics
 from tunewright_hf.training.stage_trainer import Batch
 
