@@ -19,9 +19,10 @@ class FiniteGuard:
         self.run, self.max_bad_steps, self.checkpoints = run, max_bad_steps, checkpoints
         self.bad_steps = 0  # in a row
 
-    def is_finite(self, step: int, loss: float, norm: float | None) -> bool:
-        """Whether the step's update is to be made. step: 1 is the first. norm: None where it is not
-        known. Raises RunError after too many that are not."""
+    def is_finite(self, step: int, loss: float, norm: float | None, *, updated: bool) -> bool:
+        """Whether loss and gradients of a step are finite. step: 1 is the first. norm: None where
+        it is not known. updated: whether the update was made before this was known. Raises RunError
+        after too many that are not."""
         found = {"loss": loss} | ({} if norm is None else {"gradient norm": norm})
         bad = [f"{name} is {value}" for name, value in found.items() if not math.isfinite(value)]
         if not bad:
@@ -32,7 +33,7 @@ class FiniteGuard:
             count = "once" if self.bad_steps == 1 else f"{self.bad_steps} times in a row"
             raise RunError(f"{bad[0]}, {count}; {self._last()}", place=f"step {step}", hint=_HELP)
         if self.bad_steps == 1:
-            message = f"step {step}: {bad[0]}: the update is left out"
+            message = f"step {step}: {bad[0]}" + ("" if updated else ": the update is left out")
             self.run.emit(Notice(message=message, level="warning"))
         return False
 

@@ -158,22 +158,20 @@ class TrainingLoop:
             callback.on_gradients_ready(self)
         if self.rounding:
             self.rounding.step_number = step
-        if self.steps_in_backward:
+        if self.steps_in_backward or self.sharding.clips_in_update:
             updated, self.grad_norm = self.sharding.update()
-            self.guard.is_finite(step, loss, None)
-        elif not self.sharding.clips_in_update:
+            self.guard.is_finite(step, loss, self.grad_norm, updated=True)
+        else:
             parameters = [each for _, each in self.trained()]
             self.grad_norm = self.sharding.clip(parameters, self.training.max_grad_norm)
             # fp16 finds its scale by gradients that overflow
             finding = self.accelerator.scaler and self.accelerator.scaler.get_scale() > 1
-            if self.guard.is_finite(step, loss, None if finding else self.grad_norm):
+            norm = None if finding else self.grad_norm
+            if self.guard.is_finite(step, loss, norm, updated=False):
                 updated, _ = self.sharding.update()
             else:
                 updated = False
                 self.sharding.skip_update()
-        else:
-            updated, self.grad_norm = self.sharding.update()
-            self.guard.is_finite(step, loss, self.grad_norm)
         if updated:
             self.scheduler.step()
             if self._checked_at < 0:
