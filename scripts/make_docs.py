@@ -19,7 +19,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from functools import partial
-from importlib import metadata, resources
+from importlib import resources
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -82,7 +82,7 @@ def hooks_page() -> str:
     for name in dict.fromkeys(kind.specs for kind in kinds().values()):
         if name != hookspecs.__name__:
             source = inspect.getsource(importlib.import_module(name))
-            parts.append(f"## {ast.get_docstring(ast.parse(source)).rstrip('.')}\n")
+            parts.append(f"## {(ast.get_docstring(ast.parse(source)) or '').rstrip('.')}\n")
             parts += sections(source, lambda node: isinstance(node, ast.FunctionDef), hook)
     for title, module in (
         ("Base classes", base_classes),
@@ -162,26 +162,7 @@ def plugins_page() -> str:
             parts.append(fields(plugin.Options) if plugin.Options.model_fields else "No options.\n")
             if kind == "dataset":
                 parts.append(f"A source in `data`:\n\n{fields(plugin.Entry)}")
-    parts.append(
-        "## Rewards\n\nReward functions, for the option `rewards` of stages that "
-        "write answers themselves.\n"
-    )
-    parts += [
-        reward(point) for point in registry.group("reward") if point.distribution in members()
-    ]
     return "\n".join(part for part in parts if part)
-
-
-def reward(point: metadata.EntryPoint) -> str:
-    """A reward function: its docstring, and what a recipe may say besides name and weight."""
-    named = inspect.signature(found := point.load()).parameters.values()
-    given = [p for p in named if p.name not in ("completions", "prompts", "run", "policy", "_")]
-    takes = [
-        f"`{p.name}`" + ("" if p.default is p.empty else f" ({plain(p.default) or 'nothing'})")
-        for p in given
-    ]
-    about = inspect.cleandoc(found.__doc__ or "")
-    return f"### reward {point.name}\n\n{about}\n\nTakes {', '.join(takes) or 'nothing more'}.\n"
 
 
 def members() -> list[str]:

@@ -61,7 +61,8 @@ def test_a_reference_that_is_quantized(tmp_path, stage, quantizer, formats):
         **options[stage],
     }
     with mock.patch(
-        f"tunewright_hf.{'reference' if stage == 'dpo' else 'prompts'}.second_model", watched
+        f"tunewright_hf.training.{'reference' if stage == 'dpo' else 'online_rl'}.second_model",
+        watched,
     ):
         result = run(tmp_path, "after", section)
     assert math.isfinite(result.metrics["loss"])

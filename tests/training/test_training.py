@@ -83,7 +83,7 @@ def test_batches_of_several_sizes_are_one_mean_over_the_tokens_of_their_step(sma
     batch = Padded(0)(list(data.select([row for each in passes for row in each])))
     labels, given = batch.pop("labels"), batch.pop("loss_weights", None)
     loss = CausalLoss(made.model)(
-        made.model, batch, labels, given, 1 / float(shift(labels, given)[1].sum())
+        made.model, batch["inputs"], labels, given, 1 / float(shift(labels, given)[1].sum())
     )[0]
     loss.backward()
     norm = torch.cat([each.grad.flatten() for each in made.model.parameters()]).norm()
@@ -199,7 +199,9 @@ def test_evaluation_is_the_mean_over_tokens_and_leaves_training_alone(small):
     made = AutoModelForCausalLM.from_pretrained(result.path)
     batch = Padded(0)(list(data))
     labels, given = batch.pop("labels"), batch.pop("loss_weights")
-    expected = CausalLoss(made)(made, batch, labels, given)[1] / shift(labels, given)[1].sum()
+    expected = (
+        CausalLoss(made)(made, batch["inputs"], labels, given)[1] / shift(labels, given)[1].sum()
+    )
     assert result.metrics["it_loss"] == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -289,5 +291,5 @@ def test_only_rank_0_reports(tmp_path):
 
     for rank, expected in ((0, 1), (1, 0)):
         run = FakeRun(Path(tmp_path), rank=rank)
-        Reporter(run, None, None, "sft").emit(events.Saved, step=1, path="it")
+        Reporter(run, "sft").emit(events.Saved, step=1, path="it")
         assert len(run.events) == expected

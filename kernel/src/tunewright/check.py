@@ -38,11 +38,13 @@ def resolve(
     *,
     look: bool = False,
     source: Source | None = None,
+    combined: bool = True,
 ) -> Resolved:
     """Read, check and complete a recipe.
 
     recipe: a YAML file, or its values as a mapping. overrides: `training.epochs=3`, laid over it.
     look: whether data sources are looked for. source: where a mapping was written, for errors.
+    combined: whether plugins may object to each other.
     Imports the plugins that the recipe names, and neither torch nor transformers. Raises
     RecipeProblems, a RecipeError, with everything that is wrong.
     """
@@ -60,7 +62,7 @@ def resolve(
     for text in overrides:
         override(value, source, text)
     value.setdefault("data_root", str(root))
-    return _Resolver(value, source, look).resolved()
+    return _Resolver(value, source, look).resolved(combined)
 
 
 class _Resolver:
@@ -70,7 +72,7 @@ class _Resolver:
         self.value, self.source, self.look = value, source, look
         self.problems: list[Problem] = []
 
-    def resolved(self) -> Resolved:
+    def resolved(self, combined: bool) -> Resolved:
         if "stage" in self.value and "stages" not in self.value:
             self.value["stages"] = [self.value.pop("stage")]
             self.source.lines.setdefault(("stage",), 0)
@@ -82,7 +84,7 @@ class _Resolver:
         found = Resolved(
             self._written(fields, choices, lists, stages), self.source, choices, lists, stages
         )
-        for choice in found.all_choices():
+        for choice in found.all_choices() if combined else ():
             self.problems += self._objections(choice, found)
         self._stop()
         return found

@@ -78,9 +78,7 @@ class Family(Plugin):
 class Template(Plugin):
     """Kind template: renders conversations."""
 
-    info: (
-        Any  #: tunewright_hf.templates.info.TemplateInfo: stop tokens, control tokens, …
-    )
+    info: Any  #: tunewright_hf.templates.info.TemplateInfo: stop tokens, control tokens, …
 
     def chat_template(self) -> str | None:
         """The template as plain Jinja for the saved tokenizer; None leaves the tokenizer's own."""

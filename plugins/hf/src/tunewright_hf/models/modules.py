@@ -1,5 +1,6 @@
-"""Modules of a model by name, for adapters."""
+"""Modules of a model by name, and the model below its adapters."""
 
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,6 +11,14 @@ from tunewright import RecipeError
 from tunewright.errors import did_you_mean
 
 __all__ = ["layers", "linear", "matching", "train_only", "within"]
+
+
+def base_model(model: Any) -> Any:
+    """The model below its adapters: transformers' own. Where PEFT is not imported, it wraps
+    nothing."""
+    peft = sys.modules.get("peft")
+    wrapped = peft is not None and isinstance(model, peft.PeftModel)
+    return model.get_base_model() if wrapped else model
 
 
 def within(name: str, parts: Iterable[str]) -> bool:
