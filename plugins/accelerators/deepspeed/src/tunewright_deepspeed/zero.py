@@ -20,6 +20,7 @@ from transformers.trainer_utils import unwrap_peft_model
 
 from tunewright import RecipeError, RunError
 from tunewright_hf.distributed.sharding import ShardingStrategy, check_not_quantized, on_first
+from tunewright_hf.models.modules import quantized_modules
 
 PLACE = "accelerators"
 
@@ -53,7 +54,7 @@ class Zero(ShardingStrategy):
 
     def begin(self, model: Any, number_format: str) -> None:
         """Raises RecipeError where DeepSpeed cannot train the model."""
-        check_not_quantized(model, "deepspeed")
+        check_not_quantized(quantized_modules(model), "deepspeed")
         if number_format == "fp16":
             raise RecipeError(
                 "deepspeed trains in bf16 or fp32",

@@ -14,7 +14,7 @@ from transformers.trainer_utils import unwrap_peft_model
 
 from tunewright import RunError
 from tunewright_hf.distributed.sharding import ShardingStrategy, check_not_quantized, on_first
-from tunewright_hf.models.modules import layers
+from tunewright_hf.models.modules import layers, quantized_modules
 from tunewright_hf.training.private import keep_sharding
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class FullyShard(ShardingStrategy):
 
     def begin(self, model: Any, number_format: str) -> None:
         """Raises RecipeError for quantized weights, RunError where a parameter was left whole."""
-        check_not_quantized(model, "fsdp")
+        check_not_quantized(quantized_modules(model), "fsdp")
         device = next(model.parameters()).device.type
         PartialState(
             cpu=device == "cpu"
