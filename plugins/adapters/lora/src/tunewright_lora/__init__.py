@@ -15,6 +15,7 @@ from tunewright_hf.models.peft_fields import (
     SCALE,
     Check,
     by_module,
+    is_name,
     one_of,
 )
 
@@ -120,7 +121,7 @@ class Lora(PeftAdapter):
         init = found.get("init_lora_weights", True)
         if init not in (True, False, "gaussian", "orthogonal", "eva"):
             raise RunError(
-                f"belongs to weights that {str(init)[:40]!r} changed",
+                f"belongs to weights that {init if is_name(init) else 'something'} changed",
                 place=place,
                 hint="save it with PEFT's path_initial_model_for_weight_conversion; tunewright's "
                 "own are saved so",

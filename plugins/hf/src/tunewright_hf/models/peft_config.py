@@ -15,6 +15,7 @@ from tunewright_hf.models.hub import read_json
 from tunewright_hf.models.modules import linear
 from tunewright_hf.models.peft_fields import COMMON, is_name
 from tunewright_hf.models.peft_import import without_bitsandbytes
+from tunewright_hf.models.peft_targets import ending_in
 
 with without_bitsandbytes():
     import peft
@@ -60,9 +61,7 @@ def read(adapter: "PeftAdapter", request: AdapterRequest, task_type: str) -> Any
     found = adapter.check_config(found, str(path))
     kind = peft.PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType(adapter.peft_type)]
     kept = _checked(adapter, found, _defaults(kind), path, largest_rank(request.loaded.model))
-    names = [name for name, _ in request.loaded.model.named_modules()]
-    for field, value in kept.items():
-        kept[field] = _without_patterns(field, value, names, path)
+    _resolve_patterns(kept, request.loaded.model, path)
     try:
         return kind(task_type=task_type, inference_mode=not request.trainable, **kept)
     except (TypeError, ValueError) as error:  # fields that contradict each other
@@ -124,28 +123,37 @@ def _checked(
     return kept
 
 
-def _without_patterns(field: str, value: Any, names: list[str], path: Path) -> Any:
-    """The value with the names that its regular expressions match, in place of them."""
-    if isinstance(value, str) and field in ("target_modules", "exclude_modules"):
-        if is_name(value):  # `all-linear`, or a name
-            return value
-        matched = _match([value], names, f"{path}: {field}")[0]
-        if not matched and field == "target_modules":
-            raise RunError("matches no module of the model", place=f"{path}: {field}")
-        return matched
-    if isinstance(value, dict):
-        strange = [key for key in value if not is_name(key.removeprefix("^"))]
-        if not strange:
-            return value
-        # as PEFT tries them: at the end of a name, the first that matches
-        patterns = [rf"(.*\.)?({key})" for key in strange]
-        found = dict(zip(strange, _match(patterns, names, f"{path}: {field}"), strict=True))
-        resolved: dict[str, Any] = {}
-        for key, item in value.items():
-            for name in found.get(key, [key]):
-                resolved.setdefault(name, item)
-        return resolved
-    return value
+def _resolve_patterns(kept: dict[str, Any], model: Any, path: Path) -> None:
+    """Replace regular expressions by the names of the modules that they match."""
+    names = [name for name, _ in model.named_modules()]
+    for field in ("target_modules", "exclude_modules"):
+        value = kept.get(field)
+        if isinstance(value, str) and not is_name(value):  # a name, or all-linear
+            (kept[field],) = _match([value], names, f"{path}: {field}")
+            if field == "target_modules" and not kept[field]:
+                raise RunError("matches no module of the model", place=f"{path}: {field}")
+    targets = kept.get("target_modules")
+    targeted = ending_in(model, targets) if isinstance(targets, list) else set(linear(model))
+    for field, value in kept.items():
+        if isinstance(value, dict):
+            kept[field] = _by_name(value, sorted(targeted), f"{path}: {field}")
+
+
+def _by_name(values: dict[str, Any], names: list[str], place: str) -> dict[str, Any]:
+    """Values by module name or pattern, with names for the patterns.
+
+    As in PEFT, a key counts at the end of a name, and the first key that matches wins.
+    """
+    strange = [key for key in values if not is_name(key.removeprefix("^"))]
+    if not strange:
+        return values
+    matched = _match([rf"(.*\.)?({key})" for key in strange], names, place)
+    found = dict(zip(strange, matched, strict=True))
+    resolved: dict[str, Any] = {}
+    for key, value in values.items():
+        for name in found.get(key, [key]):
+            resolved.setdefault(name, value)
+    return resolved
 
 
 def _match(patterns: list[str], names: list[str], place: str) -> list[list[str]]:
@@ -176,7 +184,7 @@ def _match(patterns: list[str], names: list[str], place: str) -> list[list[str]]
 
 def _shown(value: Any) -> str:
     """A value in one short line of ASCII."""
-    return _cut(json.dumps(value))
+    return _cut(ascii(value))
 
 
 def _cut(text: str) -> str:

@@ -12,10 +12,12 @@ __all__ = [
     "FLAG",
     "NAMES",
     "NAMES_OR_PATTERN",
+    "PROMPT",
     "RANK",
     "SCALE",
     "Check",
     "by_module",
+    "is_name",
     "number",
     "one_of",
     "whole",
@@ -113,4 +115,13 @@ COMMON: dict[str, Check] = {
         "a module name, or a list of them",
         lambda value, _: is_name(value) or _names(value, _),
     ),
+}
+
+#: fields of prompt learning; PEFT fills in all but the first from the model
+PROMPT: dict[str, Check] = {
+    "num_virtual_tokens": whole(1, 100_000),
+    "token_dim": whole(1, 1_000_000),
+    "num_transformer_submodules": whole(1, 2),
+    "num_attention_heads": whole(1, 100_000),
+    "num_layers": whole(1, 100_000),
 }

@@ -19,6 +19,12 @@ with without_bitsandbytes():
 if TYPE_CHECKING:
     from tunewright_hf.models.peft import PeftAdapter
 
+_HARMLESS: tuple[tuple[str, type[Warning]], ...] = (
+    ("`is_gradient_checkpointing` is deprecated", FutureWarning),
+    ("fan_in_fan_out is set to", UserWarning),  # PEFT sets it right for Conv1D
+    ("Unsupported layer type '.*Norm'", UserWarning),  # it knows LayerNorm, and means RMSNorm
+)
+
 __all__ = ["fresh", "merged", "restored", "task_type"]
 
 
@@ -57,23 +63,24 @@ def restored(adapter: "PeftAdapter", request: AdapterRequest) -> Any:
         with seeded(request.seed, request.loaded.model.device):  # PEFT initialises at random first
             model = _inject(request.loaded.model, config)
         weights = load_file(folder / "adapter_model.safetensors")
+        own = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
+        missing = own.keys() - weights.keys()
         if request.head != "causal_lm":  # a language model's adapter has no head: it starts new
-            own = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
-            new = own.keys() - weights.keys()
-            weights |= {name: own[name] for name in new if prefix not in name}
+            weights |= {name: own[name] for name in missing if prefix not in name}
+            missing = {name for name in missing if prefix in name}
+        if missing:
+            some = f"{min(missing)} and {len(missing) - 1} more"
+            raise RunError(f"does not fit the model: lacks {some}", place=str(folder))
         report = peft.set_peft_model_state_dict(model, weights)
     except TunewrightError:
         raise
     except Exception as error:  # PEFT raises whatever it meets in a stranger's files
         problem = f"does not fit the model: {' '.join(str(error).split())[:300]}"
         raise RunError(problem, place=str(folder)) from error
-    missing = [
-        name for name in report.missing_keys if prefix in name or ".modules_to_save." in name
-    ]
-    if stray := sorted([*missing, *report.unexpected_keys]):
-        raise RunError(
-            f"does not fit the model: {stray[0]} and {len(stray) - 1} more", place=str(folder)
-        )
+    # PEFT reports virtual tokens, which lie outside the model, though it has taken them
+    if strange := set(report.unexpected_keys) - own.keys():
+        some = f"{min(strange)} and {len(strange) - 1} more"
+        raise RunError(f"does not fit the model: has also {some}", place=str(folder))
     if not request.trainable:
         model.eval().requires_grad_(False)
     return model
@@ -116,11 +123,8 @@ def _dequantized(model: Any) -> Any:
 
 def _inject(model: Any, config: Any) -> Any:
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning
-        )
-        # PEFT sets it right for Conv1D
-        warnings.filterwarnings("ignore", "fan_in_fan_out is set to", UserWarning)
+        for message, category in _HARMLESS:
+            warnings.filterwarnings("ignore", message, category)
         return peft.get_peft_model(model, config)
 
 
