@@ -122,7 +122,7 @@ def test_new_head_is_trained(run: Listener, tmp_path: Path) -> None:
         ({"exclude": ["layers"]}, "no module is left to adapt"),
         ({"experts": True}, "the model has no experts"),
         ({"modules_to_save": ["nope"]}, "the model has no module 'nope'"),
-        ({"rank": 65_536}, "65536 is too large: the model's layers have at most rank 128"),
+        ({"rank": 65_536}, "65536 is too large: this model takes at most 128"),
     ],
 )
 def test_lora_mistakes(run: Listener, options: dict[str, Any], problem: str) -> None:

@@ -1,40 +1,17 @@
 """Low-rank adapters: LoRA, DoRA, rsLoRA, PiSSA, OLoRA, LoRA+."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from tunewright import RecipeError, RunError
+from tunewright import RecipeError
 from tunewright.types import AdapterRequest, LoadedModel
-from tunewright_hf.models.peft import PeftAdapter, PeftOptions
-from tunewright_hf.models.peft_fields import (
-    DROPOUT,
-    FLAG,
-    NAMES,
-    RANK,
-    SCALE,
-    Check,
-    by_module,
-    is_name,
-    one_of,
-)
+from tunewright_hf.models.peft import PeftOptions
+from tunewright_hf.models.peft_lora import LoraAdapter
 
 
-class Lora(PeftAdapter):
+class Lora(LoraAdapter):
     """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685), through PEFT."""
-
-    peft_type = "LORA"
-    config_fields: ClassVar[dict[str, Check]] = {
-        "r": RANK,
-        "lora_alpha": SCALE,
-        "lora_dropout": DROPOUT,
-        "target_parameters": NAMES,
-        "bias": one_of("none", "all", "lora_only"),
-        "use_rslora": FLAG,
-        "use_dora": FLAG,
-        "rank_pattern": by_module(RANK),
-        "alpha_pattern": by_module(SCALE),
-    }
 
     class Options(PeftOptions):
         rank: int = Field(
@@ -98,12 +75,12 @@ class Lora(PeftAdapter):
         import peft
 
         from tunewright_hf.models.peft_config import largest_rank
-        from tunewright_lora.experts import fused_experts
+        from tunewright_hf.models.peft_targets import fused_experts
 
         options, model = self.options, request.loaded.model
         if options.rank > (largest := largest_rank(model)):
-            problem = f"{options.rank} is too large: the model's layers have at most rank {largest}"
-            raise RecipeError(problem, place="adapter.rank")
+            problem = f"{options.rank} is too large: this model takes at most {largest}"
+            raise RecipeError(problem, place="adapter.rank", hint="twice the width of its layers")
         return peft.LoraConfig(
             r=options.rank,
             lora_alpha=options.alpha or 2 * options.rank,
@@ -113,35 +90,16 @@ class Lora(PeftAdapter):
             use_dora=options.dora,
             use_rslora=options.rslora,
             bias=options.bias,
-            init_lora_weights=options.init if self._changes_base(request) else True,
+            # a model to use is not initialised to be trained
+            init_lora_weights=options.init
+            if request.trainable and options.init != "default"
+            else True,
             **self.common(request),
         )
 
-    def check_config(self, found: dict[str, Any], place: str) -> dict[str, Any]:
-        init = found.get("init_lora_weights", True)
-        if init not in (True, False, "gaussian", "orthogonal", "eva"):
-            raise RunError(
-                f"belongs to weights that {init if is_name(init) else 'something'} changed",
-                place=place,
-                hint="save it with PEFT's path_initial_model_for_weight_conversion; tunewright's "
-                "own are saved so",
-            )
-        # both tell how the adapter began
-        return {k: v for k, v in found.items() if k not in ("init_lora_weights", "eva_config")}
-
     def adapt(self, request: AdapterRequest) -> LoadedModel:
         loaded = super().adapt(request)
-        if self._changes_base(request):
-            from tunewright_lora.plain import save_as_plain
-
-            save_as_plain(loaded.model)
         if ratio := self.options.loraplus_ratio:
             trained = loaded.trained or ()
             loaded.learning_rate_scales |= {name: ratio for name in trained if "lora_B" in name}
         return loaded
-
-    def _changes_base(self, request: AdapterRequest) -> bool:
-        """Return whether the initialisation changes the model's weights."""
-        return bool(
-            self.options.init != "default" and request.trainable and not request.adapter_path
-        )

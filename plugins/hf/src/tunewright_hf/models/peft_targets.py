@@ -15,7 +15,7 @@ with without_bitsandbytes():
 if TYPE_CHECKING:
     from tunewright_hf.models.peft import PeftOptions
 
-__all__ = ["also_trained", "ending_in", "targets"]
+__all__ = ["also_trained", "ending_in", "fused_experts", "targets"]
 
 
 def targets(loaded: LoadedModel, candidates: list[str], options: "PeftOptions") -> list[str]:
@@ -59,6 +59,18 @@ def ending_in(model: Any, endings: Iterable[str]) -> set[str]:
     """Full names of the modules that PEFT takes for these targets."""
     every = [name for name, _ in model.named_modules()]
     return {name for name in every if any(f".{name}".endswith(f".{ending}") for ending in endings)}
+
+
+def fused_experts(model: Any) -> list[str]:
+    """Endings of the names of fused experts, for target_parameters: parameters (experts, rows,
+    columns). Raises RecipeError if there are none."""
+    fused = [
+        name for name, p in model.named_parameters() if p.ndim == 3 and within(name, ["experts"])
+    ]
+    found = {".".join(name.split(".")[-3:]) for name in fused}
+    if not found:
+        raise RecipeError("the model has no experts", place="adapter.experts")
+    return sorted(found)
 
 
 def _rewritten(model: Any, names: set[str]) -> set[str]:

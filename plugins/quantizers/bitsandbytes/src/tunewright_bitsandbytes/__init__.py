@@ -60,7 +60,7 @@ class BitsAndBytes(Quantizer):
 
         # a family without the option loads where it likes
         family = run.plugin("family").options
-        device: str = request.device or getattr(family, "device", "auto")
+        device = request.device or str(getattr(family, "device", "auto"))
         request.quantization = linear.config(self.options, run.recipe.training.precision, device)
         return True
 

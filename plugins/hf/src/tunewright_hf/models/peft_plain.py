@@ -10,8 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import get_peft_model_state_dict
 from safetensors.torch import save_file
+
+from tunewright_hf.models.peft_import import without_bitsandbytes
+
+with without_bitsandbytes():
+    from peft import get_peft_model_state_dict
+
+__all__ = ["save_as_plain"]
 
 
 def save_as_plain(model: Any) -> None:
