@@ -67,8 +67,8 @@ def train_all(folder: Path, processes: int, cells: list[str], *more: str) -> Non
 def check_refused_alone(folder: Path, name: str) -> None:
     """One process is no reason to do something else than was asked for."""
     (folder / "recipe.yaml").write_text(RECIPE)
+    overrides = [f"output={folder / 'one'}", f"accelerators=[{name}]"]
     with pytest.raises(RecipeError, match=f"{name} needs several processes"):
-        overrides = [f"output={folder / 'one'}", f"accelerators=[{name}]"]
         train(folder / "recipe.yaml", overrides=overrides)
 
 

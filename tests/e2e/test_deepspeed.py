@@ -55,9 +55,10 @@ def test_one_process_is_refused(tmp_path: Path) -> None:
 def test_quantized_weights_are_refused() -> None:
     from tunewright_deepspeed.zero import Zero
 
-    model = torch.nn.Module()
-    model.weight = torch.nn.Parameter(torch.zeros(2, dtype=torch.uint8), requires_grad=False)
-    with pytest.raises(RecipeError, match="weight is quantized"):
+    model = torch.nn.ModuleDict({"up_proj": torch.nn.Linear(2, 2)})
+    weight = torch.zeros(2, 2, dtype=torch.float8_e4m3fn)
+    model["up_proj"].weight = torch.nn.Parameter(weight, requires_grad=False)
+    with pytest.raises(RecipeError, match="up_proj is quantized"):
         Zero(3).begin(model, "fp32")
 
 

@@ -103,6 +103,9 @@ class Quantizer(Plugin):
 class Adapter(Plugin):
     """Kind adapter: chooses what is trained."""
 
+    #: whether it trains weights of the model itself, which must then not be quantized
+    trains_base_weights: ClassVar[bool] = False
+
     def merge(self, loaded: LoadedModel) -> LoadedModel:
         """Add the adapter to the weights and return the plain model. Raises RunError."""
         raise NotImplementedError

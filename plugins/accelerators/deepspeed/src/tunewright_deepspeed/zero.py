@@ -16,7 +16,7 @@ from torch.nn import Parameter
 from tunewright import RecipeError, RunError
 from tunewright_deepspeed.settings import import_for, settings
 from tunewright_hf.distributed.sharding import ShardingStrategy, check_not_quantized, on_first
-from tunewright_hf.models.modules import base_model
+from tunewright_hf.models.modules import base_model, quantized_modules
 
 PLACE = "accelerators"
 
@@ -38,7 +38,7 @@ class Zero(ShardingStrategy):
 
     def begin(self, model: Any, precision: str) -> None:
         """Raises RecipeError where DeepSpeed cannot train the model."""
-        check_not_quantized(model, "deepspeed")
+        check_not_quantized(quantized_modules(model), "deepspeed")
         if precision not in ("bf16", "fp32"):
             raise RecipeError(
                 "deepspeed trains in bf16 or fp32",

@@ -14,7 +14,7 @@ from torch.nn import Parameter
 
 from tunewright import RunError
 from tunewright_hf.distributed.sharding import ShardingStrategy, check_not_quantized, on_first
-from tunewright_hf.models.modules import base_model, layers
+from tunewright_hf.models.modules import base_model, layers, quantized_modules
 
 if TYPE_CHECKING:
     from tunewright_fsdp import Fsdp
@@ -28,7 +28,7 @@ class FullyShard(ShardingStrategy):
 
     def begin(self, model: Any, precision: str) -> None:
         """Raises RecipeError for quantized weights, RunError where a parameter was left whole."""
-        check_not_quantized(model, "fsdp")
+        check_not_quantized(quantized_modules(model), "fsdp")
         self._shard(model, next(model.parameters()).device.type)
         if whole := [
             name for name, each in model.named_parameters() if not isinstance(each, DTensor)

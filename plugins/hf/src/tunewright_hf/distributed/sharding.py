@@ -187,14 +187,15 @@ def check_may_shard(run: Any, request: Any, name: str) -> None:
         )
 
 
-def check_not_quantized(model: Any, name: str) -> None:
-    """Raises RecipeError where a parameter is quantized."""
-    strange = next(
-        (each for each, parameter in model.named_parameters() if not parameter.is_floating_point()),
-        None,
-    )
-    if strange:
-        hint = f"take the quantizer out of the recipe, or {name}"
+def check_not_quantized(quantized: Collection[str], name: str) -> None:
+    """Raises RecipeError if a module of the model is quantized.
+
+    quantized: full names of the quantized modules (tunewright_hf.models.modules.quantized_modules).
+    name: the accelerator's.
+    """
+    if quantized:
         raise RecipeError(
-            f"{strange} is quantized and cannot be spread", place="accelerators", hint=hint
+            f"{min(quantized)} is quantized and cannot be sharded",
+            place="accelerators",
+            hint=f"take the quantizer out of the recipe, or {name}",
         )

@@ -14,6 +14,7 @@ import transformers
 from tunewright import RecipeError, RunError, TunewrightError
 from tunewright.types import LoadedModel, LoadRequest
 from tunewright_hf.models import hub, safety
+from tunewright_hf.models.modules import quantized_modules
 
 __all__ = ["pick_device", "seeded"]
 
@@ -204,7 +205,8 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 def finish(
     loaded: LoadedModel, request: LoadRequest, pad_tokens: Iterable[str], notify: Notify
 ) -> LoadedModel:
-    """Give the model its pad token and its name, and freeze it where it is not to be trained.
+    """Set the model's pad token and name and LoadedModel.quantized; freeze the model if it is not
+    to be trained.
 
     pad_tokens: what to pad with where the tokenizer has no pad token: the first that it knows, else
     EOS, which is safe since labels and attention go by positions, never by the pad token's id.
@@ -224,6 +226,8 @@ def finish(
         model.config.pad_token_id = tokenizer.pad_token_id
         if model.can_generate():
             model.generation_config.pad_token_id = tokenizer.pad_token_id
-        for parameter in model.eval().parameters():  # quantized ones have no gradient
-            parameter.requires_grad_(request.trainable and parameter.is_floating_point())
+        loaded.quantized = quantized_modules(model)
+        for name, parameter in model.eval().named_parameters():
+            plain = name.rpartition(".")[0] not in loaded.quantized
+            parameter.requires_grad_(request.trainable and plain)
     return loaded

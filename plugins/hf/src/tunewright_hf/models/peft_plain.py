@@ -1,8 +1,8 @@
-"""PiSSA and OLoRA take their beginning out of the model's weights; what is saved fits the original
-weights.
+"""PiSSA and OLoRA change the base weights when they initialise. On save they are converted to a
+plain LoRA of rank 2r for the original checkpoint.
 
-With A0 and B0 the beginning and W the original matrix, training sees W - s B0 A0 + s B A. That is W
-+ s (B A - B0 A0), a plain adapter of twice the rank: [B, -B0] [A; A0].
+With A0 and B0 the initial matrices and W the original weight, training sees W - s B0 A0 + s B A.
+That is W + s (B A - B0 A0), a plain LoRA of twice the rank: [B, -B0] [A; A0].
 """
 
 import copy
@@ -10,15 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import get_peft_model_state_dict
 from safetensors.torch import save_file
+
+from tunewright_hf.models.peft_import import without_bitsandbytes
+
+with without_bitsandbytes():
+    from peft import get_peft_model_state_dict
+
+__all__ = ["save_as_plain"]
 
 
 def save_as_plain(model: Any) -> None:
-    """Make `model.save_pretrained` write the plain adapter. Call it before training, when the
-    adapters are new."""
+    """Make `model.save_pretrained` write the plain adapter. Call it when the adapter is new, before
+    training."""
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
-    beginning = {
+    initial = {
         name: tensor.detach().cpu().clone() for name, tensor in state.items() if _is_matrix(name)
     }
     own_save = model.save_pretrained
@@ -27,7 +33,7 @@ def save_as_plain(model: Any) -> None:
         own_save(save_directory, **arguments)
         folder = Path(save_directory)
         save_file(
-            _doubled(model, beginning),
+            _doubled(model, initial),
             folder / "adapter_model.safetensors",
             metadata={"format": "pt"},
         )
@@ -40,9 +46,9 @@ def _is_matrix(name: str) -> bool:
     return "lora_A" in name or "lora_B" in name
 
 
-def _doubled(model: Any, beginning: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _doubled(model: Any, initial: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
-    for name, first in beginning.items():
+    for name, first in initial.items():
         now = state[name].detach().cpu()
         state[name] = (
             torch.cat([now, first], dim=0) if "lora_A" in name else torch.cat([now, -first], dim=1)
