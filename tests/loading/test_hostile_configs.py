@@ -119,9 +119,10 @@ def test_broken_config(run: Listener, checkpoint: Path, content: str) -> None:
 
 def test_shapes_that_do_not_fit(run: Listener, checkpoint: Path) -> None:
     edit_json(checkpoint / "config.json", hidden_size=128)
-    with pytest.raises(RunError, match="cannot be loaded") as caught:
+    with pytest.raises(
+        RunError, match=r"weight is \[.*64.*\] in the weights, \[.*128.*\] by config"
+    ):
         load(run, str(checkpoint))
-    assert "\n" not in str(caught.value)
 
 
 # ---- 10: tokenizers ------------------------------------------------------------------------------
@@ -154,8 +155,9 @@ def test_tokenizer_class_of_config(run: Listener, checkpoint: Path) -> None:
 @pytest.mark.parametrize("content", ["{", '{"model": 1}', ""])
 def test_broken_tokenizer(run: Listener, checkpoint: Path, content: str) -> None:
     (checkpoint / "tokenizer.json").write_text(content)
-    with pytest.raises(RunError, match="cannot be loaded"):
+    with pytest.raises(RunError, match=r"tokenizer\.json: ") as caught:
         load(run, str(checkpoint))
+    assert "\n" not in str(caught.value)
 
 
 def test_the_folder_is_only_read(run: Listener, checkpoint: Path) -> None:

@@ -13,7 +13,9 @@ import transformers
 
 from tunewright import RecipeError, RunError, TunewrightError
 from tunewright.types import LoadedModel, LoadRequest
-from tunewright_hf.models import hub, safety
+from tunewright_hf.models import checks, hub, remote_code, safety
+from tunewright_hf.models.errors import one_line
+from tunewright_hf.models.tokenizer_json import check_tokenizer_json
 
 Notify = Callable[[str, str], None]  # message, level
 
@@ -48,24 +50,16 @@ def load(
         request.model, revision, weights=request.weights != "none", trust_remote_code=trusted
     )
     safety.check_no_adapter(folder)
-    with _in_one_line(request.model):
+    with one_line("cannot be loaded", request.model):
         config = _config(folder, trusted, notify)
         tokenizer = _tokenizer(folder, config, trusted)
         model = _model(folder, config, request, device) if request.weights != "none" else None
+        if model is not None:
+            checks.check_finite(model, request.model)
+            checks.check_generation_config(model, tokenizer, folder)
+            if remote_code.is_remote(model):
+                remote_code.restore_buffers(model, request)
     return LoadedModel(model, tokenizer)
-
-
-@contextmanager
-def _in_one_line(model: str) -> Iterator[None]:
-    try:
-        yield
-    except TunewrightError:
-        raise
-    except Exception as error:  # transformers raises whatever it meets in a stranger's files
-        lines = str(error).strip().splitlines() or [""]
-        raise RunError(
-            f"cannot be loaded: {type(error).__name__}: {lines[0]}", place=model
-        ) from error
 
 
 @contextmanager
@@ -127,7 +121,12 @@ def _config(folder: Path, trusted: bool, notify: Notify) -> Any:
             )
         problem = f"transformers {transformers.__version__} knows no model_type {model_type!r}"
         raise RunError(problem, place=str(path), hint=hint)
-    return transformers.CONFIG_MAPPING[model_type].from_dict(found)
+    with one_line(f"is no config of {model_type}", str(path)):
+        config = transformers.CONFIG_MAPPING[model_type].from_dict(found)
+        part = config.get_text_config()
+    if not isinstance(part, transformers.PreTrainedConfig):  # a key of a model with several parts
+        raise RunError(f"has a part that no {model_type} has", place=str(path))
+    return config
 
 
 def _tokenizer(folder: Path, config: Any, trusted: bool) -> Any:
@@ -138,9 +137,16 @@ def _tokenizer(folder: Path, config: Any, trusted: bool) -> Any:
         raise RunError(
             f"holds no tokenizer, none of {', '.join(_TOKENIZER_FILES)}", place=str(folder)
         )
-    return transformers.AutoTokenizer.from_pretrained(
-        folder, config=config, trust_remote_code=trusted
-    )
+    path = folder / "tokenizer.json"
+    if path.is_file():
+        check_tokenizer_json(path)
+    with one_line("the tokenizer cannot be loaded", str(folder)):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            folder, config=config, trust_remote_code=trusted
+        )
+    with one_line("the tokenizer cannot encode a text", str(folder)):
+        tokenizer("Naïve 字 12,\n 🙂\t<s>")
+    return tokenizer
 
 
 def _model(folder: Path, config: Any, request: LoadRequest, device: torch.device) -> Any:
@@ -162,9 +168,14 @@ def _model(folder: Path, config: Any, request: LoadRequest, device: torch.device
             config=config,
             use_safetensors=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are an error, below, in words of ours
             trust_remote_code=request.trust_remote_code,
             **arguments | request.model_arguments,
         )
+    if report["mismatched_keys"]:
+        name, stored, wanted = min(report["mismatched_keys"])
+        problem = f"{name} is {list(stored)} in the weights, {list(wanted)} by config.json"
+        raise RunError(problem, place=request.model, hint="both have to be of the same checkpoint")
     made = "score." if request.head != "causal_lm" else ()
     if missing := sorted(name for name in report["missing_keys"] if not name.startswith(made)):
         some = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
@@ -224,4 +235,7 @@ def finish(
             model.generation_config.pad_token_id = tokenizer.pad_token_id
         for parameter in model.eval().parameters():  # quantized ones have no gradient
             parameter.requires_grad_(request.trainable and parameter.is_floating_point())
+        checks.check_vocabulary(loaded, request.model)
+        if remote_code.is_remote(model):
+            remote_code.probe(model, tokenizer, request.model)
     return loaded

@@ -1,0 +1,114 @@
+"""What is found out about a loaded model before it is trained: that its weights are numbers, that
+tokenizer and embeddings fit each other, and that rows fit its positions."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from tunewright import RunError
+from tunewright.types import LoadedModel
+from tunewright_hf.models.errors import one_line
+
+# attributes of a tokenizer that name placeholders of media: text models may lack their rows
+_MEDIA = ("image", "boi", "eoi", "audio", "boa", "eoa", "video")
+
+
+def check_finite(model: Any, place: str) -> None:
+    """Refuse weights that hold NaN or infinity: training would go on with them without a word.
+
+    Reads each floating-point parameter and buffer once, without a copy. Raises RunError with the
+    tensor's name.
+    """
+    named = (*model.named_parameters(), *model.named_buffers())
+    for name, tensor in named:
+        if tensor.is_meta or not tensor.is_floating_point() or not tensor.numel():
+            continue
+        if tensor.element_size() < 2:  # 8-bit floats are quantized, and have no such operation
+            continue
+        least, most = torch.aminmax(tensor.detach())  # both NaN where one number is
+        if not (torch.isfinite(least) and torch.isfinite(most)):
+            hint = "the checkpoint is damaged, or was saved by a training that had failed"
+            raise RunError(f"{name} holds numbers that are not finite", place=place, hint=hint)
+
+
+def check_generation_config(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Refuse a generation_config.json with which the result of the training could not be saved."""
+    from tunewright_hf.models.export import generation_config
+    from tunewright_hf.models.hub import read_json
+
+    path = folder / "generation_config.json"
+    if not path.is_file() or not model.can_generate():
+        return
+    found = read_json(path)
+    with one_line("holds a setting that cannot be used", str(path)):
+        own = transformers.GenerationConfig.from_dict(found)
+        generation_config(own, tokenizer, ()).validate(strict=True)
+
+
+def check_vocabulary(loaded: LoadedModel, place: str) -> None:
+    """Refuse a tokenizer with ids for which the model's embeddings have no row: the first row of
+    data that holds one would end training with an error of torch's. Raises RunError.
+
+    Left out are placeholders of pictures and sound, which tokenizers of a line share with models
+    that know only text, and a pad token, for which `finish` takes another.
+    """
+    embeddings = loaded.model.get_input_embeddings()
+    rows = getattr(embeddings, "num_embeddings", None)
+    if rows is None:
+        return
+    tokenizer = loaded.tokenizer
+    unused = {
+        str(token)
+        for key, token in tokenizer.special_tokens_map.items()
+        if key.startswith(_MEDIA) and isinstance(token, str)
+    }
+    beyond = {token: n for token, n in tokenizer.get_vocab().items() if n >= rows}
+    beyond = {token: n for token, n in beyond.items() if token not in unused}
+    written = max(tokenizer("a").input_ids, default=0)  # the post-processor writes ids of its own
+    if beyond or written >= rows:
+        some = ", ".join(sorted(beyond, key=beyond.__getitem__)[:3])
+        named = f" ({some}{', …' if len(beyond) > 3 else ''})" if beyond else ""
+        problem = (
+            f"the tokenizer has ids up to {max([*beyond.values(), written])}{named}, the model's "
+            f"embeddings have {rows} rows"
+        )
+        hint = (
+            "take the checkpoint's own tokenizer, or call resize_token_embeddings where tokens "
+            "were added, and save model and tokenizer"
+        )
+        raise RunError(problem, place=place, hint=hint)
+
+
+def check_fit(loaded: LoadedModel, max_length: int) -> None:
+    """Refuse rows that may be longer than the model's positions. Raises RunError with the remedy.
+
+    max_length: of the recipe, in tokens. Learned positions have no row beyond their number; rotary
+    ones give numbers that the model has never seen, unless they are scaled. Positions of other
+    kinds (ALiBi, none) have no end.
+    """
+    config = loaded.model.config.get_text_config()
+    limit = getattr(config, "max_position_embeddings", None)
+    if not isinstance(limit, int) or limit < 1 or max_length <= limit:
+        return
+    if getattr(config, "alibi", False) or _is_scaled(config):
+        return
+    hint = (
+        f"set training.max_length to {limit} or less; where the model's positions are scaled, its "
+        "config.json says so (rope_parameters, max_position_embeddings)"
+    )
+    problem = f"{max_length} is more than the {limit} positions of the model"
+    raise RunError(problem, place="training.max_length", hint=hint)
+
+
+def _is_scaled(config: Any) -> bool:
+    """Whether rotary positions are stretched; some models have a set of parameters for each type of
+    layer."""
+    parameters = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
+    if not isinstance(parameters, dict):
+        return False
+    sets = [parameters, *(each for each in parameters.values() if isinstance(each, dict))]
+    return any(
+        (each.get("rope_type") or each.get("type") or "default") != "default" for each in sets
+    )
