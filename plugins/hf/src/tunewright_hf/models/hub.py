@@ -53,7 +53,10 @@ def read_config(model: str, revision: str | None) -> dict[str, Any] | None:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises RunError."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        found = json.loads(text)
+        if "\\ud" in text or "\\uD" in text:  # half a character cannot be written any more
+            json.dumps(found, ensure_ascii=False).encode()
     except RecursionError as error:
         raise RunError("cannot be read: it is nested too deep", place=str(path)) from error
     except (OSError, ValueError) as error:

@@ -50,13 +50,13 @@ def load(
         request.model, revision, weights=request.weights != "none", trust_remote_code=trusted
     )
     safety.check_no_adapter(folder)
-    with one_line("cannot be loaded", request.model):
+    with _quiet(), one_line("cannot be loaded", request.model):
         config = _config(folder, trusted, notify)
         tokenizer = _tokenizer(folder, config, trusted)
+        checks.check_generation_config(tokenizer, folder)
         model = _model(folder, config, request, device) if request.weights != "none" else None
         if model is not None:
             checks.check_finite(model, request.model)
-            checks.check_generation_config(model, tokenizer, folder)
             if remote_code.is_remote(model):
                 remote_code.restore_buffers(model, request)
     return LoadedModel(model, tokenizer)
@@ -112,7 +112,7 @@ def _config(folder: Path, trusted: bool, notify: Notify) -> Any:
             f"{path} names code or files to load, which is ignored: {', '.join(dropped)}", "warning"
         )
     model_type = found.get("model_type")
-    if model_type not in transformers.CONFIG_MAPPING:
+    if not isinstance(model_type, str) or model_type not in transformers.CONFIG_MAPPING:
         hint = "pip install --upgrade transformers"
         if "auto_map" in dropped:
             hint = (
@@ -121,6 +121,7 @@ def _config(folder: Path, trusted: bool, notify: Notify) -> Any:
             )
         problem = f"transformers {transformers.__version__} knows no model_type {model_type!r}"
         raise RunError(problem, place=str(path), hint=hint)
+    safety.check_counts(found, path)
     with one_line(f"is no config of {model_type}", str(path)):
         config = transformers.CONFIG_MAPPING[model_type].from_dict(found)
         part = config.get_text_config()
@@ -138,19 +139,32 @@ def _tokenizer(folder: Path, config: Any, trusted: bool) -> Any:
             f"holds no tokenizer, none of {', '.join(_TOKENIZER_FILES)}", place=str(folder)
         )
     path = folder / "tokenizer.json"
-    if path.is_file():
-        check_tokenizer_json(path)
+    added = check_tokenizer_json(path) if path.is_file() else {}
     with one_line("the tokenizer cannot be loaded", str(folder)):
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             folder, config=config, trust_remote_code=trusted
         )
     with one_line("the tokenizer cannot encode a text", str(folder)):
         tokenizer("Naïve 字 12,\n 🙂\t<s>")
+    checks.check_added_tokens(tokenizer, added, path)
     return tokenizer
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """transformers prints a table of what it could not load: that is told by errors of ours."""
+    verbosity = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers.utils.logging.set_verbosity(verbosity)
+
+
 def _model(folder: Path, config: Any, request: LoadRequest, device: torch.device) -> Any:
-    safety.check_weights(folder)
+    stored = safety.check_weights(folder)
+    if not request.trust_remote_code:
+        checks.check_size(config, HEADS[request.head], stored, folder / "config.json")
     arguments: dict[str, Any] = {"dtype": request.dtype or "auto"}
     if device.type != "cpu":
         arguments["device_map"] = {"": device}
@@ -219,14 +233,19 @@ def finish(
     EOS, which is safe since labels and attention go by positions, never by the pad token's id.
     """
     model, tokenizer = loaded.model, loaded.tokenizer
-    if tokenizer.pad_token is None:
+    own, rows = tokenizer.pad_token, None if model is None else checks.embedding_rows(model)
+    beyond = own is not None and rows is not None and tokenizer.pad_token_id >= rows
+    if own is None or beyond:
         known = tokenizer.get_vocab()
+        known = {token for token, number in known.items() if rows is None or number < rows}
         tokenizer.pad_token = next(
             (token for token in pad_tokens if token in known), tokenizer.eos_token
         )
         if tokenizer.pad_token is None:
             raise RunError("the tokenizer has neither a pad nor an EOS token", place=request.model)
-        notify(f"the tokenizer has no pad token; {tokenizer.pad_token} pads", "info")
+        problem = f"has no embedding for its pad token {own}" if beyond else "has no pad token"
+        who = "the model" if beyond else "the tokenizer"
+        notify(f"{who} {problem}; {tokenizer.pad_token} pads", "info")
     if model is not None:
         model.name_or_path = model.config.name_or_path = request.model  # not the cache's folder
         model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
@@ -235,7 +254,7 @@ def finish(
             model.generation_config.pad_token_id = tokenizer.pad_token_id
         for parameter in model.eval().parameters():  # quantized ones have no gradient
             parameter.requires_grad_(request.trainable and parameter.is_floating_point())
-        checks.check_vocabulary(loaded, request.model)
+        checks.check_vocabulary(loaded, request.model, [own] if beyond else [])
         if remote_code.is_remote(model):
             remote_code.probe(model, tokenizer, request.model)
     return loaded
