@@ -5,6 +5,7 @@ are strange. Steps are allow-listed here, values that are known to do so are ref
 are tried in a process that can be killed (tokenizer_probe).
 """
 
+import base64
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ _MAX_STEPS = 64  # of a Sequence, nested ones included
 _MAX_GROWTH = 64  # times that a text may grow by replacements
 _MAX_PATTERN = 20_000  # characters; the longest that is known, DeepSeek-Coder's, has 1,500
 _MAX_TEXT = 1000  # characters of a text that is put in
+_MAX_MAPPED = 256  # bytes in place of a character; NFKC needs 33
 _MAX_ID = 2**31 - 1
 _MAX_PADDING = 2**20  # tokens
 
@@ -134,6 +136,21 @@ def _check_prepend(step: dict[str, Any], at: str) -> None:
     _check_text(step, "prepend", at)
 
 
+def _check_precompiled(step: dict[str, Any], at: str) -> None:
+    """A table of sentencepiece's: the size of a trie, the trie, and texts that end in NUL."""
+    at = f"{at}.precompiled_charsmap"
+    try:
+        table = base64.b64decode(step["precompiled_charsmap"], validate=True)
+    except (KeyError, TypeError, ValueError):
+        raise _Refused(at, "is not written in base64") from None
+    size = int.from_bytes(table[:4], "little")
+    if len(table) < 4 or size % 4 or 4 + size > len(table):
+        raise _Refused(at, "is no table of characters")
+    longest = max(map(len, table[4 + size :].split(b"\0")))
+    if longest > _MAX_MAPPED:
+        raise _Refused(at, f"puts {longest:,} bytes in place of a character")
+
+
 def _check_fixed_length(step: dict[str, Any], at: str) -> None:
     if not _is_number(step.get("length"), 1, _MAX_ID):
         raise _Refused(f"{at}.length", f"is {step.get('length')!r:.60}, not a number of at least 1")
@@ -159,6 +176,7 @@ _VALUES: dict[str, Callable[[dict[str, Any], str], None]] = {
     "Replace": _check_replace,
     "Split": _check_pattern,
     "Prepend": _check_prepend,
+    "Precompiled": _check_precompiled,
     "FixedLength": _check_fixed_length,
     "TemplateProcessing": _check_template,
 }

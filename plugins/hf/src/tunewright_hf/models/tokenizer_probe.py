@@ -50,11 +50,11 @@ def find_problem(pipeline: str) -> str | None:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return f"its patterns take more than {_WALL_SECONDS:g} s for a short text"
+        return f"its steps take more than {_WALL_SECONDS:g} s for a short text"
     try:
         problem = json.loads(done.stdout)["problem"]
     except (ValueError, KeyError, TypeError):
-        return f"its patterns take more than {_CPU_SECONDS} s, or all memory, for a short text"
+        return f"its steps take more than {_CPU_SECONDS} s, or all memory, for a short text"
     return None if problem is None else str(problem)
 
 
@@ -66,6 +66,7 @@ def texts(patterns: list[str]) -> Iterator[str]:
     engine looks first for what must come."""
     spelled = _spelled("".join(patterns))
     end = f".\n!{''.join(dict.fromkeys(spelled))[:200]}{spelled[:200]}"
+    yield "".join(chr(code) for code in range(0x20, 0x3100))
     for character in _SORTS:
         yield character * _LONG + end
     for first in (*range(0xA0, 0x3100, 0x80), 0xAC00, 0xFF10, 0x10400, 0x1D400, 0x1F300):
