@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import torch
 from loading_setup import Listener, edit_json, load, save
+from pydantic import ValidationError
 
 from tunewright import RunError
 from tunewright_hf.models.checks import check_finite, check_fit
+from tunewright_qwen import Qwen
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -60,6 +62,12 @@ def test_pad_token_without_embedding(run: Listener, tmp_path: Path) -> None:
     found = load(run, str(tmp_path))
     assert found.tokenizer.pad_token_id < rows
     assert "no embedding for its pad token <pad>" in run.notices
+
+
+def test_an_empty_pad_token_is_none(run: Listener, checkpoint: Path) -> None:
+    edit_json(checkpoint / "tokenizer_config.json", pad_token="")
+    assert load(run, str(checkpoint)).tokenizer.pad_token in ("<|endoftext|>", "<|im_end|>")
+    assert "has no pad token" in run.notices
 
 
 def test_placeholder_of_pictures_without_embedding(run: Listener, tmp_path: Path) -> None:
@@ -136,3 +144,12 @@ def test_a_config_of_a_huge_model(
         load(run, str(checkpoint))
     assert problem in str(caught.value)
     assert caught.value.place == str(path)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"tiny_hidden_size": 16 * 10**6}, {"tiny_layers": 10**6}, {"tiny_layers": 0}],
+)
+def test_a_huge_twin_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Qwen.Options(**options)

@@ -14,6 +14,9 @@ from tunewright_hf.models.errors import one_line
 from tunewright_hf.models.hub import read_json
 from tunewright_hf.models.safety import StoredWeights
 
+_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+_SAMPLING = ("min_p", "repetition_penalty", "temperature", "top_k", "top_p", "typical_p")
+_NUMBERS = ("max_length", "max_new_tokens", *_SAMPLING)
 _BUFFERS = 2**28  # numbers that a model may compute, and no file holds, such as masks
 
 # attributes of a tokenizer that name placeholders of media: text models may lack their rows
@@ -64,6 +67,12 @@ def check_generation_config(tokenizer: Any, folder: Path) -> None:
     if not path.is_file():
         return
     found = read_json(path)
+    for key, value in found.items():
+        if key in _NUMBERS and not isinstance(value, int | float | None):
+            raise RunError(f"{key} is {value!r:.60}, not a number", place=str(path))
+        each = value if isinstance(value, list) else [value]
+        if key in _IDS and not all(isinstance(one, int | None) for one in each):
+            raise RunError(f"{key} is {value!r:.60}, not a token's id", place=str(path))
     with one_line("holds a setting that cannot be used", str(path)):
         own = transformers.GenerationConfig.from_dict(found)
         generation_config(own, tokenizer, ()).validate(strict=True)

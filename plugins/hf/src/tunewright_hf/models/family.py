@@ -62,9 +62,9 @@ class HfFamily(Plugin):
         package"""
         tiny_variant: str | None = None
         """which of the family's tiny twins `model: tiny` is; nothing: the first"""
-        tiny_hidden_size: int = Field(64, ge=16, multiple_of=16)
+        tiny_hidden_size: int = Field(64, ge=16, le=2048, multiple_of=16)
         """width of the tiny twin"""
-        tiny_layers: int = Field(2, ge=1)
+        tiny_layers: int = Field(2, ge=1, le=64)
         """depth of the tiny twin, in layers"""
 
     @hookimpl

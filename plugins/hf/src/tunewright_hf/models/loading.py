@@ -186,6 +186,8 @@ def _model(folder: Path, config: Any, request: LoadRequest, device: torch.device
             trust_remote_code=request.trust_remote_code,
             **arguments | request.model_arguments,
         )
+    with one_line("cannot be used", str(folder / "config.json")):
+        model.config.validate()  # as saving the result will do; attention is chosen only now
     if report["mismatched_keys"]:
         name, stored, wanted = min(report["mismatched_keys"])
         problem = f"{name} is {list(stored)} in the weights, {list(wanted)} by config.json"
@@ -234,14 +236,15 @@ def finish(
     """
     model, tokenizer = loaded.model, loaded.tokenizer
     own, rows = tokenizer.pad_token, None if model is None else checks.embedding_rows(model)
-    beyond = own is not None and rows is not None and tokenizer.pad_token_id >= rows
-    if own is None or beyond:
+    number = tokenizer.pad_token_id  # None for "", which some have in its place
+    beyond = number is not None and rows is not None and number >= rows
+    if number is None or beyond:
         known = tokenizer.get_vocab()
         known = {token for token, number in known.items() if rows is None or number < rows}
         tokenizer.pad_token = next(
             (token for token in pad_tokens if token in known), tokenizer.eos_token
         )
-        if tokenizer.pad_token is None:
+        if tokenizer.pad_token_id is None:
             raise RunError("the tokenizer has neither a pad nor an EOS token", place=request.model)
         problem = f"has no embedding for its pad token {own}" if beyond else "has no pad token"
         who = "the model" if beyond else "the tokenizer"

@@ -114,7 +114,7 @@ def _steps(value: Any, section: str, at: str) -> Iterator[dict[str, Any]]:
 def _check_pattern(step: dict[str, Any], at: str) -> None:
     pattern = step.get("pattern")
     known = isinstance(pattern, dict) and list(pattern) in (["String"], ["Regex"])
-    written = next(iter(pattern.values())) if known else None
+    written = next(iter(pattern.values())) if known and pattern else None
     if not isinstance(written, str):
         raise _Refused(f"{at}.pattern", 'is not {"String": …} or {"Regex": …}')
     if len(written) > _MAX_PATTERN:
@@ -247,9 +247,8 @@ def _check_unique(pairs: Any) -> None:
 def _check_limits(found: dict[str, Any]) -> None:
     """Padding to a fixed length of 10**12 would be done."""
     for key in ("padding", "truncation"):
-        for name, value in (
-            (found.get(key) or {}).items() if isinstance(found.get(key), dict) else ()
-        ):
+        limits = found.get(key)
+        for name, value in limits.items() if isinstance(limits, dict) else ():
             value = value.get("Fixed", 0) if isinstance(value, dict) else value
             if isinstance(value, int | float) and not 0 <= value <= _MAX_PADDING:
                 raise _Refused(f"{key}.{name}", f"is {value!r:.60}, more than {_MAX_PADDING:,}")

@@ -8,6 +8,8 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
+_LONGEST = 86_400  # seconds
+
 
 class _Stay(HTTPRedirectHandler):
     """Follows no redirect: the token is for one endpoint, and a POST would become a GET."""
@@ -32,6 +34,8 @@ def http(
     sent as `Authorization: Bearer`. Prompts and answers leave the machine where `url` is not on it.
     Raises ValueError and ConnectionError, which name the endpoint.
     """
+    if not 0 < timeout <= _LONGEST:
+        raise ValueError(f"timeout is {timeout}: give seconds, more than 0 and up to {_LONGEST:,}")
     where = urlsplit(url)
     if where.scheme not in ("http", "https") or not where.hostname:
         raise ValueError(f"{url}: give an address that begins with http:// or https://")
