@@ -53,12 +53,13 @@ def load(
     with _quiet(), one_line("cannot be loaded", request.model):
         config = _config(folder, trusted, notify)
         tokenizer = _tokenizer(folder, config, trusted)
-        checks.check_generation_config(tokenizer, folder)
-        model = _model(folder, config, request, device) if request.weights != "none" else None
-        if model is not None:
-            checks.check_finite(model, request.model)
+        model = None
+        if request.weights != "none":
+            checks.check_generation_config(tokenizer, folder)
+            model = _model(folder, config, request, device)
             if remote_code.is_remote(model):
                 remote_code.restore_buffers(model, request)
+            checks.check_finite(model, request.model)
     return LoadedModel(model, tokenizer)
 
 
