@@ -36,7 +36,7 @@ class Chat(Plugin):
         validation: Annotated[float, Field(gt=0, lt=1)] | Annotated[int, Field(ge=1)] | None = None
         """this share of the rows of `data`, or so many of them, are not trained on, but make the
         evaluation set `validation`"""
-        workers: int = Field(1, gt=0)
+        workers: int = Field(1, gt=0, le=1024)
         """processes that render and tokenise; 1 is this one, whose tokenizer uses all cores"""
         cache: str | None = Field(None, min_length=1)
         """folder for prepared rows, from the recipe's folder; ~/.cache/tunewright/data where not
@@ -50,7 +50,7 @@ class Chat(Plugin):
         """rows of `data` are read while training goes on, and nothing is stored: for data larger
         than the disk, or without end; needs training.max_steps. --resume reads what the epoch had
         read before once more, without rendering or tokenising it"""
-        shuffle_buffer: int = Field(10_000, gt=0)
+        shuffle_buffer: int = Field(10_000, gt=0, le=10_000_000)
         """records that streaming holds in memory, out of which each next one is taken at random; 1
         keeps their order"""
 

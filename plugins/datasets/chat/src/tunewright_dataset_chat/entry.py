@@ -43,7 +43,7 @@ class Entry(PluginOptions):
     """the format's name for a key or a role → its name in this source, such as {assistant: bot}"""
     limit: int | None = Field(None, gt=0)
     """read only so many records from the start"""
-    weight: float = Field(1.0, gt=0)
+    weight: float = Field(1.0, gt=0, le=10_000)
     """how often each row comes in an epoch: 2 is twice, 0.5 half of the rows, others in the next
     epoch; with mixing: interleave the source's share of an epoch, in proportion to the other
     weights"""

@@ -67,15 +67,15 @@ class HfFamily(Plugin):
         tiny_variant: str | None = None
         """Tiny twin that `model: tiny` and `--smoke` use. Default: the twin of the recipe's
         checkpoint, without one the first."""
-        tiny_hidden_size: int = Field(64, ge=16, multiple_of=16)
+        tiny_hidden_size: int = Field(64, ge=16, le=2048, multiple_of=16)
         """width of the tiny twin"""
-        tiny_layers: int = Field(2, ge=1)
+        tiny_layers: int = Field(2, ge=1, le=64)
         """depth of the tiny twin, in layers"""
 
     @hookimpl
     def load_model(self, run: "Run", request: LoadRequest) -> LoadedModel:
         """Load with `request.loader` where there is one; else the tiny twin, or the checkpoint."""
-        from tunewright_hf.models import hub, loading
+        from tunewright_hf.models import devices, hub, loading
 
         hub.disable_telemetry()  # of all that is done with the model
 
@@ -92,7 +92,10 @@ class HfFamily(Plugin):
                 loaded = self._tiny(run, request)
             else:
                 loaded = loading.load(
-                    request, self.options.revision, loading.pick_device(self.options.device), notify
+                    request,
+                    self.options.revision,
+                    devices.pick_device(request.device or self.options.device),
+                    notify,
                 )
         # looking for it reads all installed templates: a recipe that names one does without
         if loaded.template is None and run.recipe.template is None:
@@ -139,7 +142,7 @@ class HfFamily(Plugin):
         return tiny.config(twin, tokenizer, hidden_size, layers)
 
     def _tiny(self, run: "Run", request: LoadRequest) -> LoadedModel:
-        from tunewright_hf.models import loading, tiny
+        from tunewright_hf.models import tiny
         from tunewright_hf.models.twins import choose
 
         chosen = choose(self, run, request)
@@ -151,7 +154,9 @@ class HfFamily(Plugin):
             config = self.tiny_config(
                 chosen.twin, tokenizer, self.options.tiny_hidden_size, self.options.tiny_layers
             )
-            model = tiny.model(config, request, loading.pick_device(self.options.device))
+            model = tiny.model(
+                config, request, devices.pick_device(request.device or self.options.device)
+            )
         return LoadedModel(model, tokenizer, template=chosen.template)
 
     @property

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from tunewright import RecipeError, RunError, TunewrightError
 from tunewright.types import AdapterRequest, LoadedModel
 from tunewright_hf.models import peft_config, safety
-from tunewright_hf.models.loading import seeded
+from tunewright_hf.models.devices import seeded
 from tunewright_hf.models.peft_import import without_bitsandbytes
 from tunewright_hf.models.peft_targets import ending_in
 

@@ -8,7 +8,7 @@ from tunewright import RecipeError, RunError, TunewrightError, registry
 from tunewright.errors import did_you_mean
 from tunewright.events import Notice
 from tunewright.types import LoadRequest
-from tunewright_hf.models import hub, listed, loading
+from tunewright_hf.models import devices, hub, listed, loading
 from tunewright_hf.models.tiny import TinyModelSpec
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def _of_unlisted(family: "HfFamily", run: "RunContext", request: LoadRequest) ->
     config = hub.read_json(file) if file.is_file() else {}
     twin, note = _of_config(config, family.package, twins)
     light = LoadRequest(model, weights="none", trust_remote_code=trusted)
-    tokenizer = loading.load(light, revision, loading.pick_device("cpu"), _ignore).tokenizer
+    tokenizer = loading.load(light, revision, devices.pick_device("cpu"), _ignore).tokenizer
     named = run.recipe.template
     template = named.name if named else family.template_for(model, tokenizer)[0]
     if template is None:

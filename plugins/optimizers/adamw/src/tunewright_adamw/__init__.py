@@ -19,7 +19,7 @@ class AdamW(Optimizer):
         """share of the old mean of gradients that is kept at each step"""
         beta2: float = Field(0.999, ge=0, lt=1)
         """share of the old mean of squared gradients that is kept at each step"""
-        eps: float = Field(1e-8, gt=0)
+        eps: float = Field(1e-8, gt=0, le=1)
         """added to the denominator, so that tiny gradients do not blow up"""
 
     def state_bytes(self, shape: tuple[int, ...], dtype: str) -> float:

@@ -7,7 +7,7 @@ import torch
 from bitsandbytes.nn.modules import Linear4bit
 from transformers import BitsAndBytesConfig
 
-from tunewright_hf.models.loading import pick_device
+from tunewright_hf.models.devices import pick_device
 from tunewright_hf.models.precision import resolve
 
 if TYPE_CHECKING:

@@ -99,7 +99,7 @@ class Http(Reward):
     class Options(PluginOptions):
         url: str = "http://127.0.0.1:8000/rewards"
         """Address of the endpoint, http or https."""
-        timeout: float = Field(60.0, gt=0)
+        timeout: float = Field(60.0, gt=0, le=86_400)
         """Seconds for each read."""
         token_variable: str | None = None
         """Environment variable with the token that is sent as `Authorization: Bearer`."""
