@@ -47,11 +47,11 @@ def make_run(options: argparse.Namespace) -> tuple[Any, Any]:
     """A run of a recipe with the data, and its request."""
     from transformers import PreTrainedTokenizerFast
 
-    from tunewright.recipe import Recipe
+    from tunewright.check import resolve
     from tunewright.run import Run
 
     folder = Path(options.keep)
-    recipe = Recipe.model_validate(
+    recipe = resolve(
         {
             "model": "tiny",
             "family": "qwen",

@@ -11,7 +11,7 @@ import pytest
 
 from data.running import build, request, tokenizer
 from tunewright import RowError, RunError
-from tunewright.recipe import Recipe
+from tunewright.check import resolve
 from tunewright.run import Run
 from tunewright_dataset_chat import source_stream
 from tunewright_dataset_chat.chunk_processor import ChunkProcessor
@@ -22,7 +22,7 @@ from tunewright_dataset_chat.workers import Workers
 
 def run_of(folder: Path, stage: str = "sft", **dataset: Any) -> Run:
     return Run(
-        Recipe.model_validate(
+        resolve(
             {
                 "model": "tiny",
                 "family": "qwen",

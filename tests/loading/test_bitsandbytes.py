@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tunewright import Plugin, RecipeError
+from tunewright.check import resolve
 from tunewright.recipe import Recipe
 from tunewright.run import Run
 from tunewright.types import LoadRequest
@@ -39,7 +40,7 @@ def load(head: Any = "causal_lm", adapter: Any = None, **quantizer: Any) -> Any:
         "quantizer": {"name": "bitsandbytes", **quantizer},
         "adapter": adapter or RECIPE["adapter"],
     }
-    return Run(Recipe.model_validate(RECIPE | changed)).load(head=head)
+    return Run(resolve(RECIPE | changed)).load(head=head)
 
 
 def gradients(model: Any) -> dict[str, torch.Tensor]:
@@ -64,7 +65,7 @@ def test_layers_are_quantized_and_heads_are_not(bits: int, head: str) -> None:
 
 
 def test_the_values_are_near() -> None:
-    plain = Run(Recipe.model_validate(RECIPE)).load().model.base_model.model
+    plain = Run(resolve(RECIPE)).load().model.base_model.model
     for bits, tolerance in ((4, 0.25), (8, 0.05)):
         model = load(bits=bits).model.base_model.model
         with torch.no_grad():
@@ -212,7 +213,7 @@ def test_compute_dtype_is_that_of_the_models_device(
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)  # no matrix units for bf16
     recipe = RECIPE | {"family": {"name": "qwen", "device": family}, "quantizer": "bitsandbytes"}
-    run = Run(Recipe.model_validate(recipe))
+    run = Run(resolve(recipe))
     request = LoadRequest("tiny", device=request_device)
     assert run.plugin("quantizer").prepare_load(run, request)
     dtype = request.quantization.bnb_4bit_compute_dtype

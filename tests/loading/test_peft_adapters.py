@@ -223,7 +223,7 @@ def test_each_type_has_its_own_fields(run: Listener, tmp_path: Path) -> None:
 
 PLAIN_THEN_QUANTIZED = """
 import json, sys, torch
-from tunewright.recipe import Recipe
+from tunewright.check import resolve
 from tunewright.run import Run
 
 recipe = {
@@ -233,7 +233,7 @@ recipe = {
 }
 
 def load(**more):
-    run = Run(Recipe.model_validate(recipe | more))
+    run = Run(resolve(recipe | more))
     return run, run.load()
 
 run, loaded = load()

@@ -16,7 +16,7 @@ from unittest import mock
 import torch
 
 from tunewright import registry
-from tunewright.recipe import Recipe
+from tunewright.check import resolve
 from tunewright.run import Run, open_run, train
 from tunewright.types import LoadedModel
 
@@ -88,7 +88,7 @@ def run_cell(stage: str, way: str, folder: Path) -> None:
     (folder / "rows.jsonl").write_text(
         "".join(f"{json.dumps(each)}\n" for each in RECORDS[plugin.rows]), "utf-8"
     )
-    recipe = Recipe.model_validate(
+    recipe = resolve(
         {
             "model": "tiny",
             "family": {"name": "llama", "device": "cpu", "tiny_hidden_size": 16, "tiny_layers": 1},

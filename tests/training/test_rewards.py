@@ -313,8 +313,6 @@ def test_an_endpoint_that_fails_is_named(endpoint, path, problem):
     ("options", "problem"),
     [
         ({"url": "file:///etc/passwd"}, "begins with http"),
-        ({"timeout": 1e300}, "timeout is 1e\\+300: give seconds"),
-        ({"timeout": 0}, "timeout is 0: give seconds"),
         ({"url": "ftp://a.host/x"}, "begins with http"),
         ({"url": "rewards"}, "begins with http"),
         ({"url": "http://me:hush@a.host/"}, "give no password"),

@@ -9,7 +9,6 @@ from test_pairs_training import CASES, adapted
 from training_setup import lora, model
 
 from tunewright.check import resolve
-from tunewright.recipe import Recipe
 from tunewright.run import Run, train
 from tunewright_hf.models.modules import train_only
 from tunewright_hf.models.weight_sharing import share
@@ -77,7 +76,7 @@ def test_quantized_weights_are_shared_or_left_alone(bits):
         "data": [{"path": "none"}],
         "output": "none",
     }
-    run = Run(Recipe.model_validate(recipe))
+    run = Run(resolve(recipe))
     policy, other = run.load(), run.load(trainable=False)
     before, trained = result(other.model), result(policy.model)
     assert share(other.model, policy.model) > 0

@@ -8,7 +8,7 @@ from training_setup import SIZE, FakeRun, loaded, lora, model, qwen, rows, run_t
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from tunewright import RecipeError, RunError, events
-from tunewright.recipe import Recipe, Training
+from tunewright.recipe import Training
 from tunewright.run import Run
 from tunewright_hf.batching.batch_sampler import Batches, row_lengths
 from tunewright_hf.batching.collators import Padded
@@ -152,7 +152,7 @@ def test_the_weights_of_a_quantized_model_are_counted_one_by_one(small):
         {"name": "bitsandbytes", "bits": 4},
         {"name": "bitsandbytes", "bits": 8},
     ):
-        made = Run(Recipe.model_validate(recipe | {"quantizer": quantizer})).load()
+        made = Run(resolve(recipe | {"quantizer": quantizer})).load()
         started = small(made, max_steps=1, name=str(len(found)))[0].events[0]
         found.append((started.parameters, started.trainable_parameters))
     adapters = 2 * (

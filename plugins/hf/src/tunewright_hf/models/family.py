@@ -142,7 +142,7 @@ class HfFamily(Plugin):
         return tiny.config(twin, tokenizer, hidden_size, layers)
 
     def _tiny(self, run: "Run", request: LoadRequest) -> LoadedModel:
-        from tunewright_hf.models import tiny
+        from tunewright_hf.models import devices, tiny
         from tunewright_hf.models.twins import choose
 
         chosen = choose(self, run, request)
