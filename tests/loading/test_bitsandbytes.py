@@ -40,7 +40,7 @@ def load(head: Any = "causal_lm", adapter: Any = None, **quantizer: Any) -> Any:
         "quantizer": {"name": "bitsandbytes", **quantizer},
         "adapter": adapter or RECIPE["adapter"],
     }
-    return Run(resolve(RECIPE | changed)).load(head=head)
+    return Run(resolve(RECIPE | changed, combined=False)).load(head=head)
 
 
 def gradients(model: Any) -> dict[str, torch.Tensor]:
@@ -253,3 +253,5 @@ def test_quantized_weights_cannot_be_trained(adapter: Any) -> None:
     with pytest.raises(RecipeError, match="is quantized and cannot be trained") as caught:
         load(adapter=adapter)
     assert "lora" in caught.value.hint
+    with pytest.raises(RecipeError, match="quantized weights cannot be trained"):
+        resolve(RECIPE | {"quantizer": "bitsandbytes", "adapter": adapter})

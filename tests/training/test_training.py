@@ -8,6 +8,7 @@ from training_setup import SIZE, FakeRun, loaded, lora, model, qwen, rows, run_t
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from tunewright import RecipeError, RunError, events
+from tunewright.check import resolve
 from tunewright.recipe import Training
 from tunewright.run import Run
 from tunewright_hf.batching.batch_sampler import Batches, row_lengths
