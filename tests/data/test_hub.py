@@ -147,7 +147,7 @@ def test_failing_library_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"path": "a", "dataset_info": "b", "name": "c"}, "either path or dataset_info"),
         ({"path": "a", "name": "b"}, "go together"),
         ({"dataset_info": "a"}, "go together"),
-        ({"path": "a", "subset": "en"}, "subset is for data sets of a hub"),
+        ({"path": "a", "folder": "en"}, "folder is for data sets of a hub"),
         ({"path": "a", "revision": "en"}, "revision is for data sets of a hub"),
         ({"path": "a", "hub": "github"}, "'hf', 'modelscope' or 'modelers'"),
         ({"path": "a", "format": "alpca"}, "gives the format 'alpca' .did you mean 'alpaca'"),

@@ -32,6 +32,11 @@ _COLUMNS: dict[RowKind, dict[str, Any]] = {
 }
 
 
+def types(rows: RowKind) -> dict[str, pa.DataType]:
+    """The columns that training reads of rows of this sort."""
+    return _COLUMNS[rows]
+
+
 def schema(rows: RowKind) -> pa.Schema | None:
     """The columns of rows of this sort; None for prompts, whose columns are the source's."""
     return None if rows == "prompts" else pa.schema({LINE: pa.int64(), **_COLUMNS[rows]})

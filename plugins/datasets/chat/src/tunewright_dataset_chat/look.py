@@ -117,7 +117,7 @@ def _streams(run: "Run", request: DataRequest, work: type[RowProcessor]) -> Iter
     if options.streaming and request.limit is None:
         request = replace(request, limit=LOOKED_AT)
     step = ChunkProcessor.of(run, request, options.truncate, work)
-    for source in open_sources(request.entries, "data", request.root):
+    for source in open_sources(request.entries, "data", request.root, options.max_record_bytes):
         yield Stream(run, source, request, step, options.on_bad_row == "skip")
 
 
