@@ -14,6 +14,7 @@ from tunewright_dataset_chat.cached_shards import CachedShard
 from tunewright_dataset_chat.columns import LINE
 from tunewright_dataset_chat.row_processor import IGNORED
 
+MANIFEST = cached_shards.MANIFEST
 _AGAIN = "prepare it anew: tunewright data prepare RECIPE --to FOLDER"
 _ANSWERS = ("chosen_ids", "rejected_ids", "completion_ids")
 
@@ -22,7 +23,9 @@ def find(folder: Path, shared: dict[str, Any], written: str, place: str) -> Cach
     """The rows of one source in the folder. written: the digest of its entry; shared: what its rows
     must have been prepared with. Raises RecipeError where it does not fit, or is damaged."""
     at = f"dataset.prepared: {folder}"
-    every = [_read(path, at) for path in sorted(folder.glob("*/"))]
+    if not folder.is_dir():
+        raise RecipeError("there is no such folder", place=at, hint=_AGAIN)
+    every = [_read(path.parent, at) for path in sorted(folder.glob(f"[!.]*/{MANIFEST}"))]
     same = [part for part in every if part.facts["entry"] == written]
     fitting = [part for part in same if part.facts["settings"] == shared]
     if len(fitting) == 1:
