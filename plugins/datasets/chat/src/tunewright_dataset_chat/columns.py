@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from tunewright import RowError
 from tunewright.types import RowKind
-from tunewright_dataset_chat.row_processor import Sample
+from tunewright_dataset_chat.samples import Sample
 
 # column: the record's place in its file, so that rows of one record are known; not given to
 # training

@@ -33,6 +33,7 @@ _KEYS = (
     "columns",
     "tags",
 )
+_NO_TEXT = ("ranking", "num_samples", "columns", "tags")
 _HUBS = {"hf": "hf_hub_url", "modelscope": "ms_hub_url", "modelers": "om_hub_url"}
 _BY_PATH = "copy it there, or name it in the recipe with `path:` in place of `dataset_info:`"
 _CLOUD = ("s3://", "gs://", "gcs://", "az://")
@@ -144,6 +145,9 @@ def _read(file: Path, name: str, place: str) -> dict[str, Any]:
         )
     info = every[name]
     _check_keys(info, _KEYS, f"{file}: {name}")
+    for key, value in info.items():
+        if key not in _NO_TEXT and not isinstance(value, str | None):
+            raise RecipeError(f"found {value!r}, expected text", place=f"{file}: {name}.{key}")
     return dict(info)
 
 
@@ -232,9 +236,9 @@ def _where(info: dict[str, Any], entry: Entry, folder: Path, at: str) -> tuple[d
     return made | {"path": str(path.absolute())}, note
 
 
-def _check_inside(name: Any, place: str) -> None:
+def _check_inside(name: str, place: str) -> None:
     """Raises RecipeError for a path out of the folder: it is not the recipe that names it."""
-    parts = str(name).replace("\\", "/").split("/")
+    parts = name.replace("\\", "/").split("/")
     if ".." in parts or name.startswith("~") or Path(name).is_absolute():
         raise RecipeError(
             f"found {local_paths.shown(name)!r}, which leads out of its folder",

@@ -14,7 +14,8 @@ from tunewright import RowError
 from tunewright.types import DataRequest, Row, Span
 from tunewright_dataset_chat import media
 from tunewright_dataset_chat.chunk_processor import ChunkProcessor
-from tunewright_dataset_chat.row_processor import IGNORED, Done, RowProcessor, Sample
+from tunewright_dataset_chat.row_processor import RowProcessor
+from tunewright_dataset_chat.samples import IGNORED, Done, Sample
 from tunewright_dataset_chat.source import open_sources
 from tunewright_dataset_chat.source_stream import Counts, Stream
 

@@ -12,7 +12,7 @@ from tunewright.types import DataRequest, RowKind
 from tunewright_dataset_chat import cached_shards, columns
 from tunewright_dataset_chat.cached_shards import CachedShard
 from tunewright_dataset_chat.columns import LINE
-from tunewright_dataset_chat.row_processor import IGNORED
+from tunewright_dataset_chat.samples import IGNORED
 
 MANIFEST = cached_shards.MANIFEST
 _AGAIN = "prepare it anew: tunewright data prepare RECIPE --to FOLDER"

@@ -90,6 +90,20 @@ class Tokeniser:
         ]
         return {token: token for token in special if token not in named.values()} | named
 
+    @cached_property
+    def _adds_bos(self) -> bool:
+        """Whether the tokenizer writes a BOS before each text."""
+        bos = self._tokenizer.bos_token_id
+        return bos is not None and self._tokenizer("a")["input_ids"][:1] == [bos]
+
+    def spelled(self, rendered: Rendered) -> tuple[set[str], set[str]]:
+        """The control tokens that prompts spell, and those that answers spell: as plain text."""
+        prompts, answers = (
+            {rendered.text[span.start : span.end] for span in spans} & self._added
+            for spans in (rendered.untrusted, rendered.answers)
+        )
+        return prompts, answers
+
     def encode(self, rendered: Rendered) -> Encoded:
         """Raises RowError where a control token that data spells cannot be made plain text."""
         return _listed(self.encode_batch([rendered])[0])
@@ -114,7 +128,7 @@ class Tokeniser:
     def encode_text(self, text: str) -> Encoded:
         """A document for pretraining, with the special tokens that the tokenizer adds, and EOS at
         its end. All of it is trained. Control tokens that it spells are tokens: such texts are
-        often rendered already."""
+        often rendered already. A BOS or EOS that it has itself is not doubled."""
         return _listed(self.encode_text_batch([text])[0])
 
     def encode_text_batch(self, texts: Sequence[str]) -> list[Encoded]:
@@ -124,6 +138,9 @@ class Tokeniser:
         for ids in self._tokenizer(list(texts), verbose=False, return_attention_mask=False)[
             "input_ids"
         ]:
+            if self._adds_bos:
+                while ids[:2] == [self._tokenizer.bos_token_id] * 2:
+                    del ids[0]
             if end is not None and ids[-1:] != [end]:
                 ids.append(end)
             row = array("i", ids)
