@@ -169,7 +169,9 @@ class Tokeniser:
             split += len(more)
             ids, offsets = self._pieces(row.text, spelled, cuts)
         edges = [
-            bisect_left(offsets, (edge,)) for span in row.trained for edge in (span.start, span.end)
+            edge
+            for span in row.trained
+            for edge in (bisect_left(offsets, (span.start,)), _after(offsets, span.end))
         ]
         return _label(row, array("i", ids), edges, split)
 
@@ -220,6 +222,14 @@ class Tokeniser:
                 "the control token"
             )
         return ids, offsets
+
+
+def _after(offsets: Offsets, end: int) -> int:
+    """The first token that is not within the text up to `end`."""
+    place = bisect_left(offsets, (end,))
+    while place and offsets[place - 1][1] > end:  # a token with characters of both sides
+        place -= 1
+    return place
 
 
 def check_fit(tokenizer: Any, info: TemplateInfo, place: str) -> None:
