@@ -116,9 +116,9 @@ class HubData:
 
     def read(self, limit: int) -> Iterator[Read]:
         """The records. limit: bytes of one record. Raises RowError where they cannot be read on."""
-        # in Arrow's form media are not decoded
-        batches = self._data.with_format("arrow").iter(batch_size=_BATCH)
-        try:
+        data = self._data
+        try:  # in Arrow's form media are not decoded
+            batches = data.with_format("arrow").iter(batch_size=_BATCH)
             yield from records(batches, self.name, limit)
         except Exception as error:  # streamed records come from the hub while they are read
             raise RowError(f"cannot be read on: {_said(error)}", place=self.name) from error
