@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from data.running import CountingRun, StubRun, build, made, request, tokenizer, write
 from tunewright import RecipeError
+from tunewright.errors import TunewrightError
 
 ROWS: dict[str, list[dict[str, Any]]] = {
     "messages": [
@@ -180,6 +183,44 @@ def test_a_manifest_that_is_none(prepare: Any, tmp_path: Path, name: str) -> Non
     known = json.loads(file.read_text())
     file.write_text(json.dumps(known | value if isinstance(value, dict) else value))
     assert f"{folder.name} is not whole, or was written by another version" in refused(tmp_path)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["records", "notes", "dropped", "rows", "x"]), inner)
+    ),
+    max_leaves=8,
+)
+FIELDS = ["format", "rows", "bytes", "identity", "entry", "settings", "tally", "weighted"]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(
+    field=st.sampled_from(FIELDS),
+    inner=st.none() | st.sampled_from(["records", "notes", "bad"]),
+    value=JSON,
+)
+def test_no_manifest_is_a_crash(
+    prepare: Any, tmp_path: Path, field: str, inner: str | None, value: Any
+) -> None:
+    folder = next(iter((tmp_path / "made").glob("*/")), None) or prepare()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    changed_one = json.loads(json.dumps(manifest))
+    if inner:
+        changed_one["tally"][inner] = value
+    else:
+        changed_one[field] = value
+    (folder / "manifest.json").write_text(json.dumps(changed_one))
+    said = ""
+    try:
+        trained(tmp_path)
+    except TunewrightError as error:
+        said = str(error)
+    finally:
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert "\n" not in said
 
 
 def test_a_manifest_that_is_deep_or_no_json(prepare: Any, tmp_path: Path) -> None:

@@ -257,8 +257,9 @@ PLAIN: dict[str, Reader] = {
     ".tsv": partial(table, delimiter="\t"),
     ".txt": documents,
 }
-READERS: dict[str, Reader] = PLAIN | {
+ARROW: dict[str, Reader] = {
     ".parquet": arrow_reader.parquet,
     ".arrow": arrow_reader.arrow,
     ".feather": arrow_reader.arrow,
 }
+READERS: dict[str, Reader] = PLAIN | ARROW
