@@ -20,7 +20,7 @@ from tunewright import RecipeError, RowError, RunError
 from tunewright.check import resolve
 from tunewright.run import Run
 from tunewright_dataset_chat import columns
-from tunewright_dataset_chat.row_processor import Sample
+from tunewright_dataset_chat.samples import Sample
 
 
 def test_a_second_run_reads_what_the_first_one_made(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from tunewright import Plugin, PluginOptions, hookimpl
 from tunewright_dataset_chat.entry import Entry
+from tunewright_dataset_chat.limits import MAX_RECORD_BYTES
 
 if TYPE_CHECKING:
     from tunewright.run import Run
@@ -36,6 +37,9 @@ class Chat(Plugin):
         validation: Annotated[float, Field(gt=0, lt=1)] | Annotated[int, Field(ge=1)] | None = None
         """this share of the rows of `data`, or so many of them, are not trained on, but make the
         evaluation set `validation`"""
+        max_record_bytes: int = Field(MAX_RECORD_BYTES, gt=0)
+        """Largest record that is read, in bytes (default: 8 MiB). A tokenizer needs several hundred
+        times as much memory. A longer record is a bad row."""
         workers: int = Field(1, gt=0, le=1024)
         """processes that render and tokenise; 1 is this one, whose tokenizer uses all cores"""
         cache: str | None = Field(None, min_length=1)

@@ -15,7 +15,8 @@ from tunewright.types import DataRequest
 from tunewright_dataset_chat import columns
 from tunewright_dataset_chat.convert import Conversion
 from tunewright_dataset_chat.readers import Read
-from tunewright_dataset_chat.row_processor import Done, RowProcessor
+from tunewright_dataset_chat.row_processor import RowProcessor
+from tunewright_dataset_chat.samples import Done
 from tunewright_dataset_chat.truncate import Policy
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from tunewright import RowError
 from tunewright.types import RowKind
-from tunewright_dataset_chat.row_processor import Sample
+from tunewright_dataset_chat.samples import Sample
 
 # column: the record's place in its file, so that rows of one record are known; not given to
 # training
@@ -30,6 +30,11 @@ _COLUMNS: dict[RowKind, dict[str, Any]] = {
     "unpaired": {"prompt_ids": _IDS, "completion_ids": _IDS, "label": pa.bool_()},
     "prompts": {"prompt_ids": _IDS},  # and what the reward functions are given
 }
+
+
+def types(rows: RowKind) -> dict[str, pa.DataType]:
+    """The columns that training reads of rows of this sort."""
+    return _COLUMNS[rows]
 
 
 def schema(rows: RowKind) -> pa.Schema | None:

@@ -13,7 +13,7 @@ from tunewright.errors import TunewrightError
 from tunewright.types import DataRequest
 from tunewright_dataset_chat.chunk_processor import ChunkProcessor, ChunkResult, collected_once
 from tunewright_dataset_chat.readers import Read
-from tunewright_dataset_chat.row_processor import Done, Sample
+from tunewright_dataset_chat.samples import Done, Sample
 from tunewright_dataset_chat.source import Source, opened
 from tunewright_dataset_chat.workers import Workers
 

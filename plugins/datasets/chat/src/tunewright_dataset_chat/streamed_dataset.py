@@ -53,7 +53,10 @@ class Streaming:
         self._run, self._request, self._options, self._step = run, request, options, step
         self._given = 0  # rows
         found = [
-            self._known(source) for source in open_sources(request.entries, "data", request.root)
+            self._known(source)
+            for source in open_sources(
+                request.entries, "data", request.root, options.max_record_bytes
+            )
         ]
         self._sources, self._conversions = (
             [source for source, _ in found],

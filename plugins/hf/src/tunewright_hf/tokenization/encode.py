@@ -86,6 +86,20 @@ class Tokeniser:
         ]
         return {token: token for token in special if token not in named.values()} | named
 
+    @cached_property
+    def _adds_bos(self) -> bool:
+        """Whether the tokenizer writes a BOS before each text."""
+        bos = self._tokenizer.bos_token_id
+        return bos is not None and self._tokenizer("a")["input_ids"][:1] == [bos]
+
+    def spelled(self, rendered: Rendered) -> tuple[set[str], set[str]]:
+        """The control tokens that prompts spell, and those that answers spell: as plain text."""
+        prompts, answers = (
+            {rendered.text[span.start : span.end] for span in spans} & self._added
+            for spans in (rendered.untrusted, rendered.answers)
+        )
+        return prompts, answers
+
     def encode(self, rendered: Rendered) -> Encoded:
         """Raises RowError where a control token that data spells cannot be made plain text."""
         return _listed(self.encode_batch([rendered])[0])
@@ -110,7 +124,7 @@ class Tokeniser:
     def encode_text(self, text: str) -> Encoded:
         """A document for pretraining, with the special tokens that the tokenizer adds, and EOS at
         its end. All of it is trained. Control tokens that it spells are tokens: such texts are
-        often rendered already."""
+        often rendered already. A BOS or EOS that it has itself is not doubled."""
         return _listed(self.encode_text_batch([text])[0])
 
     def encode_text_batch(self, texts: Sequence[str]) -> list[Encoded]:
@@ -120,6 +134,9 @@ class Tokeniser:
         for ids in self._tokenizer(list(texts), verbose=False, return_attention_mask=False)[
             "input_ids"
         ]:
+            if self._adds_bos:
+                while ids[:2] == [self._tokenizer.bos_token_id] * 2:
+                    del ids[0]
             if end is not None and ids[-1:] != [end]:
                 ids.append(end)
             row = array("i", ids)
@@ -148,7 +165,9 @@ class Tokeniser:
             split += len(more)
             ids, offsets = self._pieces(row.text, spelled, cuts)
         edges = [
-            bisect_left(offsets, (edge,)) for span in row.trained for edge in (span.start, span.end)
+            edge
+            for span in row.trained
+            for edge in (bisect_left(offsets, (span.start,)), _after(offsets, span.end))
         ]
         return _label(row, array("i", ids), edges, split)
 
@@ -199,6 +218,14 @@ class Tokeniser:
                 "the control token"
             )
         return ids, offsets
+
+
+def _after(offsets: Offsets, end: int) -> int:
+    """The first token that is not within the text up to `end`."""
+    place = bisect_left(offsets, (end,))
+    while place and offsets[place - 1][1] > end:  # a token with characters of both sides
+        place -= 1
+    return place
 
 
 def check_fit(tokenizer: Any, info: TemplateInfo, place: str) -> None:
