@@ -1,6 +1,6 @@
 """From records to rows, with a format plugin: in this process or in a worker."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,10 +9,23 @@ from tunewright import RowError
 from tunewright.types import Origin, Row, RowKind, RowsRequest
 from tunewright_dataset_chat import media
 from tunewright_dataset_chat.readers import Read
+from tunewright_dataset_chat.unread import Unread, refuse
 
 if TYPE_CHECKING:
     from tunewright.registry import PluginCaller
     from tunewright.run import Run
+
+
+@dataclass(slots=True)
+class RecordsRequest(RowsRequest):
+    """A request with two things more, for formats that know them."""
+
+    #: called once for each record that holds columns or message keys that the format does not read;
+    #: may raise RowError, to be yielded in place of the record's rows
+    unread: Callable[[Collection[str], Collection[str]], None] | None = None
+    #: records come from Arrow, which gives all objects of a column the same keys, with null where
+    #: a row had none
+    padded: bool = False
 
 
 @dataclass(frozen=True)
@@ -25,18 +38,22 @@ class Conversion:
     columns: dict[str, str]
     tags: dict[str, str]
     media_root: Path | None  # None: paths of media are refused
+    padded: bool = False  # as in RecordsRequest
+    on_unread: str = "warn"  # or "error"
 
     def handle(self, run: "Run") -> "PluginCaller":
         return run.named("format", self.format, **self.options)
 
     def __call__(
-        self, run: "Run", handle: "PluginCaller", items: Iterable[Read]
+        self, run: "Run", handle: "PluginCaller", items: Iterable[Read], unread: Unread
     ) -> list[Row | RowError]:
         """The rows of some records, and errors in place of those that cannot be used, in order. One
-        record may give several rows. Raises RecipeError where `columns` or `tags` name what the
-        format does not have."""
+        record may give several rows. unread: where to count what is not read. Raises RecipeError
+        where `columns` or `tags` name what the format does not have."""
         found: list[Row | RowError] = []
-        request = RowsRequest(_records(items, found), self.rows, self.columns, self.tags)
+        tell = refuse if self.on_unread == "error" else unread.count
+        records = _records(items, found)
+        request = RecordsRequest(records, self.rows, self.columns, self.tags, tell, self.padded)
         for row in handle.call("convert_rows", run=run, request=request):
             found.append(row if isinstance(row, RowError) else self._located(row))
         return found

@@ -25,6 +25,7 @@ _PACKAGES = (
 _LIBRARIES = ("tokenizers", "transformers", "jinja2")
 _CHANGES_ROWS = {
     "on_bad_row",
+    "on_unread",
     "truncate",
 }  # of the dataset's options; the others say where and when, or come later
 _HOOKS = ("convert_rows", "format_template")  # an accelerator round one of these may change rows

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from io import BufferedReader, TextIOWrapper
@@ -9,6 +10,7 @@ from typing import Any, TypeAlias
 
 from tunewright import RowError
 from tunewright.types import Origin
+from tunewright_dataset_chat.unread import listed
 
 #: a record, or the reason why this place of a file holds none
 Read: TypeAlias = tuple[Origin, Any] | RowError
@@ -34,9 +36,10 @@ def lines(stream: BufferedReader, name: str) -> Iterator[tuple[int, bytes]]:
 
 
 def json_lines(stream: BufferedReader, name: str) -> Iterator[Read]:
+    parser = RecordParser(name)
     for number, line in lines(stream, name):
         try:
-            yield Origin(name, number), json.loads(line)
+            yield parser.checked(Origin(name, number), parser.parse(line.decode()), number)
         except (ValueError, RecursionError) as error:
             yield _broken(name, number, error)
 
@@ -58,10 +61,43 @@ def json_list(stream: BufferedReader, name: str) -> Iterator[Read]:
             if number:
                 text.take(",")
             number += 1
-            yield Origin(name, number), text.value()
+            yield text.record(Origin(name, number))
         text.take("]")
         if more := text.next():
             raise _broken(name, text.line(), f"found {more!r} after the list")
+
+
+class RecordParser:
+    """Parses JSON, and finds objects that have one key twice: of two values one would be lost."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._twice: list[str] = []  # keys, in what was parsed last
+        self._decoder = json.JSONDecoder(object_pairs_hook=self._unique)
+
+    def parse(self, text: str) -> Any:
+        """Raises ValueError and RecursionError."""
+        self._twice = []
+        return self._decoder.decode(text)
+
+    def parse_at(self, text: str, start: int) -> tuple[Any, int]:
+        """A value, and where it ends. Raises ValueError and RecursionError."""
+        self._twice = []
+        return self._decoder.raw_decode(text, start)
+
+    def _unique(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            counts = Counter(key for key, _ in pairs)
+            self._twice += [key for key, count in counts.items() if count > 1]
+        return found
+
+    def checked(self, origin: Origin, record: Any, line: int) -> Read:
+        """What was parsed last, or the error that a key of it stands there twice."""
+        if not self._twice:
+            return origin, record
+        problem = f"an object has the key {listed(self._twice)} twice"
+        return RowError(problem, place=f"{self._name}:{line}", hint="leave one of them out")
 
 
 class _Text:
@@ -70,7 +106,7 @@ class _Text:
     def __init__(self, stream: TextIOWrapper, name: str) -> None:
         self._stream = stream
         self._name = name
-        self._decode = json.JSONDecoder().raw_decode
+        self._parser = RecordParser(name)
         self._text = ""
         self._at = 0
         self._ended = False
@@ -91,11 +127,11 @@ class _Text:
             raise _broken(self._name, self.line(), f"found {found!r}, expected {expected!r}")
         self._at += 1
 
-    def value(self) -> Any:
+    def record(self, origin: Origin) -> Read:
         self.next()
         while True:
             try:
-                found, end = self._decode(self._text, self._at)
+                found, end = self._parser.parse_at(self._text, self._at)
             except json.JSONDecodeError as error:
                 cut_off = (
                     error.msg.startswith("Unterminated string")
@@ -103,14 +139,15 @@ class _Text:
                 )
                 if self._ended or not cut_off:
                     raise _broken(self._name, self.line(error.pos), error.msg) from error
-            except RecursionError as error:
+            except (ValueError, RecursionError) as error:  # such as a number of 5,000 digits
                 raise _broken(self._name, self.line(), error) from error
             else:
                 # 12 may be the start of 12.5e3
                 whole = self._text[end : end + 1] in _DELIMITERS or len(self._text) - end > _LITERAL
                 if whole or self._ended:
+                    read = self._parser.checked(origin, found, self.line())
                     self._at = end
-                    return found
+                    return read
             self._more(
                 max(_CHUNK, len(self._text))
             )  # twice as much: a long record is parsed a few times only
@@ -215,4 +252,6 @@ PLAIN: dict[str, Reader] = {
     ".tsv": partial(table, delimiter="\t"),
     ".txt": documents,
 }
-READERS: dict[str, Reader] = PLAIN | {".parquet": parquet, ".arrow": arrow, ".feather": arrow}
+#: endings of files in which all objects of a column have the same keys
+ARROW: dict[str, Reader] = {".parquet": parquet, ".arrow": arrow, ".feather": arrow}
+READERS: dict[str, Reader] = PLAIN | ARROW

@@ -21,6 +21,7 @@ from tunewright.types import (
     Text,
 )
 from tunewright_dataset_chat import pairs, truncate
+from tunewright_dataset_chat.unread import Unread
 from tunewright_hf.tokenization.encode import Encoded, Tokeniser, check_fit
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class Done:
     changed: Counter[str] = field(
         default_factory=Counter
     )  # what was done to rows that were kept → rows
+    unread: Unread = field(default_factory=Unread)  # of the records
 
 
 class RowProcessor:
@@ -119,6 +121,8 @@ class RowProcessor:
     def tokenise(self, started: Started) -> list[Encoded | RowError]:
         """Tokens of each text that was rendered, in order."""
         texts = [text for _, text in started if isinstance(text, Rendered)]
+        if not texts:  # all rows are errors, and some tokenizers take no empty batch
+            return []
         if self.rows == "text":
             return list(self._tokeniser.encode_text_batch([text.text for text in texts]))
         if self.rows != "messages":
@@ -146,10 +150,10 @@ class RowProcessor:
         return done
 
     def _rendered(self, row: Row) -> Rendered | RowError:
-        if not isinstance(row, Conversation):
-            return Rendered(row.text if isinstance(row, Text) else "")
         try:
-            return self._render(row)
+            if isinstance(row, Conversation):
+                return self._render(row)
+            return Rendered(_encodable(row.text) if isinstance(row, Text) else "")
         except RowError as error:
             return error
 
@@ -164,7 +168,13 @@ class RowProcessor:
                         f"{Path(part.path).name[:40]!r}, and these rows hold text only"
                     )
         special = self._tokeniser.special_tokens
-        return self._ask(TemplateRequest(row, add_generation_prompt, special, self._tokenizer))
+        request = TemplateRequest(row, add_generation_prompt, special, self._tokenizer)
+        try:
+            found = self._ask(request)
+        except RecursionError as error:  # of tools, calls or variables
+            raise RowError("is nested too deeply") from error
+        _encodable(found.text)
+        return found
 
     def _encoded(self, text: Rendered) -> Encoded | RowError:
         try:
@@ -265,6 +275,20 @@ class RowProcessor:
             )
 
         return truncate.without_oldest(truncate.prompt_of(row), attempt)
+
+
+def _encodable(text: str) -> str:
+    """The text. Raises RowError where half of a surrogate pair stands in it, which is no character:
+    no tokenizer takes it."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            found = ascii(text[max(0, error.start - 15) : error.start + 1])
+            problem = f"has half of a surrogate pair, which is no character: {found}"
+            hint = "a text was cut within an emoji, mostly: take the half out"
+            raise RowError(problem, hint=hint) from error
+    return text
 
 
 def _placed(error: RowError, row: Row | RowError) -> RowError:

@@ -5,26 +5,30 @@ from typing import Any, ClassVar
 
 from tunewright import Format, RowError, hookimpl
 from tunewright.types import Conversation, Message, Row, RowKind, RowsRequest
-from tunewright_formats.conversation import MEDIA_COLUMNS, conversation
+from tunewright_formats.conversation import (
+    MEDIA_COLUMNS,
+    REASONING,
+    conversation,
+    reasoning_column,
+)
 from tunewright_formats.fields import (
-    Columns,
     bad,
-    check_names,
     compared,
-    convert,
     describe,
     listing,
     optional_text,
     text,
 )
+from tunewright_formats.record_reader import RecordReader, check_names, convert
 
-COLUMNS = ("instruction", "input", "output", "system", "history", "tools", *MEDIA_COLUMNS)
+_BESIDE = ("input", "system", "history", "tools", *REASONING, *MEDIA_COLUMNS)
+COLUMNS = ("instruction", "output", *_BESIDE)
 
 
 class Alpaca(Format):
     """Records with `instruction` and `output`, and if you like `input` (joined to the instruction
-    by a line break), `system`, `history` (pairs of question and answer), `tools`, `images`,
-    `videos`, `audios`.
+    by a line break), `system`, `history` (pairs of question and answer), `tools`, the answer's
+    thinking in `reasoning_content`, `reasoning` or `thinking`, `images`, `videos`, `audios`.
     """
 
     rows: ClassVar[tuple[RowKind, ...]] = ("messages",)
@@ -40,13 +44,13 @@ class Alpaca(Format):
 
     @hookimpl
     def convert_rows(self, request: RowsRequest) -> Iterator[Row | RowError]:
-        columns = Columns(COLUMNS, ("instruction", "output"), request.columns)
+        reader = RecordReader(request, COLUMNS, ("instruction", "output"))
         check_names(request.tags, (), "tags")
-        return convert(self, request, lambda record: _convert(record, columns))
+        return convert(self, request, reader, lambda record: _convert(record, reader))
 
 
-def _convert(source: Any, columns: Columns) -> Conversation:
-    record, names = columns.read(source), columns.names
+def _convert(source: Any, reader: RecordReader) -> Conversation:
+    record, names = reader.read(source), reader.names
     messages, fields = question(record, names)
     if isinstance(record["output"], list):
         bad(
@@ -54,9 +58,10 @@ def _convert(source: Any, columns: Columns) -> Conversation:
             "found a list, expected text",
             "`format: ranking` reads lists of answers, the best first",
         )
-    messages.append(Message("assistant", text(record["output"], names["output"])))
+    answer = text(record["output"], names["output"])
+    messages.append(Message("assistant", answer, reasoning_column(record, reader)))
     fields.append(names["output"])
-    return conversation(messages, fields, record, names)
+    return conversation(messages, fields, record, reader)
 
 
 def question(record: dict[str, Any], names: dict[str, str]) -> tuple[list[Message], list[str]]:
