@@ -36,10 +36,10 @@ def lines(stream: BufferedReader, name: str) -> Iterator[tuple[int, bytes]]:
 
 
 def json_lines(stream: BufferedReader, name: str) -> Iterator[Read]:
-    parser = RecordParser(name)
+    parser = RecordParser()
     for number, line in lines(stream, name):
         try:
-            yield parser.checked(Origin(name, number), parser.parse(line.decode()), number)
+            yield parser.read(line.decode(), Origin(name, number))
         except (ValueError, RecursionError) as error:
             yield _broken(name, number, error)
 
@@ -70,20 +70,9 @@ def json_list(stream: BufferedReader, name: str) -> Iterator[Read]:
 class RecordParser:
     """Parses JSON, and finds objects that have one key twice: of two values one would be lost."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self) -> None:
         self._twice: list[str] = []  # keys, in what was parsed last
         self._decoder = json.JSONDecoder(object_pairs_hook=self._unique)
-
-    def parse(self, text: str) -> Any:
-        """Raises ValueError and RecursionError."""
-        self._twice = []
-        return self._decoder.decode(text)
-
-    def parse_at(self, text: str, start: int) -> tuple[Any, int]:
-        """A value, and where it ends. Raises ValueError and RecursionError."""
-        self._twice = []
-        return self._decoder.raw_decode(text, start)
 
     def _unique(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
@@ -92,12 +81,21 @@ class RecordParser:
             self._twice += [key for key, count in counts.items() if count > 1]
         return found
 
-    def checked(self, origin: Origin, record: Any, line: int) -> Read:
-        """What was parsed last, or the error that a key of it stands there twice."""
-        if not self._twice:
-            return origin, record
+    def read(self, text: str, origin: Origin) -> Read:
+        """The record that a text is. Raises ValueError and RecursionError where it is no JSON."""
+        self._twice = []
+        record = self._decoder.decode(text)
+        return self._refused(origin) if self._twice else (origin, record)
+
+    def read_at(self, text: str, start: int, origin: Origin) -> tuple[Read, int]:
+        """The record that begins at `start`, and where it ends. Raises as `read` does."""
+        self._twice = []
+        record, end = self._decoder.raw_decode(text, start)
+        return self._refused(origin) if self._twice else (origin, record), end
+
+    def _refused(self, origin: Origin) -> RowError:
         problem = f"an object has the key {listed(self._twice)} twice"
-        return RowError(problem, place=f"{self._name}:{line}", hint="leave one of them out")
+        return RowError(problem, place=str(origin), hint="leave one of them out")
 
 
 class _Text:
@@ -106,7 +104,7 @@ class _Text:
     def __init__(self, stream: TextIOWrapper, name: str) -> None:
         self._stream = stream
         self._name = name
-        self._parser = RecordParser(name)
+        self._parser = RecordParser()
         self._text = ""
         self._at = 0
         self._ended = False
@@ -131,7 +129,7 @@ class _Text:
         self.next()
         while True:
             try:
-                found, end = self._parser.parse_at(self._text, self._at)
+                found, end = self._parser.read_at(self._text, self._at, origin)
             except json.JSONDecodeError as error:
                 cut_off = (
                     error.msg.startswith("Unterminated string")
@@ -145,9 +143,8 @@ class _Text:
                 # 12 may be the start of 12.5e3
                 whole = self._text[end : end + 1] in _DELIMITERS or len(self._text) - end > _LITERAL
                 if whole or self._ended:
-                    read = self._parser.checked(origin, found, self.line())
                     self._at = end
-                    return read
+                    return found
             self._more(
                 max(_CHUNK, len(self._text))
             )  # twice as much: a long record is parsed a few times only

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
-from tunewright import RunError
+from tunewright import RowError, RunError
 from tunewright.errors import TunewrightError
 from tunewright.recipe import Recipe, Section
 from tunewright.types import DataRequest, RowKind
@@ -32,6 +32,8 @@ Task = tuple[Any, Any, Any]
 _AHEAD = (
     2  # chunks of each worker that are prepared, or being prepared, and whose turn has not come
 )
+
+_DEEPEST = 100  # lists and objects within each other in a record that can be sent
 
 
 @dataclass
@@ -115,7 +117,10 @@ class Workers:
                 while idle and isinstance(upcoming, tuple) and sent - given < _AHEAD * self.count:
                     pipe = idle.pop()
                     busy[pipe] = sent
-                    pipe.send(upcoming)
+                    try:
+                        pipe.send(upcoming)
+                    except RecursionError:
+                        pipe.send(_without_deep(upcoming))
                     sent, upcoming = sent + 1, _next(tasks)
                 if given in found:
                     yield _raised(found.pop(given))
@@ -151,6 +156,28 @@ def _next(tasks: Iterator[Task]) -> Task | TunewrightError | None:
         return next(tasks, None)
     except TunewrightError as error:
         return error
+
+
+def _without_deep(task: Task) -> Task:
+    """The task with errors in place of records that are nested too deeply to be sent."""
+    conversion, schema, items = task
+    sent: list[Any] = []
+    for item in items:
+        deep = not isinstance(item, RowError) and _is_deep(item[1])
+        sent.append(RowError("is nested too deeply", place=str(item[0])) if deep else item)
+    return conversion, schema, sent
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [
+            item
+            for one in level
+            if isinstance(one, dict | list)
+            for item in (one.values() if isinstance(one, dict) else one)
+        ]
+    return bool(level)
 
 
 def _raised(found: Any) -> Any:

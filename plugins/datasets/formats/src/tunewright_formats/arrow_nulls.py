@@ -14,6 +14,8 @@ Texts of JSON are not changed at all: in them every null was written.
 
 from typing import Any
 
+from tunewright import RowError
+
 #: keywords whose value is an object of schemas by name, one schema, or a list of schemas
 _MAPS = frozenset(("properties", "patternProperties", "$defs", "definitions", "dependentSchemas"))
 _ONE = frozenset(
@@ -25,11 +27,14 @@ _TYPES = frozenset(("type", "enum", "anyOf", "oneOf", "allOf", "$ref", "properti
 
 
 def without_nulls(value: Any) -> Any:
-    """The value without the null members of its objects."""
+    """The value without the null members of its objects. Raises RowError where it is no JSON."""
     if isinstance(value, dict):
         return {key: without_nulls(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
         return [without_nulls(item) for item in value]
+    if value is not None and not isinstance(value, str | int | float):
+        hint = "write it as text"
+        raise RowError(f"tools: found {type(value).__name__}, which JSON does not have", hint=hint)
     return value
 
 

@@ -138,8 +138,10 @@ def reasoning(value: dict[str, Any], field: str, reader: RecordReader) -> str | 
 
 def reasoning_column(record: dict[str, Any], reader: RecordReader) -> str | None:
     """The same of a record that holds one answer."""
-    name = reader.first(record, REASONING)
-    return text(record[name], reader.names[name]) if name and record[name] else None
+    if not any(record[name] for name in REASONING):
+        return None
+    name = reader.first(record, REASONING) or ""
+    return text(record[name], reader.names[name])
 
 
 def media_path(value: Any, kind: str, field: str) -> str:

@@ -72,9 +72,11 @@ class RecordReader:
     def first(self, values: Mapping[str, Any], choices: tuple[str, ...]) -> str | None:
         """Of several columns that may say the same: the one that the recipe names, or the first
         that is there. The others count as not read."""
-        named = [name for name in choices if name in self.renamed]
-        chosen = next((name for name in named or choices if values[name] is not None), None)
-        self.leave(values, (name for name in choices if name != chosen))
+        given = [name for name in choices if values[name] is not None]
+        named = not self.renamed.isdisjoint(choices)
+        chosen = next((name for name in given if not named or name in self.renamed), None)
+        if len(given) > 1 or given != [chosen]:
+            self.leave(values, (name for name in given if name != chosen))
         return chosen
 
     def leave(self, values: Mapping[str, Any], names: Iterable[str]) -> None:

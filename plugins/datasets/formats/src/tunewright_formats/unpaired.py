@@ -80,4 +80,5 @@ def _parted(written: dict[str, Any], record: dict[str, Any], asking: Asking) -> 
             asking.names["completion"],
             "is missing, expected an answer in completion, output or a conversation",
         )
+    asking.reader.leave(record, _ANSWERS)
     return split(asking.prompt(record, source))

@@ -61,7 +61,7 @@ class DropCheck:
 
 def _shape(conversation: Conversation) -> Iterator[Any]:
     yield len(conversation.tools)
-    yield json.dumps(conversation.variables, sort_keys=True)
+    yield json.dumps(conversation.variables, sort_keys=True, default=str)
     for message in conversation.messages:
         content = message.content
         yield message.role
