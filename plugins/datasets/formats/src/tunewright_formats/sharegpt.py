@@ -120,7 +120,8 @@ class Turns:
     def _kind(self, turn: dict[str, Any], field: str) -> str:
         for key in (self.role_key, self.content_key):
             if key not in turn:
-                bad(field, f"has no {key!r}", did_you_mean(key, list(turn)[:_LOOKED_AT]))
+                like = [name for name in list(turn)[:_LOOKED_AT] if name.isprintable()]
+                bad(field, f"has no {key!r}", did_you_mean(key, [name[:40] for name in like]))
         written = turn[self.role_key]
         kind = self._kinds.get(written) if isinstance(written, str) else None
         if kind is None:
