@@ -21,6 +21,7 @@ from tunewright.types import (
     Text,
 )
 from tunewright_dataset_chat import pairs, truncate
+from tunewright_dataset_chat.surrogates import encodable
 from tunewright_dataset_chat.unread import Unread
 from tunewright_hf.tokenization.encode import Encoded, Tokeniser, check_fit
 
@@ -72,9 +73,8 @@ class Done:
     samples: list[Sample] = field(default_factory=list)
     errors: list[RowError] = field(default_factory=list)  # rows that cannot be used, in order
     dropped: Counter[str] = field(default_factory=Counter)  # reason → rows
-    changed: Counter[str] = field(
-        default_factory=Counter
-    )  # what was done to rows that were kept → rows
+    #: what was done to rows that were kept → rows
+    changed: Counter[str] = field(default_factory=Counter)
     unread: Unread = field(default_factory=Unread)  # of the records
 
 
@@ -153,7 +153,7 @@ class RowProcessor:
         try:
             if isinstance(row, Conversation):
                 return self._render(row)
-            return Rendered(_encodable(row.text) if isinstance(row, Text) else "")
+            return Rendered(encodable(row.text) if isinstance(row, Text) else "")
         except RowError as error:
             return error
 
@@ -173,7 +173,7 @@ class RowProcessor:
             found = self._ask(request)
         except RecursionError as error:  # of tools, calls or variables
             raise RowError("is nested too deeply") from error
-        _encodable(found.text)
+        encodable(found.text)
         return found
 
     def _encoded(self, text: Rendered) -> Encoded | RowError:
@@ -275,20 +275,6 @@ class RowProcessor:
             )
 
         return truncate.without_oldest(truncate.prompt_of(row), attempt)
-
-
-def _encodable(text: str) -> str:
-    """The text. Raises RowError where half of a surrogate pair stands in it, which is no character:
-    no tokenizer takes it."""
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            found = ascii(text[max(0, error.start - 15) : error.start + 1])
-            problem = f"has half of a surrogate pair, which is no character: {found}"
-            hint = "a text was cut within an emoji, mostly: take the half out"
-            raise RowError(problem, hint=hint) from error
-    return text
 
 
 def _placed(error: RowError, row: Row | RowError) -> RowError:

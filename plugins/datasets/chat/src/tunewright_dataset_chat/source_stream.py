@@ -117,7 +117,8 @@ class Stream:
             schema = made.batch.schema if made.batch else schema
             yield made
             if several and schema:
-                yield from workers.map((self._conversion, schema, items) for items in chunks)
+                tasks = ((self._conversion, schema, items) for items in chunks)
+                yield from workers.map(tasks, self._step)
 
     def _chunks(self) -> Iterator[list[Read]]:
         """Lists of records and errors. What is raised comes after what was read before."""

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
-from tunewright import RowError, RunError
+from tunewright import RunError
 from tunewright.errors import TunewrightError
 from tunewright.recipe import Recipe, Section
 from tunewright.types import DataRequest, RowKind
@@ -32,8 +32,6 @@ Task = tuple[Any, Any, Any]
 _AHEAD = (
     2  # chunks of each worker that are prepared, or being prepared, and whose turn has not come
 )
-
-_DEEPEST = 100  # lists and objects within each other in a record that can be sent
 
 
 @dataclass
@@ -103,9 +101,11 @@ class Workers:
             pipe.close()
         self._processes = {}
 
-    def map(self, tasks: Iterator[Task]) -> Iterator[ChunkResult]:
+    def map(self, tasks: Iterator[Task], here: ChunkProcessor) -> Iterator[ChunkResult]:
         """What they make of the tasks, in order. An error, of a task or raised by the iterator,
         comes when all before it were given. Few tasks are under way at a time: memory is bounded.
+
+        here: does in this process what cannot be sent to another.
         """
         self.start()
         idle, busy = list(self._processes), dict[Connection, int]()
@@ -116,11 +116,12 @@ class Workers:
             while True:
                 while idle and isinstance(upcoming, tuple) and sent - given < _AHEAD * self.count:
                     pipe = idle.pop()
-                    busy[pipe] = sent
                     try:
                         pipe.send(upcoming)
-                    except RecursionError:
-                        pipe.send(_without_deep(upcoming))
+                        busy[pipe] = sent
+                    except RecursionError:  # a record is nested too deeply to be sent
+                        idle.append(pipe)
+                        found[sent] = _tried(here, upcoming)
                     sent, upcoming = sent + 1, _next(tasks)
                 if given in found:
                     yield _raised(found.pop(given))
@@ -158,28 +159,6 @@ def _next(tasks: Iterator[Task]) -> Task | TunewrightError | None:
         return error
 
 
-def _without_deep(task: Task) -> Task:
-    """The task with errors in place of records that are nested too deeply to be sent."""
-    conversion, schema, items = task
-    sent: list[Any] = []
-    for item in items:
-        deep = not isinstance(item, RowError) and _is_deep(item[1])
-        sent.append(RowError("is nested too deeply", place=str(item[0])) if deep else item)
-    return conversion, schema, sent
-
-
-def _is_deep(value: Any) -> bool:
-    level = [value]
-    for _ in range(_DEEPEST):
-        level = [
-            item
-            for one in level
-            if isinstance(one, dict | list)
-            for item in (one.values() if isinstance(one, dict) else one)
-        ]
-    return bool(level)
-
-
 def _raised(found: Any) -> Any:
     if isinstance(found, TunewrightError):
         raise found
@@ -199,8 +178,11 @@ def _work(pipe: Connection, given: _Given) -> None:
             task: Task = pipe.recv()
         except EOFError:  # it is gone, or needs no more
             return
-        try:
-            made: ChunkResult | TunewrightError = step(*task)
-        except TunewrightError as error:
-            made = error
-        pipe.send(made)
+        pipe.send(_tried(step, task))
+
+
+def _tried(step: ChunkProcessor, task: Task) -> ChunkResult | TunewrightError:
+    try:
+        return step(*task)
+    except TunewrightError as error:
+        return error
