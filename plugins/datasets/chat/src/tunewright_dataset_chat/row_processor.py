@@ -46,9 +46,8 @@ class Sample:
     origin: str  # file:line
     line: int | None
     columns: dict[str, Any]
-    text: str = (
-        ""  # that was rendered; none of rows that were cut or split, and of prompts and answers
-    )
+    #: that was rendered; none of rows that were cut or split, and of prompts and answers
+    text: str = ""
     trained: list[Span] = field(default_factory=list)  # characters of the text
 
     @property
@@ -160,9 +159,8 @@ class RowProcessor:
     def _render(self, row: Conversation, add_generation_prompt: bool = False) -> Rendered:
         for message in row.messages:
             for part in () if isinstance(message.content, str) else message.content:
-                if isinstance(
-                    part, MediaPart
-                ):  # a template may well write a place for it, which nothing would fill
+                # a template may well write a place for it, which nothing would fill
+                if isinstance(part, MediaPart):
                     raise RowError(
                         f"has {part.kind} "
                         f"{Path(part.path).name[:40]!r}, and these rows hold text only"
@@ -268,11 +266,9 @@ class RowProcessor:
             (found,) = pairs.encode_rows(
                 [truncate.with_prompt(row, messages)], self._render, self._tokeniser
             )
-            return (
-                found
-                if isinstance(found, dict) and truncate.pair_length(found) <= self._size
-                else None
-            )
+            if isinstance(found, dict) and truncate.pair_length(found) <= self._size:
+                return found
+            return None
 
         return truncate.without_oldest(truncate.prompt_of(row), attempt)
 
