@@ -166,13 +166,12 @@ class RowProcessor:
                         f"{Path(part.path).name[:40]!r}, and these rows hold text only"
                     )
         special = self._tokeniser.special_tokens
-        request = TemplateRequest(row, add_generation_prompt, special, self._tokenizer)
         try:
-            found = self._ask(request)
+            found = self._ask(TemplateRequest(row, add_generation_prompt, special, self._tokenizer))
+            encodable(found.text)
+            return found
         except RecursionError as error:  # of tools, calls or variables
             raise RowError("is nested too deeply") from error
-        encodable(found.text)
-        return found
 
     def _encoded(self, text: Rendered) -> Encoded | RowError:
         try:
