@@ -14,6 +14,7 @@ from tunewright.types import Preference, Row, Unpaired
 from tunewright_dataset_chat import dataset_info
 from tunewright_dataset_chat.entry import Entry
 from tunewright_dataset_chat.source import open_sources, opened
+from tunewright_dataset_chat.unread import Unread
 
 INFO = SHARED / "data" / "dataset_info.json"
 GOLDENS = SHARED / "goldens" / "data_conversion.json"
@@ -176,7 +177,7 @@ def rows_of(source: Any, folder: Path, needed: Any) -> tuple[list[Row], list[Row
     run: Any = StubRun(folder)
     records, conversion = opened(run, source, asked(folder, rows=needed))
     assert conversion
-    found = conversion(run, conversion.handle(run), records)
+    found = conversion(run, conversion.handle(run), records, Unread())
     rows = [row for row in found if not isinstance(row, RowError)]
     return rows, [error for error in found if isinstance(error, RowError)]
 

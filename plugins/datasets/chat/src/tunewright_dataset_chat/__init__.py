@@ -24,6 +24,9 @@ class Chat(Plugin):
         on_bad_row: Literal["error", "skip"] = "error"
         """a row that cannot be used ends the run with its file and line, or is left out and counted
         """
+        on_unread: Literal["warn", "error"] = "warn"
+        """columns and message keys that a record holds and its format does not read: said, with the
+        number of rows; or such a row cannot be used"""
         truncate: Literal["drop", "end", "start", "turns"] = "drop"
         """conversations longer than max_length are dropped and counted, lose their end (and with it
         the end token), lose their start, or lose their oldest turns (never the system message);

@@ -77,7 +77,8 @@ def _has_shape(facts: Any) -> bool:
     tally = facts["tally"]
     return (
         type(tally.get("records")) is int
-        and set(tally) == {"records", "dropped", "changed", "bad", "notes"}  # as Counts has them
+        and set(tally) == {"records", "dropped", "changed", "bad", "notes", "unread"}  # of Counts
+        and isinstance(tally["unread"], dict)
         and all(_is_counter(tally[name]) for name in ("dropped", "changed"))
         and all(_is_texts(tally[name]) for name in ("bad", "notes"))
     )

@@ -18,6 +18,7 @@ from tunewright_dataset_chat.readers import Read
 from tunewright_dataset_chat.row_processor import RowProcessor
 from tunewright_dataset_chat.samples import Done
 from tunewright_dataset_chat.truncate import Policy
+from tunewright_dataset_chat.unread import Unread
 
 if TYPE_CHECKING:
     from tunewright.registry import PluginCaller
@@ -33,6 +34,7 @@ class ChunkResult:
     errors: list[RowError]  # of records that cannot be used, in order
     dropped: Counter[str]  # reason → rows
     changed: Counter[str]  # what was done to rows that were kept → rows
+    unread: Unread  # of the records
 
 
 class ChunkProcessor:
@@ -62,7 +64,10 @@ class ChunkProcessor:
                 return Done(errors=[item for item in items if isinstance(item, RowError)])
             if self._handle is None or self._handle[0] != conversion:
                 self._handle = conversion, conversion.handle(self._run)
-            return self._work(conversion(self._run, self._handle[1], items))
+            unread = Unread()
+            done = self._work(conversion(self._run, self._handle[1], items, unread))
+            done.unread = unread
+            return done
 
     def __call__(
         self, conversion: Conversion | None, schema: pa.Schema | None, items: list[Read]
@@ -72,7 +77,9 @@ class ChunkProcessor:
         done = self.samples(conversion, items)
         batch, misfits = columns.record_batch(done.samples, self._work.rows, schema)
         weighted = any(sample.columns.get("loss_weights") for sample in done.samples)
-        return ChunkResult(batch, weighted, done.errors + misfits, done.dropped, done.changed)
+        return ChunkResult(
+            batch, weighted, done.errors + misfits, done.dropped, done.changed, done.unread
+        )
 
 
 @contextmanager

@@ -26,6 +26,7 @@ _PACKAGES = (
 _LIBRARIES = ("tokenizers", "transformers", "jinja2")
 _CHANGES_ROWS = {
     "on_bad_row",
+    "on_unread",
     "truncate",
     "max_record_bytes",
 }  # of the dataset's options; the others say where and when, or come later

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from io import BufferedReader, TextIOWrapper
@@ -12,6 +13,7 @@ from tunewright import RowError
 from tunewright.types import Origin
 from tunewright_dataset_chat import arrow_reader
 from tunewright_dataset_chat.limits import too_long
+from tunewright_dataset_chat.unread import listed
 
 #: a record, or the reason why this place of a file holds none
 Read: TypeAlias = tuple[Origin, Any] | RowError
@@ -44,13 +46,14 @@ def lines(stream: BufferedReader, name: str, limit: int) -> Iterator[tuple[int, 
 
 
 def json_lines(stream: BufferedReader, name: str, limit: int) -> Iterator[Read]:
+    parser = RecordParser()
     for item in lines(stream, name, limit):
         if isinstance(item, RowError):
             yield item
             continue
         number, line = item
         try:
-            yield Origin(name, number), json.loads(line)
+            yield parser.read(line.decode(), Origin(name, number))
         except json.JSONDecodeError as error:
             at_end = _at_end(error, len(error.doc.rstrip()))
             hint = "a record stands in one line" if at_end else ""
@@ -78,10 +81,41 @@ def json_list(stream: BufferedReader, name: str, limit: int) -> Iterator[Read]:
             if number:
                 text.take(",")
             number += 1
-            yield Origin(name, number), text.value()
+            yield text.record(Origin(name, number))
         text.take("]")
         if more := text.next():
             raise _broken(name, text.line(), f"found {more!r} after the list")
+
+
+class RecordParser:
+    """Parses JSON, and finds objects that have one key twice: of two values one would be lost."""
+
+    def __init__(self) -> None:
+        self._twice: list[str] = []  # keys, in what was parsed last
+        self._decoder = json.JSONDecoder(object_pairs_hook=self._unique)
+
+    def _unique(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            counts = Counter(key for key, _ in pairs)
+            self._twice += [key for key, count in counts.items() if count > 1]
+        return found
+
+    def read(self, text: str, origin: Origin) -> Read:
+        """The record that a text is. Raises ValueError and RecursionError where it is no JSON."""
+        self._twice = []
+        record = self._decoder.decode(text)
+        return self._refused(origin) if self._twice else (origin, record)
+
+    def read_at(self, text: str, start: int, origin: Origin) -> tuple[Read, int]:
+        """The record that begins at `start`, and where it ends. Raises as `read` does."""
+        self._twice = []
+        record, end = self._decoder.raw_decode(text, start)
+        return self._refused(origin) if self._twice else (origin, record), end
+
+    def _refused(self, origin: Origin) -> RowError:
+        problem = f"an object has the key {listed(self._twice)} twice"
+        return RowError(problem, place=str(origin), hint="leave one of them out")
 
 
 class _Text:
@@ -91,7 +125,7 @@ class _Text:
         self._stream = stream
         self._name = name
         self._limit = limit
-        self._decode = json.JSONDecoder().raw_decode
+        self._parser = RecordParser()
         self._text = ""
         self._at = 0
         self._ended = False
@@ -113,11 +147,11 @@ class _Text:
             raise _broken(self._name, self.line(), problem, cut_off=not found)
         self._at += 1
 
-    def value(self) -> Any:
+    def record(self, origin: Origin) -> Read:
         self.next()
         while True:
             try:
-                found, end = self._decode(self._text, self._at)
+                found, end = self._parser.read_at(self._text, self._at, origin)
             except json.JSONDecodeError as error:
                 at_end = _at_end(error, len(self._text))
                 if self._ended or not at_end:
@@ -257,6 +291,7 @@ PLAIN: dict[str, Reader] = {
     ".tsv": partial(table, delimiter="\t"),
     ".txt": documents,
 }
+#: endings of files in which all objects of a column have the same keys
 ARROW: dict[str, Reader] = {
     ".parquet": arrow_reader.parquet,
     ".arrow": arrow_reader.arrow,

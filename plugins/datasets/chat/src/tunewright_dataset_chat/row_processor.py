@@ -21,6 +21,7 @@ from tunewright.types import (
 )
 from tunewright_dataset_chat import pairs, spelling, truncate
 from tunewright_dataset_chat.samples import IGNORED, Done, Sample
+from tunewright_dataset_chat.surrogates import encodable
 from tunewright_hf.tokenization.encode import Encoded, Tokeniser, check_fit
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ class RowProcessor:
     def tokenise(self, started: Started) -> list[Encoded | RowError]:
         """Tokens of each text that was rendered, in order."""
         texts = [text for _, text in started if isinstance(text, Rendered)]
+        if not texts:  # all rows are errors, and some tokenizers take no empty batch
+            return []
         if started and isinstance(started[0][0], Text):  # as all rows of a source are
             return list(self._tokeniser.encode_text_batch([text.text for text in texts]))
         if self.rows not in ("text", "messages"):
@@ -104,27 +107,31 @@ class RowProcessor:
         return done
 
     def _rendered(self, row: Row) -> Rendered | RowError:
-        if isinstance(row, RenderedText):
-            return Rendered(row.text, [Span(*each) for each in row.trained])
-        if not isinstance(row, Conversation):
-            return Rendered(row.text if isinstance(row, Text) else "")
         try:
-            return self._render(row)
+            if isinstance(row, Conversation):
+                return self._render(row)
+            if isinstance(row, RenderedText):
+                return Rendered(encodable(row.text), [Span(*each) for each in row.trained])
+            return Rendered(encodable(row.text) if isinstance(row, Text) else "")
         except RowError as error:
             return error
 
     def _render(self, row: Conversation, add_generation_prompt: bool = False) -> Rendered:
         for message in row.messages:
             for part in () if isinstance(message.content, str) else message.content:
-                if isinstance(
-                    part, MediaPart
-                ):  # a template may well write a place for it, which nothing would fill
+                # a template may well write a place for it, which nothing would fill
+                if isinstance(part, MediaPart):
                     raise RowError(
                         f"has {part.kind} "
                         f"{Path(part.path).name[:40]!r}, and these rows hold text only"
                     )
         special = self._tokeniser.special_tokens
-        return self._ask(TemplateRequest(row, add_generation_prompt, special, self._tokenizer))
+        try:
+            found = self._ask(TemplateRequest(row, add_generation_prompt, special, self._tokenizer))
+            encodable(found.text)
+            return found
+        except RecursionError as error:  # of tools, calls or variables
+            raise RowError("is nested too deeply") from error
 
     def _encoded(self, text: Rendered) -> Encoded | RowError:
         try:
@@ -237,11 +244,9 @@ class RowProcessor:
             (found,) = pairs.encode_rows(
                 [truncate.with_prompt(row, messages)], self._render, self._tokeniser
             )
-            return (
-                found
-                if isinstance(found, dict) and truncate.pair_length(found) <= self._size
-                else None
-            )
+            if isinstance(found, dict) and truncate.pair_length(found) <= self._size:
+                return found
+            return None
 
         return truncate.without_oldest(truncate.prompt_of(row), attempt)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from tunewright import RowError
 from tunewright.types import Span
+from tunewright_dataset_chat.unread import Unread
 
 IGNORED = -100  # label of a token that is not trained
 
@@ -19,9 +20,8 @@ class Sample:
     origin: str  # file:line
     line: int | None
     columns: dict[str, Any]
-    text: str = (
-        ""  # that was rendered; none of rows that were cut or split, and of prompts and answers
-    )
+    #: that was rendered; none of rows that were cut or split, and of prompts and answers
+    text: str = ""
     trained: list[Span] = field(default_factory=list)  # characters of the text
 
     @property
@@ -46,6 +46,6 @@ class Done:
     samples: list[Sample] = field(default_factory=list)
     errors: list[RowError] = field(default_factory=list)  # rows that cannot be used, in order
     dropped: Counter[str] = field(default_factory=Counter)  # reason → rows
-    changed: Counter[str] = field(
-        default_factory=Counter
-    )  # what was done to rows that were kept → rows
+    #: what was done to rows that were kept → rows
+    changed: Counter[str] = field(default_factory=Counter)
+    unread: Unread = field(default_factory=Unread)  # of the records

@@ -15,7 +15,8 @@ from tunewright_dataset_chat.entry import Entry
 from tunewright_dataset_chat.files import File
 from tunewright_dataset_chat.hub import HubData
 from tunewright_dataset_chat.limits import MAX_RECORD_BYTES
-from tunewright_dataset_chat.readers import Read
+from tunewright_dataset_chat.readers import ARROW, Read
+from tunewright_dataset_chat.unread import listed
 
 if TYPE_CHECKING:
     from tunewright.registry import PluginCaller
@@ -36,7 +37,9 @@ WHERE = {
     "format",
     "media_root",
 }
-_LOOKED_AT = 20  # first records, from which the format is found
+#: column of turns, key of their role, format
+_TURNS = (("messages", "role", "openai"), ("conversations", "from", "sharegpt"))
+LOOKED_AT = 20  # first records, from which the format is found
 
 
 @dataclass
@@ -125,7 +128,7 @@ def opened(
         first.append(item)
         if not isinstance(item, RowError):
             seen.append(item)
-        if entry.format or len(seen) == _LOOKED_AT:
+        if entry.format or len(seen) == LOOKED_AT:
             break
     if not first:
         raise RecipeError(f"{source.title} holds no record", place=f"{source.place}.path")
@@ -155,7 +158,14 @@ def opened(
     written = entry.format.name if entry.format else plugin.name
     options = entry.format.options if entry.format else {}
     return found, Conversion(
-        written, options, request.rows, entry.columns, entry.tags, source.media_root
+        written,
+        options,
+        request.rows,
+        entry.columns,
+        entry.tags,
+        source.media_root,
+        padded=source.hub is not None or any(file.kind in ARROW for file in source.files),
+        on_unread=run.plugin("dataset").options.on_unread,
     )
 
 
@@ -197,12 +207,22 @@ def _detect(run: "Run", entry: Entry, first: list[Record], rows: RowKind) -> "Pl
         return found
     origin, record = first[0]
     which = " and ".join(handle.plugin.name for handle in best) or "no format"
-    hint = f"name one with `format:`; there are {', '.join(names)}"
+    hint = _renamed(record) or f"name one with `format:`; there are {', '.join(names)}"
     problem = f"found {_described(record)}: {which} fits, expected exactly one"
     raise RecipeError(problem, place=str(origin), hint=hint)
 
 
+def _renamed(record: Any) -> str:
+    """A hint where turns stand in a column that the format of such turns calls otherwise."""
+    for name, value in record.items() if isinstance(record, dict) else ():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            for column, role, known in _TURNS:
+                if role in value[0]:
+                    return f"`format: {known}, columns: {{{column}: {listed([name])}}}` reads turns"
+    return ""
+
+
 def _described(record: Any) -> str:
     if isinstance(record, dict):
-        return f"an object with {', '.join(map(str, record)) or 'nothing in it'}"
+        return f"an object with {listed(list(record)) or 'nothing in it'}"
     return f"a {type(record).__name__}"

@@ -101,9 +101,11 @@ class Workers:
             pipe.close()
         self._processes = {}
 
-    def map(self, tasks: Iterator[Task]) -> Iterator[ChunkResult]:
+    def map(self, tasks: Iterator[Task], here: ChunkProcessor) -> Iterator[ChunkResult]:
         """What they make of the tasks, in order. An error, of a task or raised by the iterator,
         comes when all before it were given. Few tasks are under way at a time: memory is bounded.
+
+        here: does in this process what cannot be sent to another.
         """
         self.start()
         idle, busy = list(self._processes), dict[Connection, int]()
@@ -114,8 +116,12 @@ class Workers:
             while True:
                 while idle and isinstance(upcoming, tuple) and sent - given < _AHEAD * self.count:
                     pipe = idle.pop()
-                    busy[pipe] = sent
-                    pipe.send(upcoming)
+                    try:
+                        pipe.send(upcoming)
+                        busy[pipe] = sent
+                    except RecursionError:  # a record is nested too deeply to be sent
+                        idle.append(pipe)
+                        found[sent] = _tried(here, upcoming)
                     sent, upcoming = sent + 1, _next(tasks)
                 if given in found:
                     yield _raised(found.pop(given))
@@ -172,8 +178,11 @@ def _work(pipe: Connection, given: _Given) -> None:
                 task: Task = pipe.recv()
             except EOFError:  # it is gone, or needs no more
                 return
-            try:
-                made: ChunkResult | TunewrightError = step(*task)
-            except TunewrightError as error:
-                made = error
-            pipe.send(made)
+            pipe.send(_tried(step, task))
+
+
+def _tried(step: ChunkProcessor, task: Task) -> ChunkResult | TunewrightError:
+    try:
+        return step(*task)
+    except TunewrightError as error:
+        return error

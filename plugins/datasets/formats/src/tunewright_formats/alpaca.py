@@ -5,18 +5,21 @@ from typing import Any, ClassVar, Literal
 
 from tunewright import Format, PluginOptions, RowError, hookimpl
 from tunewright.types import Conversation, Message, Row, RowKind, RowsRequest
-from tunewright_formats.conversation import MEDIA_COLUMNS, conversation
+from tunewright_formats.conversation import (
+    MEDIA_COLUMNS,
+    REASONING,
+    conversation,
+    reasoning_column,
+)
 from tunewright_formats.fields import (
-    Columns,
     bad,
-    check_names,
     compared,
-    convert,
     describe,
     listing,
     optional_text,
     text,
 )
+from tunewright_formats.record_reader import RecordReader, check_names, convert
 
 #: the system prompt of Stanford Alpaca's records with an input; its template has the other one
 #: https://github.com/tatsu-lab/stanford_alpaca/blob/main/train.py
@@ -25,12 +28,14 @@ WITH_INPUT = (
     "context. Write a response that appropriately completes the request.\n\n"
 )
 _INPUT = "\n\n### Input:\n"
-COLUMNS = ("instruction", "input", "output", "system", "history", "tools", *MEDIA_COLUMNS)
+_BESIDE = ("input", "system", "history", "tools", *REASONING, *MEDIA_COLUMNS)
+COLUMNS = ("instruction", "output", *_BESIDE)
 
 
 class Alpaca(Format):
-    """Records with `instruction` and `output`, and if you like `input`, `system`, `history` (pairs
-    of question and answer), `tools`, `images`, `videos`, `audios`.
+    """Records with `instruction` and `output`, and optionally `input`, `system`, `history` (pairs of
+    question and answer), `tools`, the answer's reasoning in `reasoning_content`, `reasoning` or
+    `thinking`, `images`, `videos`, `audios`.
     """
 
     class Options(PluginOptions):
@@ -52,14 +57,14 @@ class Alpaca(Format):
 
     @hookimpl
     def convert_rows(self, request: RowsRequest) -> Iterator[Row | RowError]:
-        columns = Columns(COLUMNS, ("instruction", "output"), request.columns)
+        reader = RecordReader(request, COLUMNS, ("instruction", "output"))
         check_names(request.tags, (), "tags")
         section = self.options.input == "section"
-        return convert(self, request, lambda record: _convert(record, columns, section))
+        return convert(self, request, reader, lambda record: _convert(record, reader, section))
 
 
-def _convert(source: Any, columns: Columns, section: bool) -> Conversation:
-    record, names = columns.read(source), columns.names
+def _convert(source: Any, reader: RecordReader, section: bool) -> Conversation:
+    record, names = reader.read(source), reader.names
     if section:
         record = _with_section(record, names)
     messages, fields = question(record, names)
@@ -69,9 +74,10 @@ def _convert(source: Any, columns: Columns, section: bool) -> Conversation:
             "found a list, expected text",
             "`format: ranking` reads lists of answers, the best first",
         )
-    messages.append(Message("assistant", text(record["output"], names["output"])))
+    answer = text(record["output"], names["output"])
+    messages.append(Message("assistant", answer, reasoning_column(record, reader)))
     fields.append(names["output"])
-    return conversation(messages, fields, record, names)
+    return conversation(messages, fields, record, reader)
 
 
 def _with_section(record: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:

@@ -6,19 +6,13 @@ from typing import Any, ClassVar
 
 from tunewright import Format, RowError, hookimpl
 from tunewright.types import RenderedText, Row, RowKind, RowsRequest
-from tunewright_formats.fields import (
-    Columns,
-    bad,
-    check_names,
-    convert,
-    describe,
-    listing,
-    mapping,
-    text,
-)
+from tunewright_formats.fields import bad, describe, listing, mapping, text
+from tunewright_formats.record_reader import RecordReader, check_names, convert
 
 COLUMNS = ("text", "prompt", "completion", "segments")
 MARKS = ("train", "label", "weight")  # keys of a segment that say whether it is trained
+
+_KEYS = frozenset({"text", *MARKS})
 
 #: texts and the loss weight of each; 0 is not trained
 Pieces = list[tuple[str, float]]
@@ -37,21 +31,21 @@ class RenderedFormat(Format):
 
     @hookimpl
     def convert_rows(self, request: RowsRequest) -> Iterator[Row | RowError]:
-        columns = Columns(COLUMNS, (), request.columns)
+        reader = RecordReader(request, COLUMNS)
         check_names(request.tags, (), "tags")
         weighted = request.rows == "messages"
-        return convert(self, request, lambda record: _convert(record, columns, weighted))
+        return convert(self, request, reader, lambda record: _convert(record, reader, weighted))
 
 
-def _convert(source: Any, columns: Columns, weighted: bool) -> RenderedText:
-    record, names = columns.read(source), columns.names
+def _convert(source: Any, reader: RecordReader, weighted: bool) -> RenderedText:
+    record, names = reader.read(source), reader.names
     given = [name for name in ("text", "completion", "segments") if record[name] is not None]
     if len(given) != 1:
         found = " and ".join(names[name] for name in given) or describe(source)
         expected = "expected one of text, prompt and completion, segments"
         bad("record", f"found {found}, {expected}")
     if record["segments"] is not None:
-        pieces = list(_segments(record["segments"], names["segments"], weighted))
+        pieces = list(_segments(record["segments"], names["segments"], reader, weighted))
     elif record["completion"] is not None:
         pieces = [
             (text(record["prompt"], names["prompt"]), 0.0),
@@ -62,10 +56,13 @@ def _convert(source: Any, columns: Columns, weighted: bool) -> RenderedText:
     return RenderedText("".join(piece for piece, _ in pieces), _spans(pieces))
 
 
-def _segments(value: Any, field: str, weighted: bool) -> Iterator[tuple[str, float]]:
+def _segments(
+    value: Any, field: str, reader: RecordReader, weighted: bool
+) -> Iterator[tuple[str, float]]:
     for place, segment in enumerate(listing(value, field)):
         at = f"{field}[{place}]"
         found = mapping(segment, at)
+        reader.keys(found, _KEYS)
         if not isinstance(found.get("text"), str):
             bad(f"{at}.text", f"found {describe(found.get('text'))}, expected text")
         marks = [key for key in MARKS if found.get(key) is not None]
