@@ -7,9 +7,10 @@ Options.
 import re
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from tunewright import registry
+from tunewright.errors import RecipeError
 
 _STRICT = ConfigDict(frozen=True, extra="forbid")
 _SECRET = re.compile(r"token$|secret|password|api_?key$|credential", re.IGNORECASE)
@@ -103,6 +104,15 @@ class Training(BaseModel):
     """training stops after so many evaluations in a row without improvement"""
     early_stopping_threshold: float = Field(0.0, ge=0)
     """what is no improvement for early stopping: a change of the metric by no more than this"""
+
+    @field_validator("lr_scheduler_type")
+    @classmethod
+    def _is_a_scheduler(cls, name: str) -> str:
+        try:
+            registry.find("scheduler", name)
+        except RecipeError as error:
+            raise ValueError(str(error)) from error
+        return name
 
     @model_validator(mode="after")
     def _go_together(self) -> "Training":
