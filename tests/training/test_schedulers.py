@@ -6,6 +6,7 @@ from training_setup import FakeRun, loaded, model, run_training
 from transformers import get_scheduler
 
 from tunewright import RecipeError
+from tunewright.recipe import Training
 from tunewright.types import SchedulerRequest
 
 #: name → options
@@ -86,3 +87,8 @@ def test_training_takes_them_by_name(tmp_path, name):
     rates = [log["learning_rate"] for log in run.logged()]
     expected = ours(tmp_path, name, 2, 6)  # of a peak of 1e-3
     assert rates == pytest.approx([10 * pair[0] for pair in expected[1:7]])
+
+
+def test_an_unknown_name_is_found_when_the_recipe_is_read():
+    with pytest.raises(ValueError, match=r"gives the scheduler 'cosin' \(did you mean 'cosine'"):
+        Training(lr_scheduler_type="cosin")

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from tunewright import RecipeError, events
+from tunewright.plugin import Optimizer
 from tunewright.types import OptimizerRequest
 from tunewright_hf.batching.streaming_sampler import StreamedBatches
 from tunewright_hf.checkpoints.folder import verify
@@ -88,7 +89,8 @@ class TrainingLoop:
 
     def _build_optimizer(self) -> torch.optim.Optimizer:
         training, loaded = self.training, self.request.loaded
-        self.steps_in_backward = self.run.plugin("optimizer").steps_in_backward
+        plugin = self.run.plugin("optimizer")
+        self.steps_in_backward = isinstance(plugin, Optimizer) and plugin.steps_in_backward
         if self.steps_in_backward:
             for name, needed in (("gradient_accumulation_steps", 1), ("max_grad_norm", 0)):
                 if (given := getattr(training, name)) != needed:

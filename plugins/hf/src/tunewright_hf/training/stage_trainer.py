@@ -158,11 +158,13 @@ class StageTrainer:
 def moved(batch: Batch, device: torch.device) -> Batch:
     """The batch, and batches in it, on a device. What is no tensor stays as it is."""
     made = {}
+    ahead = device.type == "cuda"  # copied while kernels that were launched before still run
     for name, part in batch.items():
         if isinstance(part, dict):
             made[name] = moved(part, device)
         else:
-            made[name] = part.to(device) if isinstance(part, Tensor) else part
+            is_tensor = isinstance(part, Tensor)
+            made[name] = part.to(device, non_blocking=ahead) if is_tensor else part
     return made
 
 
