@@ -32,7 +32,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from tunewright import hookspecs, recipe, registry, run_context, types
 from tunewright import plugin as base_classes
 from tunewright import rows as row_types
-from tunewright.kinds import kinds
+from tunewright.kinds import Kind, kinds
+from tunewright.kinds import sections as sections_of_kinds
 from tunewright.plugin import described
 from tunewright_models.listing import Checkpoint, checkpoints
 
@@ -141,9 +142,20 @@ def recipe_page() -> str:
             "[plugins.md](plugins.md).\n"
         )
     ]
-    models: dict[str, type[BaseModel]] = {"Sections": recipe.Recipe}
-    models |= {"training": recipe.Training, "launch": recipe.Launch}
+    whole = fields(recipe.RecipeFields) + "".join(map(section_row, sections_of_kinds().items()))
+    parts.append(f"## Sections\n\n{whole}")
+    models: dict[str, type[BaseModel]] = {"training": recipe.Training, "launch": recipe.Launch}
     return "\n".join(parts + [f"## {title}\n\n{fields(model)}" for title, model in models.items()])
+
+
+def section_row(named: tuple[str, Kind]) -> str:
+    """The row of a kind's section, below the fields that name no plugin."""
+    key, kind = named
+    default = ""
+    if kind.required:
+        default = f"`[{', '.join(kind.defaults)}]`" if kind.many else f"`{kind.defaults[0]}`"
+    type_ = "list of plugins" if kind.many else "plugin"
+    return f"| `{key}` | {type_} | {default} | {kind.summary} |\n"
 
 
 def plugins_page() -> str:

@@ -180,12 +180,19 @@ _ranked: Strategy = st.integers(1, 3).flatmap(
     )
 )
 
+_segment: Strategy = st.fixed_dictionaries(
+    {"text": said}, optional={"train": st.booleans(), "label": st.booleans(), "weight": numbers}
+)
+
 #: format → its records
 FORMATS: dict[str, Strategy] = {
     "alpaca": records({"instruction": said, "output": said}, {**asked, **thinking}),
     "sharegpt": records({"conversations": turns}, beside),
     "openai": records({"messages": messages}, {"chat_template_kwargs": arguments, **beside}),
     "text": records({"text": said}, {}) | texts,
+    "rendered": records({"text": said}, {})
+    | records({"prompt": said, "completion": said}, {})
+    | records({"segments": st.lists(_segment, max_size=3)}, {}),
     "prompt_completion": records(
         {"prompt": questions, "completion": answers}, {**asked, **thinking}
     ),

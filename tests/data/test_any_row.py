@@ -19,6 +19,7 @@ from tunewright.types import RowKind
 from tunewright_dataset_chat import columns
 from tunewright_dataset_chat.chunk_processor import ChunkProcessor
 from tunewright_dataset_chat.convert import Conversion
+from tunewright_dataset_chat.limits import MAX_RECORD_BYTES
 from tunewright_dataset_chat.readers import Read, json_file, json_lines
 from tunewright_templates import Auto
 
@@ -77,10 +78,12 @@ def test_rows(steps: dict[tuple[str, str], Any], tmp_path: Path, name: str) -> N
     def tried(records: list[Any], padded: bool, listed: bool) -> None:
         if listed:
             stream = io.BufferedReader(io.BytesIO(json.dumps(records).encode()))
-            read = json_file(stream, "a.json")
+            read = json_file(stream, "a.json", MAX_RECORD_BYTES)
         else:
             text = "".join(json.dumps(record) + "\n" for record in records)
-            read = json_lines(io.BufferedReader(io.BytesIO(text.encode())), "a.jsonl")
+            read = json_lines(
+                io.BufferedReader(io.BytesIO(text.encode())), "a.jsonl", MAX_RECORD_BYTES
+            )
         checked(steps[KINDS[name], "own"], name, list(read), tmp_path, padded)
 
     tried()
@@ -97,7 +100,7 @@ def test_rows_with_a_foreign_template(
     @given(strategies.FORMATS[name])
     def tried(record: Any) -> None:
         text = json.dumps(record).encode()
-        items = list(json_lines(io.BufferedReader(io.BytesIO(text)), "a.jsonl"))
+        items = list(json_lines(io.BufferedReader(io.BytesIO(text)), "a.jsonl", MAX_RECORD_BYTES))
         checked(steps[KINDS[name], "auto"], name, items, tmp_path, False)
 
     try:
@@ -110,5 +113,6 @@ def test_rows_with_a_foreign_template(
 def test_bytes_that_are_called_json(found: bytes) -> None:
     for reader in (json_lines, json_file):
         with contextlib.suppress(RowError):  # any other fails the test
-            for item in reader(io.BufferedReader(io.BytesIO(found)), "a.json"):
+            stream = io.BufferedReader(io.BytesIO(found))
+            for item in reader(stream, "a.json", MAX_RECORD_BYTES):
                 assert isinstance(item, tuple | RowError)

@@ -10,6 +10,7 @@ from data.converting import problem
 from data.running import StubRun, build, request
 from tunewright import RowError
 from tunewright_dataset_chat import files
+from tunewright_dataset_chat.limits import MAX_RECORD_BYTES
 
 USER = {"role": "user", "content": "q"}
 ANSWER = {"role": "assistant", "content": "a"}
@@ -18,7 +19,7 @@ ANSWER = {"role": "assistant", "content": "a"}
 def reading(folder: Path, text: str, name: str = "a.jsonl") -> list[str]:
     """Records as JSON, and errors as they are said."""
     (folder / name).write_text(text)
-    found = files.read(files.find(name, folder, "").files)
+    found = files.read(files.find(name, folder, files.Wanted("")).files, MAX_RECORD_BYTES)
     return [str(one) if isinstance(one, RowError) else json.dumps(one[1]) for one in found]
 
 
@@ -74,7 +75,7 @@ def test_a_number_of_too_many_digits(tmp_path: Path, name: str) -> None:
     text = f'{{"a": 1}}\n{number}\n' if name == "a.jsonl" else f'[\n{{"a": 1}},\n{number}\n]'
     (tmp_path / name).write_text(text)
     found = []
-    with_error = files.read(files.find(name, tmp_path, "").files)
+    with_error = files.read(files.find(name, tmp_path, files.Wanted("")).files, MAX_RECORD_BYTES)
     try:
         found = [str(one) for one in with_error if isinstance(one, RowError)]
     except RowError as error:

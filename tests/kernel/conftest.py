@@ -57,5 +57,6 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 def forget() -> None:
     """Let the kernel look at the installed distributions again."""
     index.points.cache_clear()
+    index.key.cache_clear()
     kinds.kinds.cache_clear()
     registry._specs.cache_clear()

@@ -3,21 +3,16 @@
 Listing verbs reads metadata only: a command's module is imported when it was called.
 """
 
-import gc
-import io
 import os
 import subprocess
 import sys
-import traceback
 from collections.abc import Callable, Container, Sequence
 from typing import Annotated, Any
 
 import typer
-from typer.exceptions import TyperException
 
 from tunewright import __version__, cli_plugins, cli_recipe, registry
 from tunewright.cli_common import Overrides, RecipePath, print_json
-from tunewright.errors import RecipeError, TunewrightError
 from tunewright.terminal import printable
 
 
@@ -47,7 +42,7 @@ def train(
         resolved, overwrite, resume = run.smoke(resolved), True, False
     launch = resolved.recipe.launch
     if "RANK" not in os.environ and launch.processes * launch.nodes > 1:
-        raise typer.Exit(_launch(launch))
+        sys.exit(_launch(launch))  # its processes have said what there was to say
     run.train(
         resolved,
         resume=resume,
@@ -118,6 +113,7 @@ def build(
             no_args_is_help=True,
             rich_markup_mode=None,
             pretty_exceptions_enable=False,
+            suggest_commands=False,
         )
         for verb, function in verbs.items():
             groups[group].command(verb)(function)
@@ -138,7 +134,7 @@ def _add(
     words = [group, verb] if group else [verb]
     is_called = called is not None and list(called[: len(words)]) == words
     if group not in VERBS or verb in VERBS[group][1] or (not group and verb in VERBS):
-        if called is not None and called[:1] == [verb]:
+        if is_called:
             problem = f"{entry.distribution} claims the verb {entry.name!r}, which is the kernel's"
             print(f"warning: {printable(problem)}: it is ignored", file=sys.stderr)
         return
@@ -154,57 +150,13 @@ def _add(
 
 def main() -> None:
     """The entry point. A user's mistake is one line; `--debug` shows where it was noticed."""
-    gc.set_threshold(100_000)  # imports make many objects and no garbage
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # not every terminal can show what data holds
+    from tunewright.cli_main import ended
+
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
-    try:
+
+    def call() -> object:
         app = build([argument for argument in sys.argv[1:] if not argument.startswith("-")])
-        code = app(standalone_mode=False)
-        _flush()
-        sys.exit(code if isinstance(code, int) else 0)
-    except TunewrightError as error:
-        _fail(str(error), error.exit_code, debug)
-    except TyperException as error:
-        _fail(_usage(error), 2, debug)
-    except (KeyboardInterrupt, typer.Abort):
-        _fail("stopped", 130, debug)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else the interpreter complains at its end
-        sys.exit(1)
-    except Exception as error:
-        message = f"{type(error).__name__}: {error}"
-        hint = "this is a defect, or a library's own error; --debug shows where"
-        _fail(f"{message} ({hint})", 1, debug)
+        return app(standalone_mode=False)
 
-
-def _usage(error: TyperException) -> str:
-    """A mistake on the command line as one line; help, where a group was called without a verb."""
-    if type(error).__name__ == "NoArgsIsHelpError":
-        print(error.format_message())
-        sys.exit(2)
-    message = " ".join(error.format_message().split()).rstrip(".")
-    context = getattr(error, "ctx", None)
-    path = context.command_path if context else "tunewright"
-    return str(RecipeError(message[:1].lower() + message[1:], hint=f"see {path} --help"))
-
-
-def _flush() -> None:
-    """Raises RecipeError where the output cannot be written, as on a full disk."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except (OSError, ValueError) as error:
-        raise TunewrightError(f"standard output cannot be written: {error}") from error
-
-
-def _fail(message: str, code: int, debug: bool) -> None:
-    if debug:
-        traceback.print_exc()
-    text = "\n".join(f"error: {printable(line)}" for line in message.splitlines())
-    if sys.stderr is not None:
-        print(text, file=sys.stderr)
-    sys.exit(code)
+    sys.exit(ended(call, debug))

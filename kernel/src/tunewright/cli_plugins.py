@@ -58,10 +58,12 @@ def _find(name: str) -> list[registry.Entry]:
 
 
 def info(
-    name: Annotated[str, typer.Argument(help="A plugin's name, or kind:name.")],
+    name: Annotated[str, typer.Argument(help="A plugin's name, or kind:name.", metavar="NAME")],
     as_json: AsJson = False,
 ) -> None:
     """Describe a plugin and its options with their defaults."""
+    from pydantic_core import to_jsonable_python
+
     from tunewright.plugin import described
 
     found = []
@@ -75,7 +77,9 @@ def info(
                     "required": field.is_required(),
                     "default": None
                     if field.is_required()
-                    else field.get_default(call_default_factory=True),
+                    else to_jsonable_python(
+                        field.get_default(call_default_factory=True), fallback=str
+                    ),
                     "description": texts.get(key, ""),
                 }
                 for key, field in plugin.Options.model_fields.items()
@@ -105,21 +109,27 @@ def _print(about: dict[str, Any]) -> None:
 def check(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="Plugins to test. Without a name, all are imported."),
+        typer.Argument(
+            help="Plugins to test. Without a name, all are imported.", metavar="[NAME]..."
+        ),
     ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds for the import of one plugin.")] = 60,
 ) -> None:
     """Import plugins, each in a process of its own, and run the conformance suite on named ones."""
     from tunewright.import_check import imported
+    from tunewright.kinds import broken as bad_kinds
 
     every = [entry for kind in kinds() for entry in registry.entries(kind)]
     entries = [entry for name in names for entry in _find(name)] if names else every
     broken = 0
+    for name, problem in bad_kinds.items():
+        broken += 1
+        print(f"broken: {printable(f'kind {name!r} of {problem}')}", file=sys.stderr)
     for _, problem in imported(entries, timeout):
         if problem:
             broken += 1
             print(f"broken: {printable(problem)}", file=sys.stderr)
-    print(f"{len(entries) - broken} of {len(entries)} plugins can be imported")
+    print(f"{len(entries) - broken + len(bad_kinds)} of {len(entries)} plugins can be imported")
     suites = registry.group("check") if names else []
     if names and not suites:
         hint = "pip install tunewright-conformance"

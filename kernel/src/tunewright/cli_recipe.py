@@ -6,6 +6,7 @@ from pathlib import Path
 import typer
 
 from tunewright.cli_common import AsJson, Overrides, RecipePath, print_json
+from tunewright.terminal import printable
 
 HELP = "Check a recipe, show it with its defaults, print its schema."
 
@@ -17,19 +18,20 @@ def check(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = Fal
     from tunewright.errors import RecipeError
 
     try:
-        found = resolve(recipe, overrides or [], look=True).recipe
-        if found.family is None and Path(found.model).expanduser().exists():
-            context.detect_family(found)
+        made = resolve(recipe, overrides or [], look=True).recipe
+        if made.family is None and Path(made.model).expanduser().exists():
+            context.detect_family(made)
     except RecipeError as error:
         if not as_json:
             raise
         one = {"path": [], "place": error.place, "message": error.problem, "hint": error.hint}
-        print_json({"problems": error.as_json() if isinstance(error, RecipeProblems) else [one]})
+        found = error.as_json() if isinstance(error, RecipeProblems) else [one]
+        print_json({"problems": found})
         raise typer.Exit(2) from None
     if as_json:
         print_json({"problems": []})
     else:
-        print(f"{recipe}: good")
+        print(printable(f"{recipe}: good"))
 
 
 def show(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False) -> None:
@@ -47,9 +49,9 @@ def show(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = Fals
 
 def schema() -> None:
     """Print a JSON schema of recipes, made from the installed plugins, for editors."""
-    from tunewright.schema import schema as made
+    from tunewright.schema_cache import schema
 
-    print_json(made())
+    print_json(schema())
 
 
 VERBS: dict[str, Callable[..., None]] = {"check": check, "show": show, "schema": schema}

@@ -1,5 +1,6 @@
 """The run in progress: the plugins that a recipe names, and what steps and plugins ask of them."""
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -9,10 +10,11 @@ from typing import Any
 
 from tunewright import events, folder, registry, types
 from tunewright.check import Choice, Resolved, choose
-from tunewright.errors import RecipeError
+from tunewright.errors import RecipeError, RunError, Stopped
 from tunewright.recipe import Recipe, Section
 from tunewright.registry import PluginCaller
 from tunewright.report import Reporter
+from tunewright.terminal import printable
 
 
 class Run:
@@ -34,13 +36,11 @@ class Run:
         self.world_size = int(os.environ.get("WORLD_SIZE", "1"))
         self.data_rank, self.data_world_size = self.rank, self.world_size
         self.trust_remote_code = trust_remote_code
+        self.stop_requested: Callable[[], bool] = lambda: False  # while training: a Stopper
         self._on_event = on_event
+        self._made: list[Any] = []  # every plugin, to be closed
         self._accelerators = [choice.make() for choice in resolved.lists.get("accelerator", [])]
-        self._callers = {
-            kind: self._caller(choice)
-            for kind, choice in resolved.choices.items()
-            if registry_hooks(kind)
-        }
+        self._callers = {kind: self._caller(choice) for kind, choice in resolved.choices.items()}
         self._stages = [self._caller(stage.choice) for stage in resolved.stages]
         listening = resolved.lists["logger"] if self.rank == 0 else []
         self._loggers = [self._caller(choice) for choice in listening]
@@ -48,6 +48,7 @@ class Run:
 
     def _caller(self, choice: Choice) -> PluginCaller:
         plugin, place = choice.make(), self.source.place(choice.at)
+        self._made.append(plugin)
         return PluginCaller(choice.entry, plugin, self._accelerators, place)
 
     # ---- what plugins may ask: types.RunContext --------------------------------------------------
@@ -61,15 +62,27 @@ class Run:
         return sorted({entry.name for entry in registry.entries(kind)})
 
     def plugin(self, kind: str) -> Any:
-        """Return the run's plugin of a kind."""
-        return self._callers[kind].plugin
+        """Return the run's plugin of a kind. Raises RunError where it has none."""
+        return self._of(kind).plugin
 
     def call(self, kind: str, hook: str, request: Any) -> Any:
         """Call a hook of the run's plugin of a kind, inside the accelerators."""
-        return self._callers[kind].call(hook, run=self, request=request)
+        return self._of(kind).call(hook, run=self, request=request)
+
+    def _of(self, kind: str) -> PluginCaller:
+        if kind not in self._callers:
+            raise RunError(f"this run has no {kind}")
+        return self._callers[kind]
+
+    def check_stop(self) -> None:
+        """Raise Stopped where the run was asked to stop (Ctrl-C, SIGTERM)."""
+        if self.stop_requested():
+            raise Stopped("stopped as asked")
 
     def emit(self, event: events.Event) -> None:
         """Send an event to the loggers. On ranks other than 0 it is dropped."""
+        if self.rank:
+            return
         if self._on_event is not None:
             self._on_event(event)
         if self._reporter is not None:
@@ -192,17 +205,11 @@ class Run:
             yield
         finally:
             for name, reason in self._reporter.close().items():
-                print(f"logger {name} was muted: {reason}")
+                print(printable(f"logger {name} was muted: {reason}"))
             self._reporter = None
-            for caller in (*self._callers.values(), *self._stages, *self._loggers):
-                caller.plugin.close()
-
-
-def registry_hooks(kind: str) -> bool:
-    """Whether plugins of a kind are called through hooks."""
-    from tunewright.kinds import kind_of
-
-    return bool(kind_of(kind).hooks)
+            for plugin in (*self._made, *self._accelerators):
+                with contextlib.suppress(Exception):  # the run is over, and its result stands
+                    plugin.close()
 
 
 def detect_family(recipe: Recipe) -> str:

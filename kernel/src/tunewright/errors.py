@@ -10,7 +10,7 @@ class TunewrightError(Exception):
     """Anything that ends a command in one clear line.
 
     place: the file and field, such as `recipe.yaml: stage.packing` or `data/a.jsonl:17`; may be
-    empty problem: what was found and what is expected hint: what to do about it; may be empty
+    empty. problem: what was found and what is expected. hint: what to do about it; may be empty.
     """
 
     exit_code = 1
@@ -22,6 +22,11 @@ class TunewrightError(Exception):
     def __str__(self) -> str:
         line = f"{self.place}: {self.problem}" if self.place else self.problem
         return f"{line} ({self.hint})" if self.hint else line
+
+    @property
+    def lines(self) -> list[str]:
+        """One line for each problem, as the command line prints them."""
+        return [" ".join(str(self).splitlines())]
 
 
 @dataclass(frozen=True, slots=True)

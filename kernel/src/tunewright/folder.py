@@ -1,6 +1,7 @@
 """The run folder: who may write into it, and run.json, in which a run describes itself."""
 
 import json
+import math
 import os
 import platform
 import shutil
@@ -31,6 +32,12 @@ _EARLIER = (
     "value_head.safetensors",
     "README.md",
 )
+
+
+#: what every run.json holds, and its type
+_CONTENT = {"status": str, "stages": list, "data": dict, "recipe": dict, "libraries": dict}
+#: what a process that was killed leaves behind
+_LEFT = {".lock", f".{RUN_FILE}.new", f".{RECIPE_FILE}.new"}
 
 
 @contextmanager
@@ -64,11 +71,14 @@ def read(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict) or not isinstance(found.get("stages"), list):
+        if not isinstance(found, dict):
             raise ValueError("it holds no run")
+        for name, expected in _CONTENT.items():
+            if not isinstance(found.get(name), expected):
+                raise ValueError(f"{name} is missing or damaged")
     except (ValueError, RecursionError, OSError) as error:
         problem = f"is damaged: {' '.join(str(error).split())[:200]}"
-        hint = "train anew with --overwrite, or put the file back"
+        hint = "put the file back, or train anew with --overwrite"
         raise RunError(problem, place=str(path), hint=hint) from error
     return found
 
@@ -114,15 +124,20 @@ def claim(
     if rank:
         return state
     _make_room(folder, artifacts, overwrite)
-    write(folder, RECIPE_FILE, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
     save(folder, state, rank)
+    write_recipe(folder, recipe)
     return state
+
+
+def write_recipe(folder: Path, recipe: dict[str, Any]) -> None:
+    """Write recipe.yaml."""
+    write(folder, RECIPE_FILE, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
 
 
 def _make_room(folder: Path, artifacts: list[str], overwrite: bool) -> None:
     """Remove an earlier run, where that is allowed. Raises RecipeError where it is not."""
     hint = "choose another `output`, or --overwrite"
-    there = {path.name for path in folder.iterdir()} - {".lock"}
+    there = {path.name for path in folder.iterdir()} - _LEFT
     if RUN_FILE not in there:
         if there and not overwrite:
             problem = "is not empty, and holds no run of ours"
@@ -131,30 +146,46 @@ def _make_room(folder: Path, artifacts: list[str], overwrite: bool) -> None:
             problem = f"holds {strange[0]}, which no run of ours has written"
             raise RecipeError(problem, place=str(folder), hint="choose another `output`")
         return
+    old: dict[str, Any] = {}
     try:
         old = read(folder) or {}
     except RunError:
         if not overwrite:
             raise
-        old = {}
     trained = old.get("data") or old.get("status") != "failed"  # else it failed before it trained
     if trained and not overwrite:
-        status = old["status"]
+        # this process holds the lock: a run that is called running has ended without a word
+        status = {"running": "interrupted (killed)"}.get(old["status"], old["status"])
         if status != "completed":
             command = f"tunewright train {folder / RECIPE_FILE} --resume"
             hint = f"go on with: {command}; or --overwrite"
         raise RecipeError(f"holds a run that is {status}", place=str(folder), hint=hint)
-    written = old.get("artifacts")
-    names = {*_EARLIER, *artifacts} if not isinstance(written, list) else set(written)
-    for name in sorted({*ARTIFACTS, *map(str, names)} & there):
+    for name in sorted({*ARTIFACTS, *artifacts_of(old)} & there):
         path = folder / name
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def artifacts_of(state: dict[str, Any]) -> set[str]:
+    """Names below the run folder that the plugins of this run have written."""
+    written = state.get("artifacts")
+    return set(map(str, written)) if isinstance(written, list) else set(_EARLIER)
 
 
 def save(folder: Path, state: dict[str, Any], rank: int) -> None:
     """Write run.json, on rank 0."""
     if not rank:
-        write(folder, RUN_FILE, json.dumps(state, indent=1, ensure_ascii=False) + "\n")
+        write(folder, RUN_FILE, json.dumps(finite(state), indent=1, ensure_ascii=False) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """The value with None in place of numbers that JSON cannot hold."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
 
 
 def describe(folder: Path, name: str, result: StageResult, rows: int) -> dict[str, Any]:
@@ -185,9 +216,10 @@ def result(folder: Path, stage: dict[str, Any]) -> StageResult:
         found = StageResult(folder / path, stage["weights"], *numbers)
         if found.saves not in ("model", "adapter"):
             raise ValueError(f"weights is {found.saves!r}")
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"describes no stage: {error}", place=place) from error
-    inside = found.path.resolve().is_relative_to(folder.resolve())
+        inside = found.path.resolve().is_relative_to(folder.resolve())
+    except (KeyError, TypeError, ValueError, OverflowError, OSError, RuntimeError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise RunError(f"describes no stage: {said}", place=place) from error
     if path.is_absolute() or ".." in path.parts or not inside:
         raise RunError(f"stages: path {str(path)!r} leads out of the run folder", place=place)
     if not found.path.is_dir():

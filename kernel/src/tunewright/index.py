@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,25 +48,18 @@ class Point:
 @functools.cache
 def points() -> tuple[Point, ...]:
     """All entry points of the groups `tunewright.*`, in the order of sys.path."""
-    key = _key()
-    file = _cache_folder() / f"index-{key}.json"
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        return tuple(Point(**point) for point in json.loads(file.read_text("utf-8")))
+    file = cache_folder() / f"index-{key()}.json"
+    with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
+        found = tuple(Point(**point) for point in json.loads(file.read_text("utf-8")))
+        if all(isinstance(value, str) for point in found for value in astuple(point)):
+            return found
     found = tuple(_read())
-    with contextlib.suppress(OSError):  # no home, or read-only: then each start reads all
-        file.parent.mkdir(parents=True, exist_ok=True)
-        for old in sorted(file.parent.glob("index-*.json"), key=os.path.getmtime)[:-20]:
-            old.unlink(missing_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=file.parent, delete=False, encoding="utf-8"
-        ) as temporary:
-            json.dump([asdict(point) for point in found], temporary)
-        os.replace(temporary.name, file)
+    keep(file, json.dumps([asdict(point) for point in found]))
     return found
 
 
-def _cache_folder() -> Path:
-    """Raises RuntimeError never: without a home, a folder that cannot be written."""
+def cache_folder() -> Path:
+    """The folder for what can be made again; without a home, one that cannot be written."""
     base = os.environ.get("TUNEWRIGHT_CACHE") or os.environ.get("XDG_CACHE_HOME")
     try:
         return Path(base) / "tunewright" if base else Path.home() / ".cache" / "tunewright"
@@ -74,14 +67,43 @@ def _cache_folder() -> Path:
         return Path(os.devnull)
 
 
-def _key() -> str:
-    """Digest of what the index depends on."""
+def keep(file: Path, text: str) -> None:
+    """Write a file of the cache in one step, and remove old ones of its sort. Where it cannot be
+    written, each start makes anew what it would hold."""
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        sort = file.name.partition("-")[0]
+        for old in sorted(file.parent.glob(f"{sort}-*.json"), key=os.path.getmtime)[:-20]:
+            old.unlink(missing_ok=True)
+        number, temporary = tempfile.mkstemp(dir=file.parent, suffix=".new")
+        try:
+            with open(number, "w", encoding="utf-8") as opened:
+                opened.write(text)
+            os.replace(temporary, file)
+        except OSError:
+            Path(temporary).unlink()
+
+
+@functools.cache
+def key() -> str:
+    """Digest of the installed distributions: what is kept under it holds while they stay as they
+    are."""
     seen: list[Any] = [FORMAT, sys.version]
     for folder in sys.path:
         with contextlib.suppress(OSError), os.scandir(folder or ".") as entries:
             infos = [e for e in entries if e.name.endswith((".dist-info", ".egg-info"))]
-            seen.append((folder, sorted((e.name, e.stat().st_mtime_ns) for e in infos)))
+            if infos:
+                seen.append((folder, sorted(map(_stamp, infos))))
     return hashlib.blake2b(repr(seen).encode(), digest_size=16).hexdigest()
+
+
+def _stamp(info: "os.DirEntry[str]") -> tuple[str, int, int]:
+    """Changes when files of the metadata folder come and go, or its entry points are edited."""
+    try:
+        points = Path(info.path, "entry_points.txt").stat().st_mtime_ns
+    except OSError:
+        points = 0
+    return info.name, info.stat().st_mtime_ns, points
 
 
 def _read() -> "list[Point]":
@@ -91,11 +113,9 @@ def _read() -> "list[Point]":
     names: set[str] = set()
     for dist in metadata.distributions():
         text = _text(dist, "entry_points.txt")
-        if PREFIX not in text:
-            continue
-        fields = _fields(dist)
-        plain = fields["Name"].lower().replace("_", "-")
-        if plain in names:  # shadowed by an earlier folder of sys.path
+        fields = _fields(dist) if PREFIX in text else {}
+        plain = fields.get("Name", "").lower().replace("_", "-")
+        if not plain or plain in names:  # half removed, or shadowed by an earlier folder
             continue
         names.add(plain)
         about = (fields["Name"], fields["Version"], fields["Summary"], fields["needs"])
@@ -112,19 +132,17 @@ def _text(dist: "metadata.Distribution", name: str) -> str:
 
 
 def _fields(dist: "metadata.Distribution") -> dict[str, str]:
-    """Name, version, summary and requirement of the kernel. Of a distribution without METADATA, as
-    a half-removed package has none, what its folder is called."""
-    path = str(getattr(dist, "_path", ""))
-    folder_name, _, folder_version = Path(path).stem.partition("-")
-    found = {"Name": folder_name or "unknown", "Version": folder_version or "0", "Summary": ""}
-    needs = ""
-    for line in _text(dist, "METADATA").partition("\n\n")[0].splitlines():
-        key, _, value = line.partition(": ")
-        if key in found:
-            found[key] = value
-        elif key == "Requires-Dist" and _is_kernel(value):
-            needs = value.partition(";")[0].strip()[len("tunewright") :].strip(" ()")
-    return {**found, "needs": needs}
+    """Name, version, summary and requirement of the kernel; no name where there is no METADATA."""
+    found = {"Name": "", "Version": "0", "Summary": "", "needs": ""}
+    text = _text(dist, "METADATA") or _text(dist, "PKG-INFO")
+    for line in text.partition("\n\n")[0].splitlines():
+        field, _, value = line.partition(": ")
+        if field in ("Name", "Version", "Summary"):
+            found[field] = value
+        elif field == "Requires-Dist" and _is_kernel(value):
+            need = value.partition(";")[0].strip()
+            found["needs"] = need[len("tunewright") :].strip(" ()")
+    return found
 
 
 def _is_kernel(requirement: str) -> bool:

@@ -9,6 +9,7 @@ follow from the declaration, and a third party can add a kind:
 """
 
 import functools
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -106,24 +107,50 @@ KINDS = (
 )
 
 
+#: sections and fields that recipes have besides those of kinds
+_RESERVED = frozenset(
+    ("model", "data", "eval_data", "stages", "training", "launch", "output", "data_root")
+)
+_NAME = re.compile(r"(?!model_)[a-z][a-z0-9_]*")
+
+
 @functools.cache
 def kinds() -> "Mapping[str, Kind]":
     """All kinds by name: the kernel's, then those of installed distributions.
 
-    A declaration that cannot be imported is left out: `broken` says why.
+    A declaration that cannot be used is left out: `broken` says why.
     """
+    broken.clear()
     found = {kind.name: kind for kind in KINDS}
     for point in registry.group("kind"):
         try:
-            declared = point.load()
+            declared = list(point.load())
         except (Exception, SystemExit) as error:
-            broken[point.name] = f"{point.distribution}: {type(error).__name__}: {error}"
+            said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            broken[point.name] = f"{point.distribution}: {said}"
             continue
         for kind in declared:
-            if kind.name in found and kind != found[kind.name]:
-                broken[kind.name] = f"{point.distribution} claims a kind that there is already"
-            found.setdefault(kind.name, kind)
+            if kind in found.values():  # the kernel's own, or declared twice alike
+                continue
+            if reason := _unfit(kind, found):
+                name = getattr(kind, "name", point.name)
+                broken[str(name)] = f"{point.distribution}: {reason}"
+            else:
+                found[kind.name] = kind
     return found
+
+
+def _unfit(kind: object, found: "Mapping[str, Kind]") -> str:
+    """Why a declaration cannot be used; empty where it can."""
+    if not isinstance(kind, Kind):
+        return f"declares {type(kind).__name__}, expected tunewright.kinds.Kind"
+    if not isinstance(kind.name, str) or not _NAME.fullmatch(kind.name):
+        return "a kind's name is lower-case letters, digits and _"
+    if kind.name in found or kind.key in {other.key for other in found.values()}:
+        return "there is already a kind with this name"
+    if kind.section and kind.key in _RESERVED:
+        return f"recipes have a section {kind.key!r} already"
+    return ""
 
 
 #: declarations that could not be used: name → reason

@@ -4,33 +4,63 @@ from typing import Any
 
 from tunewright import yamlio
 from tunewright.errors import RecipeError
-from tunewright.kinds import sections
-from tunewright.source import Source
+from tunewright.kinds import Kind, sections
+from tunewright.source import Source, shortened
+from tunewright.yamlio import Path_
 
 
 def override(value: Any, source: Source, text: str) -> None:
     """Lay one `training.epochs=3` over the recipe's value, in place."""
     dotted, equals, written = text.partition("=")
     if not equals or not dotted:
-        problem = f"found {text!r}, expected key=value such as training.epochs=3"
+        problem = f"found {shortened(text)!r}, expected key=value such as training.epochs=3"
         raise RecipeError(problem, place="command line")
-    path = tuple(int(key) if key.isdecimal() else key for key in dotted.split("."))
-    *parents, last = path
-    place, here = f"command line: {dotted}", value
-    kinds = sections()
+    place = f"command line: {shortened(dotted)}"
     try:
-        for depth, key in enumerate(parents):
-            if isinstance(here, dict):
-                here.setdefault(key, {})
-            if isinstance(here[key], str):  # a section that is only a name
-                here[key] = {"name": here[key]}
-            elif here[key] is None:
-                here[key] = {}
-            kind = kinds.get(str(key)) if depth == 0 else None
-            if here[key] == {} and kind and kind.required and not kind.many:
-                here[key] = {"name": kind.defaults[0]}
-            here = here[key]
-        here[last] = yamlio.parse(written, place)[0]
-    except (TypeError, IndexError, KeyError) as error:
+        path = tuple(int(key) if key.isdecimal() else key for key in dotted.split("."))
+        here = value
+        for depth in range(1, len(path)):
+            here = _inner(here, path[:depth])
+        here[path[-1]] = yamlio.parse(written, place)[0]
+    except (TypeError, IndexError, KeyError, ValueError) as error:
         raise RecipeError("names no field of the recipe", place=place) from error
     source.overridden.add(path)
+    _take_over(value, path)
+
+
+def _inner(here: Any, path: Path_) -> Any:
+    """What stands at `path`, whose last key is one of `here`, as something that holds fields."""
+    key = path[-1]
+    kind = sections().get(str(path[0]))
+    is_section = path in (("stage",), (path[0],) if kind else ())
+    is_section = is_section or (
+        len(path) == 2 and (path[0] == "stages" or bool(kind and kind.many))
+    )
+    if isinstance(here, dict):
+        here.setdefault(key, None)
+    if isinstance(here[key], str) and is_section:  # a section that is only a name
+        here[key] = {"name": here[key]}
+    elif here[key] is None:
+        here[key] = {"name": name} if (name := _named(here, path, kind)) else {}
+    return here[key]
+
+
+def _named(recipe: Any, path: Path_, kind: Kind | None) -> Any:
+    """The plugin that a section means which the recipe does not have."""
+    if kind is None or len(path) > 1 or kind.many:
+        return None
+    training = recipe.get("training")
+    short = training.get(kind.shorthand) if kind.shorthand and isinstance(training, dict) else None
+    return short or (kind.defaults[0] if kind.required and kind.defaults else None)
+
+
+def _take_over(value: dict[str, Any], path: Path_) -> None:
+    """Of a section and its shorthand, what the command line says replaces the other."""
+    for key, kind in sections().items():
+        training = value.get("training")
+        if not kind.shorthand:
+            continue
+        if path == ("training", kind.shorthand):
+            value.pop(key, None)
+        elif path[0] == key and isinstance(training, dict):
+            training.pop(kind.shorthand, None)

@@ -32,10 +32,11 @@ class PluginOptions(BaseModel):
     """Options of a plugin: frozen, every field described, unknown keys refused.
 
     A field's description is `Field(description=…)` or the docstring below it. `json_schema_extra`
-    may hold `{"tier": "advanced"}` (default: basic) and `{"widget": "path" | "secret"}`, for forms.
+    may hold `{"tier": "advanced"}` (default: basic) and `{"widget": "path" | "secret"}`, for forms,
+    and `{"may_change": True}` where a resumed run may have another value.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Plugin:

@@ -4,16 +4,19 @@ The kernel knows no field of a plugin's section: `check.py` validates it with th
 """
 
 import re
+import unicodedata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from tunewright.kinds import Kind, sections
+from tunewright.kinds import sections
 
 _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 _SECRET = re.compile(r"token$|secret|password|api_?key$|credential", re.IGNORECASE)
 _MOST = 2**31  # of counts: more is a mistake
+PATH: Any = {"widget": "path"}
 ADVANCED: Any = {"tier": "advanced"}  # of forms and help: fields that most recipes leave alone
 
 
@@ -127,13 +130,13 @@ class Launch(BaseModel):
 
     processes: int = Field(1, gt=0, le=1024)
     """Processes per node: one per GPU."""
-    nodes: int = Field(1, gt=0, le=65536)
+    nodes: int = Field(1, gt=0, le=65536, json_schema_extra=ADVANCED)
     """Nodes (hosts)."""
-    node_rank: int = Field(0, ge=0, lt=65536)
+    node_rank: int = Field(0, ge=0, lt=65536, json_schema_extra=ADVANCED)
     """Rank of this node."""
-    main_address: str = "127.0.0.1"
+    main_address: str = Field("127.0.0.1", json_schema_extra=ADVANCED)
     """Host name or address of node 0."""
-    main_port: int = Field(29500, gt=0, lt=65536)
+    main_port: int = Field(29500, gt=0, lt=65536, json_schema_extra=ADVANCED)
     """Free port on node 0."""
 
 
@@ -145,12 +148,15 @@ class StageSection(Section):
     training: dict[str, Any] = Field(default_factory=dict)  # overrides the recipe's own
 
 
+_OWN = ("data", "eval_data", "training")  # of a stage: absent where the recipe's own hold
+
+
 class RecipeFields(BaseModel):
     """The fields of a recipe that name no plugin."""
 
     model_config = _STRICT
 
-    model: str = Field(min_length=1)
+    model: str = Field(min_length=1, json_schema_extra=PATH)
     """Hub id, local folder, or `tiny`: the family's tiny model with random weights."""
     data: list[dict[str, Any]] = Field(default_factory=list)
     """Training data: a list of sources, as the dataset plugin describes them."""
@@ -162,23 +168,31 @@ class RecipeFields(BaseModel):
     """Hyperparameters of every stage."""
     launch: Launch = Launch()
     """Processes and nodes."""
-    output: str = Field(min_length=1)
+    output: str = Field(min_length=1, json_schema_extra=PATH)
     """Run folder, relative to the current folder."""
-    data_root: str | None = None
+    data_root: str | None = Field(None, json_schema_extra={**PATH, **ADVANCED})
     """Folder from which relative data paths start. Default: the recipe's folder."""
 
-    @model_validator(mode="before")
+    @field_validator("model", "output", "data_root")
     @classmethod
-    def _one_stage(cls, value: Any) -> Any:
-        if isinstance(value, dict) and "stage" in value:
-            if "stages" in value:
-                raise ValueError("has both stage and stages; one is enough")
-            value = {"stages": [value["stage"]], **{k: v for k, v in value.items() if k != "stage"}}
-        return value
+    def _is_a_path(cls, text: str | None) -> str | None:
+        if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text or ""):
+            raise ValueError("holds control characters")
+        if text and text.startswith("~"):
+            try:
+                Path(text).expanduser()
+            except RuntimeError as error:
+                raise ValueError(f"no home folder is known for {text.split('/')[0]!r}") from error
+        return text
 
     def as_mapping(self) -> dict[str, Any]:
         """The recipe as JSON values, in the order in which recipes are written."""
-        values = self.model_dump(mode="json", exclude_none=True)
+        values = _without_none(self.model_dump(mode="json"))
+        values["training"] = _without_none(values["training"])
+        values["stages"] = [
+            {key: stage[key] for key in stage if key not in _OWN or stage[key]}
+            for stage in values["stages"]
+        ]
         first, last = ("model", *sections()), ("output", "data_root")
         names = [*first, *(name for name in values if name not in first + last), *last]
         return {name: values[name] for name in names if name in values}
@@ -189,31 +203,18 @@ class RecipeFields(BaseModel):
         return masked
 
 
-def _section(kind: Kind) -> Any:
-    """Type and default of a kind's field."""
-    if kind.many:
-        default = Field(default_factory=lambda: [Section(name=name) for name in kind.defaults])
-        return list[Section], default
-    if kind.required:
-        return Section, Field(default_factory=lambda: Section(name=kind.defaults[0]))
-    return Section | None, None
+def _without_none(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: item for key, item in values.items() if item is not None}
 
 
-if TYPE_CHECKING:
+class Recipe(RecipeFields):
+    """One run: RecipeFields, and for each kind with a section its Section, a list where many."""
 
-    class Recipe(RecipeFields):
-        """One run: RecipeFields, and a section for each kind of plugin."""
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any: ...
-
-else:
-    Recipe = create_model(
-        "Recipe",
-        __base__=RecipeFields,
-        __module__=__name__,
-        __doc__="One run: RecipeFields, and a section for each kind of plugin.",
-        **{key: _section(kind) for key, kind in sections().items()},
-    )
 
 
 def mask(value: Any, name: str = "") -> Any:

@@ -5,7 +5,6 @@ A call reaches one implementation, inside every wrapper, and the order of regist
 nothing else.
 """
 
-import contextlib
 import functools
 import importlib
 import importlib.util
@@ -90,12 +89,8 @@ def find(kind: str, name: str, place: str = "") -> Entry:
         choice = " or ".join(repr(e.qualified) for e in claims)
         problem = f"{kind} {bare!r} is claimed by {owners}"
         raise RecipeError(problem, place=place, hint=f"write {choice}")
-    problem = f"no installed plugin gives the {kind} {shortened(name)!r}"
+    problem = f"no installed plugin gives the {kind} {name!r:.80}"
     raise RecipeError(problem, place=place, hint=hint_for(kind, bare, [e.name for e in installed]))
-
-
-def shortened(name: str) -> str:
-    return name if len(name) <= 80 else f"{name[:77]}..."
 
 
 def hint_for(group: str, name: str, known: "Iterable[str]") -> str:
@@ -153,10 +148,14 @@ def load(entry: Entry, place: str = "") -> Any:
     except TunewrightError:
         raise
     except (Exception, SystemExit) as error:  # a stranger's module may raise anything
-        problem = f"{entry} is broken: {type(error).__name__}: {' '.join(str(error).split())}"
         hint = f"pip install --upgrade {entry.distribution}, or take it out of the recipe"
-        raise RecipeError(problem, place=place, hint=hint) from error
+        raise RecipeError(brokenness(entry, error), place=place, hint=hint) from error
     return found
+
+
+def brokenness(entry: Entry, error: BaseException) -> str:
+    """What is said of a plugin whose own code has failed where only a TunewrightError may."""
+    return f"{entry} is broken: {type(error).__name__}: {' '.join(str(error).split())[:500]}"
 
 
 class PluginCaller:
@@ -179,6 +178,10 @@ class PluginCaller:
         kind = kind_of(entry.kind)
         for specs in _specs():
             self._manager.add_hookspecs(specs)
+        for hook in kind.hooks:
+            if not hasattr(self._manager.hook, hook):
+                problem = f"the kind {kind.name!r} is broken: {kind.specs} specifies no {hook}"
+                raise RecipeError(problem, place=place)
         try:
             self._manager.register(plugin)
             for accelerator in reversed(accelerators):  # pluggy calls the last wrapper first
@@ -226,13 +229,21 @@ def _who(entry: Entry) -> str:
 
 @functools.cache
 def _specs() -> list[Any]:
-    """The modules with hook specifications of all kinds: an accelerator may wrap any hook."""
+    """The modules with hook specifications of all kinds: an accelerator may wrap any hook.
+
+    Those of a kind that is broken are left out: it says so where it is used.
+    """
     from tunewright.kinds import kinds
 
-    found = []
+    found: dict[str, Any] = {}
+    hooks: set[str] = set()
     for name in dict.fromkeys(kind.specs for kind in kinds().values()):
-        with contextlib.suppress(
-            ImportError
-        ):  # of a kind that is broken: it says so where it is used
-            found.append(importlib.import_module(name))
-    return found
+        try:
+            module = importlib.import_module(name)
+        except (Exception, SystemExit):  # noqa: S112 - the kind's plugins say so
+            continue
+        own = {hook for hook in dir(module) if hasattr(getattr(module, hook), "tunewright_spec")}
+        if own and not own & hooks:  # one name, one owner
+            hooks |= own
+            found[name] = module
+    return list(found.values())

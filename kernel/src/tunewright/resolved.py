@@ -32,9 +32,11 @@ class Choice:
 
     def section(self) -> Section:
         """The section with all options written out."""
-        options = self.options.model_dump(mode="json") if self.options is not None else {}
+        options = self.options.model_dump(mode="json")
+        defaults = {key: field.default for key, field in type(self.options).model_fields.items()}
+        unset = {key for key in options if options[key] is None and defaults.get(key) is None}
         name = self.entry.name if len(_claims(self.entry)) == 1 else self.entry.qualified
-        return Section(name=name, **{k: v for k, v in options.items() if k != "name"})
+        return Section(name=name, **{k: options[k] for k in options if k not in {*unset, "name"}})
 
 
 @dataclass
@@ -88,12 +90,13 @@ def choice_of(kind: str, section: Section, at: Path_) -> Choice:
     try:
         entry = registry.find(kind, section.name)
         plugin = registry.load(entry)
+        return Choice(kind, entry, plugin, plugin.Options.model_validate(section.options), at)
     except RecipeError as error:
         raise Wrong([Problem(at, error.problem, error.hint)]) from error
-    try:
-        return Choice(kind, entry, plugin, plugin.Options.model_validate(section.options), at)
     except ValidationError as failure:
         raise Wrong(problems_of(failure, at, plugin.Options)) from failure
+    except Exception as error:  # a stranger's validator may raise anything
+        raise Wrong([Problem(at, registry.brokenness(entry, error))]) from error
 
 
 def choose(kind: str, section: Section, source: Source, at: Path_) -> Choice:

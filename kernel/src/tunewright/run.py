@@ -3,6 +3,7 @@
 Also the Python API: `tunewright.train`, `tunewright.open_run`.
 """
 
+import contextlib
 import gc
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -40,20 +41,20 @@ def train(
     """
     resolved = recipe if isinstance(recipe, Resolved) else resolve(recipe, overrides)
     run = Run(resolved, trust_remote_code=trust_remote_code, on_event=on_event)
-    with folder.locked(run.folder, run.rank), Stopper() as stopper:
+    with folder.locked(run.folder, run.rank), Stopper() as run.stop_requested:
         state = _claimed(run, resume=resume, overwrite=overwrite)
         status, error, result, prior = "failed", "", None, None
         with run.reporting(StateWriter(run.folder, state)):
             try:
                 run.emit(_started(run, state))
                 for number in range(len(resolved.stages)):
-                    result = _train_one(run, number, state, prior, stopper, limit)
+                    result = _train_one(run, number, state, prior, limit)
                     # a reward model is for later stages to use: they go on from the policy before
                     prior = result if run.stage(number).head == "causal_lm" else prior
                 status = "completed"
             except (Stopped, KeyboardInterrupt) as stopped:
                 hint = f"go on with: tunewright train {run.folder / folder.RECIPE_FILE} --resume"
-                problem = "stopped at once, nothing was saved"
+                problem = "stopped at once: what came after the last checkpoint is lost"
                 status, error = "interrupted", getattr(stopped, "problem", problem)
                 raise Stopped(error, hint=hint) from stopped
             except BaseException as failure:
@@ -62,21 +63,27 @@ def train(
             finally:
                 state["status"] = status
                 state.pop("running", None)
-                folder.save(run.folder, state, run.rank)
                 ended = events.RunFinished(
                     status=status, folder=str(run.folder), error=error or None
                 )
-                run.emit(ended)
+                # on a full disk what had failed before is what the user has to read
+                with contextlib.suppress(*([RunError] if error else [])):
+                    folder.save(run.folder, state, run.rank)
+                    run.emit(ended)
     assert result is not None  # a recipe has at least one stage
     return result
 
 
 def _claimed(run: Run, *, resume: bool, overwrite: bool) -> dict[str, Any]:
     """The state of the run: the one to go on from, or a new one."""
-    if resume and (old := folder.read(run.folder)):
-        check_same(old["recipe"], run.resolved, run.folder)
-        return {**old, "status": "running", "resumed": True}
     recipe, artifacts = run.recipe.as_dict(), run.artifacts()
+    if resume and (old := folder.read(run.folder)):
+        check_same(old["recipe"], run.resolved, run.folder, len(old["stages"]))
+        artifacts = sorted({*artifacts, *folder.artifacts_of(old)})
+        changed = {"recipe": recipe, "artifacts": artifacts, "status": "running", "resumed": True}
+        if run.rank == 0:
+            folder.write_recipe(run.folder, recipe)
+        return {**old, **changed}
     return folder.claim(run.folder, recipe, artifacts, rank=run.rank, overwrite=overwrite)
 
 
@@ -94,7 +101,6 @@ def _train_one(
     number: int,
     state: dict[str, Any],
     prior: types.StageResult | None,
-    stopper: Stopper,
     limit: int | None,
 ) -> types.StageResult:
     """One entry of `stages`: load, adapt, read data, train. prior: the policy of stages before."""
@@ -106,13 +112,14 @@ def _train_one(
     own = run.folder / "stages" / f"{number + 1}-{stage.name}"
     base = run.folder if len(run.resolved.stages) == 1 else own
 
+    run.check_stop()
     gc.collect()  # trainers hold their model in cycles: the stage before would keep its memory
     loaded = run.load(head=stage.head, prior=prior)
     others: dict[types.ModelRole, types.LoadedModel] = {
         role: run.load(prior=prior, trainable=False) for role in stage.models if role != "policy"
     }
 
-    stopper.check()
+    run.check_stop()
     run.emit(events.StepStarted(step="build_dataset"))
     asked = run.data_request(loaded, number, limit)
     data: types.Data = run.call("dataset", "build_dataset", asked)
@@ -126,11 +133,13 @@ def _train_one(
         raise RunError(problem, place=str(run.folder), hint="--overwrite begins anew")
     folder.save(run.folder, state, run.rank)
 
-    stopper.check()
+    run.check_stop()
     run.emit(events.StepStarted(step="train_stage", detail=stage.name))
     checkpoint = folder.last_checkpoint(base) if state["resumed"] else None
+    if state["resumed"] and checkpoint is None:
+        run.emit(events.Notice(message=f"no checkpoint to resume from: {stage.name} begins anew"))
     request = types.TrainRequest(
-        loaded, data, training, base, others, checkpoint, stopper, number + 1
+        loaded, data, training, base, others, checkpoint, run.stop_requested, number + 1
     )
     result: types.StageResult = run.call("stage", "train_stage", request)
     described = folder.describe(run.folder, stage.name, result, rows=len(data.train))

@@ -30,8 +30,12 @@ class RunContext(Protocol):
     def emit(self, event: "Event") -> None:
         """Send an event to the loggers. On ranks other than 0 it is dropped."""
 
+    def check_stop(self) -> None:
+        """Raise Stopped where the run was asked to stop. Long hooks call it between two pieces of
+        work: a chunk of rows, a shard of weights, a batch."""
+
     def plugin(self, kind: str) -> Any:
-        """Return the run's plugin of a kind, such as `run.plugin("template")`."""
+        """Return the run's plugin of a kind, such as `run.plugin("template")`. Raises RunError."""
 
     def call(self, kind: str, hook: str, request: Any) -> Any:
         """Call a hook of the run's plugin of a kind, inside the accelerators."""

@@ -4,7 +4,6 @@ Each plugin's options stand once, in `$defs`. A field's `tier` (basic, advanced)
 secret) are kept.
 """
 
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +14,7 @@ from tunewright import registry
 from tunewright.errors import TunewrightError
 from tunewright.kinds import sections
 from tunewright.plugin import described
-from tunewright.recipe import Recipe, StageSection
+from tunewright.recipe import RecipeFields, StageSection
 
 
 class _Described(GenerateJsonSchema):
@@ -29,20 +28,24 @@ class _Described(GenerateJsonSchema):
         return made
 
 
-def schema() -> dict[str, Any]:
-    """The schema. A plugin that cannot be imported is left out, and said on standard error."""
-    whole = Recipe.model_json_schema(schema_generator=_Described)
+def schema(left_out: list[str] | None = None) -> dict[str, Any]:
+    """The schema. A plugin that cannot be imported is left out, and why is added to left_out."""
+    left_out = [] if left_out is None else left_out
+    whole = RecipeFields.model_json_schema(schema_generator=_Described)
+    whole["title"], whole["description"] = "Recipe", "One run of Tunewright."
     definitions, fields = whole["$defs"], whole["properties"]
     for unused in ("Section", "StageSection"):
         definitions.pop(unused, None)
     for key, kind in sections().items():
-        choice = _choice(kind.name, definitions)
+        choice = _choice(kind.name, definitions, left_out)
         fields[key] = {"description": kind.summary}
         fields[key] |= {"type": "array", "items": choice} if kind.many else choice
-    fields["stages"]["items"] = _choice("stage", definitions, _stage_fields(fields))
-    fields["stage"] = fields["stages"]["items"]
+    definitions["stage"] = _choice("stage", definitions, left_out, _stage_fields(fields))
+    fields["stages"]["items"] = {"$ref": "#/$defs/stage"}
+    fields["stage"] = {"description": "The training stage.", "$ref": "#/$defs/stage"}
     entries = [
-        _define(f"entry-{name}", plugin.Entry, definitions) for name, plugin in _all("dataset")
+        _define(f"entry-{name}", plugin.Entry, definitions)
+        for name, plugin in _all("dataset", left_out)
     ]
     source = {"anyOf": entries} if len(entries) != 1 else entries[0]
     fields["data"]["items"] = source
@@ -61,12 +64,12 @@ def _stage_fields(fields: dict[str, Any]) -> dict[str, Any]:
     return own
 
 
-def _all(kind: str) -> Iterator[tuple[str, Any]]:
+def _all(kind: str, left_out: list[str]) -> Iterator[tuple[str, Any]]:
     for entry in registry.entries(kind):
         try:
             yield entry.name, registry.load(entry)
         except TunewrightError as error:
-            print(f"left out: {error}", file=sys.stderr)
+            left_out.append(str(error))
 
 
 def _define(name: str, model: type[BaseModel], definitions: dict[str, Any]) -> dict[str, Any]:
@@ -79,13 +82,16 @@ def _define(name: str, model: type[BaseModel], definitions: dict[str, Any]) -> d
 
 
 def _choice(
-    kind: str, definitions: dict[str, Any], more: dict[str, Any] | None = None
+    kind: str,
+    definitions: dict[str, Any],
+    left_out: list[str],
+    more: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """A name, or a mapping with a name and that plugin's options. Plugins whose options are the
     same, as templates', share one definition."""
     names: list[str] = []
     groups: dict[Any, list[str]] = {}
-    for name, plugin in _all(kind):
+    for name, plugin in _all(kind, left_out):
         names.append(name)
         groups.setdefault(plugin.Options, []).append(name)
     choices = []

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -21,11 +22,13 @@ class Source:
     def place(self, path: Path_) -> str:
         """Where a field stands: `recipe.yaml:12: stage.packing`."""
         path = self.written(path)
-        shown = ".".join(map(str, path))
-        if any(path[: len(key)] == key[: len(path)] for key in self.overridden):
-            return f"command line: {shown}"
+        shown = ".".join(shortened(str(part)) for part in path)
         lines = (self.lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.lines)
         line = next(lines, None)
+        is_below = any(path[: len(key)] == key for key in self.overridden)
+        is_above = any(path == key[: len(path)] for key in self.overridden)
+        if is_below or (is_above and not line):
+            return f"command line: {shown}"
         return ": ".join(filter(None, [f"{self.file}:{line}" if line else self.file, shown]))
 
     def written(self, path: Path_) -> Path_:
@@ -40,12 +43,17 @@ class RecipeProblems(RecipeError):
     def __init__(self, problems: Iterable[Problem], source: Source) -> None:
         self.problems = tuple(problems)
         self.source = source
-        super().__init__("\n".join(map(self.line, self.problems)))
+        super().__init__("\n".join(self.lines))
+
+    @property
+    def lines(self) -> list[str]:
+        return [self.line(problem) for problem in self.problems]
 
     def line(self, problem: Problem) -> str:
         """The problem as the command line prints it."""
         place = self.source.place(problem.path) if problem.path else self.source.file
-        return str(RecipeError(problem.message, place=place, hint=problem.hint))
+        said = str(RecipeError(problem.message, place=place, hint=problem.hint))
+        return " ".join(said.splitlines())
 
     def as_json(self) -> list[dict[str, Any]]:
         """The problems as JSON values: path, place, message, hint."""
@@ -61,18 +69,40 @@ class RecipeProblems(RecipeError):
 
 
 def problems_of(failure: ValidationError, at: Path_, model: type[BaseModel]) -> list[Problem]:
-    """What pydantic found below `at`."""
-    found = []
+    """What pydantic found below `at`, one problem for each field."""
+    found: dict[Path_, Problem] = {}
     for error in failure.errors():
-        path = at + tuple(part for part in error["loc"] if not _is_branch(part))
-        found.append(Problem(path, _message(error), _hint(error, model)))
-    return list(dict.fromkeys(found))
+        path = at + _fields_in(error["loc"], model)
+        problem = Problem(path, _message(error), _hint(error, model))
+        if path in found:  # one for each type that the field may have
+            first = found[path].message
+            begin, _, expected = problem.message.partition(", expected ")
+            joined = f"{first} or {expected}" if first.startswith(begin) and expected else first
+            problem = Problem(path, joined, found[path].hint)
+        found[path] = problem
+    return list(found.values())
 
 
-def _is_branch(part: int | str) -> bool:
-    """Whether it names a member of a union, such as `constrained-int` or `list[str]`, and no
-    field."""
-    return isinstance(part, str) and not part.replace("_", "").replace("-", "x").isalnum()
+def _fields_in(loc: tuple[int | str, ...], model: Any) -> Path_:
+    """Where an error stands, without pydantic's labels of a union's members (`constrained-int`)."""
+    path: list[int | str] = []
+    here: Any = model
+    for part in loc:
+        while get_origin(here) is Annotated:
+            here = get_args(here)[0]
+        members = [each for each in get_args(here) if each is not type(None)]
+        if get_origin(here) in (Union, UnionType):
+            if len(members) > 1:
+                here = None  # which member it is does not matter
+                continue
+            here, members = members[0], list(get_args(members[0]))
+        path.append(part)
+        if isinstance(here, type) and issubclass(here, BaseModel):
+            field = here.model_fields.get(str(part))
+            here = field.annotation if field else None
+        else:
+            here = members[-1] if members else None
+    return tuple(path)
 
 
 def _message(error: Any) -> str:
@@ -80,12 +110,20 @@ def _message(error: Any) -> str:
         return "unknown key"
     if error["type"] == "missing":
         return "is missing"
-    message = error["msg"].removeprefix("Value error, ")
+    message = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if message.startswith("Input should be"):
-        shown = repr(error["input"])
-        shown = shown if len(shown) <= 200 else f"{shown[:197]}..."
-        return f"found {shown}, expected {message.removeprefix('Input should be ')}"
+        expected = message.removeprefix("Input should be ")
+        if error["type"] in ("model_type", "dict_type"):
+            is_section = error.get("ctx", {}).get("class_name", "").endswith("Section")
+            expected = "the name of a plugin, or a mapping with it" if is_section else "a mapping"
+        expected = expected.partition(", unable to parse")[0].partition(", got a ")[0]
+        return f"found {shortened(repr(error['input']), 200)}, expected {expected}"
     return str(message)
+
+
+def shortened(text: str, most: int = 80) -> str:
+    """The text, cut where it is longer than a line of an error may be."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def _hint(error: Any, model: type[BaseModel]) -> str:

@@ -1,7 +1,6 @@
 """What a run writes of itself while it goes: events.jsonl, and its progress in run.json."""
 
 import json
-import math
 import os
 import socket
 import time
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewright import folder
+from tunewright.errors import RunError
 from tunewright.events import Event, Logged, RunStarted, StageFinished, StageStarted
 
 EVENTS_FILE = "events.jsonl"
@@ -27,9 +27,13 @@ class StateWriter:
         self._written = 0.0
 
     def __call__(self, event: Event) -> None:
-        line = json.dumps(finite(event.as_dict()), ensure_ascii=False)
-        with (self._path / EVENTS_FILE).open("a", encoding="utf-8", errors="replace") as file:
-            file.write(line + "\n")
+        line = json.dumps(folder.finite(event.as_dict()), ensure_ascii=False)
+        file = self._path / EVENTS_FILE
+        try:
+            with file.open("a", encoding="utf-8", errors="replace") as opened:
+                opened.write(line + "\n")
+        except OSError as error:
+            raise RunError(f"cannot be written: {error.strerror}", place=str(file)) from error
         match event:
             case RunStarted():
                 process = {"pid": os.getpid(), "host": socket.gethostname()}
@@ -51,14 +55,3 @@ class StateWriter:
                 return
         self._written = time.monotonic()
         folder.save(self._path, self._state, 0)
-
-
-def finite(value: Any) -> Any:
-    """The value with None in place of numbers that JSON cannot hold."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return value

@@ -7,9 +7,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from tunewright.errors import Stopped
-
-_SAID = b"stopping: the run saves after this step; Ctrl-C again stops it at once\n"
+_SAID = b"stopping: a run that trains saves first; Ctrl-C again stops at once\n"
 
 
 class Stopper:
@@ -48,8 +46,3 @@ class Stopper:
 
     def __call__(self) -> bool:
         return self._asked
-
-    def check(self) -> None:
-        """Raises Stopped where the run was asked to stop, between two steps of the run."""
-        if self._asked:
-            raise Stopped("stopped before training began")

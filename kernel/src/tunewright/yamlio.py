@@ -49,7 +49,7 @@ for _name, (_pattern, _first) in _SCALARS.items():
 
 
 def _int(loader: Any, node: yaml.ScalarNode) -> int:
-    text = str(node.value)
+    text = str(node.value).replace("_", "?")  # Python allows 1_000, YAML 1.2 does not
     base = {"0o": 8, "0x": 16}.get(text[:2], 10)
     try:
         return int(text[2:] if base != 10 else text, base)
@@ -60,7 +60,7 @@ def _int(loader: Any, node: yaml.ScalarNode) -> int:
 
 
 def _float(loader: Any, node: yaml.ScalarNode) -> float:
-    text = str(node.value).lower()
+    text = str(node.value).lower().replace("_", "?")
     try:
         return float(text.replace(".inf", "inf").replace(".nan", "nan"))
     except ValueError as error:
@@ -95,7 +95,7 @@ def read(path: Path) -> tuple[Any, dict[Path_, int]]:
     """A file's value, and the line of every value in it. Raises RecipeError."""
     try:
         if path.exists() and not path.is_file():  # a device or a pipe may never end
-            raise RecipeError("is not a file", place=str(path))
+            raise RecipeError("is not a file", place=str(path), hint="give a YAML file")
         if path.stat().st_size > MAX_BYTES:
             raise RecipeError(f"larger than {MAX_BYTES:,} bytes", place=str(path))
         text = path.read_text(encoding="utf-8")
@@ -103,7 +103,9 @@ def read(path: Path) -> tuple[Any, dict[Path_, int]]:
         if isinstance(error, UnicodeDecodeError):
             raise RecipeError("is not a UTF-8 text", place=str(path)) from error
         reason = getattr(error, "strerror", None) or str(error)
-        raise RecipeError(f"cannot be read: {reason}", place=str(path)) from error
+        is_missing = isinstance(error, FileNotFoundError)
+        hint = "tunewright recipe new writes one" if is_missing else ""
+        raise RecipeError(f"cannot be read: {reason}", place=str(path), hint=hint) from error
     return parse(text, str(path))
 
 
@@ -123,6 +125,10 @@ def parse(text: str, place: str) -> tuple[Any, dict[Path_, int]]:
         return loader.construct_document(node), lines
     except yaml.YAMLError as error:
         raise _unreadable(error, place) from error
+    except (ValueError, OverflowError) as error:  # an escape such as \\UFFFFFFFF is no character
+        where = f"{place}:{loader.line + 1}"
+        problem = f"is not safe, valid YAML: {' '.join(str(error).split())[:100]}"
+        raise RecipeError(problem, place=where) from error
     except RecipeError as error:
         raise RecipeError(error.problem, place=error.place or place, hint=error.hint) from error
     finally:
@@ -133,28 +139,40 @@ def _unreadable(error: yaml.YAMLError, place: str) -> RecipeError:
     mark = getattr(error, "problem_mark", None)  # only syntax errors have a mark
     where = f"{place}:{mark.line + 1}" if mark else place
     problem = getattr(error, "problem", None) or str(error)
-    return RecipeError(f"is not safe, valid YAML: {' '.join(str(problem).split())}", place=where)
+    problem = " ".join(str(problem).split())
+    hint = "look at quotes, brackets and indentation here and in the line above"
+    if "'\\t'" in problem:
+        hint = "indent with spaces"
+    elif "tag" in problem:
+        hint = "leave the tag out"
+    return RecipeError(f"is not safe, valid YAML: {problem}", place=where, hint=hint)
 
 
-def _check_size(node: yaml.Node, sizes: dict[int, int], place: str) -> int:
-    """Nodes below this one with every alias expanded, counted without expanding any."""
+def _check_size(node: yaml.Node, sizes: dict[int, tuple[int, int]], place: str) -> tuple[int, int]:
+    """Nodes below this one with every alias expanded, and levels, without expanding any."""
     if id(node) in sizes:
         return sizes[id(node)]
-    sizes[id(node)] = MAX_NODES  # an alias to its own parent never ends
-    size = 1
+    sizes[id(node)] = MAX_NODES, 1  # an alias to its own parent never ends
+    children: list[yaml.Node] = []
     if isinstance(node, yaml.SequenceNode):
-        size += sum(_check_size(child, sizes, place) for child in node.value)
+        children = node.value
     elif isinstance(node, yaml.MappingNode):
-        size += sum(
-            _check_size(key, sizes, place) + _check_size(child, sizes, place)
-            for key, child in node.value
-        )
+        children = [each for pair in node.value for each in pair]
+    elif any("\ud800" <= letter <= "\udfff" for letter in node.value):
+        where = f"{place}:{node.start_mark.line + 1}"
+        raise RecipeError("holds half of a surrogate pair, which is no character", place=where)
+    below = [_check_size(child, sizes, place) for child in children]
+    size, depth = (
+        1 + sum(each[0] for each in below),
+        1 + max((each[1] for each in below), default=0),
+    )
     if size > MAX_NODES:
-        raise RecipeError(
-            f"has more than {MAX_NODES:,} values once its aliases are expanded", place=place
-        )
-    sizes[id(node)] = size
-    return size
+        problem = f"has more than {MAX_NODES:,} values once its aliases are expanded"
+        raise RecipeError(problem, place=place)
+    if depth > MAX_DEPTH:
+        raise RecipeError(f"nested deeper than {MAX_DEPTH} levels", place=place)
+    sizes[id(node)] = size, depth
+    return size, depth
 
 
 def _note_lines(node: yaml.Node, path: Path_, lines: dict[Path_, int], place: str) -> None:

@@ -80,7 +80,8 @@ class RowProcessor:
         texts = [text for _, text in started if isinstance(text, Rendered)]
         if not texts:  # all rows are errors, and some tokenizers take no empty batch
             return []
-        if started and isinstance(started[0][0], Text):  # as all rows of a source are
+        documents = (isinstance(row, Text) for row, text in started if isinstance(text, Rendered))
+        if next(documents):  # as all rows of a source are
             return list(self._tokeniser.encode_text_batch([text.text for text in texts]))
         if self.rows not in ("text", "messages"):
             return []

@@ -33,8 +33,8 @@ COLUMNS = ("instruction", "output", *_BESIDE)
 
 
 class Alpaca(Format):
-    """Records with `instruction` and `output`, and optionally `input`, `system`, `history` (pairs of
-    question and answer), `tools`, the answer's reasoning in `reasoning_content`, `reasoning` or
+    """Records with `instruction` and `output`, and optionally `input`, `system`, `history` (pairs
+    of question and answer), `tools`, the answer's reasoning in `reasoning_content`, `reasoning` or
     `thinking`, `images`, `videos`, `audios`.
     """
 

@@ -1,0 +1,39 @@
+"""The schema of recipes from the cache, while the installed plugins are what they were."""
+
+import contextlib
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from tunewright import index
+from tunewright.terminal import printable
+
+
+def schema() -> dict[str, Any]:
+    """The schema of recipes. A plugin that is left out of it is said on standard error."""
+    file = index.cache_folder() / f"schema-{_key()}.json"
+    kept: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        found = json.loads(file.read_text("utf-8"))
+        kept = found if isinstance(found, dict) and found.keys() == {"schema", "left_out"} else {}
+    if not kept:
+        from tunewright import schema as maker
+
+        left_out: list[str] = []
+        kept = {"schema": maker.schema(left_out), "left_out": left_out}
+        index.keep(file, json.dumps(kept))
+    for said in kept["left_out"]:
+        print(printable(f"left out: {said}"), file=sys.stderr)
+    return dict(kept["schema"])
+
+
+def _key() -> str:
+    """Digest of the installed distributions, and of the sources of those installed as editable."""
+    seen: list[Any] = [index.key()]
+    for folder in map(Path, sys.path[1:]):  # the first is the script's, or the current one
+        is_standard = folder.is_relative_to(sys.base_prefix)
+        if not is_standard and folder.is_dir() and not any(folder.glob("*.dist-info")):
+            seen += sorted((str(file), file.stat().st_mtime_ns) for file in folder.rglob("*.py"))
+    return hashlib.blake2b(repr(seen).encode(), digest_size=16).hexdigest()

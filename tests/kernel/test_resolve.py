@@ -1,0 +1,427 @@
+"""A recipe is resolved once, and everything that is wrong with it is said at once."""
+
+import json
+import sys
+
+import pytest
+import yaml
+
+import kernel_fakes as fakes
+from tunewright import check, cli, run
+from tunewright.errors import RecipeError
+
+COUNTED = """
+from pydantic import model_validator
+from tunewright import Problem
+
+COUNTS = {}
+OBJECTED = []
+
+def counting(name):
+    class Options(PluginOptions):
+        rank: int = Field(8, gt=0)
+        size: int | None = 4
+        object_to: str = ""
+
+        @model_validator(mode="after")
+        def count(self):
+            COUNTS[name] = COUNTS.get(name, 0) + 1
+            return self
+    return Options
+
+class Counted(Plugin):
+    def objections(self, recipe):
+        OBJECTED.append((self.at, recipe.options("adapter").rank))
+        if self.options.object_to:
+            yield Problem((*self.at, "rank"), "rank does not suit", "take another")
+            yield Problem(("training", "max_length"), f"{self.options.object_to} objects")
+
+class Family(Counted):
+    Options = counting("family")
+    @hookimpl
+    def load_model(self): ...
+
+class Adapter(Counted):
+    Options = counting("adapter")
+    @hookimpl
+    def apply_adapter(self): ...
+
+class Dataset(Counted):
+    Options = counting("dataset")
+    class Entry(PluginOptions):
+        path: str
+        @model_validator(mode="after")
+        def count(self):
+            COUNTS["entry"] = COUNTS.get("entry", 0) + 1
+            return self
+    @hookimpl
+    def build_dataset(self): ...
+
+class Optimizer(Counted):
+    Options = counting("optimizer")
+    @hookimpl
+    def build_optimizer(self): ...
+
+class Engine(Counted):
+    Options = counting("engine")
+    @hookimpl
+    def generate(self): ...
+
+class Logger(Counted):
+    Options = counting("logger")
+    @hookimpl
+    def report(self): ...
+
+class MineStage(Counted, Stage):
+    Options = counting("stage")
+    rows = "messages"
+    @hookimpl
+    def train_stage(self): ...
+
+class Raises(Plugin):
+    class Options(PluginOptions):
+        where: str = "objections"
+        @model_validator(mode="after")
+        def fails(self):
+            if self.where == "options":
+                raise KeyError("oops")
+            return self
+    def __init__(self, options, name=""):
+        if options.where == "init":
+            raise ZeroDivisionError("nought")
+        super().__init__(options, name)
+    def objections(self, recipe):
+        raise AttributeError("no such thing")
+    @hookimpl
+    def apply_adapter(self): ...
+"""
+POINTS = {
+    kind: {"mine": f"tw_counted:{kind.title()}"}
+    for kind in ("family", "adapter", "dataset", "optimizer", "engine", "logger")
+} | {"stage": {"mine": "tw_counted:MineStage"}}
+POINTS["adapter"]["raises"] = "tw_counted:Raises"
+RECIPE = """\
+model: some/model
+family: mine
+adapter: {name: mine, rank: 4}
+dataset: mine
+optimizer: mine
+engine: mine
+loggers: [mine, mine]
+data:
+  - {path: a.jsonl}
+stages: [mine, {name: mine, rank: 2}]
+training: {learning_rate: 1e-4}
+output: out
+"""
+
+
+@pytest.fixture
+def file(tmp_path, install):
+    install("tw-counted", POINTS, "from pydantic import Field\n" + COUNTED)
+
+    def write(*changes: str):
+        text = RECIPE
+        for before, after in zip(changes[::2], changes[1::2], strict=True):
+            assert before in text
+            text = text.replace(before, after)
+        (tmp_path / "r.yaml").write_text(text)
+        return tmp_path / "r.yaml"
+
+    return write
+
+
+def module():
+    return sys.modules["tw_counted"]
+
+
+def problems(path, *overrides: str) -> list[str]:
+    with pytest.raises(check.RecipeProblems) as found:
+        check.resolve(path, overrides)
+    return [line.removeprefix(f"{path.parent}/") for line in found.value.lines]
+
+
+def command(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["tunewright", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return (ended.value.code, *capsys.readouterr())
+
+
+def test_the_options_of_each_section_are_validated_once(file):
+    made = run.Run(check.resolve(file()))
+    assert made.stage(1).options.rank == 2
+    assert module().COUNTS == {
+        "family": 1,
+        "adapter": 1,
+        "dataset": 1,
+        "optimizer": 1,
+        "engine": 1,
+        "logger": 2,
+        "stage": 2,
+        "entry": 1,
+    }
+
+
+def test_wrong_values_of_several_sections_are_said_together(file, monkeypatch, capsys):
+    path = file(
+        "learning_rate: 1e-4",
+        "learning_rate: -1",
+        "rank: 4",
+        "rank: 0",
+        "output: out",
+        "outputt: out",
+        "rank: 2",
+        "rank: two",
+        "path: a.jsonl",
+        "pth: a.jsonl",
+        "engine: mine",
+        "engine: mime",
+    )
+    expected = [
+        "r.yaml:12: outputt: unknown key (did you mean 'output'?)",
+        "r.yaml:11: training.learning_rate: found -1, expected greater than 0",
+        "r.yaml: output: is missing (a folder for the run, such as runs/first)",
+        "r.yaml:3: adapter.rank: found 0, expected greater than 0",
+        "r.yaml:6: engine: no installed plugin gives the engine 'mime' (did you mean 'mine'?)",
+        "r.yaml:9: data.0.pth: unknown key (did you mean 'path'?)",
+        "r.yaml:9: data.0.path: is missing",
+        "r.yaml:10: stages.1.rank: found 'two', expected a valid integer",
+    ]
+    assert sorted(problems(path)) == sorted(expected)
+    code, out, _ = command(monkeypatch, capsys, "recipe", "check", str(path), "--json")
+    said = json.loads(out)["problems"]
+    assert code == 2 and len(said) == len(expected)
+    assert {
+        "path": ["training", "learning_rate"],
+        "place": f"{path}:11: training.learning_rate",
+        "message": "found -1, expected greater than 0",
+        "hint": "",
+    } in said
+    code, _, error = command(monkeypatch, capsys, "recipe", "check", str(path))
+    lines = error.splitlines()
+    assert code == 2 and len(lines) == len(expected)
+    assert all(line.startswith("error: ") for line in lines)
+
+
+def test_objections_are_asked_for_once_by_every_plugin(file):
+    check.resolve(file())
+    places = [at for at, _ in module().OBJECTED]
+    assert sorted(places, key=str) == sorted(
+        [
+            ("family",),
+            ("adapter",),
+            ("dataset",),
+            ("optimizer",),
+            ("engine",),
+            ("loggers", 0),
+            ("loggers", 1),
+            ("stages", 0),
+            ("stages", 1),
+        ],
+        key=str,
+    )
+    assert {rank for _, rank in module().OBJECTED} == {4}
+
+
+def test_objections_of_several_plugins_have_their_places(file):
+    path = file(
+        "name: mine, rank: 4",
+        "name: mine, rank: 4, object_to: adapter",
+        "rank: 2",
+        "rank: 2, object_to: stage",
+    )
+    assert problems(path) == [
+        "r.yaml:3: adapter.rank: rank does not suit (take another)",
+        "r.yaml:11: training.max_length: adapter objects",
+        "r.yaml:10: stages.1.rank: rank does not suit (take another)",
+        "r.yaml:11: training.max_length: stage objects",
+    ]
+    assert problems(path, "adapter.object_to=''")[0].startswith("r.yaml:10: stages.1.rank")
+
+
+def test_no_objection_is_asked_for_while_options_are_wrong(file):
+    problems(file("rank: 4", "rank: x"))
+    assert module().OBJECTED == []
+
+
+def test_a_reward_model_s_recipe_may_be_resolved_without_objections(file):
+    path = file("name: mine, rank: 4", "name: mine, rank: 4, object_to: adapter")
+    assert check.resolve(path, combined=False).options("adapter").rank == 4
+    assert module().OBJECTED == []
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("options", "KeyError: 'oops'"),
+        ("init", "ZeroDivisionError: nought"),
+        ("objections", "AttributeError: no such thing"),
+    ],
+)
+def test_a_plugin_whose_own_code_fails_is_named(file, where, said):
+    path = file("adapter: {name: mine, rank: 4}", f"adapter: {{name: raises, where: {where}}}")
+    text = f"r.yaml:3: adapter: adapter 'raises' of tw-counted 1.0 is broken: {said}"
+    if where != "options":  # there the other plugins ask the adapter for its rank
+        for _ in ("family", "dataset", "optimizer", "engine"):
+            assert text in problems(path)
+    else:
+        assert problems(path) == [text]
+
+
+def test_a_none_that_was_written_is_kept(file, tmp_path):
+    found = check.resolve(file("rank: 4", "rank: 4, size: null"))
+    again = tmp_path / "again.yaml"
+    again.write_text(yaml.safe_dump(found.recipe.as_dict()))
+    assert check.resolve(again).options("adapter").size is None
+
+
+# ---- schedules: a shorthand for a section --------------------------------------------------------
+
+SCHEDULERS = """
+from tunewright import Scheduler
+class Bent(Scheduler):
+    class Options(PluginOptions):
+        low: float = 0.0
+    @hookimpl
+    def build_scheduler(self): ...
+class Flat(Bent):
+    needs_total_steps = False
+"""
+
+
+@pytest.fixture
+def schedules(install):
+    points = {"bent": "tw_schedulers:Bent", "flat": "tw_schedulers:Flat"}
+    install("tw-schedulers", {"scheduler": points}, SCHEDULERS)
+
+
+@pytest.mark.usefixtures("schedules")
+def test_the_shorthand_names_the_plugin(file):
+    found = check.resolve(file("learning_rate: 1e-4", "lr_scheduler_type: bent"))
+    assert found.choices["scheduler"].entry.name == "bent"
+    assert found.recipe.as_dict()["scheduler"] == {"name": "bent", "low": 0.0}
+    again = check.resolve(found.recipe.as_dict(), ["scheduler=flat"])
+    assert again.choices["scheduler"].entry.name == "flat"
+
+
+@pytest.mark.usefixtures("schedules")
+def test_shorthand_and_section_must_agree(file):
+    section = ("output: out", "scheduler: {name: flat, low: 0.5}\noutput: out")
+    assert check.resolve(file(*section)).options("scheduler").low == 0.5
+    path = file("learning_rate: 1e-4", "lr_scheduler_type: bent", *section)
+    assert problems(path) == [
+        "r.yaml:11: training.lr_scheduler_type: is 'bent', and scheduler names 'flat' "
+        "(leave out one of them)"
+    ]
+    for override, name in (("scheduler=bent", "bent"), ("training.lr_scheduler_type=flat", "flat")):
+        assert check.resolve(path, [override]).choices["scheduler"].entry.name == name
+
+
+@pytest.mark.usefixtures("schedules")
+def test_an_override_of_an_option_keeps_the_schedule(file):
+    path = file("learning_rate: 1e-4", "lr_scheduler_type: bent")
+    found = check.resolve(path, ["scheduler.low=0.25"])
+    assert found.recipe.as_dict()["scheduler"] == {"name": "bent", "low": 0.25}
+
+
+@pytest.mark.usefixtures("schedules")
+def test_an_unknown_schedule_is_said_at_the_shorthand(file):
+    (line,) = problems(file("learning_rate: 1e-4", "lr_scheduler_type: bemt"))
+    assert line.startswith("r.yaml:11: training.lr_scheduler_type: no installed plugin gives")
+    assert line.endswith("(did you mean 'bent'?)")
+
+
+@pytest.mark.usefixtures("schedules")
+def test_a_stage_has_its_own_schedule(file):
+    found = check.resolve(
+        file(
+            "learning_rate: 1e-4",
+            "lr_scheduler_type: bent",
+            "rank: 2",
+            "training: {lr_scheduler_type: flat}",
+        )
+    )
+    made = run.Run(found)
+    names = []
+    for number in (0, 1, 0):
+        made.begin_stage(number)
+        names.append(made.plugin("scheduler").name)
+    assert names == ["bent", "flat", "bent"]
+    again = run.Run(check.resolve(found.recipe.as_dict()))
+    again.begin_stage(1)
+    assert again.plugin("scheduler").name == "flat"
+
+
+# ---- values --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("training.learning_rate", ".inf", "found inf, expected a finite number"),
+        ("training.epochs", ".nan", "expected a finite number"),
+        ("training.warmup_steps", ".inf", "expected a finite number"),
+        ("training.per_device_train_batch_size", str(10**18), "expected less than or equal to"),
+        ("adapter.rank", str(10**18), "found a number beyond"),
+        ("adapter.rank", "9" * 400, "found a number beyond"),
+        ("output", '"a\\0b"', "holds control characters"),
+        ("output", '"a\\x1b[31m"', "holds control characters"),
+        ("output", "~nosuchuser/x", "no home folder is known for '~nosuchuser'"),
+        ("data_root", "5", "found 5, expected a valid string"),
+        ("data", "a.jsonl", "found 'a.jsonl', expected a valid list (write a list of sources"),
+        ("loggers", "mine", "found 'mine', expected a list (write [mine])"),
+        ("loggers.0", "", "found None, expected the name of a plugin, or a mapping with it"),
+        ("stages.0", "[1]", "expected the name of a plugin, or a mapping with it"),
+        ("training", "[1]", "found [1], expected a mapping"),
+        ("adapter", "a" * 5000, "no installed plugin gives"),
+        ("training." + "b" * 5000, "1", "unknown key"),
+    ],
+)
+def test_absurd_values_are_refused_in_one_short_line(file, field, value, said):
+    lines = [line for line in problems(file(), f"{field}={value}") if said in line]
+    assert len(lines) == 1
+    assert lines[0].startswith(f"command line: {field[:70]}")
+    assert len(lines[0]) < 700
+
+
+def test_a_mapping_is_not_changed_and_may_hold_paths_and_models(file, tmp_path):
+    values = yaml.safe_load(file().read_text())
+    values |= {"output": tmp_path / "out", "data": ({"path": tmp_path / "a.jsonl"},)}
+    before = repr(values)
+    found = check.resolve(values, ["training.epochs=3"])
+    assert repr(values) == before
+    assert found.recipe.output == str(tmp_path / "out")
+    values["training"] = found.recipe.training
+    assert check.resolve(values).recipe.training.epochs == 3
+
+
+def test_a_mapping_with_a_mistake_names_the_field(file):
+    values = yaml.safe_load(file().read_text()) | {"training": {"epochs": 0}}
+    with pytest.raises(RecipeError) as error:
+        check.resolve(values)
+    assert str(error.value) == "recipe: training.epochs: found 0, expected greater than 0"
+
+
+def test_passwords_in_urls_and_secrets_are_never_written(tmp_path, install, monkeypatch, capsys):
+    install("tw-mine", fakes.POINTS, fakes.SOURCE)
+    path, out = tmp_path / "r.yaml", tmp_path / "out"
+    url = "https://user:pa55word@host/x.jsonl?a=1"
+    path.write_text((fakes.RECIPE % out).replace("a.jsonl", repr(url)))
+    code, shown, _ = command(monkeypatch, capsys, "recipe", "show", str(path))
+    assert code == 0 and "https://***@host/x.jsonl?a=1" in shown
+    run.train(path, overrides=["data.0.path='https://user:pa55word@host/b'"])
+    state = json.loads((out / "run.json").read_text())
+    assert state.pop("data") == {"0": "https://user:pa55word@host/b"}  # the fake's fingerprint
+    (out / "run.json").write_text(json.dumps(state))
+    written = [shown, *((out / name).read_text() for name in ("recipe.yaml", "run.json"))]
+    written.append((out / "events.jsonl").read_text())
+    assert not any("pa55word" in text or "user:" in text for text in written)
+
+
+def test_show_as_json_is_what_show_prints(file, monkeypatch, capsys):
+    path = str(file())
+    _, text, _ = command(monkeypatch, capsys, "recipe", "show", path)
+    _, made, _ = command(monkeypatch, capsys, "recipe", "show", path, "--json")
+    assert json.loads(made) == yaml.safe_load(text)
+    assert json.loads(made)["adapter"] == {"name": "mine", "rank": 4, "size": 4, "object_to": ""}
