@@ -47,11 +47,11 @@ def make_run(options: argparse.Namespace) -> tuple[Any, Any]:
     """A run of a recipe with the data, and its request."""
     from transformers import PreTrainedTokenizerFast
 
-    from tunewright.recipe import Recipe
+    from tunewright.check import resolve
     from tunewright.run import Run
 
     folder = Path(options.keep)
-    recipe = Recipe.model_validate(
+    recipe = resolve(
         {
             "model": "tiny",
             "family": "qwen",
@@ -113,19 +113,21 @@ def yardstick(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def rendered(run: Any, request: Any) -> Iterator[list[str]]:
+    from tunewright_dataset_chat.unread import Unread
+
     work, _, records, conversion = opened(run, request)
     handle = conversion.handle(run)
     while items := list(itertools.islice(records, 1000)):
-        yield [text.text for _, text in work.start(conversion(run, handle, items))]
+        yield [text.text for _, text in work.start(conversion(run, handle, items, Unread()))]
 
 
 def opened(run: Any, request: Any) -> tuple[Any, Any, Any, Any]:
     """What a chunk goes through."""
     from tunewright_dataset_chat import source
-    from tunewright_dataset_chat.row_processor import Work
+    from tunewright_dataset_chat.row_processor import RowProcessor
 
     policy = run.plugin("dataset").options.truncate
-    work = Work.of(run, request.loaded.tokenizer, request.rows, request.max_length, policy)
+    work = RowProcessor.of(run, request.loaded.tokenizer, request.rows, request.max_length, policy)
     (one,) = source.open_sources(request.entries, "data", request.root)
     return work, one, *source.opened(run, one, request)
 
@@ -134,6 +136,7 @@ def each_part(options: argparse.Namespace) -> dict[str, Any]:
     """Microseconds a sample of each step, one after the other."""
     from tunewright_dataset_chat import columns
     from tunewright_dataset_chat.chunk_processor import collected_once
+    from tunewright_dataset_chat.unread import Unread
 
     run, request = make_run(options)
     work, source, records, conversion = opened(run, request)
@@ -150,7 +153,9 @@ def each_part(options: argparse.Namespace) -> dict[str, Any]:
 
     with collected_once():
         while items := timed("read and parse", lambda: list(itertools.islice(records, 1000))):
-            begun = timed("render", work.start, timed("convert", conversion, run, handle, items))
+            begun = timed(
+                "render", work.start, timed("convert", conversion, run, handle, items, Unread())
+            )
             tokens = timed("tokenise and mask", work.tokenise, begun)
             done = timed("fit", work.finish, begun, tokens)
             timed("to Arrow", columns.record_batch, done.samples, "messages", schema)
@@ -195,7 +200,7 @@ def profiled(options: argparse.Namespace) -> dict[str, Any]:
     run, request = make_run(options)
     request.limit = 20_000
     profile = cProfile.Profile()
-    profile.runcall(run.ask, "dataset", "build_dataset", request)
+    profile.runcall(run.call, "dataset", "build_dataset", request)
     pstats.Stats(profile, stream=sys.stderr).sort_stats("tottime").print_stats(25)
     return {"seconds": 0.0}
 

@@ -153,11 +153,11 @@ def gflops() -> float:
 def lengths_of(folder: Path, path: Path) -> None:
     """Write the lengths of the rows, as they are prepared; training then finds them in the
     cache."""
-    from tunewright.check import read
+    from tunewright.check import resolve
     from tunewright.run import Run
     from tunewright_hf.batching.batch_sampler import row_lengths
 
-    run = Run(*read(path))
+    run = Run(resolve(path))
     data = run.call("dataset", "build_dataset", run.data_request(run.load(weights="none")))
     (folder / "lengths.json").write_text(json.dumps(row_lengths(data.train)))
 

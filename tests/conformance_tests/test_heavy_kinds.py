@@ -57,10 +57,7 @@ from tunewright_llama import Llama
 class Subject(Llama):
     """A family with a fault."""
 
-    def _data(self, name):
-        from tunewright_hf.models.family import _read_toml
-
-        return _read_toml("tunewright_llama", name)
+    package = "{package}"
 
     @hookimpl
     def load_model(self, run, request):
@@ -127,9 +124,44 @@ def optimizer(body: str = ADAMW) -> Subject:
     return Subject("optimizer", OPTIMIZER.format(body=body))
 
 
-def family(before: str = "pass", after: str = "pass") -> Subject:
+TINY = """
+[[twin]]
+name = "small"
+model_type = "llama"
+template = "llama2"
+style = "metaspace"
+bos = "<s>"
+eos = "</s>"
+unk = "<unk>"
+pad = "<pad>"
+special = ["<unk>", "<s>", "</s>", "<pad>"]
+"""
+LINE = """
+[[line]]
+name = "Some"
+template = "{template}"
+{twin}
+license = "mit"
+checkpoints = [{{ id = "some/one", size = "1B", kind = "chat" }}]
+"""
+
+
+def family(
+    before: str = "pass",
+    after: str = "pass",
+    package: str = "tunewright_llama",
+    files: dict[str, str] | None = None,
+) -> Subject:
     owned = "[tunewright.model_type]\nllama = {name}\n"
-    return Subject("family", FAMILY.format(before=before, after=after), more_points=owned)
+    source = FAMILY.format(before=before, after=after, package=package)
+    return Subject("family", source, more_points=owned, files=files or {})
+
+
+def lists(package: str, template: str, twin: str) -> Subject:
+    """A family with a list of its own: one checkpoint, and one twin with Llama 2's tokens."""
+    made = family(package=package, files={"tiny.toml": TINY})
+    made.files["checkpoints.toml"] = LINE.format(template=template, twin=twin)
+    return made
 
 
 def stage(before: str) -> Subject:
@@ -208,6 +240,15 @@ SUBJECTS: dict[str, tuple[Subject, set[str]]] = {
         {"test_adapters_find_their_places"},
     ),
     "x_names_no_template": (family(after="loaded.template = None"), {"test_default_template"}),
+    "x_lists_it_well": (lists("x_lists_it_well", "llama2", 'twin = "small"'), set()),
+    "x_lists_no_twin": (
+        lists("x_lists_no_twin", "llama2", ""),
+        {"test_listed_checkpoints"},
+    ),
+    "x_lists_a_template_of_others": (
+        lists("x_lists_a_template_of_others", "llama3", 'twin = "small"'),
+        {"test_listed_checkpoints"},
+    ),
     "x_loads_noise": (
         family(
             after=(
@@ -235,8 +276,9 @@ SUBJECTS: dict[str, tuple[Subject, set[str]]] = {
             "        def leak(self, rows):\n"
             "            batch = call(self, rows)\n"
             "            import torch\n"
-            "            batch['position_ids'] = "
-            "torch.arange(batch['position_ids'].shape[1])[None]\n"
+            "            inputs = batch['inputs']\n"
+            "            length = inputs['position_ids'].shape[1]\n"
+            "            inputs['position_ids'] = torch.arange(length)[None]\n"
             "            return batch\n"
             "        if self.options.packing:\n"
             "            Packed.__call__ = leak\n"

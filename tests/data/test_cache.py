@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from data.running import TEMPLATE, CountingRun, StubRun, build, made, request, write
 from tunewright import RecipeError, RowError, RunError
-from tunewright.recipe import Recipe
+from tunewright.check import resolve
 from tunewright.run import Run
 from tunewright_dataset_chat import columns
-from tunewright_dataset_chat.row_processor import Sample
+from tunewright_dataset_chat.samples import Sample
 
 
 def test_a_second_run_reads_what_the_first_one_made(tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ def test_chunks_leave_no_garbage(tmp_path: Path) -> None:
         "dataset": {"name": "chat", "cache": str(tmp_path / "cache")},
         "data": [{"path": str(tmp_path / name)}],
     }
-    run = Run(Recipe.model_validate(made))
+    run = Run(resolve(made))
     asked = run.data_request(run.load(weights="none"))
     gc.collect()
     gc.disable()

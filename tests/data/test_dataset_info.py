@@ -14,6 +14,7 @@ from tunewright.types import Preference, Row, Unpaired
 from tunewright_dataset_chat import dataset_info
 from tunewright_dataset_chat.entry import Entry
 from tunewright_dataset_chat.source import open_sources, opened
+from tunewright_dataset_chat.unread import Unread
 
 INFO = SHARED / "data" / "dataset_info.json"
 GOLDENS = SHARED / "goldens" / "data_conversion.json"
@@ -176,7 +177,7 @@ def rows_of(source: Any, folder: Path, needed: Any) -> tuple[list[Row], list[Row
     run: Any = StubRun(folder)
     records, conversion = opened(run, source, asked(folder, rows=needed))
     assert conversion
-    found = conversion(run, conversion.handle(run), records)
+    found = conversion(run, conversion.handle(run), records, Unread())
     rows = [row for row in found if not isinstance(row, RowError)]
     return rows, [error for error in found if isinstance(error, RowError)]
 
@@ -268,3 +269,51 @@ def test_demo_data_is_recognised(tmp_path: Path, file: str, needed: str, count: 
         RecipeError, match=f"format '{needed}' gives {needed}, the stage needs messages"
     ):
         rows_of(source, tmp_path, "messages")
+
+
+# ---- a file of somebody else ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["../outside.jsonl", "/etc/passwd", "a/../../outside.jsonl", "~/x.jsonl", "..\\x.jsonl"]
+)
+@pytest.mark.parametrize("key", ["file_name", "folder"])
+def test_paths_stay_in_the_folder(tmp_path: Path, name: str, key: str) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "outside.jsonl").write_text('{"instruction": "a", "output": "secret"}\n')
+    info = {key: name} | ({"hf_hub_url": "a/b"} if key == "folder" else {})
+    with pytest.raises(RecipeError, match=rf"it\.{key}: found .*, which leads out of its folder"):
+        resolved(tmp_path / "sub", info)
+
+
+@pytest.mark.parametrize("name", ["link.jsonl", "folder"])
+def test_links_stay_in_the_folder(tmp_path: Path, name: str) -> None:
+    sub = tmp_path / "sub"
+    sub.mkdir()
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "a.jsonl").write_text("{}")
+    (sub / "link.jsonl").symlink_to("../outside/a.jsonl")
+    (sub / "folder").symlink_to("../outside")
+    with pytest.raises(RecipeError, match=r"is a link that leads out of its folder .copy it there"):
+        resolved(sub, {"file_name": name})
+
+
+@pytest.mark.parametrize(
+    ("info", "says"),
+    [
+        ({"file_name": "a.json", "split": 5}, "it.split: found 5, expected text"),
+        ({"file_name": "a.json", "num_samples": "all"}, "limit: "),
+        ({"file_name": "a.json", "num_samples": -1}, "limit: "),
+        ({"hf_hub_url": 5}, "it.hf_hub_url: found 5"),
+        ({"hf_hub_url": "a/b", "subset": ["en"]}, "it.subset: found ['en']"),
+        ({"hf_hub_url": "a/b", "folder": 5}, "it.folder: found 5"),
+        ({"file_name": "a" * 5000}, "cannot be looked at: File name too long"),
+        ({"file_name": "a.json", "formatting": ["alpaca"]}, "it.formatting: found ['alpaca']"),
+    ],
+)
+def test_values_of_another_type_are_one_line(tmp_path: Path, info: Any, says: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        resolved(tmp_path, info)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000

@@ -157,7 +157,7 @@ def test_sharegpt_tags_rename_keys_and_roles() -> None:
         (chat(("system", "a")), "conversations[0]: the last message is from system"),
         (
             chat(("human", "a"), ("gpt", "b"), ("observation", "c")),
-            "conversations[2]: is one result more than there",
+            "conversations[2]: the last message is from tool",
         ),
         (
             chat(("human", "a"), ("function_call", "f()")),
@@ -297,8 +297,8 @@ def test_openai_parts_of_the_assistant() -> None:
         ),
         (talk({"content": "q"}), "messages[0].role: found null, expected"),
         (
-            talk({"role": "user", "content": ""}, ANSWER),
-            "messages[0].content: found '', expected text",
+            talk({"role": "user", "content": None}, ANSWER),
+            "messages[0].content: found null, expected text",
         ),
         (
             talk(USER, {"role": "assistant", "content": None}),
@@ -311,25 +311,32 @@ def test_openai_parts_of_the_assistant() -> None:
         (talk(USER), "messages[0]: the last message is from user"),
         (
             talk(USER, ANSWER, {"role": "tool", "content": "x"}),
-            "messages[2]: is one result more than there were",
+            "messages[2]: the last message is from tool",
         ),
         (
             talk(USER, ANSWER | {"weight": -1}),
-            "messages[1].weight: found -1, expected a number of 0 or more",
+            "messages[1].weight: found -1, expected true, false or a number of 0 or more",
         ),
         (
-            talk(USER, ANSWER | {"weight": True}),
-            "messages[1].weight: found true, expected a number",
+            talk(USER, ANSWER | {"loss_weight": 1e300}),
+            "messages[1].loss_weight: found 1e+300, expected 0 or 1e-06 to 1e+06",
         ),
         (
             talk(USER, ANSWER | {"weight": float("nan")}),
-            "messages[1].weight: found NaN, expected a number",
+            "messages[1].weight: found NaN, expected true, false or a number",
         ),
         (
             talk(USER, ANSWER | {"train": "no"}),
-            "messages[1].train: found 'no', expected true or false",
+            "messages[1].train: found 'no', expected true, false or a number",
         ),
-        (talk(USER, ANSWER | {"train": True, "weight": 1}), "messages[1]: has weight and train"),
+        (
+            talk(USER, ANSWER | {"train": False, "weight": 1}),
+            "messages[1]: has weight and train that differ",
+        ),
+        (
+            talk(USER, ANSWER | {"weight": 10**400}),
+            "messages[1].weight: found a number of many digits, expected 0 or",
+        ),
         (talk(USER, ANSWER | {"reasoning_content": 3}), "messages[1].reasoning_content: found 3"),
         (
             talk(USER, ANSWER | {"tool_calls": [{"id": "1"}]}),

@@ -147,7 +147,7 @@ def test_failing_library_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"path": "a", "dataset_info": "b", "name": "c"}, "either path or dataset_info"),
         ({"path": "a", "name": "b"}, "go together"),
         ({"dataset_info": "a"}, "go together"),
-        ({"path": "a", "subset": "en"}, "subset is for data sets of a hub"),
+        ({"path": "a", "folder": "en"}, "folder is for data sets of a hub"),
         ({"path": "a", "revision": "en"}, "revision is for data sets of a hub"),
         ({"path": "a", "hub": "github"}, "'hf', 'modelscope' or 'modelers'"),
         ({"path": "a", "format": "alpca"}, "gives the format 'alpca' .did you mean 'alpaca'"),
@@ -187,3 +187,42 @@ def test_a_hub_is_streamed_or_refused(
         assert other
         with pytest.raises(RecipeError, match=f"{name} does not stream"):
             other.streamed()
+
+
+def test_a_folder_of_that_name_is_not_read_instead(
+    tmp_path: Path, calls: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "me" / "set").mkdir(parents=True)
+    with pytest.raises(RecipeError, match="'me/set' is also a folder here, which the library"):
+        opened(hub="hf", **ENTRY)
+    assert opened(hub="modelers", **ENTRY).records == 0
+    assert calls == {}
+
+
+def test_a_librarys_error_is_one_line_with_words(
+    calls: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*given: Any, **more: Any) -> Any:
+        raise ValueError("\n\nConfig name is missing.\n\nPick one among: en, de\n" + "x" * 9000)
+
+    monkeypatch.setattr(datasets, "load_dataset", fail)
+    with pytest.raises(RecipeError, match="Pick one among: en, de") as caught:
+        read(opened(hub="hf", path="me/set"))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 700
+
+
+def test_a_hub_that_fails_while_it_is_streamed(calls: dict[str, Any]) -> None:
+    class Failing:
+        def with_format(self, name: str) -> "Failing":
+            return self
+
+        def iter(self, batch_size: int) -> Any:
+            raise ConnectionError("gone\naway")
+
+    source = opened(hub="hf", path="me/set")
+    assert source.hub
+    source.hub.load = lambda entry, split: Failing()
+    with pytest.raises(RowError, match="hf:me/set/train: cannot be read on: gone away"):
+        read(source)

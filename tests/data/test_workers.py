@@ -11,7 +11,7 @@ import pytest
 
 from data.running import build, request, tokenizer
 from tunewright import RowError, RunError
-from tunewright.recipe import Recipe
+from tunewright.check import resolve
 from tunewright.run import Run
 from tunewright_dataset_chat import source_stream
 from tunewright_dataset_chat.chunk_processor import ChunkProcessor
@@ -22,7 +22,7 @@ from tunewright_dataset_chat.workers import Workers
 
 def run_of(folder: Path, stage: str = "sft", **dataset: Any) -> Run:
     return Run(
-        Recipe.model_validate(
+        resolve(
             {
                 "model": "tiny",
                 "family": "qwen",
@@ -68,6 +68,8 @@ def test_rows_and_counts_are_those_of_one_process(tmp_path: Path) -> None:
     records: list[Any] = [chat(number) for number in range(57)]
     records[7] = "{"
     records[20] = {"messages": [{"role": "user", "content": "no answer"}]}
+    records[30] = chat(30) | {"context": "c"}
+    records[33] = chat(33) | {"context": json.loads("[" * 900 + "]" * 900)}  # cannot be sent
     write(tmp_path, records)
     one, two = (
         build(run_of(tmp_path, workers=count, on_bad_row="skip"), request(tmp_path, "a.jsonl"))
@@ -78,6 +80,9 @@ def test_rows_and_counts_are_those_of_one_process(tmp_path: Path) -> None:
     assert first == second
     assert len(one.train) == 57 - 2 - 6
     assert list(one.train) == list(two.train)
+    assert [note for note in two.notes if "not read" in note] == [
+        "a.jsonl: not read: column context (2 rows)"
+    ]
     assert (one.dropped, one.notes, one.fingerprint) == (two.dropped, two.notes, two.fingerprint)
     assert not multiprocessing.active_children()
 

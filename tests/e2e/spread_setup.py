@@ -9,7 +9,6 @@ from safetensors.torch import load_file
 
 import forked
 from tunewright import RecipeError
-from tunewright.check import read
 from tunewright.run import train
 
 HERE = Path(__file__).parent
@@ -44,6 +43,10 @@ CELLS = {
     "lora": ["adapter={name: lora, rank: 4}", "training.precision=fp32"],
     "bf16": ["adapter=full", "training.precision=bf16"],
 }
+#: of which DeepSpeed has no counterpart: it keeps copies in fp32
+PURE = {
+    "pure": ["adapter=full", "training.precision=pure_bf16", "training.stochastic_rounding=true"]
+}
 TIMING = ("time", "tokens_per_second", "memory")
 
 
@@ -52,7 +55,10 @@ def train_all(folder: Path, processes: int, cells: list[str], *more: str) -> Non
     recipe = folder / "recipe.yaml"
     recipe.write_text(RECIPE)
     batch = f"training.per_device_train_batch_size={4 // processes}"
-    runs = [[str(recipe), f"output={folder / cell}", batch, *CELLS[cell], *more] for cell in cells]
+    runs = [
+        [str(recipe), f"output={folder / cell}", batch, *(CELLS | PURE)[cell], *more]
+        for cell in cells
+    ]
     resume = ["resume"] if processes > 1 else []
     done = forked.run(HERE / "spread_worker.py", json.dumps(runs), *resume, processes=processes)
     assert not any(done.codes), done.error[-5000:]
@@ -61,8 +67,9 @@ def train_all(folder: Path, processes: int, cells: list[str], *more: str) -> Non
 def check_refused_alone(folder: Path, name: str) -> None:
     """One process is no reason to do something else than was asked for."""
     (folder / "recipe.yaml").write_text(RECIPE)
+    overrides = [f"output={folder / 'one'}", f"accelerators=[{name}]"]
     with pytest.raises(RecipeError, match=f"{name} needs several processes"):
-        train(*read(folder / "recipe.yaml", [f"output={folder / 'one'}", f"accelerators=[{name}]"]))
+        train(folder / "recipe.yaml", overrides=overrides)
 
 
 def logged(run: Path) -> list[dict]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from tunewright.check import read
+from tunewright.check import resolve
 from tunewright.run import train
 
 
@@ -28,19 +28,19 @@ def interrupt(output: Path) -> None:
 
 def main(runs: list[list[str]], resume: bool) -> None:
     torch.set_num_threads(1)
-    recipes = [read(Path(recipe), overrides) for recipe, *overrides in runs]
-    for recipe, source in recipes:
-        train(recipe, source)
+    recipes = [resolve(Path(recipe), overrides) for recipe, *overrides in runs]
+    for recipe in recipes:
+        train(recipe)
     if not any("deepspeed" in override for run in runs for override in run):
         assert "deepspeed" not in sys.modules, "asked for by nobody, and imported"
     if not resume:
         return
     if os.environ["RANK"] == "0":
-        for recipe, _ in recipes:
-            interrupt(Path(recipe.output))
+        for resolved in recipes:
+            interrupt(Path(resolved.recipe.output))
     torch.distributed.barrier()
-    for recipe, source in recipes:
-        train(recipe, source, resume=True)
+    for recipe in recipes:
+        train(recipe, resume=True)
 
 
 if __name__ == "__main__":

@@ -55,9 +55,10 @@ def test_one_process_is_refused(tmp_path: Path) -> None:
 def test_quantized_weights_are_refused() -> None:
     from tunewright_deepspeed.zero import Zero
 
-    model = torch.nn.Module()
-    model.weight = torch.nn.Parameter(torch.zeros(2, dtype=torch.uint8), requires_grad=False)
-    with pytest.raises(RecipeError, match="weight is quantized"):
+    model = torch.nn.ModuleDict({"up_proj": torch.nn.Linear(2, 2)})
+    weight = torch.zeros(2, 2, dtype=torch.float8_e4m3fn)
+    model["up_proj"].weight = torch.nn.Parameter(weight, requires_grad=False)
+    with pytest.raises(RecipeError, match="up_proj is quantized"):
         Zero(3).begin(model, "fp32")
 
 
@@ -89,7 +90,7 @@ def test_a_second_accelerator_that_spreads_is_refused() -> None:
     [
         (2, {"stage": 1}, "runs ZeRO-1, not ZeRO-2"),
         (2, {"own": 600}, "the optimizer holds 600 of 600 numbers"),
-        (3, {"parts": False}, "weight and 0 more are not spread"),
+        (3, {"parts": False}, "weight and 0 more are not sharded"),
         (2, {"engine": False}, "Linear wraps the model, not DeepSpeed"),
     ],
 )
@@ -120,8 +121,5 @@ def test_what_was_not_asked_for_is_an_error(
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     zero = Zero(asked)
     zero.groups = [[parameter]]
-    trainer = SimpleNamespace(
-        model=model, model_wrapped=engine if got["engine"] else torch.nn.Linear(1, 1)
-    )
     with pytest.raises(RunError, match=problem):
-        zero.ready(trainer)
+        zero.check_engine(engine if got["engine"] else torch.nn.Linear(1, 1), model)

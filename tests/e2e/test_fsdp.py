@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from e2e.spread_setup import check_equal, check_refused_alone, check_resumed, train_all
+from e2e.spread_setup import (
+    check_equal,
+    check_near,
+    check_refused_alone,
+    check_resumed,
+    train_all,
+)
 
 CELLS = ["full", "lora"]
 
@@ -12,7 +18,7 @@ CELLS = ["full", "lora"]
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fsdp")
-    train_all(folder, 2, CELLS, "accelerators=[fsdp]")
+    train_all(folder, 2, [*CELLS, "pure"], "accelerators=[fsdp]")
     return folder
 
 
@@ -23,7 +29,12 @@ def test_two_processes_are_one(one_process: Path, two_processes: Path, cell: str
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cell", CELLS)
+def test_pure_bf16_is_near_to_one_process(one_process: Path, two_processes: Path) -> None:
+    check_near(one_process / "pure", two_processes / "pure-whole", "loss", rel=2e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", [*CELLS, "pure"])
 def test_resumed_is_uninterrupted(two_processes: Path, cell: str) -> None:
     check_resumed(two_processes / cell)
 

@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from tunewright.events import Event, Notice
+from tunewright.recipe import Recipe
 from tunewright.types import AdapterRequest, LoadedModel, LoadRequest
 from tunewright_gpt2 import Gpt2
 from tunewright_llama import Llama
@@ -24,10 +26,13 @@ FAMILIES = {
 
 
 class Listener:
-    """Stands where the run does."""
+    """Stands where the run does: its recipe names no template."""
+
+    recipe = SimpleNamespace(template=None)
 
     def __init__(self) -> None:
         self.events: list[Event] = []
+        self.recipe = Recipe.model_validate({"model": "tiny", "stage": "sft", "output": "out"})
 
     def emit(self, event: Event) -> None:
         self.events.append(event)

@@ -10,6 +10,7 @@ from loading_setup import Listener, apply, load, train, trainable
 from tunewright import RecipeError
 from tunewright_freeze import Freeze
 from tunewright_full import Full
+from tunewright_hf.models.modules import quantized_modules
 
 
 def freeze(**options: Any) -> Freeze:
@@ -82,12 +83,67 @@ def test_freeze_mistakes(run: Listener, options: dict[str, Any], problem: str) -
 
 
 @pytest.mark.parametrize("plugin", [Full(Full.Options()), freeze()])
-def test_quantized_weights_cannot_be_trained(run: Listener, plugin: Any) -> None:
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn, torch.float8_e5m2])
+def test_quantized_weights_cannot_be_trained(
+    run: Listener, plugin: Any, dtype: torch.dtype
+) -> None:
     loaded = load(run)
-    weight = loaded.model.model.layers[1].mlp.up_proj
-    weight.weight = torch.nn.Parameter(weight.weight.to(torch.int8), requires_grad=False)
-    with pytest.raises(RecipeError, match="is quantized and cannot be trained"):
+    quantize(loaded.model.model.layers[1].mlp.up_proj, dtype)
+    loaded.quantized = quantized_modules(loaded.model)
+    assert loaded.quantized == {"model.layers.1.mlp.up_proj"}
+    with pytest.raises(RecipeError, match=r"up_proj.weight is quantized and cannot be trained"):
         apply(run, plugin, loaded)
+    assert not trainable(apply(run, plugin, loaded, trainable=False))
+
+
+def quantize(linear: torch.nn.Linear, dtype: torch.dtype) -> None:
+    linear.weight = torch.nn.Parameter(linear.weight.detach().to(dtype), requires_grad=False)
+
+
+def test_quantized_modules(run: Listener) -> None:
+    """By dtype, by what transformers' quantizer of the model says, and by packed buffers."""
+
+    class Quantizer:
+        """Stands for transformers' quantizer of a model: storage that looks like plain weights."""
+
+        def param_needs_quantization(self, model: Any, name: str) -> bool:
+            return name.endswith("down_proj.weight")
+
+    model = load(run).model
+    assert quantized_modules(model) == set()
+    layer = model.model.layers[0]
+    layer.self_attn.register_buffer("packed", torch.zeros(2, 2, dtype=torch.int32))
+    assert quantized_modules(model) == set()  # without a quantizer, such as a mask
+    quantize(layer.mlp.up_proj, torch.float8_e4m3fn)
+    layer.mlp.down_proj.to(torch.bfloat16)
+    model.hf_quantizer = Quantizer()
+    assert quantized_modules(model) == {
+        "model.layers.0.self_attn",
+        "model.layers.0.mlp.up_proj",
+        "model.layers.0.mlp.down_proj",
+        "model.layers.1.mlp.down_proj",
+    }
+
+
+@pytest.mark.parametrize(
+    "plugin", [Full(Full.Options()), Full(Full.Options(train_embeddings=False)), freeze()]
+)
+def test_names_of_what_is_trained(run: Listener, plugin: Any) -> None:
+    loaded = apply(run, plugin)
+    assert loaded.trained == trainable(loaded)
+    assert loaded.trained
+    assert apply(run, plugin, trainable=False).trained == set()
+
+
+@pytest.mark.parametrize("plugin", [Full(Full.Options()), freeze()])
+def test_nothing_to_merge(run: Listener, plugin: Any) -> None:
+    loaded = apply(run, plugin)
+    before = {name: value.clone() for name, value in loaded.model.state_dict().items()}
+    merged = plugin.merge(loaded)
+    assert merged.saves == "model"
+    assert all(
+        torch.equal(value, before[name]) for name, value in merged.model.state_dict().items()
+    )
 
 
 @pytest.mark.parametrize("plugin", [Full(Full.Options()), freeze()])

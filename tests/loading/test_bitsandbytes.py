@@ -2,15 +2,25 @@
 trained after it."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import bitsandbytes
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
-from tunewright import RecipeError
+from tunewright import Plugin, RecipeError
+from tunewright.check import resolve
 from tunewright.recipe import Recipe
 from tunewright.run import Run
+from tunewright.types import LoadRequest
+from tunewright_bitsandbytes import BitsAndBytes
 from tunewright_bitsandbytes.linear import keep_layout
+from tunewright_freeze import Freeze
+from tunewright_full import Full
+from tunewright_hf.models.modules import quantized_modules
+from tunewright_lora import Lora
 
 RECIPE: dict[str, Any] = {
     "model": "tiny",
@@ -30,7 +40,7 @@ def load(head: Any = "causal_lm", adapter: Any = None, **quantizer: Any) -> Any:
         "quantizer": {"name": "bitsandbytes", **quantizer},
         "adapter": adapter or RECIPE["adapter"],
     }
-    return Run(Recipe.model_validate(RECIPE | changed)).load(head=head)
+    return Run(resolve(RECIPE | changed, combined=False)).load(head=head)
 
 
 def gradients(model: Any) -> dict[str, torch.Tensor]:
@@ -55,7 +65,7 @@ def test_layers_are_quantized_and_heads_are_not(bits: int, head: str) -> None:
 
 
 def test_the_values_are_near() -> None:
-    plain = Run(Recipe.model_validate(RECIPE)).load().model.base_model.model
+    plain = Run(resolve(RECIPE)).load().model.base_model.model
     for bits, tolerance in ((4, 0.25), (8, 0.05)):
         model = load(bits=bits).model.base_model.model
         with torch.no_grad():
@@ -114,8 +124,134 @@ def test_without_the_remedy_layers_are_repacked(
     assert repacking == []
 
 
+def test_what_was_quantized() -> None:
+    for bits in (4, 8):
+        loaded = load(bits=bits)
+        assert loaded.quantized == {
+            f"model.layers.{layer}.{name}"
+            for layer in range(2)
+            for name in (
+                *(f"self_attn.{part}_proj" for part in "qkvo"),
+                *(f"mlp.{part}_proj" for part in ("gate", "up", "down")),
+            )
+        }
+        assert loaded.trained == {n for n, p in loaded.model.named_parameters() if p.requires_grad}
+
+
+def test_merging_dequantizes(tmp_path: Path) -> None:
+    """What was trained on quantized weights says the same as a plain model: the sum is not rounded
+    to 4 bits again."""
+    for bits, tolerance in ((4, 1e-5), (8, 0.02)):
+        adapter = {"name": "lora", "rank": 4, "bias": "all", "modules_to_save": ["norm"]}
+        loaded = load(adapter=adapter, bits=bits)
+        optimizer = torch.optim.SGD([p for p in loaded.model.parameters() if p.requires_grad], 0.5)
+        before = loaded.model.eval()(input_ids=IDS).logits.detach()
+        for _ in range(3):
+            loaded.model(input_ids=IDS, labels=IDS).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        learned = loaded.model.eval()(input_ids=IDS).logits.detach()
+        assert not torch.allclose(learned, before, atol=0.1)
+        merged = Lora(Lora.Options()).merge(loaded)
+        assert merged.quantized == set() and merged.saves == "model"
+        assert quantized_modules(merged.model) == set()
+        found = merged.model(input_ids=IDS).logits.detach()
+        torch.testing.assert_close(found, learned, atol=tolerance, rtol=0)
+        merged.model.save_pretrained(tmp_path / str(bits))
+        plain = AutoModelForCausalLM.from_pretrained(tmp_path / str(bits))
+        assert torch.equal(plain(input_ids=IDS).logits, found)
+
+
+@pytest.mark.parametrize(
+    ("options", "dtype"),
+    [
+        ({"bits": 4}, "bfloat16"),
+        ({"bits": 4, "double_quantization": False}, "float32"),
+        ({"bits": 4, "type": "fp4"}, "float16"),
+        ({"bits": 8}, "float16"),
+    ],
+)
+@pytest.mark.parametrize("shape", [(64, 64), (48, 200), (333, 128)])
+def test_bytes_of_a_weight(options: dict[str, Any], dtype: str, shape: tuple[int, int]) -> None:
+    """As many as the tensors of a quantized layer take."""
+    quantizer = BitsAndBytes(BitsAndBytes.Options(**options))
+    kind = bitsandbytes.nn.Linear8bitLt if options["bits"] == 8 else bitsandbytes.nn.Linear4bit
+    chosen: dict[str, Any] = {"has_fp16_weights": False}
+    if options["bits"] == 4:
+        chosen = {
+            "quant_type": quantizer.options.type,
+            "compress_statistics": quantizer.options.double_quantization,
+        }
+    layer = kind(shape[1], shape[0], bias=False, **chosen)
+    layer.weight.data = torch.randn(shape, dtype=getattr(torch, dtype))
+    weight = layer.to("cpu").weight
+    if options["bits"] == 8:
+        parts = [weight.data, weight.SCB]
+    else:
+        state = weight.quant_state
+        parts = [weight.data, state.absmax, state.code]
+        if state.nested:
+            parts += [state.offset, state.state2.absmax, state.state2.code]
+    assert weight.dtype in (torch.uint8, torch.int8)
+    assert quantizer.weight_bytes(shape, dtype) == sum(part.nbytes for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("family", "request_device", "expected"),
+    [
+        ("cpu", None, "cpu"),
+        ("auto", None, "cuda"),
+        ("auto", "cpu", "cpu"),
+        ("cuda:1", "cpu", "cpu"),
+    ],
+)
+def test_compute_dtype_is_that_of_the_models_device(
+    family: str, request_device: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine with a GPU that has bf16 a model on the CPU computes in fp32."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)  # no matrix units for bf16
+    recipe = RECIPE | {"family": {"name": "qwen", "device": family}, "quantizer": "bitsandbytes"}
+    run = Run(resolve(recipe))
+    request = LoadRequest("tiny", device=request_device)
+    assert run.plugin("quantizer").prepare_load(run, request)
+    dtype = request.quantization.bnb_4bit_compute_dtype
+    assert dtype == (torch.bfloat16 if expected == "cuda" else torch.float32)
+
+
+class Resolved:
+    """Stands for tunewright.check.Resolved: a recipe, and the class of its adapter."""
+
+    def __init__(self, name: str, adapter: type[Plugin] | None) -> None:
+        self.recipe = Recipe.model_validate(RECIPE | {"adapter": {"name": name}})
+        self._adapter = adapter
+
+    def plugin(self, kind: str) -> type[Plugin] | None:
+        assert kind == "adapter"
+        return self._adapter
+
+
+def test_objections() -> None:
+    """Adapters that train the model's own weights are refused before anything loads."""
+
+    class Strange(Plugin):
+        """An adapter without the kind's base class."""
+
+    quantizer = BitsAndBytes(BitsAndBytes.Options())
+    quantizer.at = ("quantizer",)
+    for name, adapter in (("full", Full), ("freeze", Freeze)):
+        (problem,) = quantizer.objections(Resolved(name, adapter))
+        assert problem.path == ("quantizer",)
+        assert f"adapter {name} trains them" in problem.message and problem.hint
+    for name, adapter in (("lora", Lora), ("strange", Strange), ("none", None)):
+        assert list(quantizer.objections(Resolved(name, adapter))) == []
+
+
 @pytest.mark.parametrize("adapter", ["full", {"name": "freeze", "trainable_layers": 1}])
 def test_quantized_weights_cannot_be_trained(adapter: Any) -> None:
     with pytest.raises(RecipeError, match="is quantized and cannot be trained") as caught:
         load(adapter=adapter)
     assert "lora" in caught.value.hint
+    with pytest.raises(RecipeError, match="quantized weights cannot be trained"):
+        resolve(RECIPE | {"quantizer": "bitsandbytes", "adapter": adapter})

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from fake_hub import fake_hub
 
+from tunewright import RunError
+
 FILES = {
     "config.json": b'{"model_type": "qwen3"}',
     "tokenizer.json": b"{}",
@@ -90,6 +92,67 @@ def test_one_clear_line(tmp_path: Path, model: str, revision: str, problem: str)
         found = locate(tmp_path, hub.url, model, revision)
     assert found.startswith(f"RunError {problem}")
     assert "\n" not in found
+
+
+@pytest.mark.parametrize(
+    "model", ["runs/a", "./runs/model", "/nowhere/model", "~nobody-is-called-so/x", "a\0b", "link"]
+)
+def test_what_was_meant_as_a_folder_is_not_asked_of_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    """A run folder whose model/ is missing would be looked up, and perhaps found, at the hub."""
+    from tunewright_hf.models import hub
+
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(hub, "_snapshot", lambda *_: pytest.fail("the hub was asked"))
+    for asked in (lambda: hub.locate(model), lambda: hub.read_config(model, None)):
+        with pytest.raises(RunError) as caught:
+            asked()
+        assert caught.value.problem == "there is no such folder"
+    assert ("a folder runs is here" in caught.value.hint) == (model == "runs/a")
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    from tunewright_hf.models import hub
+
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="is not a folder"):
+        hub.locate(str(tmp_path / "file"))
+
+
+def test_an_id_of_the_hub_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tunewright_hf.models import hub
+
+    monkeypatch.chdir(tmp_path)
+    asked = []
+    monkeypatch.setattr(hub, "_snapshot", lambda model, *_: asked.append(model) or tmp_path)
+    assert hub.locate("Qwen/Qwen3-0.6B") == hub.locate("gpt2") == tmp_path
+    assert asked == ["Qwen/Qwen3-0.6B", "gpt2"]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"{", "cannot be read: Expecting property name"),
+        (b"[" * 100_000, "cannot be read: it is nested too deep"),
+        (b'{"a":' * 100_000, "cannot be read: it is nested too deep"),
+        (b"\xff\xfe\x00", "cannot be read: 'utf-8' codec can't decode byte 0xff"),
+        (b'{"a": ' + b"1" * 5000 + b"}", "cannot be read: Exceeds the limit"),
+        (b'{"a": "\\ud800"}', "cannot be read: 'utf-8' codec can't encode"),
+        (b"[]", "holds a list, not an object"),
+    ],
+    ids=range(7),
+)
+def test_json_that_cannot_be_read(tmp_path: Path, content: bytes, problem: str) -> None:
+    from tunewright_hf.models.hub import read_config
+
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(RunError) as caught:
+        read_config(str(tmp_path), None)
+    assert caught.value.problem.startswith(problem)
+    assert "\n" not in str(caught.value)
 
 
 def test_config_of_a_folder(tmp_path: Path) -> None:

@@ -14,10 +14,19 @@ import pytest
         "tunewright_full",
         "tunewright_freeze",
         "tunewright_lora",
+        "tunewright_bitsandbytes",
     ],
 )
 def test_import_is_light(module: str) -> None:
-    heavy = ("torch", "transformers", "peft", "datasets", "tokenizers", "huggingface_hub")
+    heavy = (
+        "torch",
+        "transformers",
+        "peft",
+        "bitsandbytes",
+        "datasets",
+        "tokenizers",
+        "huggingface_hub",
+    )
     code = f"import sys, {module}; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -52,6 +52,7 @@ def test_all_linear(run: Listener, twin: str, expected: set[str]) -> None:
     assert leaves(adapted(loaded)) == expected
     assert all(".lora_" in name for name in trainable(loaded))
     assert loaded.saves == "adapter"
+    assert loaded.trained == trainable(loaded)
 
 
 def test_all_linear_leaves_out_what_the_family_excludes(run: Listener) -> None:
@@ -121,6 +122,7 @@ def test_new_head_is_trained(run: Listener, tmp_path: Path) -> None:
         ({"exclude": ["layers"]}, "no module is left to adapt"),
         ({"experts": True}, "the model has no experts"),
         ({"modules_to_save": ["nope"]}, "the model has no module 'nope'"),
+        ({"rank": 65_536}, "65536 is too large: this model takes at most 128"),
     ],
 )
 def test_lora_mistakes(run: Listener, options: dict[str, Any], problem: str) -> None:
@@ -132,6 +134,8 @@ def test_lora_mistakes(run: Listener, options: dict[str, Any], problem: str) -> 
     "options",
     [
         {"rank": 0},
+        {"rank": 10**18},
+        {"alpha": 10**40},
         {"init": "pissa_niter_0"},
         {"dora": True, "init": "pissa"},
         {"experts": True, "dropout": 0.1},

@@ -5,6 +5,7 @@ import tomllib
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -129,3 +130,17 @@ def test_what_was_told_is_said(run: Listener, tmp_path: Path) -> None:
     folder = str(save(loaded, tmp_path))
     assert load(run, folder, twin="qwen2").template == "auto"
     assert "not a listed checkpoint: by its tokenizer, its template is auto" in run.notices
+
+
+def test_a_recipe_that_names_a_template_is_not_searched_for_one(
+    run: Listener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load(run, twin="qwen2")
+    loaded.tokenizer.chat_template = "{{ messages[0].content }}"
+    folder = str(save(loaded, tmp_path))
+    monkeypatch.setattr(run, "recipe", SimpleNamespace(template="chatml"))
+    monkeypatch.setattr(
+        "tunewright_hf.models.family._exported", lambda *_: pytest.fail("all templates were read")
+    )
+    assert load(run, folder, twin="qwen2").template is None
+    assert run.notices == ""

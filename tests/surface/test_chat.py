@@ -13,8 +13,8 @@ from typer.testing import CliRunner, Result
 from tunewright import RecipeError, RowError
 from tunewright.types import GenerateRequest, Message, Reply
 from tunewright_chat import command
-from tunewright_hf.templates.jinja_template import TemplateInfo
-from tunewright_hf.templates.reply_parser import ReplyForm, parse
+from tunewright_hf.templates.info import ReplyForm, TemplateInfo
+from tunewright_hf.templates.reply_parser import parse
 
 
 class Run:

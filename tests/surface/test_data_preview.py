@@ -1,6 +1,7 @@
 """`tunewright data preview`: what it prints, and that it works on a recipe."""
 
 import json
+from ast import literal_eval
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -93,6 +94,52 @@ def test_a_recipe_is_previewed_without_a_run(recipe: Path) -> None:
     assert "6 rows read, 1 dropped" in text
     assert "alpaca" in text
     assert not (recipe.parent / "run").exists()
+
+
+def test_tokens_are_printed_with_what_is_trained(recipe: Path) -> None:
+    text = call(str(recipe), "-n", "1", "--tokens")
+    lines = text.splitlines()
+    start = lines.index(next(line for line in lines if line.startswith("     0 ")))
+    count = int(text.partition(" tokens, ")[0].rpartition(" ")[2])
+    found = [line.split(maxsplit=2) for line in lines[start : start + count]]
+    assert [int(place) for place, _, _ in found] == list(range(count))
+    assert found[0][2] == "'<|im_start|>'"
+    trained = [text for _, _, text in found if text.startswith("⟦")]
+    assert len(trained) == int(text.partition(" of them trained")[0].rpartition(" ")[2])
+    assert trained[-1] == "⟦'<|im_end|>'⟧"
+    assert "".join(literal_eval(text[1:-1]) for text in trained) == "It is 0.<|im_end|>"
+    assert len({number for _, number, text in found if text.strip("⟦⟧") == "'<|im_end|>'"}) == 1
+    assert "It is 0." not in "\n".join(lines[start:])
+    assert lines[start - 2].endswith("⟧") and "     0 " not in call(str(recipe), "-n", "1")
+
+
+def test_tokens_of_answers_have_a_list_each(recipe: Path) -> None:
+    row = {"prompt": "a", "chosen": "b", "rejected": "c"}
+    (recipe.parent / "a.jsonl").write_text(json.dumps(row) + "\n")
+    lines = call(str(recipe), "--tokens", "stage=dpo").splitlines()
+    names = [line for line in lines if line in ("prompt_ids:", "chosen_ids:", "rejected_ids:")]
+    assert names == ["prompt_ids:", "chosen_ids:", "rejected_ids:"]
+    assert lines[lines.index("chosen_ids:") + 1].endswith("⟦'b'⟧")
+    assert lines[lines.index("rejected_ids:") + 1].endswith("⟦'c'⟧")
+    assert "⟦" not in lines[lines.index("prompt_ids:") + 1]
+
+
+def test_weights_and_parts_of_characters_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    words = {1: "a", 2: "\x1b[2J", 3: "\ufffd"}
+    tokenizer = SimpleNamespace(
+        decode=lambda ids: words[ids[0]], convert_ids_to_tokens=lambda token: f"<{token}>"
+    )
+    sample = preview().samples[0]
+    sample.columns = {
+        "input_ids": [1, 2, 3],
+        "labels": [-100, 2, 3],
+        "loss_weights": [0.0, 0.5, 1.0],
+    }
+    show(preview(samples=[sample]), tokenizer)
+    text = capsys.readouterr().out
+    assert "     0  1  'a'\n" in text
+    assert "     1  2  ⟦'\\x1b[2J'⟧ (loss weight 0.5)\n" in text
+    assert "     2  3  ⟦'<3>'⟧\n" in text
 
 
 def test_overrides_and_limit_count(recipe: Path) -> None:

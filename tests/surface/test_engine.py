@@ -2,117 +2,24 @@
 to."""
 
 import threading
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 torch = pytest.importorskip("torch")
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers  # noqa: E402
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: E402
-from transformers.modeling_outputs import CausalLMOutputWithPast  # noqa: E402
-
-from tunewright.types import (  # noqa: E402
-    Conversation,
-    GenerateRequest,
-    LoadedModel,
-    Message,
-    Rendered,
-    Reply,
-    TemplateRequest,
+from engine_setup import (  # noqa: E402
+    END,
+    byte_tokenizer,
+    id_of,
+    parrot,
+    real,
+    replies,
+    request,
+    text_of,
 )
+from tunewright import Engine  # noqa: E402
 from tunewright_engine_hf import HfEngine  # noqa: E402
-from tunewright_hf.templates.jinja_template import TemplateInfo  # noqa: E402
-
-END = "<|im_end|>"
-
-
-def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a byte, and three special ones."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={char: i for i, char in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>")
-    fast.add_special_tokens({"additional_special_tokens": ["<|im_start|>", END]})
-    return fast
-
-
-class Parrot(LlamaForCausalLM):
-    """Gives the probability 1 to the ids of a script, one after the other, and the last one for
-    ever."""
-
-    script: list[int]
-    steps = 0
-
-    def forward(self, input_ids: Any = None, **kwargs: Any) -> Any:
-        logits = torch.full((1, 1, self.config.vocab_size), -1e9)
-        logits[0, 0, self.script[min(self.steps, len(self.script) - 1)]] = 0
-        self.steps += 1
-        return CausalLMOutputWithPast(logits=logits)
-
-
-class Run:
-    """As much of a run as an engine sees."""
-
-    def __init__(self, model: Any, tokenizer: Any, info: TemplateInfo) -> None:
-        self.loaded = LoadedModel(model, tokenizer)
-        self.info, self.loads = info, 0
-        self.asked: list[TemplateRequest] = []
-
-    def load_policy(self) -> LoadedModel:
-        self.loads += 1
-        return self.loaded
-
-    def plugin(self, kind: str) -> Any:
-        return SimpleNamespace(info=self.info)
-
-    def call(self, kind: str, hook: str, request: TemplateRequest) -> Rendered:
-        assert (kind, hook) == ("template", "format_template")
-        self.asked.append(request)
-        return Rendered(
-            "".join(f"<|im_start|>{m.content}{END}" for m in request.conversation.messages)
-        )
-
-
-def tiny(model_class: type[Any], tokenizer: Any) -> Any:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-    return model_class(config)
-
-
-def parrot(text: str, *ids: int, info: TemplateInfo | None = None) -> Run:
-    tokenizer = byte_tokenizer()
-    model = tiny(Parrot, tokenizer)
-    model.script = [*tokenizer(text, add_special_tokens=False).input_ids, *ids]
-    return Run(model, tokenizer, info or TemplateInfo(stop=(END,), control=("<|im_start|>", END)))
-
-
-def request(**more: Any) -> GenerateRequest:
-    return GenerateRequest(Conversation([Message("user", "hi")]), **{"max_new_tokens": 50, **more})
-
-
-def replies(run: Run, **more: Any) -> list[Reply]:
-    return list(HfEngine(None).generate(run=run, request=request(**more)))
-
-
-def text_of(found: list[Reply]) -> str:
-    assert [reply.finish_reason is None for reply in found] == [True] * (len(found) - 1) + [False]
-    return "".join(reply.text for reply in found)
-
-
-def id_of(token: str) -> int:
-    return int(byte_tokenizer().convert_tokens_to_ids(token))
+from tunewright_hf.templates.info import TemplateInfo  # noqa: E402
 
 
 @pytest.mark.parametrize("stop", [END, "</s>"])
@@ -162,12 +69,8 @@ def test_an_error_in_the_model_reaches_the_caller() -> None:
 
 
 def test_a_real_model_is_loaded_once_and_repeats_itself_by_seed() -> None:
-    tokenizer = byte_tokenizer()
-    info = TemplateInfo(stop=(END,), control=("<|im_start|>", END))
-    run = Run(tiny(LlamaForCausalLM, tokenizer).train(), tokenizer, info)
-    run.loaded.model.generation_config.temperature = (
-        0.1  # a checkpoint's own setting, which must not count
-    )
+    run = real()
+    run.loaded.model.train()
     engine = HfEngine(None)
 
     def say(**more: Any) -> str:
@@ -184,12 +87,7 @@ def test_a_real_model_is_loaded_once_and_repeats_itself_by_seed() -> None:
 
 
 def test_a_real_model_says_what_plain_greedy_decoding_gives() -> None:
-    tokenizer = byte_tokenizer()
-    run = Run(
-        tiny(LlamaForCausalLM, tokenizer),
-        tokenizer,
-        TemplateInfo(stop=(END,), control=("<|im_start|>", END)),
-    )
+    run, tokenizer = real(), byte_tokenizer()
     ids = tokenizer(f"<|im_start|>hi{END}", add_special_tokens=False).input_ids
     prompt = len(ids)
     with torch.no_grad():
@@ -197,3 +95,24 @@ def test_a_real_model_says_what_plain_greedy_decoding_gives() -> None:
             ids.append(int(run.loaded.model(torch.tensor([ids])).logits[0, -1].argmax()))
     assert not {id_of(END), id_of("</s>")} & set(ids[prompt:]), "another seed is needed"
     assert text_of(replies(run, max_new_tokens=8)) == tokenizer.decode(ids[prompt:])
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"temperature": 0.1},
+        {"do_sample": True},
+        {"no_repeat_ngram_size": 1},
+        {"min_new_tokens": 1, "suppress_tokens": [*range(60, 120)]},
+    ],
+)
+def test_a_setting_of_the_checkpoint_does_not_count(setting: dict[str, Any]) -> None:
+    how = {"max_new_tokens": 20, "temperature": 1.0, "seed": 4}
+    plain, changed = real(), real()
+    for name, value in setting.items():
+        setattr(changed.loaded.model.generation_config, name, value)
+    assert text_of(replies(changed, **how)) == text_of(replies(plain, **how))
+
+
+def test_it_is_an_engine() -> None:
+    assert issubclass(HfEngine, Engine)

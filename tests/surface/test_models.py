@@ -50,6 +50,7 @@ def test_json_says_all_of_a_checkpoint() -> None:
         "size": "8B",
         "kind": "chat",
         "template": "llama3",
+        "twin": "llama3",
         "license": "llama3",
         "remote_code": False,
     }

@@ -188,8 +188,7 @@ ROWS = {
 def test_every_stage_passes_a_smoke_run(data: Path, stage: str) -> None:
     data.write_text(ROWS[registry.load(registry.find("stage", stage)).rows])
     new(*GIVEN, "--stage", stage, "--yes")
-    recipe, source = check.read(Path("recipe.yaml"))
-    check.check(recipe, source)
-    result = run.train(run.smoke(recipe), source, overwrite=True, limit=32)
+    resolved = check.resolve(Path("recipe.yaml"))
+    result = run.train(run.smoke(resolved), overwrite=True, limit=32)
     assert result.steps >= 3  # a rollout is trained to its end
     assert Path("runs/support-smoke/run.json").is_file()

@@ -1,12 +1,24 @@
 """A run whose model and data are here asks nobody anything: no telemetry, ours or a library's."""
 
+import os
 import socket
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import huggingface_hub
 import pytest
+from huggingface_hub import constants
 
+from tunewright import registry
 from tunewright.run import train
+from tunewright.types import LoadRequest
+from tunewright_dataset_chat import hub as data_hub
+from tunewright_dataset_chat import remote
+from tunewright_hf.models import hub
 
 
 @pytest.fixture
@@ -51,3 +63,73 @@ def test_the_test_would_notice(asked: list[str]) -> None:
     with pytest.raises(OSError, match="no network"):
         socket.create_connection(("example.org", 80), timeout=1)
     assert asked
+
+
+# ---- telemetry is off whenever the hub is asked, and nothing is changed before that --------------
+
+IMPORTS = """
+import os, sys
+import huggingface_hub.constants as constants
+before = dict(os.environ), constants.HF_HUB_DISABLE_TELEMETRY
+import tunewright_hf, tunewright_hf.models.hub, tunewright_hf.models.family
+assert before == (dict(os.environ), constants.HF_HUB_DISABLE_TELEMETRY), "changed by an import"
+print(constants.HF_HUB_DISABLE_TELEMETRY)
+"""
+
+
+@pytest.fixture
+def telemetry_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", False)
+    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "0")
+
+
+def test_an_import_changes_nothing() -> None:
+    names = ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK")
+    env = {name: value for name, value in os.environ.items() if name not in names}
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS], env=env, capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("False\n", "")
+
+
+def _load_tiny_tokenizer() -> None:
+    family = registry.load(registry.find("family", "qwen"))
+    run = SimpleNamespace(emit=lambda event: None, recipe=SimpleNamespace(template=None))
+    request = LoadRequest("tiny", weights="none")
+    family(family.Options(), "qwen").load_model(run=run, request=request)
+
+
+def _load_rows_of_the_hub() -> None:
+    entry = SimpleNamespace(path="me/set", subset=None, folder=None, revision=None)
+    data_hub._hf(entry, "train")
+
+
+@pytest.mark.parametrize(
+    ("ask", "library"),
+    [
+        (lambda: hub.locate("owner/name"), "huggingface_hub.snapshot_download"),
+        (lambda: hub.read_config("owner/name", None), "huggingface_hub.snapshot_download"),
+        (_load_rows_of_the_hub, "datasets.load_dataset"),
+        (lambda: remote.open_store("hf://datasets/me/set/a.jsonl", "data"), "fsspec.url_to_fs"),
+        (_load_tiny_tokenizer, "tunewright_hf.models.loading.finish"),
+    ],
+)
+@pytest.mark.usefixtures("telemetry_on")
+def test_telemetry_is_off_when_a_library_is_called(
+    ask: Callable[[], Any], library: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[Any] = []
+
+    def called(*arguments: Any, **how: Any) -> Any:
+        seen.append((constants.HF_HUB_DISABLE_TELEMETRY, os.environ["HF_HUB_DISABLE_TELEMETRY"]))
+        return tmp_path, ""
+
+    if library == "huggingface_hub.snapshot_download":
+        monkeypatch.setattr(
+            huggingface_hub, "snapshot_download", lambda *a, **k: called()[0], raising=False
+        )
+    else:
+        monkeypatch.setattr(library, called)
+    ask()
+    assert seen == [(True, "1")]
+    assert "torch/" not in huggingface_hub.utils.build_hf_headers()["user-agent"]

@@ -7,8 +7,9 @@ import pytest
 
 from tunewright import RecipeError
 from tunewright.types import ToolCall
-from tunewright_hf.templates.jinja_template import TemplateInfo, from_file
-from tunewright_hf.templates.reply_parser import ReplyForm, parse
+from tunewright_hf.templates.info import ReplyForm, TemplateInfo
+from tunewright_hf.templates.jinja_template import from_file
+from tunewright_hf.templates.reply_parser import parse
 
 HERMES = ReplyForm(call=r"<tool_call>\s*", end=r"\s*</tool_call>")
 XML = ReplyForm(

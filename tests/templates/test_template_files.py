@@ -130,6 +130,36 @@ def test_a_bad_file(tmp_path: Path, source: str, problem: str) -> None:
         render(write(tmp_path, source), TALKS["single"])
 
 
+INCLUDES = """{#- tunewright
+include = ["macros.jinja"]
+-#}
+{%- for message in messages %}
+    {%- generation %}{{ answer(message) }}{% endgeneration %}
+{%- endfor %}"""
+
+
+def test_shared_macros_are_included_by_name(tmp_path: Path) -> None:
+    talk_with_thinking = talk(user("x"), assistant("4.", reasoning="2 and 2"))
+    text = render(write(tmp_path, INCLUDES), talk_with_thinking).text
+    assert text.endswith("<think>\n2 and 2\n</think>\n\n4.")
+
+
+def test_a_file_beside_the_template_wins_over_a_shared_one(tmp_path: Path) -> None:
+    macro = "{%- macro answer(message) %}{{- '<' + message['content'] + '>' }}{%- endmacro -%}"
+    (tmp_path / "macros.jinja").write_text(macro)
+    assert render(write(tmp_path, INCLUDES), TALKS["single"]).text.startswith("<How are you?>")
+
+
+def test_an_included_file_that_does_not_exist(tmp_path: Path) -> None:
+    (tmp_path / "calls.jinja").write_text("")
+    with pytest.raises(RecipeError) as error:
+        write(tmp_path, INCLUDES.replace("macros", "macro"))
+    assert str(error.value) == (
+        f"{tmp_path / 'mine.jinja'}: there is no file 'macro.jinja' to include "
+        "(there is: calls.jinja, macros.jinja)"
+    )
+
+
 def test_templates_cannot_see_the_place_of_a_message(tmp_path: Path) -> None:
     made = write(tmp_path, "[{{ messages[0]._place }}{{ messages | tojson }}]")
     assert render(made, TALKS["single"]).text.startswith(

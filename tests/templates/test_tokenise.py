@@ -18,7 +18,7 @@ from template_cases import (
     user,
 )
 from tunewright import RecipeError
-from tunewright_hf.templates.jinja_template import TemplateInfo
+from tunewright_hf.templates.info import TemplateInfo
 from tunewright_hf.tokenization.encode import Tokeniser, check_fit
 
 # ---- ids -----------------------------------------------------------------------------------------
@@ -96,6 +96,31 @@ def test_a_bos_of_the_template_is_not_doubled() -> None:
         document.labels == document.input_ids
         and document.input_ids.count(tokenizer.eos_token_id) == 1
     )
+
+
+@pytest.mark.parametrize("starts", [0, 1, 2])
+def test_a_document_has_one_bos_whoever_wrote_it(starts: int) -> None:
+    from tokenizers import processors
+
+    tokenizer = byte_level(eos="<|eot_id|>", bos="<|begin_of_text|>")
+    bos = tokenizer.bos_token_id
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|begin_of_text|> $A", special_tokens=[("<|begin_of_text|>", bos)]
+    )
+    tokeniser = Tokeniser(tokenizer, TemplateInfo())
+    text = "How are <|begin_of_text|> you?"
+    found = tokeniser.encode_text("<|begin_of_text|>" * starts + text)
+    assert found.input_ids == tokeniser.encode_text(text).input_ids
+    assert found.input_ids.count(bos) == 2  # one of them in the middle
+    assert found.labels == found.input_ids
+
+
+def test_a_tokenizer_that_adds_no_bos_takes_documents_as_they_are() -> None:
+    tokenizer = byte_level()
+    tokenizer.bos_token = tokenizer.eos_token  # as GPT-2 has it, where it separates documents
+    eos = tokenizer.eos_token_id
+    ids = Tokeniser(tokenizer, TemplateInfo()).encode_text(tokenizer.eos_token * 2 + "a").input_ids
+    assert ids[:2] == [eos, eos]
 
 
 def test_an_eos_that_the_tokenizer_adds_is_not_doubled(byt5: Any) -> None:

@@ -24,9 +24,6 @@ class Run(FakeRun):
         super().__init__(folder, **facts)
         self.load = load
 
-    def plugin(self, kind: str) -> Any:
-        return None
-
     def logged(self) -> list[dict[str, float]]:
         logs = [event for event in self.events if type(event).__name__ == "Logged"]
         of_the_machine = ("tokens_per_second", "memory")
@@ -120,4 +117,5 @@ def run_stage(
         checkpoint=checkpoint,
         stop_requested=lambda: stop(run),
     )
+    run.scheduler = request.training.lr_scheduler_type or "cosine"
     return run, stage.train_stage(run, request)

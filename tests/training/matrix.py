@@ -16,7 +16,7 @@ from unittest import mock
 import torch
 
 from tunewright import registry
-from tunewright.recipe import Recipe
+from tunewright.check import resolve
 from tunewright.run import Run, open_run, train
 from tunewright.types import LoadedModel
 
@@ -29,6 +29,10 @@ LORA = {"name": "lora", "rank": 2}
 #: way of tuning → what a recipe says of it
 WAYS: dict[str, dict[str, Any]] = {
     "full": {"adapter": {"name": "full"}},
+    "full, pure bf16": {
+        "adapter": {"name": "full"},
+        "training": {"precision": "pure_bf16", "stochastic_rounding": True},
+    },
     "freeze": {"adapter": {"name": "freeze", "trainable_layers": 1}},
     "lora": {"adapter": LORA},
     "QLoRA, 4 bits": {"adapter": LORA, "quantizer": {"name": "bitsandbytes", "bits": 4}},
@@ -69,7 +73,8 @@ def is_trained(way: str, head: str, name: str) -> bool:
     that is no language model's is new, and trained in any case."""
     if head != "causal_lm" and ".score." in f".{name}":
         return "original_module" not in name  # PEFT trains a copy
-    return {"full": True, "freeze": ".layers.0." in name}.get(way, "lora_" in name)
+    whole = {"full": True, "full, pure bf16": True, "freeze": ".layers.0." in name}
+    return whole.get(way, "lora_" in name)
 
 
 # ---- one of them ---------------------------------------------------------------------------------
@@ -83,7 +88,7 @@ def run_cell(stage: str, way: str, folder: Path) -> None:
     (folder / "rows.jsonl").write_text(
         "".join(f"{json.dumps(each)}\n" for each in RECORDS[plugin.rows]), "utf-8"
     )
-    recipe = Recipe.model_validate(
+    recipe = resolve(
         {
             "model": "tiny",
             "family": {"name": "llama", "device": "cpu", "tiny_hidden_size": 16, "tiny_layers": 1},
@@ -98,6 +103,7 @@ def run_cell(stage: str, way: str, folder: Path) -> None:
                 "batching": "random",
                 "max_length": 64,
                 "precision": "fp32",
+                **WAYS[way].get("training", {}),
             },
             "output": str(folder / "run"),
             "loggers": [],
@@ -106,7 +112,8 @@ def run_cell(stage: str, way: str, folder: Path) -> None:
     with first_load() as policy:
         result = train(recipe)
     assert math.isfinite(result.metrics["loss"])
-    assert (result.steps, result.saves) == (2, "model" if way in ("full", "freeze") else "adapter")
+    saves = "adapter" if WAYS[way]["adapter"]["name"] == "lora" else "model"
+    assert (result.steps, result.saves) == (2, saves)
     loaded, before = policy[0]
     after = parameters(loaded)
     expected = {name for name in before if is_trained(way, plugin.head, name)}

@@ -1,7 +1,7 @@
 """A training on prompts without a recipe: each prompt is a token, and a reward says which words are
 good."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,21 +9,25 @@ from typing import Any
 import datasets
 import pytest
 from answers_setup import Run
+from pydantic import ConfigDict
 from training_setup import VOCAB
 
-from tunewright.check import Source
+from tunewright import PluginOptions, hookimpl, registry
+from tunewright.plugin import Reward
 from tunewright.recipe import Training
-from tunewright.types import Data, LoadedModel, StageResult, TrainRequest
-from tunewright_hf.training import rewards
+from tunewright.types import Data, LoadedModel, RewardRequest, StageResult, TrainRequest
 
 
 class PromptsRun(Run):
     """With a template that has no stop token beside the tokenizer's own, and a recipe from no
     command line."""
 
-    source = Source("recipe.yaml")
+    def from_command_line(self, *path: str | int) -> bool:
+        return False
 
     def plugin(self, kind: str) -> Any:
+        if kind == "optimizer":
+            return super().plugin(kind)
         return SimpleNamespace(info=SimpleNamespace(stop=()), chat_template=lambda: None)
 
 
@@ -64,43 +68,77 @@ def endless(completions: list[str], **_: Any) -> list[float]:
     return [float("inf") for _ in completions]
 
 
-class Built:
-    """Rewards that are made ready: the share of words below `limit`, which may be any for the
-    policy's vocabulary."""
+def same(completions: list[str], **_: Any) -> list[float]:
+    return [0.5 for _ in completions]
 
-    def __init__(self, *, run: Any, policy: LoadedModel, limit: int) -> None:
-        self.run, self.limit = run, min(limit, policy.model.config.vocab_size)
 
-    def __call__(self, completions: list[str], **_: Any) -> list[float]:
+class Named(Reward):
+    """A function above as a plugin: its options are handed on."""
+
+    function: Callable[..., Any]
+
+    class Options(PluginOptions):
+        model_config = ConfigDict(frozen=True, extra="allow")
+
+    @hookimpl
+    def score(self, run: Any, request: RewardRequest) -> Any:
+        options = self.options.model_extra or {}
+        return self.function(request.completions, **request.columns, **options)
+
+
+class Built(Reward):
+    """The share of words below `limit`, which may be any for the policy's vocabulary."""
+
+    class Options(PluginOptions):
+        limit: int
+
+    @hookimpl
+    def score(self, run: Any, request: RewardRequest) -> list[float]:
+        assert request.policy is not None
+        limit = min(self.options.limit, request.policy.model.config.vocab_size)
         return [
-            sum(int(word[1:]) < self.limit for word in text.split() if word[0] == "w") / 5
-            for text in completions
+            sum(int(word[1:]) < limit for word in text.split() if word[0] == "w") / 5
+            for text in request.completions
         ]
 
 
-REWARDS = (wanted, short, in_the_row, broken, few, nothing, silent, endless, Built)
+FUNCTIONS = (wanted, short, in_the_row, broken, few, nothing, silent, endless, same)
+REWARDS = {
+    **{
+        each.__name__: type(each.__name__, (Named,), {"function": staticmethod(each)})
+        for each in FUNCTIONS
+    },
+    "Built": Built,
+}
 
 
-class _Point:
-    """An entry point, as far as it is asked."""
+def install_rewards() -> Callable[[], None]:
+    """Install them, as a distribution of that name would; what is returned undoes it."""
+    find, load = registry.find, registry.load
 
-    dist = SimpleNamespace(name="tests")
+    def entry(kind: str, name: str, place: str = "") -> registry.Entry:
+        if kind == "reward" and name in REWARDS:
+            point = registry.Point(kind, name, "prompts_setup:x", "tests", "0", "")
+            return registry.Entry(kind, point)
+        return find(kind, name, place)
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.name, self.load = function.__name__, lambda: function
+    def plugin(found: registry.Entry, place: str = "") -> Any:
+        return REWARDS[found.name] if found.distribution == "tests" else load(found, place)
 
+    registry.find, registry.load = entry, plugin
 
-def install_rewards() -> None:
-    rewards.metadata = SimpleNamespace(
-        entry_points=lambda group: [_Point(function) for function in REWARDS]
-    )
+    def undo() -> None:
+        registry.find, registry.load = find, load
+
+    return undo
 
 
 @pytest.fixture
-def own_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
+def own_rewards() -> Iterator[None]:
     """The functions above are installed."""
-    monkeypatch.setattr(rewards, "metadata", rewards.metadata)
-    install_rewards()
+    undo = install_rewards()
+    yield
+    undo()
 
 
 def prompts(number: int = 8, longest: int = 4) -> datasets.Dataset:
@@ -150,4 +188,5 @@ def run_stage(
         checkpoint=checkpoint,
         stop_requested=lambda: stop(run),
     )
+    run.scheduler = request.training.lr_scheduler_type or "cosine"
     return run, stage.train_stage(run, request)

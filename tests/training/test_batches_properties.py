@@ -156,11 +156,11 @@ def test_packed_and_padded_rows_train_the_same_tokens_on_the_same_past(
     def trained(batch: dict[str, torch.Tensor]) -> Counter[Any]:
         """(tokens of its own row before a trained one, that token, its weight)."""
         targets, weights = shift(batch["labels"], batch.get("loss_weights"))
-        places = batch.get("position_ids")
+        places = batch["inputs"].get("position_ids")
         found = []
         for line, at in torch.nonzero(targets != -100).tolist():
             start = 0 if places is None else at - int(places[line, at])
-            past = tuple(batch["input_ids"][line, start : at + 1].tolist())
+            past = tuple(batch["inputs"]["input_ids"][line, start : at + 1].tolist())
             found.append((past, int(targets[line, at]), float(weights[line, at])))
         return Counter(found)
 

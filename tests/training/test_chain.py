@@ -11,7 +11,7 @@ import pytest
 from tunewright import check
 from tunewright.errors import Stopped
 from tunewright.run import Run, open_run, train
-from tunewright_hf.training.reporting import Reporter
+from tunewright_hf.training.loop import TrainingLoop
 
 EXAMPLES = Path(__file__).parents[2] / "docs/examples"
 PRETRAIN, SFT, DPO = 1, 2, 3
@@ -38,20 +38,20 @@ def run_chain(output, adapter, example="sft-dpo", more=(), **how):
         "training.per_device_train_batch_size=4",
         *more,
     ]
-    return train(*check.read(EXAMPLES / f"{example}.yaml", overrides), limit=16, **how)
+    return train(check.resolve(EXAMPLES / f"{example}.yaml", overrides), limit=16, **how)
 
 
 @contextmanager
 def trained_steps(killed_after=None, stopped_in=None, killed_before=None):
     """The steps (stage, step) that are trained meanwhile, and the end of it: killed or asked to
     stop after one of them, or killed before a stage."""
-    end, load, steps = Reporter.on_step_end, Run.load, []
+    end, load, steps = TrainingLoop._log_evaluate_save, Run.load, []
 
-    def on_step_end(self, args, state, control, **more):
-        steps.append(place := (self.request.number, state.global_step))
+    def log_evaluate_save(self):
+        steps.append(place := (self.request.number, self.step))
         if place == stopped_in:
             signal.raise_signal(signal.SIGTERM)
-        end(self, args, state, control, **more)
+        end(self)
         if place == killed_after:
             raise Killed
 
@@ -61,7 +61,7 @@ def trained_steps(killed_after=None, stopped_in=None, killed_before=None):
         return load(self, **how)
 
     with (
-        mock.patch.object(Reporter, "on_step_end", on_step_end),
+        mock.patch.object(TrainingLoop, "_log_evaluate_save", log_evaluate_save),
         mock.patch.object(Run, "load", begins),
     ):
         yield steps

@@ -15,9 +15,13 @@ ROWS = [
 ]
 
 
+def lists(batch):
+    return {name: each.tolist() for name, each in batch.items()}
+
+
 def test_padded():
-    batch = {name: each.tolist() for name, each in Padded(pad_id=1, multiple=4)(ROWS).items()}
-    assert batch == {
+    batch = Padded(pad_id=1, multiple=4)(ROWS)
+    assert lists(batch.pop("inputs") | batch) == {
         "input_ids": [[5, 6, 7, 1], [8, 9, 1, 1]],
         "labels": [[5, -100, 7, -100], [8, 9, -100, -100]],
         "attention_mask": [[1, 1, 1, 0], [1, 1, 0, 0]],
@@ -26,8 +30,9 @@ def test_padded():
 
 
 def test_packed_has_no_mask_and_positions_that_restart():
-    batch = {name: each.tolist() for name, each in Packed()(ROWS).items()}
-    assert batch == {
+    batch = Packed()(ROWS)
+    assert batch["inputs"].keys() == {"input_ids", "position_ids"}
+    assert lists(batch.pop("inputs") | batch) == {
         "input_ids": [[5, 6, 7, 8, 9]],
         "labels": [[-100, -100, 7, -100, 9]],
         "position_ids": [[0, 1, 2, 0, 1]],
@@ -50,7 +55,7 @@ def test_packed_equals_padded_in_loss_and_gradients(config, attention, weighted)
     for batch in (Padded(0)(data), Packed()(data)):
         labels, weights = batch.pop("labels"), batch.pop("loss_weights", None)
         made.zero_grad()
-        loss, _ = CausalLoss(made)(made, batch, labels, weights)
+        loss, _ = CausalLoss(made)(made, batch["inputs"], labels, weights)
         loss.backward()
         results.append((loss.detach(), [each.grad.clone() for each in made.parameters()]))
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-5)

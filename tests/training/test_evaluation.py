@@ -26,7 +26,7 @@ from tunewright_hf.checkpoints.folder import (
 )
 from tunewright_hf.checkpoints.state_codec import load_state
 from tunewright_hf.training.early_stopping import EarlyStopping
-from tunewright_hf.training.loop import StageTrainer
+from tunewright_hf.training.stage_trainer import StageTrainer
 from tunewright_ppo import Ppo
 
 __all__ = ["no_pickle", "own_rewards"]  # fixtures
@@ -47,8 +47,8 @@ def curve(monkeypatch):
     def evaluate_one(self: StageTrainer, name: str, rows: object) -> dict[str, float]:
         assert own(self, name, rows)["loss"] > 0
         return {
-            "loss": found[self.state.global_step // 2 - 1],
-            "accuracy": self.state.global_step / 10,
+            "loss": found[self.step // 2 - 1],
+            "accuracy": self.step / 10,
         }
 
     monkeypatch.setattr(CausalTrainer, "evaluate_one", evaluate_one)

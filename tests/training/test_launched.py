@@ -12,7 +12,6 @@ import pytest
 from matrix import stages
 
 from forked import free_port
-from tunewright.check import read
 from tunewright.run import train
 
 WORDS = ["wren", "sings", "nest", "a", "small", "bird", "moss"]
@@ -92,7 +91,8 @@ def logged(run: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("adapter", ["full", pytest.param("lora", marks=pytest.mark.long)])
 def test_two_processes_give_what_one_gives(tmp_path, adapter):
     written = recipe(tmp_path, {"name": adapter})
-    train(*read(written, [f"output={tmp_path / 'one'}", "training.per_device_train_batch_size=4"]))
+    one = [f"output={tmp_path / 'one'}", "training.per_device_train_batch_size=4"]
+    train(written, overrides=one)
     two = [
         "training.per_device_train_batch_size=2",
         "launch.processes=2",

@@ -14,6 +14,7 @@ from transformers.integrations import flex_attention as flex
 
 from tunewright_hf.batching.collators import Packed, Padded
 from tunewright_hf.losses.causal_lm import CausalLoss
+from tunewright_hf.training.stage_trainer import moved
 
 CONFIGS = {
     "llama": lambda: None,
@@ -34,10 +35,10 @@ def measured(made: Any, trained: str) -> Iterator[tuple[torch.Tensor, list[torch
     """(loss, gradients; none under no_grad): padded, packed, and packed in another order."""
     rows = data(trained)
     for batch in (Padded(0)(rows), Packed()(rows), Packed()(rows[::-1])):
-        batch = {name: each.to(made.device) for name, each in batch.items()}
+        batch = moved(batch, made.device)
         labels, weights = batch.pop("labels"), batch.pop("loss_weights", None)
         made.zero_grad()
-        loss, _ = CausalLoss(made)(made, batch, labels, weights)
+        loss, _ = CausalLoss(made)(made, batch["inputs"], labels, weights)
         if torch.is_grad_enabled():
             loss.backward()
         yield (

@@ -111,9 +111,9 @@ def test_an_answer_is_taken_as_it_comes():
     """No end token is added to the one that it has (TRL's ORPO wrote two)."""
     row = {"prompt_ids": [5, 6], "chosen_ids": [7, 2], "rejected_ids": [8, 9, 2]}
     batch = PreferenceCollator(0)([row])
-    assert batch["input_ids"].tolist() == [[5, 6, 7, 2, 0], [5, 6, 8, 9, 2]]
+    assert batch["inputs"]["input_ids"].tolist() == [[5, 6, 7, 2, 0], [5, 6, 8, 9, 2]]
     assert batch["labels"].tolist() == [[-100, -100, 7, 2, -100], [-100, -100, 8, 9, 2]]
-    assert batch["attention_mask"].sum(1).tolist() == [4, 5]
+    assert batch["inputs"]["attention_mask"].sum(1).tolist() == [4, 5]
 
 
 def test_tokens_beyond_the_shorter_answer_weigh_less():
@@ -235,7 +235,7 @@ def test_a_reward_is_read_at_the_last_token_even_where_that_pads_too(tmp_path):
     made = AutoModelForSequenceClassification.from_config(config)
     data = preference(3)
     with torch.no_grad():
-        found = scores_at_the_end(made, made, PreferenceCollator(2)(list(data)))
+        found = scores_at_the_end(made, made, PreferenceCollator(2)(list(data))["inputs"])
         for place, (name, row) in enumerate(
             (name, row) for name in ("chosen_ids", "rejected_ids") for row in data
         ):

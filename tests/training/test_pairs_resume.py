@@ -9,8 +9,8 @@ from answers_setup import run_stage
 from test_pairs_training import CASES, adapted
 from test_resume import assert_same_state, no_pickle
 
+from tunewright.check import resolve
 from tunewright.errors import Stopped
-from tunewright.recipe import Recipe
 from tunewright.run import train
 from tunewright_hf.checkpoints.folder import latest_checkpoint
 from tunewright_hf.training import reference
@@ -106,7 +106,7 @@ def test_a_run_that_is_begun_anew_scores_anew(tmp_path):
         '{"prompt": "Who?", "chosen": "A wren.", "rejected": "No."}\n' * 2, "utf-8"
     )
     for size in (16, 32):
-        recipe = Recipe.model_validate(
+        recipe = resolve(
             {
                 "model": "tiny",
                 "family": {

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from prompts_setup import own_rewards, prompts, run_stage
+from prompts_setup import REWARDS, own_rewards, prompts, run_stage
 from training_setup import loaded, lora, model, qwen
 
 import forked
+from tunewright import events
 from tunewright_grpo import Grpo
 from tunewright_hf.training.rollouts import RolloutGenerator, Sampling
 from tunewright_ppo import Ppo
@@ -164,3 +165,32 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path, own_rewards):
         assert metrics == pytest.approx(result.metrics, rel=1e-4)
         for two, one in zip(logged, run.logged(), strict=True):
             assert two == pytest.approx(one, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["grpo", "ppo"])
+def test_some_completions_are_shown_at_each_log(tmp_path, own_rewards, name):
+    run, _ = run_stage(tmp_path, loaded(model()), stages()[name], logging_steps=2, max_steps=4)
+    shown = [event for event in run.events if isinstance(event, events.Sampled)]
+    logged = [event.step for event in run.events if isinstance(event, events.Logged)]
+    assert [event.step for event in shown] == [step for step in logged for _ in range(3)]
+    for event in shown:
+        assert event.stage == stages()[name].name
+        assert event.prompt.split()[0][0] == "w"
+        assert event.rewards["wanted"] == pytest.approx(
+            sum(int(word[1:]) < 64 for word in event.completion.split() if word[0] == "w") / 5
+        )
+        assert "reward" in event.rewards
+
+
+@pytest.mark.parametrize("differ", [False, True])
+def test_rewards_that_are_all_alike_are_said(tmp_path, own_rewards, monkeypatch, differ):
+    if not differ:
+        monkeypatch.setattr("prompts_setup.REWARDS", {**REWARDS, "wanted": REWARDS["same"]})
+    for name, stage in stages().items():
+        run, _ = run_stage(tmp_path / name, loaded(model()), stage, logging_steps=2, max_steps=4)
+        said = [
+            event.message
+            for event in run.events
+            if isinstance(event, events.Notice) and "are alike" in event.message
+        ]
+        assert len(said) == (0 if differ else 1), name

@@ -7,7 +7,6 @@ from unittest import mock
 import pytest
 import torch
 
-from tunewright.recipe import Recipe
 from tunewright.run import train
 from tunewright_dpo import Dpo
 from tunewright_hf.training import reference
@@ -26,7 +25,7 @@ def run(folder, output, stage):
         "training": {"max_steps": 1, "precision": "fp32"},
         "output": str(folder / output),
     }
-    return train(Recipe.model_validate(recipe))
+    return train(recipe)
 
 
 @pytest.mark.parametrize("stage", ["dpo", "ppo"])
@@ -61,7 +60,8 @@ def test_a_reference_that_is_quantized(tmp_path, stage, quantizer, formats):
         **options[stage],
     }
     with mock.patch(
-        f"tunewright_hf.{'reference' if stage == 'dpo' else 'prompts'}.second_model", watched
+        f"tunewright_hf.training.{'reference' if stage == 'dpo' else 'online_rl'}.second_model",
+        watched,
     ):
         result = run(tmp_path, "after", section)
     assert math.isfinite(result.metrics["loss"])

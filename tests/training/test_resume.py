@@ -1,21 +1,19 @@
 """Interrupted and resumed is the same as uninterrupted, bit for bit; nothing in a checkpoint is a
 pickle."""
 
-import inspect
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-import transformers
 from training_setup import loaded, lora, model, rows, run_training
 
 from tunewright import RunError
 from tunewright.errors import Stopped
 from tunewright_hf.checkpoints.folder import latest_checkpoint
 from tunewright_hf.checkpoints.state_codec import load_state
-from tunewright_hf.training import private
+from tunewright_hf.training import checkpointing
 
 DROPOUT = {"dropout": 0.2}
 MODELS = {"full": lambda: loaded(model(**DROPOUT)), "lora": lambda: lora(model(**DROPOUT))}
@@ -194,14 +192,14 @@ def test_another_model_stops_the_resumption(tmp_path):
 
 
 def test_a_full_disk_while_training_leaves_the_last_checkpoint(tmp_path, monkeypatch):
-    own = private.save_state
+    own = checkpointing.save_state
 
     def full(state, folder, name):
         if folder.name == ".step-8.new" and name == "optimizer":
             raise OSError(28, "No space left on device")
         own(state, folder, name)
 
-    monkeypatch.setattr(private, "save_state", full)
+    monkeypatch.setattr(checkpointing, "save_state", full)
     with pytest.raises(RunError, match="step-8: cannot be written: No space left on device"):
         run_training(tmp_path, loaded(model()), save_steps=4, **LENGTH)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-4"]
@@ -218,25 +216,16 @@ def test_checkpoints_hold_nothing_but_json_and_safetensors(tmp_path):
     assert {path.name for path in checkpoint.iterdir()} == {*manifest["files"], "manifest.json"}
 
 
-@pytest.mark.parametrize("name", private.REPLACED)
-def test_transformers_still_calls_what_is_replaced(name):
-    """Fails when transformers renames or changes one of the private methods that pickle."""
-    theirs, ours = getattr(transformers.Trainer, name), getattr(private.OwnCheckpoints, name)
-    assert ours is not theirs
-    if ours is not private.OwnCheckpoints._closed:
-        assert list(inspect.signature(ours).parameters) == list(
-            inspect.signature(theirs).parameters
-        )
-
-
-def test_all_ways_to_a_pickle_are_replaced():
-    """Whatever method of transformers' and TRL's trainers reads or writes pickles is among the
-    replaced."""
-    from trl import SFTTrainer
-
-    for trainer in SFTTrainer.__mro__[:-1]:
-        for name, method in vars(trainer).items():
-            if inspect.isfunction(method):
-                source = inspect.getsource(method)
-                if "torch.load(" in source or "torch.save(" in source or "pickle" in source:
-                    assert name in private.REPLACED, f"{trainer.__name__}.{name}"
+def test_no_trainer_of_other_libraries_and_no_pickle_in_the_sources():
+    """TRL and transformers' Trainer serve in tests only, and checkpoints are ours."""
+    forbidden = ("import trl", "from trl", "import Trainer", "TrainingArguments", "pickle.load")
+    forbidden += ("torch.load(", "torch.save(", "transformers import Trainer")
+    sources = list(Path(__file__).parents[2].glob("plugins/**/src/**/*.py"))
+    assert len(sources) > 100
+    found = [
+        f"{path.name}: {each}"
+        for path in sources
+        for each in forbidden
+        if each in path.read_text("utf-8")
+    ]
+    assert not found

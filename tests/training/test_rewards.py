@@ -17,63 +17,64 @@ from training_setup import model as policy
 from transformers import AutoModelForSequenceClassification, LlamaConfig
 
 from tunewright import RecipeError, RunError
-from tunewright.check import read
+from tunewright.check import resolve
 from tunewright.run import train
 from tunewright.types import LoadedModel
 from tunewright_hf.training import rewards
-from tunewright_hf.training.rewards import Reward
-from tunewright_rewards import exact_match, format, length, model, valid_json
-from tunewright_rewards.endpoint import http
+from tunewright_hf.training.rewards import WeightedReward
+from tunewright_rewards import model
 
 __all__ = ["own_rewards"]  # a fixture
 
 
-def load(section, place, *, policy=None, from_command_line=False) -> Reward:
+def load(section, place, *, policy=None, from_command_line=False) -> WeightedReward:
     return rewards.load(
         section, place, PromptsRun(Path("no/run")), policy, from_command_line=from_command_line
     )
 
 
+def scores(name, texts, columns=None, **options):
+    return load({"name": name, **options}, "")(texts, columns or {})
+
+
 def test_exact_match():
     texts = ["7", " 7\n", "<think>8 or\n7?</think>\n7", "7 ", "17", "", "<think>7"]
-    assert exact_match(texts, answer=[7] * 7, prompts=[""] * 7) == [1, 1, 1, 1, 0, 0, 0]
+    columns = {"answer": [7] * 7, "prompts": [""] * 7}
+    assert scores("exact_match", texts, columns) == [1, 1, 1, 1, 0, 0, 0]
+    renamed = {"solution": [7] * 7, "prompts": [""] * 7}
+    assert scores("exact_match", texts, renamed, column="solution") == [1, 1, 1, 1, 0, 0, 0]
+    with pytest.raises(
+        RunError, match=r"reward exact_match: the rows have no column 'answer', only prompts, solut"
+    ):
+        scores("exact_match", texts, renamed)
 
 
 def test_format():
-    pattern = "<a>.*</a>"
-    assert format(["<a>x\ny</a>", " <a></a>\n", "so: <a>x</a>", "<a>x</a>!"], pattern=pattern) == [
-        1,
-        1,
-        0,
-        0,
-    ]
+    texts = ["<a>x\ny</a>", " <a></a>\n", "so: <a>x</a>", "<a>x</a>!"]
+    assert scores("format", texts, pattern="<a>.*</a>") == [1, 1, 0, 0]
 
 
 def test_length():
-    assert length(["", "ab", "abcd", "abcdef", "a" * 8, "a" * 99], target=4) == [
-        -1,
-        -0.5,
-        0,
-        -0.5,
-        -1,
-        -1,
-    ]
+    texts = ["", "ab", "abcd", "abcdef", "a" * 8, "a" * 99]
+    assert scores("length", texts, target=4) == [-1, -0.5, 0, -0.5, -1, -1]
 
 
 def test_valid_json():
     good = ['{"a": [1]}', " 3 ", '```json\n{"a": 1}\n```', "```\n[]\n```", "<think>{</think>[]"]
     bad = ["", "{", "{'a': 1}", 'so: {"a": 1}', "[" * 100_000]
-    assert valid_json(good + bad) == [1] * len(good) + [0] * len(bad)
+    assert scores("valid_json", good + bad) == [1] * len(good) + [0] * len(bad)
 
 
 # ---- how they are asked --------------------------------------------------------------------------
 
 
 def test_the_ready_rewards_are_found_by_name():
+    options = {"format": {"pattern": "x"}, "length": {"target": 3}}
     for name in ("exact_match", "format", "length", "valid_json", "http"):
-        assert load(name, "stage.rewards.0").name == name
+        found = load({"name": name, **options.get(name, {})}, "stage.rewards.0")
+        assert found.name == name
     with pytest.raises(RecipeError, match="no/run: is no run folder"):
-        load("reward_model", "stage.rewards.0")  # it is, and looks into the run that asks
+        scores("reward_model", ["a"], {"prompts": ["b"]})  # looks into the run that asks
     asked = load({"name": "length", "target": 2, "weight": 0.5}, "stage.rewards.0")
     assert (asked.weight, asked(["ab", ""], {"prompts": ["", ""]})) == (0.5, [0, -1])
 
@@ -82,8 +83,8 @@ def test_the_ready_rewards_are_found_by_name():
     ("name", "problem"),
     [
         ("broken", "reward broken: fails: KeyError: 'key'"),
-        ("few", "reward few: gave 1 numbers for 2 answers"),
-        ("nothing", "reward nothing: fails: TypeError"),
+        ("few", "reward few: gave 1 numbers for 2 completions"),
+        ("nothing", "score of reward 'nothing' gave nothing"),
         ("endless", "reward endless: gave inf"),
         (
             "short",
@@ -108,12 +109,12 @@ def test_a_reward_may_have_nothing_to_say_of_an_answer(own_rewards):
 
 def test_what_cannot_be_loaded_is_said_with_its_place():
     with pytest.raises(
-        RecipeError, match=r"stage.rewards.1: .* called 'lenth' \(did you mean 'length'"
+        RecipeError, match=r"stage.rewards.1: .* the reward 'lenth' \(did you mean 'length'"
     ):
         load("lenth", "stage.rewards.1")
     with pytest.raises(RecipeError, match="is 'much', not a number"):
         load({"name": "length", "weight": "much"}, "")
-    with pytest.raises(RecipeError, match="no installed reward is called None"):
+    with pytest.raises(RecipeError, match="found None, expected the name of a reward"):
         load({"target": 3}, "")
 
 
@@ -128,8 +129,8 @@ def test_reward_model_scores_the_last_token(monkeypatch, pad):
     made, words = AutoModelForSequenceClassification.from_config(config).eval(), tokenizer()
     words.backend_tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     monkeypatch.setattr(model, "_load", lambda path: (LoadedModel(made, words), " </s>"))
-    asked = model.RewardModel(run=asking(), policy=loaded(policy()), path="a/run")
-    found = asked(["w5 w6", "w7"], prompts=["w3 ", "w3 w4 "], answer=[1, 2])
+    asked = model.Judge(asking(), loaded(policy()), "a/run")
+    found = asked.score(["w3 ", "w3 w4 "], ["w5 w6", "w7"])
     for score, ids in zip(found, ([3, 5, 6, 2], [3, 4, 7, 2]), strict=True):
         states = made.model(input_ids=torch.tensor([ids])).last_hidden_state
         assert score == pytest.approx(made.score(states[0, -1]).item(), rel=1e-5)
@@ -153,7 +154,7 @@ def recipe(folder, **sections):
         "loggers": ["jsonl"],
     }
     path.write_text(json.dumps({**shared, "output": str(folder / "run"), **sections}))
-    return read(path)
+    return resolve(path)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -163,10 +164,10 @@ def test_reward_model_of_a_run(tmp_path, adapter, precision):
     pairs = [{"prompt": "Is it a bird?", "chosen": "It is.", "rejected": "No."}] * 2
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
     data = [{"path": str(tmp_path / "pairs.jsonl"), "format": "preference"}]
-    train(*recipe(tmp_path, adapter=adapter, stage="reward", data=data))
+    train(recipe(tmp_path, adapter=adapter, stage="reward", data=data))
     path = str(tmp_path / "run")
-    asked = model.RewardModel(run=asking(precision), policy=loaded(policy()), path=path)
-    found = asked(["It is.", "No."], prompts=["<|im_start|>user\nIs it?<|im_end|>\n"] * 2)
+    asked = model.Judge(asking(precision), loaded(policy()), path)
+    found = asked.score(["<|im_start|>user\nIs it?<|im_end|>\n"] * 2, ["It is.", "No."])
     assert all(map(math.isfinite, found))
     assert found[0] != found[1]
     assert not asked.loaded.model.training
@@ -182,15 +183,14 @@ number = 3
 """
 
 
-def test_a_reward_that_is_made_ready(own_rewards):
+def test_options_and_the_policy_of_a_reward(own_rewards):
     asked = load({"name": "Built", "limit": 500, "weight": 2}, "", policy=loaded(policy()))
-    assert (asked.name, asked.weight, asked.function.limit) == ("Built", 2, VOCAB)
+    assert (asked.name, asked.weight) == ("Built", 2)
     assert asked(["w5 w127", "w3"], {"prompts": ["", ""], "good": [1, 2]}) == [0.4, 0.2]
-    with pytest.raises(
-        RecipeError,
-        match=r"stage.rewards.1: cannot be loaded: .*unexpected keyword argument 'most'",
-    ):
-        load({"name": "Built", "most": 3}, "stage.rewards.1", policy=loaded(policy()))
+    assert VOCAB < 500
+    for options, problem in (({"most": 3}, "most"), ({}, "limit")):
+        with pytest.raises(ValueError, match=problem):
+            load({"name": "Built", **options}, "stage.rewards.1", policy=loaded(policy()))
 
 
 def test_a_function_in_a_file(tmp_path, monkeypatch):
@@ -223,13 +223,13 @@ def test_only_the_command_line_may_name_a_file(tmp_path, monkeypatch, written, o
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "Is it a bird?"}\n' * 2, "utf-8")
     stage = {"name": "grpo", "rewards": [written], "num_generations": 2, "max_new_tokens": 3}
     recipe(tmp_path, stage=stage, data=[{"path": str(tmp_path / "prompts.jsonl")}])
-    asked = read(tmp_path / "recipe.yaml", overrides)
+    asked = resolve(tmp_path / "recipe.yaml", overrides)
     if runs:
-        train(*asked)
+        train(asked)
         assert "rewards/brief" in (tmp_path / "run/metrics.jsonl").read_text("utf-8")
     else:
         with pytest.raises(RecipeError, match="only the command line may name it") as found:
-            train(*asked)
+            train(asked)
         assert found.value.place == "stage.rewards.0"
     assert (tmp_path / "ran").exists() == runs
 
@@ -282,7 +282,7 @@ def test_rewards_of_an_endpoint(endpoint, monkeypatch):
     given, authorization, kind = Endpoint.asked[-1]
     assert given == {"prompts": ["a", "b", "c"], "completions": ["four", "", "é"]}
     assert (authorization, kind) == ("Bearer a secret", "application/json")
-    http(["a"], prompts=["b"], url=f"{endpoint}/rewards")
+    scores("http", ["a"], {"prompts": ["b"]}, url=f"{endpoint}/rewards")
     assert Endpoint.asked[-1][1] is None
 
 

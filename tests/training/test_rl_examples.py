@@ -22,9 +22,9 @@ SHORT = [
 
 def run(name: str, *overrides: str) -> list[dict]:
     """What the example logged."""
-    recipe, source = check.read(EXAMPLES / f"{name}.yaml", [*SHORT, *overrides])
-    train(recipe, source, limit=8)
-    lines = (Path(recipe.output) / "metrics.jsonl").read_text("utf-8").splitlines()
+    resolved = check.resolve(EXAMPLES / f"{name}.yaml", [*SHORT, *overrides])
+    train(resolved, limit=8)
+    lines = (Path(resolved.recipe.output) / "metrics.jsonl").read_text("utf-8").splitlines()
     return [json.loads(line) for line in lines]
 
 

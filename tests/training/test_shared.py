@@ -8,8 +8,7 @@ import torch
 from test_pairs_training import CASES, adapted
 from training_setup import lora, model
 
-from tunewright.check import read
-from tunewright.recipe import Recipe
+from tunewright.check import resolve
 from tunewright.run import Run, train
 from tunewright_hf.models.modules import train_only
 from tunewright_hf.models.weight_sharing import share
@@ -77,7 +76,7 @@ def test_quantized_weights_are_shared_or_left_alone(bits):
         "data": [{"path": "none"}],
         "output": "none",
     }
-    run = Run(Recipe.model_validate(recipe))
+    run = Run(resolve(recipe))
     policy, other = run.load(), run.load(trainable=False)
     before, trained = result(other.model), result(policy.model)
     assert share(other.model, policy.model) > 0
@@ -117,20 +116,16 @@ def test_in_a_chain(tmp_path, monkeypatch):
         ],
     }
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe), "utf-8")
-    seen, loads = [], PromptsTrainer._load_rewards
+    seen, asks = [], PromptsTrainer._rewards
 
-    def watched(self):
-        rewards = loads(self)
-        seen.append(
-            [
-                places(each)
-                for each in (self.model, self.second.model, rewards[0].function.loaded.model)
-            ]
-        )
-        return rewards
+    def watched(self, *given, **how):
+        found = asks(self, *given, **how)
+        judge = self.rewards[0].plugin.judge.loaded.model
+        seen[:] = [[places(each) for each in (self.model, self.second.model, judge)]]
+        return found
 
-    monkeypatch.setattr(PromptsTrainer, "_load_rewards", watched)
-    train(*read(tmp_path / "recipe.yaml"))
+    monkeypatch.setattr(PromptsTrainer, "_rewards", watched)
+    train(resolve(tmp_path / "recipe.yaml"))
     ((policy, reference, judge),) = seen
     assert policy and policy <= reference
     # all below the adapters but the language model's head, which here is that of the embeddings

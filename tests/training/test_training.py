@@ -8,7 +8,8 @@ from training_setup import SIZE, FakeRun, loaded, lora, model, qwen, rows, run_t
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from tunewright import RecipeError, RunError, events
-from tunewright.recipe import Recipe, Training
+from tunewright.check import resolve
+from tunewright.recipe import Training
 from tunewright.run import Run
 from tunewright_hf.batching.batch_sampler import Batches, row_lengths
 from tunewright_hf.batching.collators import Padded
@@ -83,7 +84,7 @@ def test_batches_of_several_sizes_are_one_mean_over_the_tokens_of_their_step(sma
     batch = Padded(0)(list(data.select([row for each in passes for row in each])))
     labels, given = batch.pop("labels"), batch.pop("loss_weights", None)
     loss = CausalLoss(made.model)(
-        made.model, batch, labels, given, 1 / float(shift(labels, given)[1].sum())
+        made.model, batch["inputs"], labels, given, 1 / float(shift(labels, given)[1].sum())
     )[0]
     loss.backward()
     norm = torch.cat([each.grad.flatten() for each in made.model.parameters()]).norm()
@@ -152,7 +153,7 @@ def test_the_weights_of_a_quantized_model_are_counted_one_by_one(small):
         {"name": "bitsandbytes", "bits": 4},
         {"name": "bitsandbytes", "bits": 8},
     ):
-        made = Run(Recipe.model_validate(recipe | {"quantizer": quantizer})).load()
+        made = Run(resolve(recipe | {"quantizer": quantizer})).load()
         started = small(made, max_steps=1, name=str(len(found)))[0].events[0]
         found.append((started.parameters, started.trainable_parameters))
     adapters = 2 * (
@@ -199,7 +200,9 @@ def test_evaluation_is_the_mean_over_tokens_and_leaves_training_alone(small):
     made = AutoModelForCausalLM.from_pretrained(result.path)
     batch = Padded(0)(list(data))
     labels, given = batch.pop("labels"), batch.pop("loss_weights")
-    expected = CausalLoss(made)(made, batch, labels, given)[1] / shift(labels, given)[1].sum()
+    expected = (
+        CausalLoss(made)(made, batch["inputs"], labels, given)[1] / shift(labels, given)[1].sum()
+    )
     assert result.metrics["it_loss"] == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -289,5 +292,5 @@ def test_only_rank_0_reports(tmp_path):
 
     for rank, expected in ((0, 1), (1, 0)):
         run = FakeRun(Path(tmp_path), rank=rank)
-        Reporter(run, None, None, "sft").emit(events.Saved, step=1, path="it")
+        Reporter(run, "sft").emit(events.Saved, step=1, path="it")
         assert len(run.events) == expected

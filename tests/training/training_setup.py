@@ -12,6 +12,7 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, Qwen3Config
 
+from tunewright import registry
 from tunewright.recipe import Training
 from tunewright.types import Data, LoadedModel, StageResult, TrainRequest
 from tunewright_adamw import AdamW
@@ -39,16 +40,35 @@ class FakeRun:
     rank: int = 0
     world_size: int = 1
     events: list[Any] = field(default_factory=list)
+    scheduler: str = "cosine"
     recipe: Any = field(default_factory=lambda: SimpleNamespace(stages=[None]))
+
+    @property
+    def data_rank(self) -> int:
+        return self.rank
+
+    @property
+    def data_world_size(self) -> int:
+        return self.world_size
+
+    def plugin(self, kind: str) -> Any:
+        # eps: Adam would blow up the rounding of gradients near 0, which equality tests are not
+        # about
+        return AdamW(AdamW.Options(eps=1e-5)) if kind == "optimizer" else None
+
+    def named(self, kind: str, name: str, **options: Any) -> registry.PluginCaller:
+        entry = registry.find(kind, name)
+        plugin = registry.load(entry)
+        return registry.PluginCaller(entry, plugin(plugin.Options(**options), name))
 
     def emit(self, event: Any) -> None:
         self.events.append(event)
 
     def call(self, kind: str, hook: str, request: Any) -> Any:
+        if kind == "scheduler":
+            return self.named(kind, self.scheduler).call(hook, run=self, request=request)
         assert (kind, hook) == ("optimizer", "build_optimizer")
-        # eps: Adam would blow up the rounding of gradients near 0, which equality tests are not
-        # about
-        return AdamW(AdamW.Options(eps=1e-5)).build_optimizer(self, request)
+        return self.plugin("optimizer").build_optimizer(self, request)
 
     def logged(self) -> list[dict[str, float]]:
         """What does not depend on the clock or the machine, of each logging step."""
@@ -140,6 +160,7 @@ def run_training(
         checkpoint=checkpoint,
         stop_requested=lambda: stop(run),
     )
+    run.scheduler = request.training.lr_scheduler_type or "cosine"
     extra_eval_metrics = Generation(request, (), generate) if generate else None
     return run, train(
         run, request, stage="sft", packing=packing, extra_eval_metrics=extra_eval_metrics

@@ -79,9 +79,7 @@ class Family(Plugin):
 class Template(Plugin):
     """Kind template: renders conversations."""
 
-    info: (
-        Any  #: tunewright_hf.templates.jinja_template.TemplateInfo: stop tokens, control tokens, …
-    )
+    info: Any  #: tunewright_hf.templates.info.TemplateInfo: stop tokens, control tokens, …
 
     def chat_template(self) -> str | None:
         """The template as plain Jinja for the saved tokenizer; None leaves the tokenizer's own."""
@@ -105,6 +103,9 @@ class Quantizer(Plugin):
 
 class Adapter(Plugin):
     """Kind adapter: chooses what is trained."""
+
+    #: whether it trains weights of the model itself, which must then not be quantized
+    trains_base_weights: ClassVar[bool] = False
 
     def merge(self, loaded: LoadedModel) -> LoadedModel:
         """Add the adapter to the weights and return the plain model. Raises RunError."""

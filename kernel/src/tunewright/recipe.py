@@ -71,11 +71,18 @@ class Training(BaseModel):
     """Weight decay of matrices. Biases and norms are not decayed."""
     max_grad_norm: float = Field(1.0, ge=0)
     """Maximum gradient norm. 0: no clipping."""
+    max_bad_steps: int = Field(3, ge=1, le=_MOST, json_schema_extra=ADVANCED)
+    """Stop after so many steps in a row whose loss or gradients are not finite. Their updates are
+    skipped."""
     seed: int = Field(42, ge=0, lt=2**32)
     """Random seed."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16", "pure_bf16"] = "auto"
     """Precision of the forward and backward pass. auto: bf16 on GPUs that support it and on CPUs
-    with AMX, else fp32."""
+    with AMX, else fp32. Trained weights and optimizer states are kept in fp32, or with pure_bf16,
+    like the gradients, in bf16: half the memory (8 bytes per trained parameter with AdamW)."""
+    stochastic_rounding: bool = Field(False, json_schema_extra=ADVANCED)
+    """With pure_bf16: round weights and optimizer states up or down at random (arXiv:2010.06192),
+    so that small updates are not lost."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     logging_steps: int = Field(10, gt=0, le=_MOST)
@@ -103,6 +110,8 @@ class Training(BaseModel):
     def _go_together(self) -> Self:
         if self.tokens_per_batch is not None and self.batching != "token_budget":
             raise ValueError("tokens_per_batch goes with batching: token_budget")
+        if self.stochastic_rounding and self.precision != "pure_bf16":
+            raise ValueError("stochastic_rounding goes with precision: pure_bf16")
         if self.early_stopping_threshold and not self.early_stopping_patience:
             raise ValueError("early_stopping_threshold goes with early_stopping_patience")
         chosen = self.metric_for_best_model is not None or self.greater_is_better is not None

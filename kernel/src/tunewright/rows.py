@@ -107,11 +107,23 @@ class Prompt:
     origin: Origin | None = None
 
 
-Row = Text | Conversation | Preference | Unpaired | Prompt
-ROW_TYPES: dict[str, type[Row]] = {
-    "text": Text,
-    "messages": Conversation,
-    "preference": Preference,
-    "unpaired": Unpaired,
-    "prompts": Prompt,
+@dataclass(slots=True)
+class RenderedText:
+    """Text that is trained as it is written: no template is applied, no token is added, and special
+    tokens that it spells are tokens."""
+
+    text: str
+    #: what is trained: characters [start, end), and their loss weight; in order, not overlapping
+    trained: list[tuple[int, int, float]]
+    origin: Origin | None = None
+
+
+Row = Text | Conversation | Preference | Unpaired | Prompt | RenderedText
+#: kind of rows → the types that a format may give for it
+ROW_TYPES: dict[str, tuple[type[Row], ...]] = {
+    "text": (Text, RenderedText),
+    "messages": (Conversation, RenderedText),
+    "preference": (Preference,),
+    "unpaired": (Unpaired,),
+    "prompts": (Prompt,),
 }

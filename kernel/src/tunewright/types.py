@@ -4,7 +4,7 @@ A request is mutable: an accelerator edits it before the step runs. Types of tor
 are written as Any: this file imports neither.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +17,7 @@ from tunewright.rows import (
     Origin,
     Preference,
     Prompt,
+    RenderedText,
     Role,
     Row,
     RowKind,
@@ -48,6 +49,7 @@ __all__ = [
     "Preference",
     "Prompt",
     "Rendered",
+    "RenderedText",
     "Reply",
     "RewardRequest",
     "Role",
@@ -132,6 +134,12 @@ class RowsRequest:
     rows: RowKind
     columns: dict[str, str] = field(default_factory=dict)  # the format's column → the source's
     tags: dict[str, str] = field(default_factory=dict)  # the format's roles and keys → the source's
+    #: called once for each record that holds columns or message keys that the format does not
+    #: read, with their names; may raise RowError, to be yielded in place of the record's rows
+    unread: Callable[[Collection[str], Collection[str]], None] | None = None
+    #: records come from Arrow, which gives all objects of a column the same keys, with null where
+    #: a row had none
+    padded: bool = False
 
 
 @dataclass(slots=True)

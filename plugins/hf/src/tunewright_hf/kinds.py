@@ -7,7 +7,7 @@ KINDS = (
         "scheduler",
         "Learning-rate schedule.",
         ("build_scheduler",),
-        required=False,  # TEMPORARY
+        required=True,
         default="cosine",
         shorthand="lr_scheduler_type",
         specs="tunewright_hf.hookspecs",

@@ -12,8 +12,11 @@ _frozen = 0  # how many modules were imported when gc.freeze was called last
 
 
 def pytest_runtest_setup() -> None:
-    """Take what imports made, a million objects, out of the garbage collector's sight: each
-    training collects three times, which would take longer than the training."""
+    """Take what imports made, a million objects, out of the garbage collector's sight.
+
+    Each training collects three times, which takes longer than the training: the tests of
+    adapter:lora and stage:sft take 8.0 to 8.4 s of CPU with this, 18.5 to 19.2 without.
+    """
     global _frozen
     if len(sys.modules) > _frozen + 100:
         _frozen = len(sys.modules)

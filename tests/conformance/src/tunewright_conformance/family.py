@@ -1,15 +1,17 @@
 """What is asked of every family, of each of its tiny twins: a real model and tokenizer in small."""
 
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tunewright import registry
+from tunewright import RecipeError, registry
 from tunewright.registry import Entry
-from tunewright.types import LoadedModel
+from tunewright.types import Conversation, LoadedModel, Message, TemplateRequest
 from tunewright_conformance.bench import load_model, on_bench
+from tunewright_conformance.subjects import package_of, twins
 from tunewright_conformance.suite import Suite
 
 TEXTS = [
@@ -159,6 +161,49 @@ class TestFamily(Suite):
         assert loaded.template, "no template is named for the twin"
         template = on_bench(registry.find("template", loaded.template)).plugin
         check_fit(loaded.tokenizer, template.info, f"template {loaded.template}")  # type: ignore[attr-defined]
+
+    def test_listed_checkpoints(self, entry: Entry, tmp_path: Path) -> None:
+        """Every checkpoint in checkpoints.toml names a tiny twin, and its template works on that
+        twin: what `--smoke` trains."""
+        from tunewright_hf.models import listed
+
+        checkpoints = list(listed.checkpoints(package_of(entry)))
+        if not checkpoints:
+            pytest.skip("it lists no checkpoints")
+        problems, tried = [], set()
+        for each in checkpoints:
+            if each.twin not in twins(entry):
+                problems.append(f"{each.id}: its twin is {each.twin!r}, of which there is none")
+            elif (each.twin, each.template) not in tried:
+                tried.add((each.twin, each.template))
+                loaded = load_model(entry, None, tmp_path, weights="none", tiny_of=each.id)
+                problems += [f"{each.id}: {problem}" for problem in works(loaded, each.template)]
+        assert not problems, "\n".join(problems)
+
+
+def works(loaded: LoadedModel, name: str) -> Iterator[str]:
+    """Problems of a template on a twin's tokenizer: what is trained ends with a stop token."""
+    from tunewright_hf.tokenization.encode import Tokeniser, check_fit
+
+    tokenizer = loaded.tokenizer
+    if loaded.template != name:
+        yield f"the template taken is {loaded.template}, not {name}"
+        return
+    template = on_bench(registry.find("template", name)).plugin
+    info = template.info  # type: ignore[attr-defined]
+    try:
+        check_fit(tokenizer, info, f"template {name}")
+    except RecipeError as error:
+        yield str(error)
+        return
+    encoder = Tokeniser(tokenizer, info)
+    conversation = Conversation([Message("user", "Hi"), Message("assistant", "Hello")])
+    request = TemplateRequest(conversation, False, encoder.special_tokens, tokenizer)
+    row = encoder.encode(template.format_template(request))  # type: ignore[attr-defined]
+    trained = tokenizer.convert_ids_to_tokens([id for id in row.labels if id != -100])
+    stops = info.stop or (tokenizer.eos_token,)
+    if name != "auto" and not {*stops} & {*trained}:  # which tells the end by the text
+        yield f"of {trained}, which is trained, nothing is a stop token: {', '.join(stops)}"
 
 
 def encode(loaded: LoadedModel) -> Any:

@@ -48,15 +48,9 @@ def observe(names: list[tuple[str, str]]) -> Imports:
     rest get another.
     """
     seen: Imports = {}
-    environment = {
-        **os.environ,
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-    }  # tunewright-hf sets it, whichever plugin imports it
     while waiting := [name for name in names if name not in seen]:
         command = [sys.executable, "-m", __name__, *(word for name in waiting for word in name)]
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=300, check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
         for name, line in zip(waiting, lines, strict=False):
             seen[name] = Imported(**json.loads(line))

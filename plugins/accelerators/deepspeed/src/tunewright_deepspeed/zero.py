@@ -1,31 +1,31 @@
-"""DeepSpeed's engine behind transformers' Trainer: what it is told, whether it did so, and its
-state as whole tensors.
+"""DeepSpeed's engine: what it is told, whether it did so, and its state as whole tensors.
 
 DeepSpeed saves pickles. Here its state is taken out and put back parameter by parameter, so that it
 is kept as that of every other training.
 """
 
-import logging
 import math
-import os
-import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
-from transformers.integrations.deepspeed import unset_hf_deepspeed_config
-from transformers.trainer_utils import unwrap_peft_model
 
 from tunewright import RecipeError, RunError
+from tunewright_deepspeed.settings import import_for, settings
 from tunewright_hf.distributed.sharding import ShardingStrategy, check_not_quantized, on_first
+from tunewright_hf.models.modules import base_model, quantized_modules
 
 PLACE = "accelerators"
 
 
 class Zero(ShardingStrategy):
-    """Optimizer states and gradients are in parts, and at stage 3 the parameters."""
+    """Optimizer states and gradients are sharded, and at stage 3 the parameters."""
+
+    autocasts = False  # DeepSpeed's bf16 casts the model
+    clips_in_update = True
 
     def __init__(self, stage: int) -> None:
         self.stage = stage
@@ -36,60 +36,26 @@ class Zero(ShardingStrategy):
             list[Parameter]
         ] = []  # of our optimizer, before DeepSpeed makes one tensor of each
 
-    def arguments(self) -> dict[str, Any]:
-        own = ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
-        sizes = (
-            "reduce_bucket_size",
-            "stage3_prefetch_bucket_size",
-            "stage3_param_persistence_threshold",
-        )
-        # transformers says what is "auto": from its own arguments, or by the size of the model
-        config = {
-            **dict.fromkeys(own, "auto"),
-            "bf16": {"enabled": "auto"},
-            "zero_optimization": {"stage": self.stage, **dict.fromkeys(sizes, "auto")},
-        }
-        return {"deepspeed": config}
-
-    def begin(self, model: Any, number_format: str) -> None:
+    def begin(self, model: Any, precision: str) -> None:
         """Raises RecipeError where DeepSpeed cannot train the model."""
-        check_not_quantized(model, "deepspeed")
-        if number_format == "fp16":
+        check_not_quantized(quantized_modules(model), "deepspeed")
+        if precision not in ("bf16", "fp32"):
             raise RecipeError(
                 "deepspeed trains in bf16 or fp32",
                 place="training.precision",
                 hint="set bf16 or fp32",
             )
-        if model.device.type == "cpu":
-            if torch.cuda.is_available():
-                hint = "train on the GPUs, or hide them: CUDA_VISIBLE_DEVICES= tunewright train …"
-                raise RecipeError(
-                    "deepspeed trains on GPUs where there are some",
-                    place="family.device",
-                    hint=hint,
-                )
-            os.environ["DS_ACCELERATOR"] = "cpu"  # what it would find by itself, with a warning
-        import deepspeed
-
-        if model.device.type == "cpu":
-            # else it compiles one of its own for messages between processes of a machine, which
-            # takes minutes
-            deepspeed.ops.__compatible_ops__ = {}
-        _quieten()
+        import_for(model.device)
         self.formats = {name: parameter.dtype for name, parameter in model.named_parameters()}
-        self.cast(model, number_format)
+        self.bf16 = precision == "bf16"
+        self.cast(model, precision)
 
-    def cast(self, model: Any, number_format: str) -> None:
+    def cast(self, model: Any, precision: str) -> None:
         # as DeepSpeed does it, which has no autocast; here before a reference is scored with the
         # same model
-        if number_format == "bf16":
+        if precision == "bf16":
             for parameter in model.parameters():
                 parameter.data = parameter.data.bfloat16()
-
-    def trainer_made(self) -> None:
-        # every model that is loaded from now on would be spread, such as a reference: only ours is
-        # to be
-        unset_hf_deepspeed_config()
 
     def optimizer_made(self, optimizer: torch.optim.Optimizer) -> None:
         """Raises RecipeError for an optimizer that cannot work on pieces of flattened
@@ -104,12 +70,56 @@ class Zero(ShardingStrategy):
             raise RecipeError(problem, place="optimizer", hint="take adamw, or accelerator fsdp")
         self.groups = [list(group["params"]) for group in optimizer.param_groups]
 
-    def ready(self, trainer: Any) -> None:
-        """Raises RunError where parameters and optimizer are not spread as they were asked to
+    def prepare(
+        self,
+        model: Any,
+        optimizer: torch.optim.Optimizer,
+        accelerator: Any,
+        training: Any,
+        rounding: Any = None,
+    ) -> Any:
+        import deepspeed
+
+        self.optimizer, self.accelerator, self.rounding = optimizer, accelerator, rounding
+        engine, *_ = deepspeed.initialize(
+            model=model,
+            optimizer=optimizer,
+            config=settings(model, training, self.stage, self.bf16),
+        )
+        self.check_engine(engine, model)
+        return engine
+
+    @contextmanager
+    def accumulating(self, last: bool) -> Iterator[None]:
+        self.engine.set_gradient_accumulation_boundary(last)
+        yield
+
+    def backward(self, loss: Tensor) -> None:
+        self.engine.backward(loss, scale_wrt_gas=False)
+
+    def update(self) -> tuple[bool, float | None]:
+        self.engine.step()
+        return True, float(self.engine.get_global_grad_norm())
+
+    def free_gradients(self) -> None:
+        """DeepSpeed has done so."""
+
+    def local(self, parameter: Parameter) -> Tensor:
+        return parameter.ds_tensor if self.stage == 3 else parameter.detach()
+
+    def optimizer_structure(self, optimizer: Any) -> Any:
+        ours = (
+            self.zero.optimizer
+        )  # ZeRO-3 swaps its parameters, and state_dict would not find them
+        groups = [{**group, "params": []} for group in ours.param_groups]
+        return {"state": list(ours.state.values()), "param_groups": groups}
+
+    def check_engine(self, engine: Any, model: Any) -> None:
+        """Raises RunError where parameters and optimizer are not sharded as they were asked to
         be."""
         import deepspeed
 
-        self.engine = engine = trainer.model_wrapped
+        self.engine = engine
         if not isinstance(engine, deepspeed.DeepSpeedEngine):
             raise RunError(f"{type(engine).__name__} wraps the model, not DeepSpeed", place=PLACE)
         self.zero = engine.optimizer
@@ -121,18 +131,16 @@ class Zero(ShardingStrategy):
         # parts are filled up, so that they are as long as each other
         if processes == 1 or own * processes > trained + 2 * processes * len(sizes):
             raise RunError(
-                f"the optimizer holds {own} of {trained} numbers: they are not spread", place=PLACE
+                f"the optimizer holds {own} of {trained} numbers: they are not sharded", place=PLACE
             )
         if self.stage == 3:
             if whole := [
-                name
-                for name, each in trainer.model.named_parameters()
-                if not hasattr(each, "ds_tensor")
+                name for name, each in model.named_parameters() if not hasattr(each, "ds_tensor")
             ]:
-                raise RunError(f"{whole[0]} and {len(whole) - 1} more are not spread", place=PLACE)
+                raise RunError(f"{whole[0]} and {len(whole) - 1} more are not sharded", place=PLACE)
             # our loss calls the head from the model's own forward and backward pass: its weights
             # have to be there
-            base = unwrap_peft_model(trainer.model)
+            base = base_model(model)
             head = base.get_output_embeddings()
             for parameter in () if head is None else head.parameters():
                 deepspeed.zero.register_external_parameter(base, parameter)
@@ -141,7 +149,6 @@ class Zero(ShardingStrategy):
         """Let go of the model: DeepSpeed holds it in a list of its own."""
         from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
 
-        unset_hf_deepspeed_config()
         FWD_MODULE_STACK.clear()
         if self.engine is not None:
             self.engine.destroy()
@@ -162,9 +169,9 @@ class Zero(ShardingStrategy):
             return parameter.detach().clone()
 
     def weights(
-        self, model: Any, formats: dict[str, torch.dtype], *, trained_only: bool
+        self, model: Any, dtypes: dict[str, torch.dtype], names: Collection[str] | None = None
     ) -> dict[str, Tensor] | None:
-        return super().weights(model, self.formats | formats, trained_only=trained_only)
+        return super().weights(model, self.formats | dtypes, names)
 
     def load_full(self, parameter: Parameter, whole: Tensor) -> None:
         import deepspeed
@@ -272,19 +279,6 @@ class Zero(ShardingStrategy):
                 for key, value in state["state"][number].items():
                     if _is_like(value, self.shape(parameter)):
                         self._put_part(parameter, value, key)
-
-
-def _quieten() -> None:
-    """What DeepSpeed and accelerate have to say is nothing that a recipe could change, and would go
-    to the terminal."""
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    logging.getLogger("accelerate.accelerator").setLevel(
-        logging.ERROR
-    )  # who counts the passes of a step
-    # DeepSpeed 0.19 calls functions of torch 2.14 by old names
-    warnings.filterwarnings(
-        "ignore", message="`torch.distributed.[a-z_]*` is deprecated", category=FutureWarning
-    )
 
 
 def _own(value: Any, device: torch.device) -> Any:

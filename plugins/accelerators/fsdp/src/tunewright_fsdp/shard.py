@@ -1,21 +1,20 @@
 """fully_shard on each layer of a model, then on what is left; DTensors made whole, and the way
 back."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import PartialState
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn import Parameter
-from transformers.trainer_utils import unwrap_peft_model
 
 from tunewright import RunError
 from tunewright_hf.distributed.sharding import ShardingStrategy, check_not_quantized, on_first
-from tunewright_hf.models.modules import layers
-from tunewright_hf.training.private import keep_sharding
+from tunewright_hf.models.modules import base_model, layers, quantized_modules
 
 if TYPE_CHECKING:
     from tunewright_fsdp import Fsdp
@@ -27,28 +26,40 @@ class FullyShard(ShardingStrategy):
     def __init__(self, options: "Fsdp.Options") -> None:
         self.options = options
 
-    def begin(self, model: Any, number_format: str) -> None:
+    def begin(self, model: Any, precision: str) -> None:
         """Raises RecipeError for quantized weights, RunError where a parameter was left whole."""
-        check_not_quantized(model, "fsdp")
-        device = next(model.parameters()).device.type
-        PartialState(
-            cpu=device == "cpu"
-        )  # begins the process group as transformers' Trainer will find it
-        self._shard(model, device)
+        check_not_quantized(quantized_modules(model), "fsdp")
+        self._shard(model, next(model.parameters()).device.type)
         if whole := [
             name for name, each in model.named_parameters() if not isinstance(each, DTensor)
         ]:
             raise RunError(
-                f"{whole[0]} and {len(whole) - 1} more are not spread", place="accelerators"
+                f"{whole[0]} and {len(whole) - 1} more are not sharded", place="accelerators"
             )
-        keep_sharding(model)
+
+    def prepare(
+        self,
+        model: Any,
+        optimizer: torch.optim.Optimizer,
+        accelerator: Any,
+        training: Any,
+        rounding: Any = None,
+    ) -> Any:
+        self.optimizer, self.accelerator, self.rounding = optimizer, accelerator, rounding
+        self.module = model  # its layers gather and reduce by themselves
+        return model
+
+    @contextmanager
+    def accumulating(self, last: bool) -> Iterator[None]:
+        self.module.set_requires_gradient_sync(last)
+        yield
 
     def _shard(self, model: Any, device: str) -> None:
         mesh = init_device_mesh(device, (torch.distributed.get_world_size(),))
         offload: OffloadPolicy = (
             CPUOffloadPolicy() if self.options.cpu_offload and device != "cpu" else OffloadPolicy()
         )
-        base, reshard = unwrap_peft_model(model), self.options.reshard_after_forward
+        base, reshard = base_model(model), self.options.reshard_after_forward
         name, _ = layers(base, ())
         for layer in base.get_submodule(name):
             fully_shard(layer, mesh=mesh, reshard_after_forward=reshard, offload_policy=offload)
@@ -60,6 +71,9 @@ class FullyShard(ShardingStrategy):
         for module in model.modules():
             if isinstance(module, FSDPModule):
                 module.reshard()
+
+    def local(self, parameter: Parameter) -> Tensor:
+        return parameter.detach().to_local()  # type: ignore[attr-defined]
 
     def full_tensor(self, parameter: Parameter) -> Tensor:
         return parameter.detach().full_tensor()  # type: ignore[attr-defined]

@@ -4,29 +4,39 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from tunewright import Plugin, PluginOptions, RecipeError, hookimpl
+from tunewright import Adapter, PluginOptions, RecipeError, hookimpl
 from tunewright.types import AdapterRequest, LoadedModel
 
 if TYPE_CHECKING:
-    from tunewright.run import Run
+    from tunewright.types import RunContext
 
 
-class Freeze(Plugin):
-    """Trains the last or the first layers of a model, whole or in part; the result is a whole
-    model."""
+class Freeze(Adapter):
+    """Trains the first or last layers of the model, or some of their modules. The result is a
+    complete model."""
+
+    trains_base_weights = True
 
     class Options(PluginOptions):
-        trainable_layers: int = 2
-        """how many layers are trained, counted from the end; from the beginning where negative"""
-        modules: Literal["all"] | list[str] = "all"
-        """names of the modules in these layers that are trained, such as mlp or self_attn.q_proj"""
-        extra_modules: list[str] = Field(default_factory=list)
-        """names of further modules that are trained, wherever they stand, such as embed_tokens or
-        lm_head"""
+        trainable_layers: int = Field(
+            2,
+            description="Number of trained layers. Positive: the last ones. Negative: the first "
+            "ones.",
+        )
+        modules: Literal["all"] | list[str] = Field(
+            "all",
+            description="Modules of these layers to train, by name, such as mlp or "
+            "self_attn.q_proj. all: the whole layers.",
+        )
+        extra_modules: list[str] = Field(
+            default_factory=list,
+            description="Names of further modules to train, anywhere in the model, such as "
+            "embed_tokens or lm_head.",
+        )
 
     @hookimpl
-    def apply_adapter(self, run: "Run", request: AdapterRequest) -> LoadedModel:
-        """Set requires_grad on what the options name, and on a new head; on nothing with
+    def apply_adapter(self, run: "RunContext", request: AdapterRequest) -> LoadedModel:
+        """Set requires_grad on what the options name and on a new head, or on nothing with
         `request.trainable` off."""
         from tunewright_hf.models.modules import train_only
 
@@ -34,21 +44,24 @@ class Freeze(Plugin):
             raise RecipeError(
                 "the run trained an adapter, freeze has none to go on from", place="adapter"
             )
-        model = request.loaded.model
-        trained = self._modules(request.loaded) | (
-            {"score"} if request.head != "causal_lm" else set()
-        )
+        loaded = request.loaded
+        trained = self._modules(loaded) | ({"score"} if request.head != "causal_lm" else set())
         names = [
             name
-            for name, _ in model.named_parameters()
-            if any(name.startswith(f"{m}.") for m in trained)
+            for name, _ in loaded.model.named_parameters()
+            if request.trainable and any(name.startswith(f"{module}.") for module in trained)
         ]
-        train_only(model, names if request.trainable else ())
-        request.loaded.saves = "model"
-        return request.loaded
+        train_only(loaded.model, names, loaded.quantized)
+        loaded.trained = frozenset(names)
+        loaded.saves = "model"
+        return loaded
+
+    def merge(self, loaded: LoadedModel) -> LoadedModel:
+        """Return the model as it is: there is nothing beside its weights."""
+        return loaded
 
     def _modules(self, loaded: LoadedModel) -> set[str]:
-        """Full names of the modules that are trained whole."""
+        """Full names of the modules that are trained."""
         from tunewright_hf.models.modules import layers, matching
 
         options, every = self.options, [name for name, _ in loaded.model.named_modules()]

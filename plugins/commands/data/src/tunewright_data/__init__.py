@@ -23,6 +23,9 @@ def preview(
     recipe: RecipePath,
     overrides: Overrides = None,
     count: Annotated[int, typer.Option("--count", "-n", min=0, help="rows to print")] = 3,
+    tokens: Annotated[
+        bool, typer.Option("--tokens", help="print the id and text of each token as well")
+    ] = False,
     stage: StageNumber = 1,
     limit: Limit = None,
     trust_remote_code: Trust = False,
@@ -35,7 +38,8 @@ def preview(
     from tunewright_data.preview import show
 
     run, request = _asked(recipe, overrides, stage, limit, trust_remote_code)
-    show(run.plugin("dataset").preview(run, request, count))
+    found = run.plugin("dataset").preview(run, request, count)
+    show(found, request.loaded.tokenizer if tokens else None)
 
 
 @app.command()

@@ -7,15 +7,16 @@ from rich.console import Console
 from rich.text import Text
 
 from tunewright.terminal import printable, show_trained
+from tunewright_data import tokens
 
 UNTRAINED = -100  # label of a token that is not trained
 BARS, WIDTH = 10, 40  # of the histogram: bars, and characters of the longest
 
 
-def show(preview: Any) -> None:
+def show(preview: Any, tokenizer: Any = None) -> None:
     """Print what a dataset plugin's `preview` gives: samples (each with origin, text, trained,
     input_ids and labels), lengths (tokens of each row), trained_tokens (of all rows), rows_read,
-    dropped and notes.
+    dropped and notes. tokenizer: print the tokens of each row too (then samples have `columns`).
     """
     console = Console()
     colour = console.is_terminal and not console.no_color
@@ -30,6 +31,8 @@ def show(preview: Any) -> None:
             "bold",
         )
         console.print(show_trained(sample.text, sample.trained, colour=colour), soft_wrap=True)
+        if tokenizer is not None:
+            tokens.show(console, sample, tokenizer, colour=colour)
     line(f"\n{preview.rows_read:,} rows read, {sum(preview.dropped.values()):,} dropped", "bold")
     for reason, count in preview.dropped.items():
         line(f"  {count:,}: {reason}", "yellow")

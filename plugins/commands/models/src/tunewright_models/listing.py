@@ -25,6 +25,7 @@ class Checkpoint:
     size: str  # of the weights, in parameters
     kind: str  # base or chat
     template: str
+    twin: str | None  # tiny twin of the family that `--smoke` trains in its place
     license: str  # as the hub names it
     remote_code: bool  # its modelling code is on the hub alone, and needs --trust-remote-code
 
@@ -97,7 +98,8 @@ def _listed(entry: Entry) -> list[Checkpoint]:
             modelscope=each.get("modelscope"),
             size=each["size"],
             kind=each["kind"],
-            template=line["template"],
+            template=each.get("template", line["template"]),
+            twin=each.get("twin", line.get("twin")),
             license=each.get("license", line["license"]),
             remote_code=line.get("remote_code", False),
         )

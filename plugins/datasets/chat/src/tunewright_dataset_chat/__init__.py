@@ -7,6 +7,7 @@ from pydantic import Field
 
 from tunewright import Plugin, PluginOptions, hookimpl
 from tunewright_dataset_chat.entry import Entry
+from tunewright_dataset_chat.limits import MAX_RECORD_BYTES
 
 if TYPE_CHECKING:
     from tunewright.run import Run
@@ -23,6 +24,9 @@ class Chat(Plugin):
         on_bad_row: Literal["error", "skip"] = "error"
         """a row that cannot be used ends the run with its file and line, or is left out and counted
         """
+        on_unread: Literal["warn", "error"] = "warn"
+        """columns and message keys that a record holds and its format does not read: said, with the
+        number of rows; or such a row cannot be used"""
         truncate: Literal["drop", "end", "start", "turns"] = "drop"
         """conversations longer than max_length are dropped and counted, lose their end (and with it
         the end token), lose their start, or lose their oldest turns (never the system message);
@@ -36,7 +40,10 @@ class Chat(Plugin):
         validation: Annotated[float, Field(gt=0, lt=1)] | Annotated[int, Field(ge=1)] | None = None
         """this share of the rows of `data`, or so many of them, are not trained on, but make the
         evaluation set `validation`"""
-        workers: int = Field(1, gt=0)
+        max_record_bytes: int = Field(MAX_RECORD_BYTES, gt=0)
+        """Largest record that is read, in bytes (default: 8 MiB). A tokenizer needs several hundred
+        times as much memory. A longer record is a bad row."""
+        workers: int = Field(1, gt=0, le=1024)
         """processes that render and tokenise; 1 is this one, whose tokenizer uses all cores"""
         cache: str | None = Field(None, min_length=1)
         """folder for prepared rows, from the recipe's folder; ~/.cache/tunewright/data where not
@@ -50,7 +57,7 @@ class Chat(Plugin):
         """rows of `data` are read while training goes on, and nothing is stored: for data larger
         than the disk, or without end; needs training.max_steps. --resume reads what the epoch had
         read before once more, without rendering or tokenising it"""
-        shuffle_buffer: int = Field(10_000, gt=0)
+        shuffle_buffer: int = Field(10_000, gt=0, le=10_000_000)
         """records that streaming holds in memory, out of which each next one is taken at random; 1
         keeps their order"""
 

@@ -1,7 +1,6 @@
 """The rows that training reads: prepared once, kept on disk by what they depend on, split and mixed
 by number."""
 
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,14 @@ from datasets.table import Table, concat_tables
 
 from tunewright import RecipeError, RunError
 from tunewright.types import Data, DataRequest
-from tunewright_dataset_chat import cached_shards, columns, fingerprint, mix
+from tunewright_dataset_chat import (
+    cached_shards,
+    columns,
+    fingerprint,
+    local_paths,
+    mix,
+    prepared,
+)
 from tunewright_dataset_chat.cached_shards import CachedShard
 from tunewright_dataset_chat.chunk_processor import ChunkProcessor, ChunkResult
 from tunewright_dataset_chat.columns import LINE
@@ -79,17 +85,24 @@ def prepare(
     does."""
     shared = fingerprint.settings(run, request, options)
     if options.prepared:
-        folder = request.root / Path(options.prepared).expanduser()
+        folder = local_paths.resolve(request.root, options.prepared, "dataset.prepared")
         return [
-            _brought(folder, shared, entry, f"{place}.{index}")
+            prepared.check(
+                prepared.find(folder, shared, fingerprint.written(entry), f"{place}.{index}"),
+                request,
+                folder,
+            )
             for index, entry in enumerate(entries)
         ]
-    cache = _cache(request, options)
-    step, found = ChunkProcessor.of(run, request, options.truncate), []
+    (cache, note), found = _cache(request, options), []
+    step = ChunkProcessor.of(run, request, options.truncate)
+    sources = open_sources(entries, place, request.root, options.max_record_bytes)
     with Workers(options.workers, run, request, options.truncate) as workers:
-        for entry, source in zip(entries, open_sources(entries, place, request.root), strict=True):
+        for entry, source in zip(entries, sources, strict=True):
+            source.notes += [note] * bool(note)
             stream = Stream(run, source, request, step, options.on_bad_row == "skip")
-            found.append(_part(stream, workers, cache, shared, _written(entry), run))
+            written = fingerprint.written(entry)
+            found.append(_part(stream, workers, cache, shared, written, run))
     return found
 
 
@@ -110,7 +123,8 @@ def _part(
     identity = fingerprint.digest([shared, fingerprint.entry(source), source.digests()])
     folder = cache / fingerprint.digest([identity, fingerprint.code(run, source)])
     if found := cached_shards.read(folder):
-        found.facts["tally"]["notes"][-1] += ", from the cache"
+        for note in found.facts["tally"]["notes"][-1:]:
+            found.facts["tally"]["notes"][-1] = f"{note}, from the cache"
         return found
     with cached_shards.locked(folder):
         if found := cached_shards.read(folder):  # another process made it while this one waited
@@ -133,39 +147,11 @@ def _record_batches(
     facts |= {"tally": stream.tally.as_dict(), "weighted": weighted}
 
 
-def _brought(folder: Path, shared: dict[str, Any], entry: Any, place: str) -> CachedShard:
-    """The part of this entry in a folder that `data prepare --to` wrote. Raises RecipeError where
-    it does not fit."""
-    every = [part for path in sorted(folder.glob("*/")) if (part := cached_shards.read(path))]
-    same = [part for part in every if part.facts["entry"] == _written(entry)]
-    fitting = [part for part in same if part.facts["settings"] == shared]
-    if len(fitting) == 1:
-        fitting[0].table().validate(full=True)  # it comes from elsewhere
-        return fitting[0]
-    at, hint = (
-        f"dataset.prepared: {folder}",
-        "prepare it anew: tunewright data prepare RECIPE --to FOLDER",
-    )
-    if fitting:  # which of them is the last one, a copied folder does not say
-        problem = (
-            f"holds {len(fitting)} versions of {place}, since its source or the code "
-            "changed in between"
-        )
-        raise RecipeError(problem, place=at, hint=f"delete the folder, and {hint}")
-    if not same:
-        raise RecipeError(f"holds no rows of {place}", place=at, hint=hint)
-    differing = [name for name in shared if same[0].facts["settings"].get(name) != shared[name]]
-    raise RecipeError(f"was prepared with another {', '.join(differing)}", place=at, hint=hint)
-
-
-def _written(entry: Any) -> str:
-    return fingerprint.digest(entry.model_dump(mode="json", exclude={"weight"}))
-
-
-def _cache(request: DataRequest, options: Any) -> Path:
+def _cache(request: DataRequest, options: Any) -> tuple[Path, str]:
+    """The folder for prepared rows, and what has to be said of it."""
     if options.cache:
-        return request.root / Path(options.cache).expanduser()
-    return Path(os.environ.get("TUNEWRIGHT_CACHE", "~/.cache/tunewright")).expanduser() / "data"
+        return local_paths.resolve(request.root, options.cache, "dataset.cache"), ""
+    return local_paths.default_cache()
 
 
 # ---- tables --------------------------------------------------------------------------------------

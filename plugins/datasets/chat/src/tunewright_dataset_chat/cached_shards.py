@@ -5,6 +5,7 @@ A folder appears whole or not at all. Arrow files and JSON only, no pickle; rows
 lie, not copied into memory.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -20,7 +21,7 @@ from filelock import FileLock
 
 from tunewright import RunError
 
-FORMAT = 1  # of these folders; another one is not read
+FORMAT = 2  # of these folders; another one is not read
 MANIFEST, ROWS = "manifest.json", "rows.arrow"
 
 
@@ -41,13 +42,54 @@ class CachedShard:
 
 
 def read(folder: Path) -> CachedShard | None:
-    """The part in this folder; None where there is none that is whole."""
+    """The part in this folder; None where there is none that is whole: its rows must have the
+    sha256 that the manifest names."""
     try:
         facts = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        whole = facts["format"] == FORMAT and (folder / ROWS).stat().st_size == facts["bytes"]
-    except (OSError, ValueError, KeyError):
+        if not _has_shape(facts) or (folder / ROWS).stat().st_size != facts["bytes"]:
+            return None
+        with (folder / ROWS).open("rb") as file:
+            whole = hashlib.file_digest(file, "sha256").hexdigest() == facts["sha256"]
+    except (OSError, ValueError, RecursionError):
         return None
     return CachedShard(folder, facts) if whole else None
+
+
+_SHAPE: dict[str, type] = {
+    "format": int,
+    "rows": int,
+    "bytes": int,
+    "sha256": str,
+    "identity": str,
+    "entry": str,
+    "settings": dict,
+    "tally": dict,
+    "weighted": bool,
+}
+
+
+def _has_shape(facts: Any) -> bool:
+    """Whether a manifest is as `write` makes them."""
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        return False
+    if any(type(facts.get(name)) is not kind for name, kind in _SHAPE.items()):
+        return False
+    tally = facts["tally"]
+    return (
+        type(tally.get("records")) is int
+        and set(tally) == {"records", "dropped", "changed", "bad", "notes", "unread"}  # of Counts
+        and isinstance(tally["unread"], dict)
+        and all(_is_counter(tally[name]) for name in ("dropped", "changed"))
+        and all(_is_texts(tally[name]) for name in ("bad", "notes"))
+    )
+
+
+def _is_counter(value: Any) -> bool:
+    return isinstance(value, dict) and all(type(count) is int for count in value.values())
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 @contextmanager
@@ -82,7 +124,10 @@ def write(
             file.flush()
             os.fsync(file.fileno())
             size = file.tell()
-        text = json.dumps({"format": FORMAT, "rows": rows, "bytes": size, **facts}, indent=1)
+        with (temporary / ROWS).open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        made = {"format": FORMAT, "rows": rows, "bytes": size, "sha256": sha256}
+        text = json.dumps({**made, **facts}, indent=1)
         (temporary / MANIFEST).write_text(text, encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)  # one that is not whole
         os.replace(temporary, folder)

@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from tunewright import RowError
 from tunewright.types import RowKind
-from tunewright_dataset_chat.row_processor import Sample
+from tunewright_dataset_chat.samples import Sample
+from tunewright_dataset_chat.unread import listed
 
 # column: the record's place in its file, so that rows of one record are known; not given to
 # training
@@ -30,6 +31,11 @@ _COLUMNS: dict[RowKind, dict[str, Any]] = {
     "unpaired": {"prompt_ids": _IDS, "completion_ids": _IDS, "label": pa.bool_()},
     "prompts": {"prompt_ids": _IDS},  # and what the reward functions are given
 }
+
+
+def types(rows: RowKind) -> dict[str, pa.DataType]:
+    """The columns that training reads of rows of this sort."""
+    return _COLUMNS[rows]
 
 
 def schema(rows: RowKind) -> pa.Schema | None:
@@ -62,15 +68,19 @@ def record_batch(
     return None, errors
 
 
-_MISFITS = (pa.ArrowException, OverflowError, UnicodeError)
+_MISFITS = (pa.ArrowException, OverflowError, UnicodeError, RecursionError)
 
 
 class _Unfit(Exception):
     def __init__(self, sample: Sample, column: str, problem: object) -> None:
         hint = "give it one type in all records"
-        self.error = RowError(
-            f"column {column!r} changes its type: {problem}", place=sample.origin, hint=hint
-        )
+        said = f"changes its type: {' '.join(str(problem).split())[:200]}"
+        if isinstance(problem, UnicodeError):
+            said, hint = "has half of a surrogate pair, which is no character", "take the half out"
+        elif isinstance(problem, RecursionError):
+            said, hint = "is nested too deeply", ""
+        place = sample.origin
+        self.error = RowError(f"column {listed([column])!r} {said}", place=place, hint=hint)
         self.sample = sample
 
 
@@ -102,11 +112,11 @@ def _array(samples: list[Sample], name: str, type_: pa.DataType | None) -> pa.Ar
     ]
     if type_ == _IDS:
         return _ids(values)
-    if type_ is not None and pa.types.is_nested(type_):
-        for sample, value in zip(samples, values, strict=True):
-            if key := _lost(value, type_):
-                raise _Unfit(sample, name, f"the first records have no {key!r} in it")
     try:
+        if type_ is not None and pa.types.is_nested(type_):
+            for sample, value in zip(samples, values, strict=True):
+                if key := _lost(value, type_):
+                    raise _Unfit(sample, name, f"the first records have no {listed([key])!r} in it")
         return pa.array(values, type_)
     except _MISFITS as error:
         problem = error

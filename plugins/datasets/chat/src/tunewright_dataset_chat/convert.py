@@ -9,6 +9,7 @@ from tunewright import RowError
 from tunewright.types import Origin, Row, RowKind, RowsRequest
 from tunewright_dataset_chat import media
 from tunewright_dataset_chat.readers import Read
+from tunewright_dataset_chat.unread import Unread, refuse
 
 if TYPE_CHECKING:
     from tunewright.registry import PluginCaller
@@ -25,18 +26,22 @@ class Conversion:
     columns: dict[str, str]
     tags: dict[str, str]
     media_root: Path | None  # None: paths of media are refused
+    padded: bool = False  # as in RowsRequest
+    on_unread: str = "warn"  # or "error"
 
     def handle(self, run: "Run") -> "PluginCaller":
         return run.named("format", self.format, **self.options)
 
     def __call__(
-        self, run: "Run", handle: "PluginCaller", items: Iterable[Read]
+        self, run: "Run", handle: "PluginCaller", items: Iterable[Read], unread: Unread
     ) -> list[Row | RowError]:
         """The rows of some records, and errors in place of those that cannot be used, in order. One
-        record may give several rows. Raises RecipeError where `columns` or `tags` name what the
-        format does not have."""
+        record may give several rows. unread: where to count what is not read. Raises RecipeError
+        where `columns` or `tags` name what the format does not have."""
         found: list[Row | RowError] = []
-        request = RowsRequest(_records(items, found), self.rows, self.columns, self.tags)
+        tell = refuse if self.on_unread == "error" else unread.count
+        records = _records(items, found)
+        request = RowsRequest(records, self.rows, self.columns, self.tags, tell, self.padded)
         for row in handle.call("convert_rows", run=run, request=request):
             found.append(row if isinstance(row, RowError) else self._located(row))
         return found

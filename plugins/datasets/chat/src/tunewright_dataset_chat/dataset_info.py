@@ -8,8 +8,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from tunewright import RecipeError
 from tunewright.errors import did_you_mean
+from tunewright_dataset_chat import local_paths
 from tunewright_dataset_chat.entry import Entry
 from tunewright_dataset_chat.remote import is_url
 
@@ -30,7 +33,9 @@ _KEYS = (
     "columns",
     "tags",
 )
+_NO_TEXT = ("ranking", "num_samples", "columns", "tags")
 _HUBS = {"hf": "hf_hub_url", "modelscope": "ms_hub_url", "modelers": "om_hub_url"}
+_BY_PATH = "copy it there, or name it in the recipe with `path:` in place of `dataset_info:`"
 _CLOUD = ("s3://", "gs://", "gcs://", "az://")
 
 _COLUMNS = (
@@ -89,7 +94,7 @@ def resolve(entry: Entry, root: Path, place: str) -> tuple[Entry, str]:
     What the recipe's own entry says beside it wins; its `hub` chooses between several hubs.
     """
     assert entry.dataset_info and entry.name
-    file = root / Path(entry.dataset_info).expanduser()
+    file = local_paths.resolve(root, entry.dataset_info, f"{place}.dataset_info")
     file = file / FILE if file.is_dir() else file
     info = _read(file, entry.name, f"{place}.dataset_info")
     at = f"{file}: {entry.name}"
@@ -116,7 +121,13 @@ def resolve(entry: Entry, root: Path, place: str) -> tuple[Entry, str]:
     own = entry.model_dump(
         exclude_unset=True, exclude={"dataset_info", "name", "hub", "columns", "tags"}
     )
-    return Entry.model_validate({"media_root": str(file.parent.resolve())} | made | own), note
+    try:
+        found = Entry.model_validate({"media_root": str(file.parent.resolve())} | made | own)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise RecipeError(f"{where}: {first['msg']}", place=at) from error
+    return found, note
 
 
 def _read(file: Path, name: str, place: str) -> dict[str, Any]:
@@ -134,6 +145,9 @@ def _read(file: Path, name: str, place: str) -> dict[str, Any]:
         )
     info = every[name]
     _check_keys(info, _KEYS, f"{file}: {name}")
+    for key, value in info.items():
+        if key not in _NO_TEXT and not isinstance(value, str | None):
+            raise RecipeError(f"found {value!r}, expected text", place=f"{file}: {name}.{key}")
     return dict(info)
 
 
@@ -186,6 +200,7 @@ def _where(info: dict[str, Any], entry: Entry, folder: Path, at: str) -> tuple[d
         )
     if hubs:
         hub = entry.hub or hubs[0]
+        _check_inside(info.get("folder") or "", f"{at}.folder")
         return made | {
             "hub": hub,
             "path": info[_HUBS[hub]],
@@ -210,4 +225,23 @@ def _where(info: dict[str, Any], entry: Entry, folder: Path, at: str) -> tuple[d
         raise RecipeError(
             f"found {name!r}, expected a file or a folder beside it", place=f"{at}.file_name"
         )
-    return made | {"path": str((folder / name).absolute())}, note
+    _check_inside(name, f"{at}.file_name")
+    path = local_paths.resolve(folder, name, f"{at}.file_name")
+    if local_paths.leads_out(path, folder):
+        raise RecipeError(
+            f"{local_paths.shown(path)} is a link that leads out of its folder",
+            place=f"{at}.file_name",
+            hint=_BY_PATH,
+        )
+    return made | {"path": str(path.absolute())}, note
+
+
+def _check_inside(name: str, place: str) -> None:
+    """Raises RecipeError for a path out of the folder: it is not the recipe that names it."""
+    parts = name.replace("\\", "/").split("/")
+    if ".." in parts or name.startswith("~") or Path(name).is_absolute():
+        raise RecipeError(
+            f"found {local_paths.shown(name)!r}, which leads out of its folder",
+            place=place,
+            hint=_BY_PATH,
+        )

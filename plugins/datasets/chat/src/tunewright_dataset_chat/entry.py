@@ -9,16 +9,18 @@ from tunewright.check import choose
 from tunewright.recipe import Section
 from tunewright.source import Source
 from tunewright_dataset_chat import files, remote
+from tunewright_dataset_chat.endings import known_encoding
 
 
 class Entry(PluginOptions):
     """One source: an item of the recipe's `data`, or of a list in `eval_data`."""
 
     path: str | None = Field(None, min_length=1)
-    """a file, a folder of files (also in folders below it), or a pattern such as data/*.jsonl, from
-    the recipe's folder: .jsonl, .json, .csv, .tsv, .txt with one document a line (each also as .gz
-    or .zst), .parquet, .arrow, .feather; a folder that `save_to_disk` of datasets wrote; the same
-    on s3://, gs://, az:// or hf://; a file on https://; or the name of a data set of `hub`"""
+    """A file, a folder of files (also in folders below it), or a pattern such as data/*.jsonl, from
+    the recipe's folder: .jsonl, .json, .csv, .tsv, .txt with one document a line (each also as .gz,
+    .bz2, .xz or .zst), .parquet, .arrow, .feather; a folder that `save_to_disk` of datasets wrote;
+    the same on s3://, gs://, az:// or hf://; a file on https://; or the name of a data set of
+    `hub`."""
     hub: Literal["hf", "modelscope", "modelers"] | None = None
     """path is a data set of Hugging Face, ModelScope or Modelers, read with their own library"""
     dataset_info: str | None = Field(None, min_length=1)
@@ -27,13 +29,18 @@ class Entry(PluginOptions):
     name: str | None = Field(None, min_length=1)
     """which of the data sets in dataset_info"""
     split: str | None = Field(None, min_length=1)
-    """split of a hub's data set or of a saved one; train where not named"""
+    """Split to read, of a data set of a hub, of one that `save_to_disk` wrote, or of a folder. A
+    folder's dataset card (README.md), or the names of its files and folders, tell its splits
+    (train, validation, test). Default: train."""
     subset: str | None = Field(None, min_length=1)
-    """part of a hub's data set that has several, there also called configuration"""
+    """Subset of a data set that has several: of a hub, or of a folder with a dataset card. Hugging
+    Face also calls it config or configuration."""
     folder: str | None = Field(None, min_length=1)
     """folder of a hub's data set whose files are read"""
     revision: str | None = Field(None, min_length=1)
     """branch, tag or commit of a hub's data set"""
+    encoding: str = "utf-8"
+    """Encoding of text files (.jsonl, .json, .csv, .tsv, .txt), such as latin-1, cp1252 or gbk."""
     format: Section | None = None
     """how a record is read: the name of a format plugin, or its name and options; found from the
     first records where not named"""
@@ -43,7 +50,7 @@ class Entry(PluginOptions):
     """the format's name for a key or a role → its name in this source, such as {assistant: bot}"""
     limit: int | None = Field(None, gt=0)
     """read only so many records from the start"""
-    weight: float = Field(1.0, gt=0)
+    weight: float = Field(1.0, gt=0, le=10_000)
     """how often each row comes in an epoch: 2 is twice, 0.5 half of the rows, others in the next
     epoch; with mixing: interleave the source's share of an epoch, in proportion to the other
     weights"""
@@ -62,6 +69,11 @@ class Entry(PluginOptions):
                 raise ValueError(str(error)) from error
         return written
 
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, written: str) -> str:
+        return known_encoding(written)
+
     @model_validator(mode="after")
     def _one_place(self) -> "Entry":
         if (self.path is None) == (self.dataset_info is None):
@@ -69,7 +81,7 @@ class Entry(PluginOptions):
         if (self.name is None) != (self.dataset_info is None):
             raise ValueError("dataset_info and name go together")
         if self.path is not None and self.hub is None:
-            for field in ("subset", "folder", "revision"):
+            for field in ("folder", "revision"):
                 if getattr(self, field) is not None:
                     raise ValueError(f"{field} is for data sets of a hub, and no hub is named")
         return self
@@ -80,7 +92,11 @@ class Entry(PluginOptions):
         here = self.path and not self.hub and not remote.is_url(self.path)
         if here and info.context and info.context["dataset"].prepared is None:
             try:
-                files.find(str(self.path), info.context["root"], "", self.split)
+                files.find(str(self.path), info.context["root"], self.wanted(""))
             except RecipeError as error:
                 raise ValueError(str(error)) from error
         return self
+
+    def wanted(self, place: str) -> files.Wanted:
+        """What is said of the files of `path`. place: of the path in the recipe, for errors."""
+        return files.Wanted(place, self.split, self.subset, self.encoding)

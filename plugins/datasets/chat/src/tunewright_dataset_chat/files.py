@@ -1,31 +1,21 @@
 """From a path of the recipe to files, and from these to records."""
 
 import glob
-import gzip
 import hashlib
 import json
 import os
-import zlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 from tunewright import RecipeError, RowError
-from tunewright.errors import did_you_mean
-from tunewright_dataset_chat import remote
+from tunewright_dataset_chat import local_paths, remote, splits, unpacking
+from tunewright_dataset_chat.endings import can_read, ending
 from tunewright_dataset_chat.readers import PLAIN, READERS, Read
 
-_PACKED = (".gz", ".zst")
-_ARCHIVES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".7z", ".rar")
-_BESIDE = (
-    "dataset_info.json",
-    "dataset_infos.json",
-    "dataset_dict.json",
-    "state.json",
-)  # tell of data, hold none
 _VERSIONS = (
     "ETag",
     "etag",
@@ -34,6 +24,8 @@ _VERSIONS = (
     "blob_id",
     "generation",
 )  # a store's own names for its bytes
+_TOLD = 1 << 24  # bytes that are read of a file that tells of others
+_UTF8 = "utf-8"
 
 
 @dataclass(frozen=True)
@@ -43,21 +35,16 @@ class File:
     path: str  # on this machine, or in its store
     name: str  # as errors and rows show it
     kind: str  # its ending, without that of the packing
-    packed: str = ""  # .gz, .zst, or nothing
+    packed: str = ""  # .gz, .bz2, .xz, .zst, or nothing
     store: Any = None  # fsspec.AbstractFileSystem of a file elsewhere
+    encoding: str = _UTF8  # of text
 
     @contextmanager
     def open(self) -> Iterator[BufferedReader]:
-        """Its bytes, unpacked."""
+        """Its bytes, unpacked; text in UTF-8."""
         with self._stored() as raw:
-            if self.packed == ".gz":
-                yield BufferedReader(gzip.GzipFile(fileobj=raw))  # type: ignore[arg-type]  # has all that is needed
-            elif self.packed == ".zst":
-                import pyarrow as pa
-
-                yield BufferedReader(pa.CompressedInputStream(raw, "zstd"))
-            else:
-                yield raw if isinstance(raw, BufferedReader) else BufferedReader(raw)
+            stream = unpacking.unpacked(raw, self.packed)
+            yield stream if self.encoding == _UTF8 else unpacking.recoded(stream, self.encoding)
 
     def _stored(self) -> Any:
         return self.store.open(self.path, "rb") if self.store else Path(self.path).open("rb")
@@ -79,41 +66,79 @@ class File:
 @dataclass(frozen=True)
 class Found:
     files: list[File]  # in order
-    aside: list[str]  # names of files in the folder that no reader is for
+    notes: list[str] = field(default_factory=list)  # what was left out
 
 
-def find(path: str, root: Path, place: str, split: str | None = None) -> Found:
-    """The files that a path of the recipe stands for. Raises RecipeError where there are none.
+@dataclass(frozen=True)
+class Wanted:
+    """What is said of a path beside it."""
 
-    split: of a data set that `save_to_disk` wrote; other files have no splits but train.
-    """
+    place: str  # in the recipe, for errors
+    split: str | None = None
+    subset: str | None = None
+    encoding: str = _UTF8
+
+    def choose(self, names: list[str], load: Callable[[str], bytes]) -> splits.Chosen:
+        return splits.choose(names, load, self.place, self.split, self.subset, can_read)
+
+    def matched(self, names: list[str]) -> splits.Chosen:
+        """Of the files of a pattern, those of the split, if one is named."""
+        self.only_folders()
+        if self.split:
+            return splits.by_names(names, self.place, self.split)
+        several = sorted({splits.split_of(name) for name in names})
+        note = f"the pattern takes files of several splits: {', '.join(several)}"
+        return splits.Chosen(names, [note] * (len(several) > 1))
+
+    def only_folders(self) -> None:
+        if self.subset is not None:
+            raise RecipeError(
+                f"files have no subset {self.subset!r}", place=self.place, hint="leave it out"
+            )
+
+    def one_file(self) -> None:
+        """Raises RecipeError where a split of a single file is wanted."""
+        self.only_folders()
+        if self.split not in (None, splits.TRAIN):
+            problem = f"has no split {self.split!r}: one file has no splits"
+            hint = "name the file of each split by its path"
+            raise RecipeError(problem, place=self.place, hint=hint)
+
+
+def find(path: str, root: Path, wanted: Wanted) -> Found:
+    """The files that a path of the recipe stands for. Raises RecipeError where there are none, and
+    where a link in a folder leads out of it."""
     if remote.is_url(path):
-        return _far(path, place, split)
-    start = root / Path(path).expanduser()
+        return _far(path, wanted)
+    start = local_paths.resolve(root, path, wanted.place)
     if start.is_dir():
-        names = sorted(_below(start))
-        kept, aside = _choose(names, lambda name: (start / name).read_bytes(), place, split)
-        return Found(_checked([start / name for name in kept], start, place), aside)
-    _no_split(split, place)
-    if start.exists() or not glob.has_magic(path):
-        return Found(_checked([start], start, place), [])
-    # not Path.glob, which takes no pattern from the root of the file system
-    found = [Path(file) for file in glob.glob(str(start), recursive=True)]  # noqa: PTH207
-    return Found(_checked(sorted(file for file in found if not file.is_dir()), start, place), [])
+        chosen = wanted.choose(sorted(_below(start)), lambda name: _told(start, name, wanted))
+        found = [_held(start / name, start, wanted) for name in chosen.files]
+    elif start.exists() or not glob.has_magic(path):
+        wanted.one_file()
+        chosen, found = splits.Chosen([]), [start]
+    else:
+        above = _without_pattern(start)
+        # not Path.glob, which takes no pattern from the root of the file system
+        every = [Path(file) for file in glob.glob(str(start), recursive=True)]  # noqa: PTH207
+        names = sorted(os.path.relpath(file, above) for file in every if not file.is_dir())
+        chosen = wanted.matched(names)
+        found = [_held(above / name, above, wanted) for name in chosen.files]
+    return Found(_checked(found, start, wanted), chosen.notes)
 
 
-def read(files: list[File]) -> Iterator[Read]:
-    """The records of all files, in order. Raises RowError where a file cannot be read on."""
+def read(files: list[File], limit: int) -> Iterator[Read]:
+    """The records of all files, in order. limit: bytes of one record. Raises RowError where a file
+    cannot be read on."""
     for file in files:
         try:
             with file.open() as stream:
-                yield from READERS[file.kind](stream, file.name)
-        except (
-            OSError,
-            EOFError,
-            zlib.error,
-        ) as error:  # broken packing, or a broken line to the store
-            raise RowError(f"cannot be read to its end: {error}", place=file.name) from error
+                yield from READERS[file.kind](stream, file.name, limit)
+        except UnicodeDecodeError as error:
+            raise RowError(f"is not {file.encoding}: {error}", place=file.name) from error
+        except unpacking.BROKEN as error:  # or a broken line to the store
+            said = " ".join(str(error).split()) or type(error).__name__
+            raise RowError(f"cannot be read to its end: {said}", place=file.name) from error
 
 
 # ---- on this machine -----------------------------------------------------------------------------
@@ -129,17 +154,46 @@ def _below(folder: Path) -> Iterator[str]:
                 yield Path(parent, name).relative_to(folder).as_posix()
 
 
-def _checked(found: list[Path], start: Path, place: str) -> list[File]:
+def _without_pattern(path: Path) -> Path:
+    """The folder that a pattern starts from."""
+    plain = next(place for place, part in enumerate(path.parts) if glob.has_magic(part))
+    return Path(*path.parts[:plain])
+
+
+def _held(file: Path, folder: Path, wanted: Wanted) -> Path:
+    """The file. Raises RecipeError where it is a link to what is not in the folder: whoever made
+    the folder could else choose any file of this machine."""
+    if local_paths.leads_out(file, folder):
+        raise RecipeError(
+            f"{local_paths.shown(file)} is a link that leads out of {local_paths.shown(folder)}",
+            place=wanted.place,
+            hint="copy the file into the folder, or name it by its own path",
+        )
+    return file
+
+
+def _told(folder: Path, name: str, wanted: Wanted) -> bytes:
+    file = _held(folder / name, folder, wanted)
+    if not file.is_file():  # reading a pipe would not end
+        return b""
+    with file.open("rb") as stream:
+        return stream.read(_TOLD)
+
+
+def _checked(found: list[Path], start: Path, wanted: Wanted) -> list[File]:
+    place = wanted.place
     if not found:
         raise RecipeError(
-            f"finds no file: {start}", place=place, hint=f"known are {', '.join(READERS)}"
+            f"finds no file: {local_paths.shown(start)}",
+            place=place,
+            hint=f"known are {', '.join(READERS)}",
         )
     for file in found:
         if not file.exists():
-            raise RecipeError(f"there is no file {file}", place=place)
+            raise RecipeError(f"there is no file {local_paths.shown(file)}", place=place)
         if not file.is_file():
-            raise RecipeError(f"{file} is not a regular file", place=place)
-    return [File(str(file), _shown(file), *ending(file.name, place)) for file in found]
+            raise RecipeError(f"{local_paths.shown(file)} is not a regular file", place=place)
+    return [_file(str(file), _shown(file), file.name, wanted) for file in found]
 
 
 def _shown(file: Path) -> str:
@@ -151,29 +205,17 @@ def _shown(file: Path) -> str:
 # ---- elsewhere -----------------------------------------------------------------------------------
 
 
-def _far(url: str, place: str, split: str | None) -> Found:
-    shown = remote.shown(url)
+def _far(url: str, wanted: Wanted) -> Found:
+    shown, place = remote.shown(url), wanted.place
     web = url.partition("://")[0].lower() in remote.WEB
-    kind = ending(shown, place) if web else None  # what can be said without the network comes first
+    if web:  # what can be said without the network comes first
+        wanted.one_file()
+        ending(shown, place)
     store, path = remote.open_store(url, place)
-    if kind:
-        _no_split(split, place)
-        return Found([File(path, shown, *kind, store)], [])
+    if web:
+        return Found([_file(path, shown, shown, wanted, store)])
     try:
-        if store.isdir(path):
-            start = path.rstrip("/") + "/"
-            every = sorted(name.removeprefix(start) for name in store.find(path))
-            names = [
-                name for name in every if not any(part.startswith(".") for part in name.split("/"))
-            ]
-            kept, aside = _choose(names, lambda name: store.cat_file(start + name), place, split)
-            paths = [start + name for name in kept]
-        else:
-            _no_split(split, place)
-            aside, paths = (
-                [],
-                sorted(store.glob(path)) if glob.has_magic(path) else [path] * store.exists(path),
-            )
+        chosen, paths = _listed(store, path, wanted)
     except RecipeError:
         raise
     except Exception as error:  # every store's library has errors of its own
@@ -185,105 +227,39 @@ def _far(url: str, place: str, split: str | None) -> Found:
     scheme = url.partition("://")[0]
     return Found(
         [
-            File(path, f"{scheme}://{path.lstrip('/')}", *ending(path, place), store)
+            _file(path, remote.shown(f"{scheme}://{path.lstrip('/')}"), path, wanted, store)
             for path in paths
         ],
-        aside,
+        chosen.notes,
     )
+
+
+def _listed(store: Any, path: str, wanted: Wanted) -> tuple[splits.Chosen, list[str]]:
+    """What is chosen of a folder or a pattern of a store, and the paths."""
+    if store.isdir(path):
+        start = path.rstrip("/") + "/"
+        every = sorted(name.removeprefix(start) for name in store.find(path))
+        names = [
+            name for name in every if not any(part.startswith(".") for part in name.split("/"))
+        ]
+        chosen = wanted.choose(names, lambda name: store.cat_file(start + name, 0, _TOLD))
+        return chosen, [start + name for name in chosen.files]
+    if glob.has_magic(path):
+        chosen = wanted.matched(sorted(store.glob(path)))
+        return chosen, chosen.files
+    wanted.one_file()
+    return splits.Chosen([]), [path] * store.exists(path)
 
 
 # ---- what both have ------------------------------------------------------------------------------
 
 
-def ending(name: str, place: str) -> tuple[str, str]:
-    """Kind and packing by the name of a file. Raises RecipeError where it is not known."""
-    kind, packed = _ending(name)
-    if kind in READERS:
-        return kind, packed
-    last = name.replace("\\", "/").rpartition("/")[2]
-    if _is_archive(name):
-        hint = "unpack it, and give the folder"
+def _file(path: str, shown: str, name: str, wanted: Wanted, store: Any = None) -> File:
+    kind, packed = ending(name, wanted.place)
+    if wanted.encoding != _UTF8 and kind not in PLAIN:
         raise RecipeError(
-            f"{last} is an archive, and archives are not opened", place=place, hint=hint
+            f"{shown} is no text, and has no encoding {wanted.encoding!r}",
+            place=wanted.place,
+            hint="leave `encoding` out",
         )
-    known = f"{', '.join(READERS)}, or one of {', '.join(PLAIN)} with {' or '.join(_PACKED)}"
-    raise RecipeError(f"{last} has an unknown ending, expected {known}", place=place)
-
-
-def _ending(name: str) -> tuple[str, str]:
-    stem, dot, last = name.lower().rpartition(".")
-    if (packed := dot + last) in _PACKED:
-        kind = "." + stem.rpartition(".")[2]
-        return (kind, packed) if kind in PLAIN else ("", "")
-    return dot + last, ""
-
-
-def _is_archive(name: str) -> bool:
-    plain = name.lower()
-    for packed in (*_PACKED, ".bz2", ".xz"):
-        plain = plain.removesuffix(packed)
-    return plain.endswith(_ARCHIVES)
-
-
-def _choose(
-    names: list[str], load: Callable[[str], bytes], place: str, split: str | None
-) -> tuple[list[str], list[str]]:
-    """Of all files of a folder, those to read, in order, and those that are left aside."""
-    if (saved := _saved(names, load, place, split)) is not None:
-        return saved, []
-    _no_split(split, place)
-    kept = [
-        name
-        for name in names
-        if _ending(name)[0] in READERS and name.rpartition("/")[2] not in _BESIDE
-    ]
-    return kept, [name for name in names if name not in set(kept)]
-
-
-def _saved(
-    names: Collection[str], load: Callable[[str], bytes], place: str, split: str | None
-) -> list[str] | None:
-    """The Arrow files of a folder that `save_to_disk` wrote. They must be among its own: no path
-    leads out."""
-    prefix = ""
-    if "dataset_dict.json" in names:
-        splits = _json(load, "dataset_dict.json", "splits", place)
-        chosen = split or ("train" if "train" in splits or len(splits) != 1 else splits[0])
-        if chosen not in splits:
-            found = ", ".join(map(str, splits))
-            raise RecipeError(
-                f"has no split {chosen!r}, only {found}",
-                place=place,
-                hint=did_you_mean(chosen, splits),
-            )
-        prefix = f"{chosen}/"
-    elif "state.json" not in names or "dataset_info.json" not in names:
-        return None
-    else:
-        _no_split(split, place)
-    state = prefix + "state.json"
-    files = [
-        f"{prefix}{file.get('filename')}"
-        for file in _json(load, state, "_data_files", place, of=dict)
-    ]
-    if missing := [name for name in files if name not in names]:
-        raise RecipeError(f"{state} names {missing[0]!r}, which is not in the folder", place=place)
-    return files
-
-
-def _json(load: Callable[[str], bytes], name: str, key: str, place: str, of: type = str) -> Any:
-    try:
-        found = json.loads(load(name))[key]
-        if isinstance(found, list) and all(isinstance(item, of) for item in found):
-            return found
-    except (ValueError, LookupError, TypeError, RecursionError, OSError):
-        pass
-    raise RecipeError(
-        f"{name} has no list {key!r}", place=place, hint="`save_to_disk` of datasets writes it"
-    )
-
-
-def _no_split(split: str | None, place: str) -> None:
-    if split not in (None, "train"):
-        problem = f"has no split {split!r}: files have no splits"
-        raise RecipeError(problem, place=place, hint="name the files of each split by their paths")
+    return File(path, shown, kind, packed, store, wanted.encoding)

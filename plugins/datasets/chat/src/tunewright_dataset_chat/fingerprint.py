@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunewright import registry
 from tunewright.types import DataRequest
+from tunewright_dataset_chat import remote
 from tunewright_dataset_chat.source import WHERE, Source
 
 if TYPE_CHECKING:
@@ -25,7 +26,9 @@ _PACKAGES = (
 _LIBRARIES = ("tokenizers", "transformers", "jinja2")
 _CHANGES_ROWS = {
     "on_bad_row",
+    "on_unread",
     "truncate",
+    "max_record_bytes",
 }  # of the dataset's options; the others say where and when, or come later
 _HOOKS = ("convert_rows", "format_template")  # an accelerator round one of these may change rows
 
@@ -47,6 +50,16 @@ def settings(run: "Run", request: DataRequest, options: Any) -> dict[str, Any]:
         ],
         **options.model_dump(include=_CHANGES_ROWS),
     }
+
+
+def written(entry: Any) -> str:
+    """Of an entry as the recipe has it. A password in its URL does not count."""
+    return digest(
+        {
+            name: remote.without_secrets(value) if isinstance(value, str) else value
+            for name, value in entry.model_dump(mode="json", exclude={"weight"}).items()
+        }
+    )
 
 
 def entry(source: Source) -> dict[str, Any]:

@@ -4,6 +4,7 @@ run."""
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -11,8 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tunewright import RecipeError
-from tunewright_dataset_chat.readers import Read, records
+from tunewright import RecipeError, RowError
+from tunewright_dataset_chat.arrow_reader import Read, records
+from tunewright_hf.models.hub import disable_telemetry
 
 _NAME = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)?")
 _BATCH = 1000  # records
@@ -21,6 +23,7 @@ _BATCH = 1000  # records
 def _hf(entry: Any, split: str, streaming: bool = False) -> Any:
     import datasets
 
+    disable_telemetry()
     return datasets.load_dataset(
         entry.path,
         entry.subset,
@@ -77,6 +80,10 @@ class HubData:
                 f"found {self.entry.path!r}, expected the name of a data set such as owner/name"
             )
             raise RecipeError(problem, place=f"{self.place}.path")
+        if self.entry.hub == "hf" and Path(self.entry.path).exists():
+            problem = f"{self.entry.path!r} is also a folder here, which the library would read"
+            hint = "leave `hub` out to read the folder; or start from another folder"
+            raise RecipeError(problem, place=f"{self.place}.path", hint=hint)
         library, package, _ = _HUBS[self.entry.hub]
         if find_spec(library) is None:
             raise RecipeError(
@@ -95,9 +102,8 @@ class HubData:
         except (
             Exception
         ) as error:  # each library has errors of its own, and those of what it is made of
-            said = " ".join(str(error).split()) or type(error).__name__
             raise RecipeError(
-                f"{self.name} cannot be loaded: {said[:500]}", place=self.place
+                f"{self.name} cannot be loaded: {_said(error)}", place=self.place
             ) from error
 
     def streamed(self) -> "HubData":
@@ -110,9 +116,14 @@ class HubData:
             )
         return HubData(self.entry, self.place, partial(_hf, streaming=True))
 
-    def read(self) -> Iterator[Read]:
-        # in Arrow's form media are not decoded
-        yield from records(self._data.with_format("arrow").iter(batch_size=_BATCH), self.name)
+    def read(self, limit: int) -> Iterator[Read]:
+        """The records. limit: bytes of one record. Raises RowError where they cannot be read on."""
+        data = self._data
+        try:  # in Arrow's form media are not decoded
+            batches = data.with_format("arrow").iter(batch_size=_BATCH)
+            yield from records(batches, self.name, limit)
+        except Exception as error:  # streamed records come from the hub while they are read
+            raise RowError(f"cannot be read on: {_said(error)}", place=self.name) from error
 
     def digest(self) -> str:
         """Changes with the records: of the files in the library's cache, or of the records
@@ -123,7 +134,12 @@ class HubData:
                 with Path(name).open("rb") as stream:
                     digest.update(hashlib.file_digest(stream, "sha256").digest())
         else:
-            for item in self.read():
+            for item in self.read(sys.maxsize):
                 assert isinstance(item, tuple)
                 digest.update(json.dumps(item[1], sort_keys=True, default=str).encode())
         return digest.hexdigest()
+
+
+def _said(error: Exception) -> str:
+    """A library's error in one line."""
+    return " ".join(str(error).split())[:500] or type(error).__name__

@@ -14,7 +14,8 @@ from tunewright import RowError
 from tunewright.types import DataRequest, Row, Span
 from tunewright_dataset_chat import media
 from tunewright_dataset_chat.chunk_processor import ChunkProcessor
-from tunewright_dataset_chat.row_processor import IGNORED, Done, RowProcessor, Sample
+from tunewright_dataset_chat.row_processor import RowProcessor
+from tunewright_dataset_chat.samples import IGNORED, Done, Sample
 from tunewright_dataset_chat.source import open_sources
 from tunewright_dataset_chat.source_stream import Counts, Stream
 
@@ -117,7 +118,7 @@ def _streams(run: "Run", request: DataRequest, work: type[RowProcessor]) -> Iter
     if options.streaming and request.limit is None:
         request = replace(request, limit=LOOKED_AT)
     step = ChunkProcessor.of(run, request, options.truncate, work)
-    for source in open_sources(request.entries, "data", request.root):
+    for source in open_sources(request.entries, "data", request.root, options.max_record_bytes):
         yield Stream(run, source, request, step, options.on_bad_row == "skip")
 
 

@@ -13,6 +13,7 @@ from tunewright.types import (
     Message,
     Preference,
     Prompt,
+    RenderedText,
     Row,
     Text,
     Unpaired,
@@ -39,7 +40,7 @@ def parts(row: Row) -> Iterator[MediaPart]:
 
 
 def messages(row: Row) -> Iterator[Message]:
-    if isinstance(row, Text):
+    if isinstance(row, Text | RenderedText):
         return iter(())
     if isinstance(row, Preference):
         return chain(row.prompt, row.chosen, row.rejected)

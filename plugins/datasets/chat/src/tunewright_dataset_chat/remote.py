@@ -1,10 +1,12 @@
 """Files that are not on this machine, through fsspec and its packages for each kind of store."""
 
+import re
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote
 
 from tunewright import RecipeError
 from tunewright.errors import did_you_mean
+from tunewright_hf.models.hub import disable_telemetry
 
 #: scheme → what pip installs for it
 PACKAGES = {
@@ -18,6 +20,11 @@ PACKAGES = {
     "http": "aiohttp requests",
     "https": "aiohttp requests",
 }
+#: parameters of a query that give access to a file
+_GIVES_ACCESS = re.compile(
+    r"x-amz-|x-goog-|signature=|sig=|se=|sp=|[^=]*(?:token|key|secret|password|auth|credential)",
+    re.IGNORECASE,
+)
 WEB = ("http", "https")  # single files: such a server lists nothing
 
 
@@ -27,12 +34,28 @@ def is_url(path: str) -> bool:
 
 def shown(url: str) -> str:
     """The URL without what may be secret: user, password, and the query, which signs some."""
+    return without_secrets(url).partition("?")[0] if is_url(url) else url
+
+
+def without_secrets(url: str) -> str:
+    """The URL without user and password, and without the parameters of its query that give access.
+    What is no URL stays."""
     if not is_url(url):
         return url
-    scheme, host, path, _, _ = urlsplit(url)
-    user, at, machine = host.rpartition("@")
-    secret = scheme in WEB or ":" in user
-    return f"{scheme}://{machine if secret else user + at + machine}{path}"
+    base, _, query = url.partition("#")[0].partition("?")
+    scheme, _, rest = base.partition("://")
+    host, slash, path = rest.partition("/")
+    if _user(url):
+        host = host.rpartition("@")[2]
+    kept = "&".join(part for part in query.split("&") if not _GIVES_ACCESS.match(part))
+    return f"{scheme}://{host}{slash}{path}" + (f"?{kept}" if kept else "")
+
+
+def _user(url: str) -> str:
+    """User and password of a URL. In az://CONTAINER@ACCOUNT there is none."""
+    scheme, _, rest = url.partition("://")
+    user = re.split("[/?#]", rest, maxsplit=1)[0].rpartition("@")[0]
+    return user if scheme.lower() in WEB or ":" in user else ""
 
 
 def open_store(url: str, place: str) -> tuple[Any, str]:
@@ -51,6 +74,8 @@ def open_store(url: str, place: str) -> tuple[Any, str]:
         raise RecipeError(f"found {scheme}://, expected one of {known}", place=place, hint=hint)
     import fsspec
 
+    if scheme == "hf":
+        disable_telemetry()
     try:
         store, path = fsspec.url_to_fs(url)
     except ImportError as error:
@@ -61,8 +86,17 @@ def open_store(url: str, place: str) -> tuple[Any, str]:
     return store, path
 
 
+def said(error: Exception, url: str) -> str:
+    """What a library says in its error, in one line, without the secrets of the URL."""
+    words = " ".join(str(error).replace(url, shown(url)).split())
+    user = _user(url)
+    for secret in (url.partition("?")[2], user, user.partition(":")[2]):
+        for spelt in {secret, unquote(secret)} - {""}:
+            words = words.replace(spelt, "***")
+    return words[:300] or type(error).__name__
+
+
 def failed(url: str, error: Exception, place: str) -> RecipeError:
     """The line for what a store's own library raised. Its words may hold the URL with its
     secrets."""
-    said = " ".join(str(error).replace(url, shown(url)).split()) or type(error).__name__
-    return RecipeError(f"{shown(url)} cannot be read: {said[:300]}", place=place)
+    return RecipeError(f"{shown(url)} cannot be read: {said(error, url)}", place=place)

@@ -3,9 +3,7 @@ nothing is kept."""
 
 import dataclasses
 import itertools
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,66 +12,27 @@ from tunewright.types import (
     Conversation,
     MediaPart,
     Rendered,
+    RenderedText,
     Row,
     RowKind,
     Span,
     TemplateRequest,
     Text,
 )
-from tunewright_dataset_chat import pairs, truncate
+from tunewright_dataset_chat import pairs, spelling, truncate
+from tunewright_dataset_chat.samples import IGNORED, Done, Sample
+from tunewright_dataset_chat.surrogates import encodable
 from tunewright_hf.tokenization.encode import Encoded, Tokeniser, check_fit
 
 if TYPE_CHECKING:
     from tunewright.run import Run
 
-IGNORED = -100  # label of a token that is not trained
 CUT_EMPTY = "nothing to train within max_length"
 SPLIT_TOKENS = "tokens crossed the start of an answer and were split there"
 PIECES = "rows more, because long documents were split"
 
-_WHOLE = ("prompt_ids", "chosen_ids", "completion_ids")
-
 #: of each row: itself, and its text, or why there is none; what was no row is its own reason
 Started = list[tuple[Any, Rendered | RowError]]
-
-
-@dataclass(slots=True)
-class Sample:
-    """A row that is ready. columns: as `types.Data` names them, T token ids in each."""
-
-    origin: str  # file:line
-    line: int | None
-    columns: dict[str, Any]
-    text: str = (
-        ""  # that was rendered; none of rows that were cut or split, and of prompts and answers
-    )
-    trained: list[Span] = field(default_factory=list)  # characters of the text
-
-    @property
-    def input_ids(self) -> list[int]:
-        """All T tokens; of a preference those of the prompt and the answer that was chosen."""
-        if "input_ids" in self.columns:
-            return list(self.columns["input_ids"])
-        return [token for name in _WHOLE for token in self.columns.get(name, ())]
-
-    @property
-    def labels(self) -> list[int]:
-        if "labels" in self.columns:
-            return list(self.columns["labels"])
-        prompt = self.columns["prompt_ids"]
-        return [IGNORED] * len(prompt) + self.input_ids[len(prompt) :]
-
-
-@dataclass(slots=True)
-class Done:
-    """What became of a batch of rows."""
-
-    samples: list[Sample] = field(default_factory=list)
-    errors: list[RowError] = field(default_factory=list)  # rows that cannot be used, in order
-    dropped: Counter[str] = field(default_factory=Counter)  # reason → rows
-    changed: Counter[str] = field(
-        default_factory=Counter
-    )  # what was done to rows that were kept → rows
 
 
 class RowProcessor:
@@ -90,7 +49,7 @@ class RowProcessor:
     ) -> None:
         self._ask, self._tokenizer, self.rows = ask, tokenizer, rows
         self._size, self._policy, self._bos = max_length, policy, tokenizer.bos_token_id
-        self._tokeniser = Tokeniser(tokenizer, info)
+        self._tokeniser, self._stop = Tokeniser(tokenizer, info), info.stop
 
     @classmethod
     def of(
@@ -119,9 +78,12 @@ class RowProcessor:
     def tokenise(self, started: Started) -> list[Encoded | RowError]:
         """Tokens of each text that was rendered, in order."""
         texts = [text for _, text in started if isinstance(text, Rendered)]
-        if self.rows == "text":
+        if not texts:  # all rows are errors, and some tokenizers take no empty batch
+            return []
+        documents = (isinstance(row, Text) for row, text in started if isinstance(text, Rendered))
+        if next(documents):  # as all rows of a source are
             return list(self._tokeniser.encode_text_batch([text.text for text in texts]))
-        if self.rows != "messages":
+        if self.rows not in ("text", "messages"):
             return []
         try:
             return list(self._tokeniser.encode_batch(texts))
@@ -146,25 +108,31 @@ class RowProcessor:
         return done
 
     def _rendered(self, row: Row) -> Rendered | RowError:
-        if not isinstance(row, Conversation):
-            return Rendered(row.text if isinstance(row, Text) else "")
         try:
-            return self._render(row)
+            if isinstance(row, Conversation):
+                return self._render(row)
+            if isinstance(row, RenderedText):
+                return Rendered(encodable(row.text), [Span(*each) for each in row.trained])
+            return Rendered(encodable(row.text) if isinstance(row, Text) else "")
         except RowError as error:
             return error
 
     def _render(self, row: Conversation, add_generation_prompt: bool = False) -> Rendered:
         for message in row.messages:
             for part in () if isinstance(message.content, str) else message.content:
-                if isinstance(
-                    part, MediaPart
-                ):  # a template may well write a place for it, which nothing would fill
+                # a template may well write a place for it, which nothing would fill
+                if isinstance(part, MediaPart):
                     raise RowError(
                         f"has {part.kind} "
                         f"{Path(part.path).name[:40]!r}, and these rows hold text only"
                     )
         special = self._tokeniser.special_tokens
-        return self._ask(TemplateRequest(row, add_generation_prompt, special, self._tokenizer))
+        try:
+            found = self._ask(TemplateRequest(row, add_generation_prompt, special, self._tokenizer))
+            encodable(found.text)
+            return found
+        except RecursionError as error:  # of tools, calls or variables
+            raise RowError("is nested too deeply") from error
 
     def _encoded(self, text: Rendered) -> Encoded | RowError:
         try:
@@ -172,11 +140,17 @@ class RowProcessor:
         except RowError as error:
             return error
 
-    def _chat(self, row: Conversation, rendered: Any, tokens: Encoded, done: Done) -> None:
+    def _chat(
+        self, row: Conversation | RenderedText, rendered: Any, tokens: Encoded, done: Done
+    ) -> None:
         done.changed[SPLIT_TOKENS] += tokens.split_tokens
         if not _trains(tokens.labels):
             done.errors.append(RowError("no answer in it is trained", place=str(row.origin)))
             return
+        if isinstance(row, RenderedText):
+            notes = spelling.of_rendered(row, tokens, self._tokenizer, self._stop)
+        else:
+            notes = spelling.of_conversation([rendered], self._tokeniser)
         if len(tokens.input_ids) > self._size:
             found = self._shorter(row, rendered, tokens)
             if found is None:
@@ -187,16 +161,20 @@ class RowProcessor:
                 done.dropped[CUT_EMPTY] += 1
                 return
             done.changed[self._made_to_fit] += 1
+        done.changed.update(notes)
         done.samples.append(_sample(row, _columns(tokens), rendered.text, rendered.trained))
 
     def _shorter(
-        self, row: Conversation, rendered: Rendered, tokens: Encoded
+        self, row: Conversation | RenderedText, rendered: Rendered, tokens: Encoded
     ) -> tuple[Rendered, Encoded] | None:
         """The row within max_length; None where it is to be dropped."""
         if self._policy == "drop":
             return None
         if self._policy != "turns":
             return Rendered(""), truncate.cut(tokens, self._size, self._policy, self._bos)
+
+        if isinstance(row, RenderedText):  # whose turns are not known
+            return None
 
         def attempt(messages: list[Any]) -> tuple[Rendered, Encoded] | None:
             shorter = self._render(dataclasses.replace(row, messages=messages))
@@ -232,7 +210,14 @@ class RowProcessor:
     def _pairs(self, started: Started, done: Done) -> None:
         """Rows of a prompt and answers: preference, unpaired, prompts."""
         rows = [row for row, _ in started if not isinstance(row, RowError)]
-        encoded = iter(pairs.encode_rows(rows, self._render, self._tokeniser))
+        texts: dict[str, list[Rendered]] = {}  # by the place of their row
+
+        def render(asked: Conversation, add_generation_prompt: bool) -> Rendered:
+            rendered = self._render(asked, add_generation_prompt)
+            texts.setdefault(str(asked.origin), []).append(rendered)
+            return rendered
+
+        encoded = iter(pairs.encode_rows(rows, render, self._tokeniser))
         for row, _ in started:
             columns: Any = row if isinstance(row, RowError) else next(encoded)
             if isinstance(columns, RowError):
@@ -244,6 +229,8 @@ class RowProcessor:
                     done.dropped[self._too_long] += 1
                     continue
                 done.changed[self._made_to_fit] += 1
+            of_row = texts.get(str(row.origin), ())
+            done.changed.update(spelling.of_conversation(of_row, self._tokeniser))
             done.samples.append(_sample(row, columns))
 
     def _shorter_pair(self, row: Row, columns: dict[str, Any]) -> dict[str, Any] | None:
@@ -258,11 +245,9 @@ class RowProcessor:
             (found,) = pairs.encode_rows(
                 [truncate.with_prompt(row, messages)], self._render, self._tokeniser
             )
-            return (
-                found
-                if isinstance(found, dict) and truncate.pair_length(found) <= self._size
-                else None
-            )
+            if isinstance(found, dict) and truncate.pair_length(found) <= self._size:
+                return found
+            return None
 
         return truncate.without_oldest(truncate.prompt_of(row), attempt)
 

@@ -3,18 +3,20 @@
 import itertools
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunewright import RecipeError, RowError
 from tunewright.types import DataRequest, Origin, RowKind
-from tunewright_dataset_chat import dataset_info, files, remote
+from tunewright_dataset_chat import dataset_info, files, local_paths, remote
 from tunewright_dataset_chat.convert import Conversion
 from tunewright_dataset_chat.entry import Entry
 from tunewright_dataset_chat.files import File
 from tunewright_dataset_chat.hub import HubData
-from tunewright_dataset_chat.readers import Read
+from tunewright_dataset_chat.limits import MAX_RECORD_BYTES
+from tunewright_dataset_chat.readers import ARROW, Read
+from tunewright_dataset_chat.unread import listed
 
 if TYPE_CHECKING:
     from tunewright.registry import PluginCaller
@@ -35,7 +37,9 @@ WHERE = {
     "format",
     "media_root",
 }
-_LOOKED_AT = 20  # first records, from which the format is found
+#: column of turns, key of their role, format
+_TURNS = (("messages", "role", "openai"), ("conversations", "from", "sharegpt"))
+LOOKED_AT = 20  # first records, from which the format is found
 
 
 @dataclass
@@ -46,6 +50,7 @@ class Source:
     hub: HubData | None = None  # in place of files
     media_root: Path | None = None  # None: paths of media are refused
     notes: list[str] = field(default_factory=list)
+    max_record_bytes: int = MAX_RECORD_BYTES
     records: int = 0  # read so far, broken ones included
     format: str = ""  # known when the first record was seen
     format_options: dict[str, Any] = field(default_factory=dict)
@@ -65,16 +70,23 @@ class Source:
 
     def read(self) -> Iterator[Read]:
         """Records, in order. Raises RowError where a file cannot be read on."""
-        return self.hub.read() if self.hub else files.read(self.files)
+        if self.hub:
+            return self.hub.read(self.max_record_bytes)
+        return files.read(self.files, self.max_record_bytes)
 
     def digests(self) -> list[str]:
         """What changes when the stored data changes."""
         return [self.hub.digest()] if self.hub else [file.digest() for file in self.files]
 
 
-def open_sources(entries: list[Any], place: str, root: Path) -> list[Source]:
+def open_sources(
+    entries: list[Any], place: str, root: Path, max_record_bytes: int = MAX_RECORD_BYTES
+) -> list[Source]:
     """Find the files of all entries, before anything is read. Raises RecipeError."""
-    return [_open(entry, f"{place}.{index}", root) for index, entry in enumerate(entries)]
+    return [
+        replace(_open(entry, f"{place}.{index}", root), max_record_bytes=max_record_bytes)
+        for index, entry in enumerate(entries)
+    ]
 
 
 def _open(entry: Entry, at: str, root: Path) -> Source:
@@ -83,13 +95,15 @@ def _open(entry: Entry, at: str, root: Path) -> Source:
         entry, note = dataset_info.resolve(entry, root, at)
         notes = [note] * bool(note)
     assert entry.path
-    media_root = root / Path(entry.media_root).expanduser() if entry.media_root else None
+    media_root = (
+        local_paths.resolve(root, entry.media_root, f"{at}.media_root")
+        if entry.media_root
+        else None
+    )
     if entry.hub:
         return Source(entry, at, hub=HubData(entry, at), media_root=media_root, notes=notes)
-    found = files.find(entry.path, root, f"{at}.path", entry.split)
-    if found.aside:
-        shown = ", ".join(found.aside[:3]) + (", …" if len(found.aside) > 3 else "")
-        notes.append(f"left aside {len(found.aside)} other files ({shown})")
+    found = files.find(entry.path, root, entry.wanted(f"{at}.path"))
+    notes += found.notes
     if media_root is None and not remote.is_url(entry.path):
         start = root / Path(entry.path).expanduser()
         media_root = start if start.is_dir() else start.parent if start.exists() else root
@@ -114,7 +128,7 @@ def opened(
         first.append(item)
         if not isinstance(item, RowError):
             seen.append(item)
-        if entry.format or len(seen) == _LOOKED_AT:
+        if entry.format or len(seen) == LOOKED_AT:
             break
     if not first:
         raise RecipeError(f"{source.title} holds no record", place=f"{source.place}.path")
@@ -144,7 +158,14 @@ def opened(
     written = entry.format.name if entry.format else plugin.name
     options = entry.format.options if entry.format else {}
     return found, Conversion(
-        written, options, request.rows, entry.columns, entry.tags, source.media_root
+        written,
+        options,
+        request.rows,
+        entry.columns,
+        entry.tags,
+        source.media_root,
+        padded=source.hub is not None or any(file.kind in ARROW for file in source.files),
+        on_unread=run.plugin("dataset").options.on_unread,
     )
 
 
@@ -186,12 +207,22 @@ def _detect(run: "Run", entry: Entry, first: list[Record], rows: RowKind) -> "Pl
         return found
     origin, record = first[0]
     which = " and ".join(handle.plugin.name for handle in best) or "no format"
-    hint = f"name one with `format:`; there are {', '.join(names)}"
+    hint = _renamed(record) or f"name one with `format:`; there are {', '.join(names)}"
     problem = f"found {_described(record)}: {which} fits, expected exactly one"
     raise RecipeError(problem, place=str(origin), hint=hint)
 
 
+def _renamed(record: Any) -> str:
+    """A hint where turns stand in a column that the format of such turns calls otherwise."""
+    for name, value in record.items() if isinstance(record, dict) else ():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            for column, role, known in _TURNS:
+                if role in value[0]:
+                    return f"`format: {known}, columns: {{{column}: {listed([name])}}}` reads turns"
+    return ""
+
+
 def _described(record: Any) -> str:
     if isinstance(record, dict):
-        return f"an object with {', '.join(map(str, record)) or 'nothing in it'}"
+        return f"an object with {listed(list(record)) or 'nothing in it'}"
     return f"a {type(record).__name__}"

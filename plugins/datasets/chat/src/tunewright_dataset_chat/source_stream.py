@@ -13,8 +13,9 @@ from tunewright.errors import TunewrightError
 from tunewright.types import DataRequest
 from tunewright_dataset_chat.chunk_processor import ChunkProcessor, ChunkResult, collected_once
 from tunewright_dataset_chat.readers import Read
-from tunewright_dataset_chat.row_processor import Done, Sample
+from tunewright_dataset_chat.samples import Done, Sample
 from tunewright_dataset_chat.source import Source, opened
+from tunewright_dataset_chat.unread import Unread
 from tunewright_dataset_chat.workers import Workers
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Counts:
         default_factory=list
     )  # the first rows that cannot be used, in the words of their errors
     notes: list[str] = field(default_factory=list)
+    unread: Unread = field(default_factory=Unread)
 
     def add(self, other: "Counts") -> None:
         self.records += other.records
@@ -45,6 +47,7 @@ class Counts:
         self.changed += other.changed
         self.bad = (self.bad + other.bad)[:SHOWN]
         self.notes += other.notes
+        self.unread.add(other.unread)
 
     def reject(self, error: RowError, skip: bool) -> None:
         """Count a row that cannot be used. Raises RowError where it is not to be skipped."""
@@ -58,13 +61,13 @@ class Counts:
             self.bad.append(str(error))
 
     def as_dict(self) -> dict[str, Any]:
-        return {**vars(self), "dropped": dict(self.dropped), "changed": dict(self.changed)}
+        changed = {"dropped": dict(self.dropped), "changed": dict(self.changed)}
+        return {**vars(self), **changed, "unread": self.unread.as_dict()}
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> "Counts":
-        return cls(
-            **{**value, "dropped": Counter(value["dropped"]), "changed": Counter(value["changed"])}
-        )
+        changed = {name: Counter(value[name]) for name in ("dropped", "changed")}
+        return cls(**{**value, **changed, "unread": Unread.from_dict(value["unread"])})
 
     def words(self) -> list[str]:
         """The notes, then what was changed and what was left out, a line each."""
@@ -114,7 +117,8 @@ class Stream:
             schema = made.batch.schema if made.batch else schema
             yield made
             if several and schema:
-                yield from workers.map((self._conversion, schema, items) for items in chunks)
+                tasks = ((self._conversion, schema, items) for items in chunks)
+                yield from workers.map(tasks, self._step)
 
     def _chunks(self) -> Iterator[list[Read]]:
         """Lists of records and errors. What is raised comes after what was read before."""
@@ -137,7 +141,10 @@ class Stream:
             self.tally.reject(error, self._skip)
         self.tally.dropped += done.dropped
         self.tally.changed += done.changed
+        self.tally.unread.add(done.unread)
 
     def _end(self) -> None:
         self.tally.records = self.source.records
+        if line := self.tally.unread.line():
+            self.tally.notes.append(f"{self.source.title}: {line}")
         self.tally.notes.append(self.source.note)

@@ -26,8 +26,9 @@ from tunewright_dataset_chat.chunk_processor import ChunkProcessor
 from tunewright_dataset_chat.convert import Conversion
 from tunewright_dataset_chat.files import File
 from tunewright_dataset_chat.readers import Read
-from tunewright_dataset_chat.source import Source, open_sources, opened
+from tunewright_dataset_chat.source import LOOKED_AT, Source, open_sources, opened
 from tunewright_dataset_chat.source_stream import Counts
+from tunewright_dataset_chat.unread import Unread
 from tunewright_hf.batching.row_stream import Window
 
 if TYPE_CHECKING:
@@ -52,8 +53,12 @@ class Streaming:
         _check(request, options)
         self._run, self._request, self._options, self._step = run, request, options, step
         self._given = 0  # rows
+        self._unread: dict[str, Unread] = {}  # place of a source → of its first records
         found = [
-            self._known(source) for source in open_sources(request.entries, "data", request.root)
+            self._known(source)
+            for source in open_sources(
+                request.entries, "data", request.root, options.max_record_bytes
+            )
         ]
         self._sources, self._conversions = (
             [source for source, _ in found],
@@ -65,7 +70,10 @@ class Streaming:
 
     @property
     def notes(self) -> list[str]:
-        return [note for source in self._sources for note in (*source.notes, self._note(source))]
+        said = (
+            (*source.notes, *self._not_read(source), self._note(source)) for source in self._sources
+        )
+        return [note for notes in said for note in notes]
 
     def identity(self) -> list[Any]:
         """What the rows and their order depend on. Of files their names and sizes: their bytes may
@@ -108,20 +116,29 @@ class Streaming:
         too."""
         tally = Counts.from_dict(seen) if seen else Counts()
         dropped = [f"{count} rows dropped: {reason}" for reason, count in tally.dropped.items()]
-        return [f"{tally.records} records read while training", *tally.words(), *dropped]
+        unread = filter(None, [tally.unread.line()])
+        read = f"{tally.records} records read while training"
+        return [read, *tally.words(), *unread, *dropped]
 
     def _known(self, source: Source) -> tuple[Source, Conversion]:
         """The source with its format, so that no epoch looks for it again."""
         looked = dataclasses.replace(source, hub=source.hub and source.hub.streamed())
-        _, conversion = opened(self._run, looked, self._request)
+        items, conversion = opened(self._run, looked, self._request)
         if conversion is None:
             raise RecipeError(
                 f"{source.title} holds no record that can be read", place=f"{source.place}.path"
             )
+        unread = self._unread[source.place] = Unread()
+        handle, first = conversion.handle(self._run), itertools.islice(items, LOOKED_AT)
+        dataclasses.replace(conversion, on_unread="warn")(self._run, handle, first, unread)
         section = Section(name=conversion.format, **conversion.options)
         return dataclasses.replace(
             looked, entry=looked.entry.model_copy(update={"format": section})
         ), conversion
+
+    def _not_read(self, source: Source) -> list[str]:
+        line = self._unread[source.place].line()
+        return [f"{source.title}: {line} in the first {LOOKED_AT} records"] if line else []
 
     def _note(self, source: Source) -> str:
         return (
@@ -140,6 +157,7 @@ class Streaming:
                     tally.reject(error, self._options.on_bad_row == "skip")
                 tally.dropped += made.dropped
                 tally.changed += made.changed
+                tally.unread.add(made.unread)
                 if made.batch is not None:
                     yield made.batch
 

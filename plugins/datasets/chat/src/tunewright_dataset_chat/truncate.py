@@ -50,7 +50,7 @@ def without_oldest(
     A turn begins with a user's message; a system message stays. None: even the last turn alone is
     too much.
     """
-    system = messages[: messages[0].role == "system"]
+    system = [message for message in messages[:1] if message.role == "system"]
     starts = [place for place, message in enumerate(messages) if message.role == "user"][1:]
 
     def fits(start: int) -> bool:

@@ -6,7 +6,6 @@ recipe. What goes through the pipes is between this process and those that it st
 read from disk.
 """
 
-import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from tunewright import RunError
 from tunewright.errors import TunewrightError
 from tunewright.recipe import Section
 from tunewright.types import DataRequest, RowKind
-from tunewright_dataset_chat.chunk_processor import ChunkProcessor, ChunkResult
+from tunewright_dataset_chat.chunk_processor import ChunkProcessor, ChunkResult, collected_once
 from tunewright_dataset_chat.row_processor import RowProcessor
 from tunewright_dataset_chat.truncate import Policy
 
@@ -102,9 +101,11 @@ class Workers:
             pipe.close()
         self._processes = {}
 
-    def map(self, tasks: Iterator[Task]) -> Iterator[ChunkResult]:
+    def map(self, tasks: Iterator[Task], here: ChunkProcessor) -> Iterator[ChunkResult]:
         """What they make of the tasks, in order. An error, of a task or raised by the iterator,
         comes when all before it were given. Few tasks are under way at a time: memory is bounded.
+
+        here: does in this process what cannot be sent to another.
         """
         self.start()
         idle, busy = list(self._processes), dict[Connection, int]()
@@ -115,8 +116,12 @@ class Workers:
             while True:
                 while idle and isinstance(upcoming, tuple) and sent - given < _AHEAD * self.count:
                     pipe = idle.pop()
-                    busy[pipe] = sent
-                    pipe.send(upcoming)
+                    try:
+                        pipe.send(upcoming)
+                        busy[pipe] = sent
+                    except RecursionError:  # a record is nested too deeply to be sent
+                        idle.append(pipe)
+                        found[sent] = _tried(here, upcoming)
                     sent, upcoming = sent + 1, _next(tasks)
                 if given in found:
                     yield _raised(found.pop(given))
@@ -167,14 +172,17 @@ def _work(pipe: Connection, given: _Given) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # there is a process for each core
     step = given.step()
-    gc.disable()  # each chunk is collected by itself: step.collected_once
-    while True:
-        try:
-            task: Task = pipe.recv()
-        except EOFError:  # it is gone, or needs no more
-            return
-        try:
-            made: ChunkResult | TunewrightError = step(*task)
-        except TunewrightError as error:
-            made = error
-        pipe.send(made)
+    with collected_once():  # the step collects after each chunk: none while it waits for the next
+        while True:
+            try:
+                task: Task = pipe.recv()
+            except EOFError:  # it is gone, or needs no more
+                return
+            pipe.send(_tried(step, task))
+
+
+def _tried(step: ChunkProcessor, task: Task) -> ChunkResult | TunewrightError:
+    try:
+        return step(*task)
+    except TunewrightError as error:
+        return error

@@ -1,31 +1,48 @@
 """alpaca: one record with instruction, input and output, and the exchanges before it in history."""
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-from tunewright import Format, RowError, hookimpl
+from tunewright import Format, PluginOptions, RowError, hookimpl
 from tunewright.types import Conversation, Message, Row, RowKind, RowsRequest
-from tunewright_formats.conversation import MEDIA_COLUMNS, conversation
+from tunewright_formats.conversation import (
+    MEDIA_COLUMNS,
+    REASONING,
+    conversation,
+    reasoning_column,
+)
 from tunewright_formats.fields import (
-    Columns,
     bad,
-    check_names,
     compared,
-    convert,
     describe,
     listing,
     optional_text,
     text,
 )
+from tunewright_formats.record_reader import RecordReader, check_names, convert
 
-COLUMNS = ("instruction", "input", "output", "system", "history", "tools", *MEDIA_COLUMNS)
+#: the system prompt of Stanford Alpaca's records with an input; its template has the other one
+#: https://github.com/tatsu-lab/stanford_alpaca/blob/main/train.py
+WITH_INPUT = (
+    "Below is an instruction that describes a task, paired with an input that provides further "
+    "context. Write a response that appropriately completes the request.\n\n"
+)
+_INPUT = "\n\n### Input:\n"
+_BESIDE = ("input", "system", "history", "tools", *REASONING, *MEDIA_COLUMNS)
+COLUMNS = ("instruction", "output", *_BESIDE)
 
 
 class Alpaca(Format):
-    """Records with `instruction` and `output`, and if you like `input` (joined to the instruction
-    by a line break), `system`, `history` (pairs of question and answer), `tools`, `images`,
-    `videos`, `audios`.
+    """Records with `instruction` and `output`, and optionally `input`, `system`, `history` (pairs
+    of question and answer), `tools`, the answer's reasoning in `reasoning_content`, `reasoning` or
+    `thinking`, `images`, `videos`, `audios`.
     """
+
+    class Options(PluginOptions):
+        input: Literal["line", "section"] = "line"
+        """How `input` is put into the prompt. line: after the instruction, in a line of its own.
+        section: as Stanford Alpaca does, under `### Input:` and with the system prompt that it has
+        for such records; use it with `template: alpaca`."""
 
     rows: ClassVar[tuple[RowKind, ...]] = ("messages",)
 
@@ -40,13 +57,16 @@ class Alpaca(Format):
 
     @hookimpl
     def convert_rows(self, request: RowsRequest) -> Iterator[Row | RowError]:
-        columns = Columns(COLUMNS, ("instruction", "output"), request.columns)
+        reader = RecordReader(request, COLUMNS, ("instruction", "output"))
         check_names(request.tags, (), "tags")
-        return convert(self, request, lambda record: _convert(record, columns))
+        section = self.options.input == "section"
+        return convert(self, request, reader, lambda record: _convert(record, reader, section))
 
 
-def _convert(source: Any, columns: Columns) -> Conversation:
-    record, names = columns.read(source), columns.names
+def _convert(source: Any, reader: RecordReader, section: bool) -> Conversation:
+    record, names = reader.read(source), reader.names
+    if section:
+        record = _with_section(record, names)
     messages, fields = question(record, names)
     if isinstance(record["output"], list):
         bad(
@@ -54,9 +74,20 @@ def _convert(source: Any, columns: Columns) -> Conversation:
             "found a list, expected text",
             "`format: ranking` reads lists of answers, the best first",
         )
-    messages.append(Message("assistant", text(record["output"], names["output"])))
+    answer = text(record["output"], names["output"])
+    messages.append(Message("assistant", answer, reasoning_column(record, reader)))
     fields.append(names["output"])
-    return conversation(messages, fields, record, names)
+    return conversation(messages, fields, record, reader)
+
+
+def _with_section(record: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    """The record with its input under a heading of its own in the instruction."""
+    given = optional_text(record["input"], names["input"])
+    if not given:
+        return record
+    asked = text(record["instruction"], names["instruction"])
+    system = optional_text(record["system"], names["system"]) or WITH_INPUT
+    return record | {"instruction": asked + _INPUT + given, "input": None, "system": system}
 
 
 def question(record: dict[str, Any], names: dict[str, str]) -> tuple[list[Message], list[str]]:

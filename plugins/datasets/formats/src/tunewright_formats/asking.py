@@ -3,22 +3,23 @@ write them."""
 
 from typing import Any
 
-from tunewright import RowError
 from tunewright.types import Message, RowsRequest
 from tunewright_formats import openai, sharegpt
 from tunewright_formats.alpaca import question
 from tunewright_formats.conversation import (
     MEDIA_COLUMNS,
+    TOOL_COLUMNS,
     add_system,
     check_ends,
     place_media,
     tools,
 )
-from tunewright_formats.fields import Columns, bad, check_names, describe, spellings, text
+from tunewright_formats.fields import bad, describe, spellings, text
+from tunewright_formats.record_reader import RecordReader, check_names
 
 #: columns that may hold the prompt; where a record has several, the first of these
 PROMPTS = ("prompt", "instruction", "conversations", "messages")
-COLUMNS = (*PROMPTS, "input", "history", "system", "tools", *MEDIA_COLUMNS)
+COLUMNS = (*PROMPTS, "input", "history", "system", *TOOL_COLUMNS, *MEDIA_COLUMNS)
 
 #: messages, and what the record calls each of them
 Told = tuple[list[Message], list[str]]
@@ -30,13 +31,17 @@ class Asking:
     """
 
     def __init__(
-        self, request: RowsRequest, answers: tuple[str, ...], required: tuple[str, ...] = ()
+        self,
+        request: RowsRequest,
+        answers: tuple[str, ...],
+        required: tuple[str, ...] = (),
+        keeps_rest: bool = False,
     ) -> None:
-        self.columns = Columns((*COLUMNS, *answers), required, request.columns)
-        self.names = self.columns.names
+        self.reader = RecordReader(request, (*COLUMNS, *answers), required, keeps_rest)
+        self.names = self.reader.names
         check_names(request.tags, tuple(sharegpt.TAGS | openai.TAGS), "tags")
-        self._sharegpt = spellings(request.tags, sharegpt.TAGS)
-        self._openai = spellings(request.tags, openai.TAGS)
+        self._sharegpt = sharegpt.Turns(spellings(request.tags, sharegpt.TAGS), self.reader)
+        self._openai = openai.Turns(spellings(request.tags, openai.TAGS), self.reader)
         calls = {"function_call", "observation"} & set(request.tags)
         self._like_sharegpt = True if calls else False if "tool" in request.tags else None
 
@@ -45,27 +50,24 @@ class Asking:
         items = [value] if isinstance(value, dict) else value
         like_sharegpt = self._like_sharegpt
         if like_sharegpt is None:
-            key = self._sharegpt["role"][0]
+            key = self._sharegpt.role_key
             like_sharegpt = (
                 key == "from" and isinstance(items, list) and bool(items) and _has(items[0], key)
             )
-        read, tags = (
-            (sharegpt.read_turns, self._sharegpt)
-            if like_sharegpt
-            else (openai.read_turns, self._openai)
-        )
-        messages, fields = read(items, field, tags)
+        reads = self._sharegpt if like_sharegpt else self._openai
+        messages, fields = reads.read(items, field)
         return messages, [field] if isinstance(value, dict) else fields
 
     def source(self, record: dict[str, Any]) -> str | None:
         """The column that holds the prompt."""
-        return self.columns.first(record, PROMPTS)
+        return self.reader.first(record, PROMPTS)
 
     def prompt(self, record: dict[str, Any], source: str) -> Told:
         """The prompt of that column, as it is written: not yet in order, without the system
         column."""
         if source == "instruction":
             return question(record, self.names)
+        self.reader.leave(record, ("input", "history"))
         value, field = record[source], self.names[source]
         if isinstance(value, str):
             return [Message("user", text(value, field))], [field]
@@ -88,7 +90,7 @@ class Asking:
         for answer, answer_fields in answers:
             check_ends([*messages, *answer], [*fields, *answer_fields])
         place_media(messages, record, self.names)
-        return tools(record["tools"], self.names["tools"])
+        return tools(record, self.reader)
 
 
 def after(prompt: list[Message], answer: Told) -> Told:
@@ -128,10 +130,6 @@ def same_start(one: list[Message], other: list[Message]) -> int:
 
 def said(message: Message) -> Any:
     return message.role, message.content, message.reasoning, message.tool_calls
-
-
-def no_prompt(record: dict[str, Any]) -> RowError:
-    return RowError(f"record: found {describe(record)}, expected a prompt in {', '.join(PROMPTS)}")
 
 
 def _has(turn: Any, key: str) -> bool:

@@ -2,28 +2,43 @@
 expected."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
-from tunewright import Format, RecipeError, RowError
-from tunewright.errors import did_you_mean
-from tunewright.types import Row, RowsRequest
+from tunewright import RowError
 
 #: columns of a better and a worse answer
 PAIRS = (("chosen", "rejected"), ("chosen_messages", "rejected_messages"))
+
+#: of scores, margins and the like, to both sides: losses are float32
+LARGEST = 1_000_000_000
+_LONG = 10**20  # numbers that are not written out in an error
+_SHOWN = 12  # names that are written out in an error
 
 
 def describe(value: Any) -> str:
     """A value in the words of an error: its type, and its start where that is short and plain."""
     if value is None:
         return "null"
+    if isinstance(value, int) and abs(value) >= _LONG:
+        return "a number of many digits"
     if isinstance(value, bool | int | float):
         return json.dumps(value)
     if isinstance(value, str):
         return repr(value if len(value) <= 40 else value[:37] + "...")
     if isinstance(value, dict):
-        return f"an object with {', '.join(map(str, value))}" if value else "an empty object"
+        return f"an object with {listed(value)}" if value else "an empty object"
     return "a list" if isinstance(value, list) else type(value).__name__
+
+
+def listed(names: Iterable[Any]) -> str:
+    """Names that come from data, for an error: the first of them, short, all printable."""
+    every = list(names)
+    shown = [name if name.isprintable() else ascii(name) for name in map(str, every[:_SHOWN])]
+    shown = [name if len(name) <= 40 else name[:37] + "..." for name in shown]
+    more = [f"{len(every) - _SHOWN:,} more"] if len(every) > _SHOWN else []
+    return ", ".join([*shown, *more])
 
 
 def bad(field: str, problem: str, hint: str = "") -> NoReturn:
@@ -64,58 +79,35 @@ def listing(value: Any, field: str) -> list[Any]:
     return value
 
 
+def number(value: Any, field: str) -> float:
+    """The value, a number that losses can bear."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        bad(field, f"found {describe(value)}, expected a number")
+    if not -LARGEST <= value <= LARGEST:  # NaN neither
+        bad(field, f"found {describe(value)}, expected a number of at most {LARGEST:,}")
+    return float(value)
+
+
 def from_json(value: Any, field: str) -> Any:
     """The value, parsed where it is a text of JSON."""
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
+        return _DECODER.decode(value)
     except (ValueError, RecursionError) as error:
         bad(field, f"found {describe(value)}, expected JSON: {error}")
 
 
-class Columns:
-    """The columns of one source: the format's names, and what the source calls them."""
-
-    def __init__(
-        self, known: tuple[str, ...], required: tuple[str, ...], renamed: Mapping[str, str]
-    ) -> None:
-        check_names(renamed, known, "columns")
-        self.names = {name: renamed.get(name, name) for name in known}
-        self.renamed = frozenset(renamed)
-        # {instruction: input} says that the column input is the instruction: it is not the format's
-        # input as well
-        self._taken = {name for name in known if name not in renamed and name in renamed.values()}
-        # what the recipe names must be there too: a misspelt column would else lose its texts
-        # silently
-        self.required = [self.names[name] for name in known if name in required or name in renamed]
-
-    def read(self, record: Any) -> dict[str, Any]:
-        """The record's values by the format's names; None where a column is not there."""
-        found = mapping(record, "record")
-        for source in self.required:
-            if source not in found:
-                bad(source, f"is missing; the record has {', '.join(found) or 'nothing'}")
-        return {
-            name: None if name in self._taken else found.get(source)
-            for name, source in self.names.items()
-        }
-
-    def first(self, values: Mapping[str, Any], choices: tuple[str, ...]) -> str | None:
-        """Of several columns that may say the same: the one that the recipe names, or the first
-        that is there."""
-        named = [name for name in choices if name in self.renamed]
-        return next((name for name in named or choices if values[name] is not None), None)
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON. Raises ValueError where it has one key twice: a value would be lost."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice = (name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"an object has the key {listed(twice)} twice")
+    return found
 
 
-def check_names(renamed: Mapping[str, str], known: tuple[str, ...], what: str) -> None:
-    for name in renamed:
-        if name not in known:
-            raise RecipeError(
-                f"the format has no {name!r} to rename",
-                place=f"data: {what}",
-                hint=did_you_mean(name, known),
-            )
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys)
 
 
 def spellings(
@@ -123,46 +115,6 @@ def spellings(
 ) -> dict[str, tuple[str, ...]]:
     """Our name of a role or key → what this source calls it."""
     return {name: (tags[name],) if name in tags else spelt for name, spelt in known.items()}
-
-
-def convert(
-    plugin: Format, request: RowsRequest, one: Callable[[Any], Row]
-) -> Iterator[Row | RowError]:
-    """Convert record by record, lazily. Raises RecipeError at once where the format cannot give
-    such rows."""
-    return convert_many(plugin, request, lambda record: [one(record)])
-
-
-def convert_many(
-    plugin: Format, request: RowsRequest, some: Callable[[Any], Sequence[Row]]
-) -> Iterator[Row | RowError]:
-    """The same for formats in which a record gives one or more rows."""
-    if request.rows not in plugin.rows:
-        gives = " or ".join(plugin.rows)
-        raise RecipeError(f"format {plugin.name!r} gives {gives}, the stage needs {request.rows}")
-    return _each(request, some)
-
-
-def _each(request: RowsRequest, some: Callable[[Any], Sequence[Row]]) -> Iterator[Row | RowError]:
-    for origin, record in request.records:
-        try:
-            if request.rows == "messages" and (column := label(record)):
-                problem = "says whether the answer is good, and all answers would be trained alike"
-                bad(
-                    column,
-                    problem,
-                    (
-                        "`format: unpaired` reads it; leave the "
-                        "column out where it says something else"
-                    ),
-                )
-            found = some(record)
-        except RowError as error:
-            yield RowError(error.problem, place=str(origin), hint=error.hint)
-            continue
-        for row in found:
-            row.origin = origin
-            yield row
 
 
 # ---- what a record says of its answers -----------------------------------------------------------

@@ -6,19 +6,21 @@ from typing import Any, ClassVar
 
 from tunewright import Format, RowError, hookimpl
 from tunewright.types import Conversation, MediaPart, Message, Row, RowKind, RowsRequest, TextPart
+from tunewright_formats.arrow_nulls import without_nulls
 from tunewright_formats.conversation import (
+    LOSS_KEYS,
     MEDIA_COLUMNS,
+    REASONING,
+    TOOL_COLUMNS,
     conversation,
     loss_weight,
     media_path,
+    reasoning,
     tool_call,
 )
 from tunewright_formats.fields import (
-    Columns,
     bad,
-    check_names,
     compared,
-    convert,
     describe,
     from_json,
     is_turns,
@@ -29,8 +31,9 @@ from tunewright_formats.fields import (
     text,
     unanswered,
 )
+from tunewright_formats.record_reader import RecordReader, check_names, convert
 
-COLUMNS = ("messages", "system", "tools", "chat_template_kwargs", *MEDIA_COLUMNS)
+COLUMNS = ("messages", "system", *TOOL_COLUMNS, "chat_template_kwargs", *MEDIA_COLUMNS)
 #: our name of a role or key → what sources call it; the first is the one that tags rename
 TAGS = {
     "role": ("role",),
@@ -49,15 +52,23 @@ MEDIA_TYPES = {
     "audio": "audio",
     "audio_url": "audio",
 }
-REASONING = ("reasoning_content", "reasoning", "thinking")
+#: keys of a message that are read, besides role and content
+_KEYS: dict[str, tuple[str, ...]] = {
+    "assistant": (*LOSS_KEYS, *REASONING, "tool_calls", "function_call"),
+    "tool": (*LOSS_KEYS, "tool_call_id", "name"),
+}
+_PART_VALUES = ("value", "path", "url")  # keys of a part that may hold what it is
 
 
 class OpenAi(Format):
     """Records with `messages` by system (or developer), user, assistant and tool, and if you like
-    `tools`, `system`, `images`, `videos`, `audios`, and `chat_template_kwargs` for the template.
+    `tools` (or `functions`), `system`, `images`, `videos`, `audios`, and `chat_template_kwargs` for
+    the template.
 
     content is a text or a list of parts (text, image_url, …); the assistant may have `tool_calls`
-    and `reasoning_content`; any message may have `weight` (a number) or `train` (true or false).
+    (or `function_call`) and its thinking in `reasoning_content`, `reasoning` or `thinking`. Any
+    message may have a loss weight, true or false or a number, in `weight`, `loss_weight`, `train`,
+    `training`, `trainable` or `loss`.
     """
 
     rows: ClassVar[tuple[RowKind, ...]] = ("messages",)
@@ -69,105 +80,125 @@ class OpenAi(Format):
 
     @hookimpl
     def convert_rows(self, request: RowsRequest) -> Iterator[Row | RowError]:
-        columns = Columns(COLUMNS, ("messages",), request.columns)
+        reader = RecordReader(request, COLUMNS, ("messages",))
         check_names(request.tags, tuple(TAGS), "tags")
-        tags = spellings(request.tags, TAGS)
-        return convert(self, request, lambda record: _convert(record, columns, tags))
+        turns = Turns(spellings(request.tags, TAGS), reader)
+        return convert(self, request, reader, lambda record: _convert(record, turns))
 
 
-def _convert(source: Any, columns: Columns, tags: dict[str, tuple[str, ...]]) -> Conversation:
-    record, names = columns.read(source), columns.names
-    row = conversation(*read_turns(record["messages"], names["messages"], tags), record, names)
+def _convert(source: Any, turns: "Turns") -> Conversation:
+    reader = turns.reader
+    record, names = reader.read(source), reader.names
+    row = conversation(*turns.read(record["messages"], names["messages"]), record, reader)
     if (variables := record["chat_template_kwargs"]) is not None:
-        row.variables = mapping(variables, names["chat_template_kwargs"])
+        found = mapping(variables, names["chat_template_kwargs"])
+        row.variables = without_nulls(found) if reader.padded else found
     return row
 
 
-def read_turns(
-    turns: Any, at: str, tags: dict[str, tuple[str, ...]]
-) -> tuple[list[Message], list[str]]:
-    """The messages of a list, and what the record calls each of them."""
-    role_key = tags["role"][0]
-    roles = {
-        spelt: role
-        for role, spelt_as in tags.items()
-        if role not in ("role", "content")
-        for spelt in spelt_as
-    }
-    messages: list[Message] = []
-    fields: list[str] = []
-    for index, item in enumerate(listing(turns, at)):
-        field = f"{at}[{index}]"
-        value = mapping(item, field)
-        written = value.get(role_key)
-        role = roles.get(written) if isinstance(written, str) else None
-        if role is None:
-            bad(f"{field}.{role_key}", f"found {describe(written)}, expected {', '.join(roles)}")
-        messages.append(_message(role, value, tags["content"][0], field))
-        fields.append(field)
-    return messages, fields
+class Turns:
+    """Reads lists of messages, spelt as a source does."""
 
+    def __init__(self, tags: dict[str, tuple[str, ...]], reader: RecordReader) -> None:
+        self.reader = reader
+        self.role_key, self.content_key = tags["role"][0], tags["content"][0]
+        self._roles = {
+            spelt: role
+            for role, spelt_as in tags.items()
+            if role not in ("role", "content")
+            for spelt in spelt_as
+        }
+        own = (self.role_key, self.content_key)
+        self._keys = {
+            role: frozenset((*own, *_KEYS.get(role, LOSS_KEYS))) for role in self._roles.values()
+        }
 
-def _message(role: Any, value: dict[str, Any], content_key: str, field: str) -> Message:
-    message = Message(role, weight=loss_weight(value, field))
-    content = value.get(content_key)
-    if isinstance(content, list):
-        _read_parts(message, content, f"{field}.{content_key}")
-    else:
-        message.content = optional_text(content, f"{field}.{content_key}")
-    if role == "assistant":
-        _read_assistant(message, value, field)
-    elif role == "tool":
-        message.tool_call_id = (
-            optional_text(value.get("tool_call_id"), f"{field}.tool_call_id") or None
-        )
-        message.name = optional_text(value.get("name"), f"{field}.name") or None
-    if role in ("user", "assistant") and not (message.content or message.tool_calls):
-        bad(f"{field}.{content_key}", f"found {describe(content)}, expected text")
-    return message
+    def read(self, turns: Any, at: str) -> tuple[list[Message], list[str]]:
+        """The messages of a list, and what the record calls each of them."""
+        messages: list[Message] = []
+        fields: list[str] = []
+        for index, item in enumerate(listing(turns, at)):
+            field = f"{at}[{index}]"
+            value = mapping(item, field)
+            written = value.get(self.role_key)
+            role = self._roles.get(written) if isinstance(written, str) else None
+            if role is None:
+                expected = ", ".join(self._roles)
+                bad(f"{field}.{self.role_key}", f"found {describe(written)}, expected {expected}")
+            self.reader.keys(value, self._keys[role])
+            messages.append(self._message(role, value, field))
+            fields.append(field)
+        return messages, fields
 
-
-def _read_assistant(message: Message, value: dict[str, Any], field: str) -> None:
-    calls = list(enumerate(value.get("tool_calls") or []))
-    message.tool_calls.extend(
-        tool_call(call, f"{field}.tool_calls[{index}]") for index, call in calls
-    )
-    if value.get("function_call"):  # the API's form before tool_calls
-        message.tool_calls.append(tool_call(value["function_call"], f"{field}.function_call"))
-    for key in REASONING:
-        if value.get(key) and message.reasoning is None:
-            message.reasoning = text(value[key], f"{field}.{key}")
-
-
-def _read_parts(message: Message, parts: list[Any], field: str) -> None:
-    """Content as a list of parts; some sources have the assistant's reasoning and tool calls among
-    them."""
-    found: list[TextPart | MediaPart] = []
-    for index, item in enumerate(parts):
-        at = f"{field}[{index}]"
-        part = mapping(item, at)
-        kind: Any = part.get("type")
-        value = next(
-            (part[key] for key in (kind, "value", "path", "url") if part.get(key) is not None), None
-        )
-        if kind == "text":
-            found.append(TextPart(optional_text(value, f"{at}.text")))
-        elif kind in MEDIA_TYPES:
-            path = value.get("url") if isinstance(value, dict) else value
-            medium: Any = MEDIA_TYPES[kind]
-            found.append(MediaPart(medium, media_path(path, medium, f"{at}.{kind}")))
-        elif kind == "input_audio":
-            audio = mapping(value, f"{at}.input_audio")
-            data, form = (
-                text(audio.get(key), f"{at}.input_audio.{key}") for key in ("data", "format")
-            )
-            found.append(MediaPart("audio", f"data:audio/{form};base64,{data}"))
-        elif kind in ("reasoning", "thinking") and message.role == "assistant":
-            message.reasoning = (message.reasoning or "") + text(value, at)
-        elif kind == "tool_call" and message.role == "assistant":
-            message.tool_calls.append(tool_call(from_json(value, at), at))
+    def _message(self, role: Any, value: dict[str, Any], field: str) -> Message:
+        message = Message(role, weight=loss_weight(value, field))
+        content, at = value.get(self.content_key), f"{field}.{self.content_key}"
+        if isinstance(content, list):
+            self._read_parts(message, content, at)
         else:
-            known = ", ".join(("text", *MEDIA_TYPES, "input_audio"))
-            bad(f"{at}.type", f"found {describe(kind)}, expected {known}")
-    only_text = len(found) == 1 and isinstance(found[0], TextPart)
-    message.content = found[0].text if only_text else found or ""  # type: ignore[union-attr]  # a TextPart then
+            message.content = optional_text(content, at)
+        if role == "assistant":
+            self._read_assistant(message, value, field)
+            if not (message.content or message.tool_calls):
+                bad(at, f"found {describe(content)}, expected text")
+        elif role == "user" and not message.content and content != "":
+            bad(at, f"found {describe(content)}, expected text")
+        elif role == "tool":
+            call = optional_text(value.get("tool_call_id"), f"{field}.tool_call_id")
+            message.tool_call_id = call or None
+            message.name = optional_text(value.get("name"), f"{field}.name") or None
+        return message
+
+    def _read_assistant(self, message: Message, value: dict[str, Any], field: str) -> None:
+        if calls := value.get("tool_calls"):
+            message.tool_calls += [
+                tool_call(call, f"{field}.tool_calls[{index}]", self.reader)
+                for index, call in enumerate(listing(calls, f"{field}.tool_calls"))
+            ]
+        if call := value.get("function_call"):  # the API's form before tool_calls
+            message.tool_calls.append(tool_call(call, f"{field}.function_call", self.reader))
+        if message.reasoning is None:
+            message.reasoning = reasoning(value, f"{field}.", self.reader)
+
+    def _read_parts(self, message: Message, parts: list[Any], field: str) -> None:
+        """Content as a list of parts; some sources have the assistant's reasoning and tool calls
+        among them."""
+        found: list[TextPart | MediaPart] = []
+        for index, item in enumerate(parts):
+            at = f"{field}[{index}]"
+            part = mapping(item, at)
+            kind: Any = part.get("type")
+            if not isinstance(kind, str):
+                bad(f"{at}.type", f"found {describe(kind)}, expected {_KNOWN_PARTS}")
+            names = (kind, *_PART_VALUES)
+            self.reader.keys(part, frozenset(("type", *names)), f"{self.content_key}.")
+            value = next((part[key] for key in names if part.get(key) is not None), None)
+            if kind == "text":
+                found.append(TextPart(optional_text(value, f"{at}.text")))
+            elif medium := _media_part(kind, value, at):
+                found.append(medium)
+            elif kind in ("reasoning", "thinking") and message.role == "assistant":
+                message.reasoning = (message.reasoning or "") + text(value, at)
+            elif kind == "tool_call" and message.role == "assistant":
+                message.tool_calls.append(tool_call(from_json(value, at), at, self.reader))
+            else:
+                bad(f"{at}.type", f"found {describe(kind)}, expected {_KNOWN_PARTS}")
+        if len(found) == 1 and isinstance(found[0], TextPart):
+            message.content = found[0].text
+        else:
+            message.content = found or ""
+
+
+_KNOWN_PARTS = ", ".join(("text", *MEDIA_TYPES, "input_audio"))
+
+
+def _media_part(kind: str, value: Any, at: str) -> MediaPart | None:
+    if kind in MEDIA_TYPES:
+        path = value.get("url") if isinstance(value, dict) else value
+        medium: Any = MEDIA_TYPES[kind]
+        return MediaPart(medium, media_path(path, medium, f"{at}.{kind}"))
+    if kind == "input_audio":
+        audio = mapping(value, f"{at}.input_audio")
+        data, form = (text(audio.get(key), f"{at}.input_audio.{key}") for key in ("data", "format"))
+        return MediaPart("audio", f"data:audio/{form};base64,{data}")
+    return None

@@ -1,13 +1,13 @@
 """preference: a prompt with a better and a worse answer."""
 
-import math
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from tunewright import Format, RowError, hookimpl
 from tunewright.types import Preference, Row, RowKind, RowsRequest
-from tunewright_formats.asking import Asking, Told, after, no_prompt, said, same_start
-from tunewright_formats.fields import PAIRS, bad, convert, describe
+from tunewright_formats.asking import PROMPTS, Asking, Told, after, said, same_start
+from tunewright_formats.fields import PAIRS, bad, describe, number
+from tunewright_formats.record_reader import convert
 
 
 class PreferencePairs(Format):
@@ -28,7 +28,7 @@ class PreferencePairs(Format):
     @hookimpl
     def convert_rows(self, request: RowsRequest) -> Iterator[Row | RowError]:
         asking = Asking(request, ("margin", *(name for names in PAIRS for name in names)))
-        return convert(self, request, lambda record: _convert(record, asking))
+        return convert(self, request, asking.reader, lambda record: _convert(record, asking))
 
 
 def _pair(record: dict[str, Any], better: str, worse: str) -> bool:
@@ -36,10 +36,11 @@ def _pair(record: dict[str, Any], better: str, worse: str) -> bool:
 
 
 def _convert(source: Any, asking: Asking) -> Preference:
-    record, names = asking.columns.read(source), asking.names
+    record, names = asking.reader.read(source), asking.names
     written = next((pair for pair in PAIRS if _pair(record, *pair)), PAIRS[0])
+    asking.reader.leave(record, (name for pair in PAIRS if pair != written for name in pair))
     chosen, rejected = (asking.answer(record[name], names[name]) for name in written)
-    prompt, chosen, rejected = _parted(record, asking, chosen, rejected)
+    prompt, chosen, rejected = _parted(source, record, asking, chosen, rejected)
     if [said(message) for message in chosen[0]] == [said(message) for message in rejected[0]]:
         bad(names[written[1]], f"is the same as {names[written[0]]}")
     found = asking.finish(prompt, [chosen, rejected], record)
@@ -49,13 +50,13 @@ def _convert(source: Any, asking: Asking) -> Preference:
 
 
 def _parted(
-    record: dict[str, Any], asking: Asking, chosen: Told, rejected: Told
+    written: dict[str, Any], record: dict[str, Any], asking: Asking, chosen: Told, rejected: Told
 ) -> tuple[Told, Told, Told]:
     """Prompt and answers, each without the others."""
     source = asking.source(record)
     whole = all(told[0][0].role != "assistant" for told in (chosen, rejected))
     if source is None and not whole:
-        raise no_prompt(record)
+        asking.reader.no_prompt(written, PROMPTS)
     if source is not None:
         prompt = asking.prompt(record, source)
         # the text of a prompt is often the last question of a conversation that both answers hold
@@ -83,8 +84,4 @@ def _parted(
 
 
 def _margin(value: Any, field: str) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        bad(field, f"found {describe(value)}, expected a number")
-    return float(value)
+    return None if value is None else number(value, field)

@@ -5,9 +5,10 @@ from typing import Any, ClassVar
 
 from tunewright import Format, RowError, hookimpl
 from tunewright.types import Prompt, Row, RowKind, RowsRequest
-from tunewright_formats.asking import Asking, no_prompt
+from tunewright_formats.asking import COLUMNS, PROMPTS, Asking
 from tunewright_formats.conversation import MEDIA_COLUMNS
-from tunewright_formats.fields import compared, convert, is_turns, unanswered
+from tunewright_formats.fields import compared, is_turns, unanswered
+from tunewright_formats.record_reader import convert
 
 _ANSWERS = ("completion", "output")
 
@@ -17,7 +18,8 @@ class Prompts(Format):
     `conversations` or `messages` that end with the user, and if you like `system`, `tools`,
     `images`, `videos`, `audios`.
 
-    Every other column is kept for the reward functions, such as the right answer.
+    Every other column is kept for the reward functions, such as the right answer; `columns` can
+    rename it, such as {answer: solution}.
     """
 
     rows: ClassVar[tuple[RowKind, ...]] = ("prompts",)
@@ -40,21 +42,25 @@ class Prompts(Format):
 
     @hookimpl
     def convert_rows(self, request: RowsRequest) -> Iterator[Row | RowError]:
-        asking = Asking(request, ())
-        return convert(self, request, lambda record: _convert(record, asking))
+        asking = Asking(request, (), keeps_rest=True)
+        return convert(self, request, asking.reader, lambda record: _convert(record, asking))
 
 
 def _convert(source: Any, asking: Asking) -> Prompt:
-    record, names = asking.columns.read(source), asking.names
+    record, names = asking.reader.read(source), asking.names
     column = asking.source(record)
     if column is None:
-        raise no_prompt(source)
+        asking.reader.no_prompt(source, PROMPTS)
     prompt = asking.prompt(record, column)
     found = asking.finish(prompt, [], record)
     used = {column, "system", "tools", *MEDIA_COLUMNS}
     if column == "instruction":
         used |= {"input", "history"}
+    if found and not record["tools"]:
+        used.add("functions")
     taken = {names[name] for name in used if record[name] is not None}
-    return Prompt(
-        prompt[0], found, {name: value for name, value in source.items() if name not in taken}
-    )
+    renamed = {names[name]: name for name in names if name not in COLUMNS}
+    columns = {
+        renamed.get(name, name): value for name, value in source.items() if name not in taken
+    }
+    return Prompt(prompt[0], found, columns)

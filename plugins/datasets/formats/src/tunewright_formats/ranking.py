@@ -1,14 +1,14 @@
 """ranking: a prompt with several answers, from which pairs are made."""
 
 import itertools
-import math
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 from tunewright import Format, PluginOptions, RowError, hookimpl
 from tunewright.types import Preference, Row, RowKind, RowsRequest
-from tunewright_formats.asking import Asking, Told, after, no_prompt
-from tunewright_formats.fields import bad, compared, convert_many, describe, is_ranked, listing
+from tunewright_formats.asking import PROMPTS, Asking, Told, after
+from tunewright_formats.fields import bad, compared, is_ranked, listing, number
+from tunewright_formats.record_reader import convert_many
 
 
 class Ranking(Format):
@@ -39,16 +39,18 @@ class Ranking(Format):
     def convert_rows(self, request: RowsRequest) -> Iterator[Row | RowError]:
         asking = Asking(request, ("answers", "ranks", "scores"), ("answers",))
         pairs = self.options.pairs
-        return convert_many(self, request, lambda record: _convert(record, asking, pairs))
+        return convert_many(
+            self, request, asking.reader, lambda record: _convert(record, asking, pairs)
+        )
 
 
 def _convert(source: Any, asking: Asking, pairs: str) -> list[Preference]:
-    record, names = asking.columns.read(source), asking.names
+    record, names = asking.reader.read(source), asking.names
     written = listing(record["answers"], names["answers"])
     ranks = _ranks(record, asking, len(written))
     column = asking.source(record)
     if column is None:
-        raise no_prompt(record)
+        asking.reader.no_prompt(source, PROMPTS)
     prompt = asking.prompt(record, column)
     answers = [
         _answer(asking, prompt, item, f"{names['answers']}[{index}]")
@@ -84,14 +86,8 @@ def _ranks(record: dict[str, Any], asking: Asking, count: int) -> list[float]:
     numbers = listing(record[given[0]], field)
     if len(numbers) != count:
         bad(field, f"has {len(numbers)} numbers for {count} answers")
-    for index, number in enumerate(numbers):
-        if (
-            isinstance(number, bool)
-            or not isinstance(number, int | float)
-            or not math.isfinite(number)
-        ):
-            bad(f"{field}[{index}]", f"found {describe(number)}, expected a number")
-    return [float(-number if given == ["scores"] else number) for number in numbers]
+    sign = -1 if given == ["scores"] else 1
+    return [sign * number(value, f"{field}[{index}]") for index, value in enumerate(numbers)]
 
 
 def _pairs(order: list[int], ranks: list[float], pairs: str) -> Iterator[tuple[int, int]]:

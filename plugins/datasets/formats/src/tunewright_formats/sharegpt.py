@@ -1,18 +1,24 @@
 """sharegpt: a list of turns with `from` and `value`."""
 
+import re
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from tunewright import Format, RowError, hookimpl
 from tunewright.errors import did_you_mean
 from tunewright.types import Conversation, Message, Row, RowKind, RowsRequest
-from tunewright_formats.conversation import MEDIA_COLUMNS, conversation, loss_weight, tool_call
+from tunewright_formats.conversation import (
+    LOSS_KEYS,
+    MEDIA_COLUMNS,
+    REASONING,
+    conversation,
+    loss_weight,
+    reasoning,
+    tool_call,
+)
 from tunewright_formats.fields import (
-    Columns,
     bad,
-    check_names,
     compared,
-    convert,
     describe,
     from_json,
     is_turns,
@@ -23,6 +29,7 @@ from tunewright_formats.fields import (
     text,
     unanswered,
 )
+from tunewright_formats.record_reader import RecordReader, check_names, convert
 
 COLUMNS = ("conversations", "system", "tools", *MEDIA_COLUMNS)
 #: our name of a role or key → what sources call it; the first is the one that tags rename
@@ -35,14 +42,22 @@ TAGS = {
     "function_call": ("function_call",),
     "observation": ("observation", "tool"),
 }
+_ANSWERS = ("assistant", "function_call")
+_LOOKED_AT = 50  # keys of a turn, for one that is nearly right
+_THINKING = re.compile(r"\s*<think>(.*?)</think>", re.DOTALL)
+_TAGGED_CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
+_JSON = re.compile(r"\{|\[\s*\{")
 
 
 class ShareGpt(Format):
     """Records with `conversations`, a list of turns `{from, value}` by system, human, gpt,
     function_call and observation, and if you like `system`, `tools`, `images`, `videos`, `audios`.
 
-    function_call holds a JSON object `{name, arguments}`, or a list of them; after a gpt turn it
-    joins that turn. A turn may have `weight` (a number) or `train` (true or false).
+    function_call holds a JSON object `{name, arguments}`, or a list of them, which may stand in
+    <tool_call> tags; thinking in <think> tags and a text before it are kept. After a gpt turn it
+    joins that turn. Turns of gpt and function_call may have their thinking in `reasoning_content`,
+    `reasoning` or `thinking`. Any turn may have a loss weight, true or false or a number, in
+    `weight`, `loss_weight`, `train`, `training`, `trainable` or `loss`.
     """
 
     rows: ClassVar[tuple[RowKind, ...]] = ("messages",)
@@ -54,65 +69,108 @@ class ShareGpt(Format):
 
     @hookimpl
     def convert_rows(self, request: RowsRequest) -> Iterator[Row | RowError]:
-        columns = Columns(COLUMNS, ("conversations",), request.columns)
+        reader = RecordReader(request, COLUMNS, ("conversations",))
         check_names(request.tags, tuple(TAGS), "tags")
-        tags = spellings(request.tags, TAGS)
-        return convert(self, request, lambda record: _convert(record, columns, tags))
+        turns = Turns(spellings(request.tags, TAGS), reader)
+        return convert(self, request, reader, lambda record: _convert(record, turns))
 
 
-def _convert(source: Any, columns: Columns, tags: dict[str, tuple[str, ...]]) -> Conversation:
-    record, names = columns.read(source), columns.names
-    return conversation(
-        *read_turns(record["conversations"], names["conversations"], tags), record, names
-    )
+def _convert(source: Any, turns: "Turns") -> Conversation:
+    reader = turns.reader
+    record = reader.read(source)
+    told = turns.read(record["conversations"], reader.names["conversations"])
+    return conversation(*told, record, reader)
 
 
-def read_turns(
-    turns: Any, at: str, tags: dict[str, tuple[str, ...]]
-) -> tuple[list[Message], list[str]]:
-    """The messages of a list, and what the record calls each of them."""
-    role_key, content_key = tags["role"][0], tags["content"][0]
-    kinds = {
-        spelt: kind
-        for kind, spelt_as in tags.items()
-        if kind not in ("role", "content")
-        for spelt in spelt_as
-    }
-    messages: list[Message] = []
-    fields: list[str] = []
-    for index, item in enumerate(listing(turns, at)):
-        field = f"{at}[{index}]"
-        turn = mapping(item, field)
-        for key in (role_key, content_key):
+class Turns:
+    """Reads lists of turns, spelt as a source does."""
+
+    def __init__(self, tags: dict[str, tuple[str, ...]], reader: RecordReader) -> None:
+        self.reader = reader
+        self.role_key, self.content_key = tags["role"][0], tags["content"][0]
+        self._kinds = {
+            spelt: kind
+            for kind, spelt_as in tags.items()
+            if kind not in ("role", "content")
+            for spelt in spelt_as
+        }
+        own = frozenset((self.role_key, self.content_key, *LOSS_KEYS))
+        answers = own.union(REASONING)
+        self._keys = {kind: answers if kind in _ANSWERS else own for kind in self._kinds.values()}
+
+    def read(self, turns: Any, at: str) -> tuple[list[Message], list[str]]:
+        """The messages of a list, and what the record calls each of them."""
+        messages: list[Message] = []
+        fields: list[str] = []
+        for index, item in enumerate(listing(turns, at)):
+            field = f"{at}[{index}]"
+            turn = mapping(item, field)
+            kind = self._kind(turn, field)
+            message = self._message(kind, turn[self.content_key], f"{field}.{self.content_key}")
+            message.weight = loss_weight(turn, field)
+            if kind in _ANSWERS and message.reasoning is None:
+                message.reasoning = reasoning(turn, f"{field}.", self.reader)
+            if kind == "function_call" and messages and messages[-1].role == "assistant":
+                _join(messages[-1], message, field)
+            else:
+                messages.append(message)
+                fields.append(field)
+        return messages, fields
+
+    def _kind(self, turn: dict[str, Any], field: str) -> str:
+        for key in (self.role_key, self.content_key):
             if key not in turn:
-                bad(field, f"has no {key!r}", did_you_mean(key, turn))
-        kind = kinds.get(turn[role_key]) if isinstance(turn[role_key], str) else None
+                like = [name for name in list(turn)[:_LOOKED_AT] if name.isprintable()]
+                bad(field, f"has no {key!r}", did_you_mean(key, [name[:40] for name in like]))
+        written = turn[self.role_key]
+        kind = self._kinds.get(written) if isinstance(written, str) else None
         if kind is None:
-            bad(
-                f"{field}.{role_key}",
-                f"found {describe(turn[role_key])}, expected {', '.join(kinds)}",
-            )
-        message = _message(kind, turn[content_key], f"{field}.{content_key}")
-        message.weight = loss_weight(turn, field)
-        if kind == "function_call" and messages and messages[-1].role == "assistant":
-            if messages[-1].weight != message.weight:
-                bad(field, "has another loss weight than the turn of gpt that it belongs to")
-            messages[-1].tool_calls.extend(message.tool_calls)
+            expected = ", ".join(self._kinds)
+            bad(f"{field}.{self.role_key}", f"found {describe(written)}, expected {expected}")
+        self.reader.keys(turn, self._keys[kind])
+        return kind
+
+    def _message(self, kind: str, value: Any, field: str) -> Message:
+        if kind == "function_call":
+            return self._call(text(value, field), field)
+        if kind == "assistant":
+            return Message("assistant", text(value, field))
+        if kind == "user" and value is None:
+            bad(field, f"found {describe(value)}, expected text")
+        roles: dict[str, Any] = {"observation": "tool", "system": "system", "user": "user"}
+        return Message(roles[kind], optional_text(value, field))
+
+    def _call(self, value: str, field: str) -> Message:
+        """Calls with the thinking and the text before them. As LLaMA-Factory reads them: JSON, with
+        thinking in tags before it, or in tags of its own with anything round it."""
+        thought = _THINKING.match(value)
+        rest = value[thought.end() :] if thought else value
+        if tagged := _TAGGED_CALL.findall(rest):
+            said = _TAGGED_CALL.sub("", rest)
+            written = [from_json(call, field) for call in tagged]
         else:
-            messages.append(message)
-            fields.append(field)
-    return messages, fields
-
-
-def _message(kind: str, value: Any, field: str) -> Message:
-    if kind == "function_call":
-        written = from_json(text(value, field), field)
-        calls = written if isinstance(written, list) else [written]
+            start = found.start() if (found := _JSON.search(rest)) else 0
+            said, written = rest[:start], [from_json(rest[start:], field)]
+        calls = [
+            call
+            for one in written
+            for call in (listing(one, field) if isinstance(one, list) else [one])
+        ]
         return Message(
-            "assistant", tool_calls=[tool_call(call, field) for call in listing(calls, field)]
+            "assistant",
+            said.strip(),
+            thought[1].strip("\n") if thought and thought[1].strip() else None,
+            [tool_call(call, field, self.reader) for call in calls],
         )
-    if kind == "observation":
-        return Message("tool", optional_text(value, field))
-    if kind == "system":
-        return Message("system", optional_text(value, field))
-    return Message("user" if kind == "user" else "assistant", text(value, field))
+
+
+def _join(message: Message, more: Message, field: str) -> None:
+    """Add the calls of a turn to the turn of gpt that they belong to."""
+    if message.weight != more.weight:
+        bad(field, "has another loss weight than the turn of gpt that it belongs to")
+    if more.reasoning is not None and message.reasoning is not None:
+        bad(field, "has thinking, and so has the turn of gpt that it belongs to; expected one")
+    message.reasoning = message.reasoning if more.reasoning is None else more.reasoning
+    if more.content:
+        message.content = f"{message.content}\n{more.content}"
+    message.tool_calls.extend(more.tool_calls)

@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 
 from tunewright import Format, RowError, hookimpl
 from tunewright.types import Row, RowKind, RowsRequest, Text
-from tunewright_formats.fields import Columns, check_names, convert, text
+from tunewright_formats.fields import text
+from tunewright_formats.record_reader import RecordReader, check_names, convert
 
 _OTHERS = (
     "instruction",
@@ -29,11 +30,11 @@ class PlainText(Format):
 
     @hookimpl
     def convert_rows(self, request: RowsRequest) -> Iterator[Row | RowError]:
-        columns = Columns(("text",), ("text",), request.columns)
+        reader = RecordReader(request, ("text",), ("text",))
         check_names(request.tags, (), "tags")
-        return convert(self, request, lambda record: _convert(record, columns))
+        return convert(self, request, reader, lambda record: _convert(record, reader))
 
 
-def _convert(record: Any, columns: Columns) -> Text:
-    value = record if isinstance(record, str) else columns.read(record)["text"]
-    return Text(text(value, columns.names["text"]))
+def _convert(record: Any, reader: RecordReader) -> Text:
+    value = record if isinstance(record, str) else reader.read(record)["text"]
+    return Text(text(value, reader.names["text"]))

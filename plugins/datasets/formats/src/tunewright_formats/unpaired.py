@@ -5,8 +5,9 @@ from typing import Any, ClassVar
 
 from tunewright import Format, RowError, hookimpl
 from tunewright.types import Row, RowKind, RowsRequest, Unpaired
-from tunewright_formats.asking import Asking, Told, after, no_prompt, split
-from tunewright_formats.fields import PAIRS, bad, convert, describe, is_flag, is_ranked, label
+from tunewright_formats.asking import PROMPTS, Asking, Told, after, split
+from tunewright_formats.fields import PAIRS, bad, describe, is_flag, is_ranked, label
+from tunewright_formats.record_reader import convert
 
 _ANSWERS = ("completion", "output")
 _LABELS = ("label", "kto_tag")
@@ -42,19 +43,19 @@ class UnpairedAnswers(Format):
     @hookimpl
     def convert_rows(self, request: RowsRequest) -> Iterator[Row | RowError]:
         asking = Asking(request, (*_ANSWERS, *_LABELS))
-        return convert(self, request, lambda record: _convert(record, asking))
+        return convert(self, request, asking.reader, lambda record: _convert(record, asking))
 
 
 def _convert(source: Any, asking: Asking) -> Unpaired:
-    record = asking.columns.read(source)
+    record = asking.reader.read(source)
     good = _label(record, asking)
-    prompt, answer = _parted(record, asking)
+    prompt, answer = _parted(source, record, asking)
     found = asking.finish(prompt, [answer], record)
     return Unpaired(prompt[0], answer[0], good, found)
 
 
 def _label(record: dict[str, Any], asking: Asking) -> bool:
-    column = asking.columns.first(record, _LABELS)
+    column = asking.reader.first(record, _LABELS)
     if column is None:
         bad(asking.names["label"], "is missing, expected true or false")
     value = record[column]
@@ -63,15 +64,15 @@ def _label(record: dict[str, Any], asking: Asking) -> bool:
     return value if isinstance(value, bool) else value.lower() == "true"
 
 
-def _parted(record: dict[str, Any], asking: Asking) -> tuple[Told, Told]:
+def _parted(written: dict[str, Any], record: dict[str, Any], asking: Asking) -> tuple[Told, Told]:
     source = asking.source(record)
-    column = asking.columns.first(record, _ANSWERS)
-    if column is not None and source not in asking.columns.renamed & {"conversations", "messages"}:
+    column = asking.reader.first(record, _ANSWERS)
+    if column is not None and source not in asking.reader.renamed & {"conversations", "messages"}:
         answer = asking.answer(record[column], asking.names[column])
         if source is None and answer[0][0].role != "assistant":
             return split(answer)
         if source is None:
-            raise no_prompt(record)
+            asking.reader.no_prompt(written, PROMPTS)
         prompt = asking.prompt(record, source)
         return prompt, after(prompt[0], answer)
     if source not in ("conversations", "messages"):
@@ -79,4 +80,5 @@ def _parted(record: dict[str, Any], asking: Asking) -> tuple[Told, Told]:
             asking.names["completion"],
             "is missing, expected an answer in completion, output or a conversation",
         )
+    asking.reader.leave(record, _ANSWERS)
     return split(asking.prompt(record, source))

@@ -1,27 +1,38 @@
-"""Generation in a thread that can be stopped, its tokens handed over as they come."""
+"""Generation in a thread that can be stopped, its tokens handed over as they come.
+
+Answers are generated one after the other, in the order in which their threads get the lock: between
+its steps `generate` keeps state on the model (PEFT replaces methods of the model, RoPE that scales
+with the length replaces its frequencies), so two answers that alternated would disturb each other.
+"""
 
 import queue
 import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
-from transformers.generation import BaseStreamer
+from transformers.generation import BaseStreamer, LogitsProcessorList
 
 from tunewright.types import GenerateRequest, Reply, TemplateRequest
 from tunewright_engine_hf.text import TextStream
+from tunewright_hf.models.sampling import sampling_processors
 from tunewright_hf.tokenization.encode import Tokeniser
 
 if TYPE_CHECKING:
-    from tunewright.run import Run
+    from tunewright.types import RunContext
 
 
 class Generator:
-    """The trained model of a run, loaded once."""
+    """The trained model of a run, loaded once. Thread-safe."""
 
-    def __init__(self, run: "Run") -> None:
+    def __init__(self, run: "RunContext") -> None:
         loaded = run.load_policy()
+        # generate fills in from here what a request's config leaves open, such as
+        # no_repeat_ngram_size: only the request counts
+        loaded.model.generation_config = GenerationConfig()
+        self._lock = threading.Lock()
         self._run, self._model, self._tokenizer = run, loaded.model.eval(), loaded.tokenizer
         info = run.plugin("template").info
         self._tokeniser = Tokeniser(loaded.tokenizer, info)
@@ -33,12 +44,11 @@ class Generator:
         self._stop_strings = tuple(token for token in info.stop if token not in vocabulary)
 
     def reply(self, request: GenerateRequest) -> Iterator[Reply]:
-        """Pieces of one answer. Closing the iterator ends the generation."""
+        """Yield pieces of one answer. Closing the iterator ends the generation."""
         text = TextStream(self._decode, self._stop_strings + request.stop)
         finish_reason: Literal["stop", "length"] = "length"
         tokens = _Tokens()
-        arguments = (self._prompt(request), request, tokens)
-        worker = threading.Thread(target=self._generate, args=arguments, daemon=True)
+        worker = threading.Thread(target=self._generate, args=(request, tokens), daemon=True)
         worker.start()
         try:
             for token in tokens:
@@ -55,18 +65,19 @@ class Generator:
             worker.join()
         yield Reply(text.finish(), finish_reason)
 
-    def _generate(self, prompt: list[int], request: GenerateRequest, tokens: "_Tokens") -> None:
+    def _generate(self, request: GenerateRequest, tokens: "_Tokens") -> None:
         try:
-            ids = torch.tensor([prompt], device=self._model.device)  # (1, T)
-            if request.seed is not None:
-                torch.manual_seed(request.seed)
-            self._model.generate(
-                input_ids=ids,
-                attention_mask=torch.ones_like(ids),
-                generation_config=self._config(request),
-                streamer=tokens,
-                stopping_criteria=StoppingCriteriaList([tokens.criterion]),
-            )
+            with self._lock:
+                prompt = self._prompt(request)
+                ids = torch.tensor([prompt], device=self._model.device)  # (1, T)
+                self._model.generate(
+                    input_ids=ids,
+                    attention_mask=torch.ones_like(ids),
+                    generation_config=self._config(request),
+                    logits_processor=_sampling(request, len(prompt)),
+                    streamer=tokens,
+                    stopping_criteria=StoppingCriteriaList([tokens.criterion]),
+                )
         except Exception as error:  # it belongs to the thread that reads the tokens
             tokens.fail(error)
 
@@ -84,37 +95,35 @@ class Generator:
         return self._tokeniser.encode_prompt(rendered)
 
     def _config(self, request: GenerateRequest) -> GenerationConfig:
-        """How to answer. How the checkpoint's own generation_config.json would sample does not
-        count."""
         stop_ids = sorted(self._stop_ids)
-        sampling: dict[str, Any] = {
-            "do_sample": False,
-            "temperature": 1.0,
-            "top_p": 1.0,
-            "top_k": 50,
-        }
-        if request.temperature > 0:
-            sampling = {
-                "do_sample": True,
-                "temperature": request.temperature,
-                "top_p": request.top_p,
-                "top_k": request.top_k,
-            }
         return GenerationConfig(
             max_new_tokens=request.max_new_tokens,
+            do_sample=False,  # the sampling is in the logits processors
             repetition_penalty=request.repetition_penalty,
             eos_token_id=stop_ids or None,
-            pad_token_id=stop_ids[0]
-            if stop_ids
-            else 0,  # one row has no padding, but generate asks
+            # one row has no padding, but generate asks
+            pad_token_id=stop_ids[0] if stop_ids else 0,
             use_cache=True,
-            **sampling,
         )
 
     def _decode(self, ids: list[int]) -> str:
         return self._tokenizer.decode(
             ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
+
+
+def _sampling(request: GenerateRequest, prompt_length: int) -> LogitsProcessorList | None:
+    """Return what draws the request's tokens; None takes the likeliest."""
+    if request.temperature == 0:
+        return None
+    return sampling_processors(
+        [np.random.default_rng(request.seed)],  # fresh entropy where the seed is None
+        prompt_length=prompt_length,
+        max_new_tokens=request.max_new_tokens,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        top_k=request.top_k,
+    )
 
 
 class _Tokens(BaseStreamer):

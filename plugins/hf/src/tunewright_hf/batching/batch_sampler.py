@@ -43,12 +43,8 @@ class Batches:
         order: Callable[[int], np.ndarray] | None = None,
     ) -> None:
         self.lengths, self.order = np.asarray(lengths, dtype=np.int64), order
-        self.training, self.packing, self.rank, self.world_size = (
-            training,
-            packing,
-            rank,
-            world_size,
-        )
+        self.training, self.packing = training, packing
+        self.rank, self.world_size = rank, world_size
         self._check()
         self.per_pass = units_per_pass(training, packing, world_size)
         self.per_step = self.per_pass * training.gradient_accumulation_steps  # units

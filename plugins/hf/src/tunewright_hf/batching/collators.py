@@ -1,7 +1,8 @@
 """Rows to batches: padded, or packed without padding.
 
 A row has input_ids and labels (lists of T ints) and, where a message has a weight of its own,
-loss_weights.
+loss_weights. A batch has `inputs`, all of which reach the model, and beside them labels, and
+loss_weights where rows have them.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,27 +17,31 @@ from tunewright import RecipeError
 from tunewright_hf.losses.chunked_cross_entropy import IGNORED
 
 Row = dict[str, Any]
+Batch = dict[str, Any]
 
 
 @dataclass
 class Padded:
-    """Rows side by side, padded on the right to the longest: input_ids, labels, attention_mask (B,
-    T)."""
+    """Rows side by side, padded on the right to the longest: inputs (input_ids, attention_mask) and
+    labels, all (B, T)."""
 
     pad_id: int
     multiple: int = 1  # T is rounded up to a multiple of it
 
-    def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+    def __call__(self, rows: Sequence[Row]) -> Batch:
         longest = max(len(row["input_ids"]) for row in rows)
         length = -(-longest // self.multiple) * self.multiple
 
         def padded(columns: Iterable[Sequence[Any]], fill: float) -> Tensor:
             return torch.tensor([[*column, *[fill] * (length - len(column))] for column in columns])
 
-        batch = {
+        inputs = {
             "input_ids": padded((row["input_ids"] for row in rows), self.pad_id),
-            "labels": padded((row["labels"] for row in rows), IGNORED),
             "attention_mask": padded(([1] * len(row["input_ids"]) for row in rows), 0),
+        }
+        batch: Batch = {
+            "inputs": inputs,
+            "labels": padded((row["labels"] for row in rows), IGNORED),
         }
         if has_weights(rows):
             batch["loss_weights"] = padded(map(weights, rows), 0.0)
@@ -45,23 +50,22 @@ class Padded:
 
 @dataclass
 class Packed:
-    """Rows one after the other: input_ids, labels, position_ids (1, T), where position_ids restart
-    at each row.
+    """Rows one after the other: inputs (input_ids, position_ids) and labels, all (1, T), where
+    position_ids restart at each row.
 
     transformers keeps the rows apart by position_ids alone, and only if there is no attention_mask
     and no cache. The first label of a row is ignored: nothing of its own stands before it.
     """
 
-    def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
-        batch = {
+    def __call__(self, rows: Sequence[Row]) -> Batch:
+        inputs = {
             "input_ids": torch.tensor([[token for row in rows for token in row["input_ids"]]]),
-            "labels": torch.tensor(
-                [[label for row in rows for label in (IGNORED, *row["labels"][1:])]]
-            ),
             "position_ids": torch.tensor(
                 [[place for row in rows for place in range(len(row["input_ids"]))]]
             ),
         }
+        labels = [label for row in rows for label in (IGNORED, *row["labels"][1:])]
+        batch: Batch = {"inputs": inputs, "labels": torch.tensor([labels])}
         if has_weights(rows):
             batch["loss_weights"] = torch.tensor(
                 [[weight for row in rows for weight in weights(row)]]
@@ -78,13 +82,12 @@ def weights(row: Row) -> Sequence[float]:
     return row.get("loss_weights") or [1.0] * len(row["input_ids"])
 
 
-def tokens(batch: dict[str, Tensor]) -> int:
+def tokens(batch: Batch) -> int:
     """Tokens of a batch, padding left out."""
-    return (
-        int(batch["attention_mask"].sum())
-        if "attention_mask" in batch
-        else batch["input_ids"].numel()
-    )
+    inputs = batch["inputs"]
+    if "attention_mask" in inputs:
+        return int(inputs["attention_mask"].sum())
+    return int(inputs["input_ids"].numel())
 
 
 def check_packing(config: Any) -> None:

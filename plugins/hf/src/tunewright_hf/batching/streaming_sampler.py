@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any, TypeVar
 
-import datasets
 import numpy as np
 from torch.utils.data import IterableDataset
 
@@ -30,8 +29,6 @@ from tunewright_hf.batching.row_stream import RowStream, Window
 
 Item = TypeVar("Item")
 Row = dict[str, Any]
-#: for a trainer that wants to see a row before there is one
-LOOKED_AT = datasets.Dataset.from_list([{"input_ids": [0], "labels": [0]}])
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from tunewright import RunError
 
@@ -39,13 +40,24 @@ def load_state(folder: Path, name: str) -> Any:
     return _decode(json.loads((folder / f"{name}.json").read_text(encoding="utf-8")), tensors)
 
 
-def _encode(value: Any, tensors: dict[str, Tensor], place: str) -> Any:
+def check_state(state: Any, name: str) -> None:
+    """Raises RunError where `save_state` could not write the state. Copies no tensor."""
+    _encode(state, None, name)
+
+
+def _encode(value: Any, tensors: dict[str, Tensor] | None, place: str) -> Any:
+    """The skeleton of a value, whose tensors are put into `tensors`; None: they are only looked
+    at."""
     kind = type(value)
     if value is None or kind in (bool, int, str):
         return value
     if kind is float:
         return value if np.isfinite(value) else {_FLOAT: repr(value)}
+    if tensors is None and kind is DTensor:  # which are gathered before they are written
+        return None
     if kind in (Tensor, torch.nn.Parameter) and value.layout == torch.strided and not value.is_meta:
+        if tensors is None:
+            return None
         reference = str(len(tensors))
         # a copy: safetensors refuses tensors that share memory
         tensors[reference] = value.detach().to(

@@ -19,14 +19,15 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers.trainer_utils import unwrap_peft_model
 
+from tunewright import RunError
 from tunewright_hf.losses.chunked_cross_entropy import (
     IGNORED,
     TokenWeighting,
     label_logps,
     weighted_sum,
 )
+from tunewright_hf.models.modules import base_model
 
 
 def shift(labels: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -37,13 +38,32 @@ def shift(labels: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
     return targets, known if weights is None else known * F.pad(weights[:, 1:], (0, 1))
 
 
+def without_virtual_tokens(model: Any, states: Tensor, length: int) -> Tensor:
+    """The states (B, T, D) of the positions of a batch's own tokens, of states (B, V + T, D).
+
+    Adapters with virtual tokens (prompt tuning) put V embeddings before them. length: T. Raises
+    RunError where the numbers do not fit together.
+    """
+    more = states.shape[1] - length
+    if not more:
+        return states
+    # only PEFT's models have configs of adapters, and only some of those have virtual tokens
+    configs = getattr(model, "peft_config", {}).values()
+    if more not in {getattr(config, "num_virtual_tokens", None) for config in configs}:
+        raise RunError(
+            f"the model gives states of {states.shape[1]} positions for {length} labels",
+            hint="the adapter or the model's class changes the length of rows: use another",
+        )
+    return states[:, more:]
+
+
 class CausalLoss:
     """The loss of one model, which may be PEFT-wrapped; the forward that is called may be wrapped
     further."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self.base = unwrap_peft_model(model)
+        self.base = base_model(model)
         self.vocab = self.base.config.get_text_config().vocab_size
 
     def __call__(
@@ -116,14 +136,17 @@ class CausalLoss:
     ) -> tuple[Tensor, Tensor]:
         """(scale × made plus the family's auxiliary loss, made): what `compute` made of the states
         before the head, and of what scores them."""
+        length = labels.shape[1]
         if self.after_head is None:
-            made = compute(forward(**inputs, use_cache=False).logits, lambda each: each)
+            logits = forward(**inputs, use_cache=False).logits
+            made = compute(without_virtual_tokens(self.model, logits, length), lambda each: each)
             return made * scale, made
         head, after_head, found = self.base.get_output_embeddings(), self.after_head, []
         own_forward = head.forward
 
         def in_place_of_logits(states: Tensor) -> Tensor:
-            found.append(compute(states, lambda each: after_head(own_forward(each))))
+            own = without_virtual_tokens(self.model, states, length)
+            found.append(compute(own, lambda each: after_head(own_forward(each))))
             return found[0].sum().reshape(1, 1, 1).clone()  # FSDP warns of views
 
         with (  # _loss_function is where transformers' setter of loss_function puts it

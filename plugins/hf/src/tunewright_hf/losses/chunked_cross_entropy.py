@@ -87,6 +87,8 @@ def label_logps(states: Tensor, score: Score, targets: Tensor, vocab: int) -> Te
 def trained_positions(states: Tensor, targets: Tensor, *others: Tensor) -> list[Tensor]:
     """states (N, D), targets and others (N,) of the trained positions of states (B, T, D), targets
     and others (B, T)."""
+    if states.shape[:-1] != targets.shape:
+        raise ValueError(f"states {tuple(states.shape)} of targets {tuple(targets.shape)}")
     trained = (targets != IGNORED).flatten().nonzero().squeeze(1)
     if not len(
         trained

@@ -6,11 +6,14 @@ from typing import Any
 
 import torch
 from transformers import GenerationConfig
-from transformers.trainer_utils import unwrap_peft_model
 from transformers.utils import logging
 
 from tunewright.types import LoadedModel
 from tunewright_hf.checkpoints.folder import write_folder
+from tunewright_hf.distributed.private import without_deepspeed
+from tunewright_hf.models.modules import base_model
+
+__all__ = ["save_result"]
 
 
 def save_result(
@@ -28,14 +31,15 @@ def save_result(
     written.
     """
     logging.disable_progress_bar()  # of writing shards: what is to be shown goes through events
-    write_folder(folder, lambda temporary: _write(loaded, temporary, template, weights))
+    with without_deepspeed():
+        write_folder(folder, lambda temporary: _write(loaded, temporary, template, weights))
 
 
 def _write(
     loaded: LoadedModel, folder: Path, template: Any, weights: dict[str, torch.Tensor] | None
 ) -> None:
     tokenizer = loaded.tokenizer
-    base = unwrap_peft_model(loaded.model)
+    base = base_model(loaded.model)
     if (
         template is not None and (source := template.chat_template()) is not None
     ):  # `auto` leaves it as it came

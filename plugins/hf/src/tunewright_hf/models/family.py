@@ -1,21 +1,20 @@
 """HfFamily: what every model family that transformers knows is made of. Families bring data, and
 hardly any code."""
 
-import functools
-import tomllib
-from importlib import resources
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from tunewright import Plugin, PluginOptions, RecipeError, TunewrightError, hookimpl, registry
-from tunewright.errors import did_you_mean
+from tunewright import Plugin, PluginOptions, TunewrightError, hookimpl, registry
 from tunewright.events import Notice
 from tunewright.types import LoadedModel, LoadRequest
+from tunewright_hf.models import listed
 
 if TYPE_CHECKING:
     from tunewright.run import Run
     from tunewright_hf.models.tiny import TinyModelSpec
+
+__all__ = ["HfFamily"]
 
 #: modules that no adapter touches unless it is told to: heads, embeddings, and what sends tokens to
 #: experts
@@ -37,7 +36,12 @@ class HfFamily(Plugin):
     (what pads where a tokenizer has no pad token), `adapter_exclude` (further names, beyond
     ADAPTER_EXCLUDE), a [[line]] for each group of checkpoints, and a [[detect]] for each way to
     tell the template of an unlisted one. tiny.toml has a [[twin]] for each tiny twin, the default
-    one first; its keys are those of tunewright_hf.models.tiny.Twin.
+    one first; its keys are those of tunewright_hf.models.tiny.TinyModelSpec.
+
+    A line, or one of its checkpoints, names its `template` and its `twin`, on which `--smoke` tries
+    a recipe for it. `tied` says whether head and embeddings share a weight, where the twin's
+    config says otherwise; `model_type` is that of the checkpoint's config.json where the twin only
+    stands in for it, because its architecture is code beside the weights.
     """
 
     class Options(PluginOptions):
@@ -61,16 +65,19 @@ class HfFamily(Plugin):
         """how attention is computed; nothing: the fastest that is exact and needs no further
         package"""
         tiny_variant: str | None = None
-        """which of the family's tiny twins `model: tiny` is; nothing: the first"""
-        tiny_hidden_size: int = Field(64, ge=16, multiple_of=16)
+        """Tiny twin that `model: tiny` and `--smoke` use. Default: the twin of the recipe's
+        checkpoint, without one the first."""
+        tiny_hidden_size: int = Field(64, ge=16, le=2048, multiple_of=16)
         """width of the tiny twin"""
-        tiny_layers: int = Field(2, ge=1)
+        tiny_layers: int = Field(2, ge=1, le=64)
         """depth of the tiny twin, in layers"""
 
     @hookimpl
     def load_model(self, run: "Run", request: LoadRequest) -> LoadedModel:
         """Load with `request.loader` where there is one; else the tiny twin, or the checkpoint."""
-        from tunewright_hf.models import loading
+        from tunewright_hf.models import devices, hub, loading
+
+        hub.disable_telemetry()  # of all that is done with the model
 
         def notify(message: str, level: str) -> None:
             run.emit(Notice(message=message, level=level))
@@ -82,12 +89,16 @@ class HfFamily(Plugin):
             if request.loader:
                 loaded = request.loader(request)
             elif request.model == "tiny":
-                loaded = self._tiny(request)
+                loaded = self._tiny(run, request)
             else:
                 loaded = loading.load(
-                    request, self.options.revision, loading.pick_device(self.options.device), notify
+                    request,
+                    self.options.revision,
+                    devices.pick_device(request.device or self.options.device),
+                    notify,
                 )
-        if loaded.template is None:
+        # looking for it reads all installed templates: a recipe that names one does without
+        if loaded.template is None and run.recipe.template is None:
             loaded.template, told = self.template_for(request.model, loaded.tokenizer)
             if told:
                 notify(
@@ -100,26 +111,23 @@ class HfFamily(Plugin):
     def template_for(self, model: str, tokenizer: Any) -> tuple[str | None, bool]:
         """The template of a checkpoint, and whether it was told by signs.
 
-        It is that of a listed checkpoint; else the installed one that was exported as the
-        tokenizer's own, as of a model that was trained here; else, by signs, that of the first
-        [[detect]] which the tokenizer fits; else `auto` where it has a chat template of its own;
-        else None.
+        It is that of a checkpoint that an installed family lists; else the installed one that was
+        exported as the tokenizer's own, as of a model that was trained here; else, by signs, that
+        of the first [[detect]] which the tokenizer fits; else `auto` where it has a chat template
+        of its own; else None.
         """
         data, own = self._data("checkpoints.toml"), tokenizer.chat_template or ""
         own = (
             own.get("default", "") if isinstance(own, dict) else own
         )  # transformers allows several by name
-        for line in data["line"]:
-            if any(
-                model in (checkpoint["id"], checkpoint.get("modelscope"))
-                for checkpoint in line["checkpoints"]
-            ):
-                return line["template"], False
+        if checkpoint := listed.find(model, self.package):
+            return checkpoint.template, False
         vocabulary = tokenizer.get_vocab()
         signs = [
             rule["template"] for rule in data.get("detect", ()) if _fits(rule, vocabulary, own)
         ]
-        if own and (same := _exported(own, [*signs, *(line["template"] for line in data["line"])])):
+        lines = [line["template"] for line in data.get("line", ())]
+        if own and (same := _exported(own, [*signs, *lines])):
             return same, False
         found = next(iter(signs), "auto" if own else None)
         return found, found is not None
@@ -133,29 +141,31 @@ class HfFamily(Plugin):
 
         return tiny.config(twin, tokenizer, hidden_size, layers)
 
-    def _tiny(self, request: LoadRequest) -> LoadedModel:
-        from tunewright_hf.models import loading, tiny
+    def _tiny(self, run: "Run", request: LoadRequest) -> LoadedModel:
+        from tunewright_hf.models import devices, tiny
+        from tunewright_hf.models.twins import choose
 
-        twins = {table["name"]: table for table in self._data("tiny.toml")["twin"]}
-        name = self.options.tiny_variant or next(iter(twins))
-        if name not in twins:
-            raise RecipeError(
-                f"there is no tiny twin {name!r}",
-                place="family.tiny_variant",
-                hint=did_you_mean(name, twins),
-            )
-        twin = tiny.TinyModelSpec(**twins[name])
-        tokenizer = tiny.tokenizer(twin)
+        chosen = choose(self, run, request)
+        tokenizer = tiny.tokenizer(chosen.twin)
+        if request.tiny_of:  # what it stands for has a chat template, which `auto` takes
+            tokenizer.chat_template = chosen.chat_template
         model = None
         if request.weights != "none":
             config = self.tiny_config(
-                twin, tokenizer, self.options.tiny_hidden_size, self.options.tiny_layers
+                chosen.twin, tokenizer, self.options.tiny_hidden_size, self.options.tiny_layers
             )
-            model = tiny.model(config, request, loading.pick_device(self.options.device))
-        return LoadedModel(model, tokenizer, template=twin.template)
+            model = tiny.model(
+                config, request, devices.pick_device(request.device or self.options.device)
+            )
+        return LoadedModel(model, tokenizer, template=chosen.template)
+
+    @property
+    def package(self) -> str:
+        """Name of the package that holds checkpoints.toml and tiny.toml."""
+        return type(self).__module__.partition(".")[0]
 
     def _data(self, name: str) -> dict[str, Any]:
-        return _read_toml(type(self).__module__.partition(".")[0], name)
+        return listed.read(self.package, name)
 
 
 def _fits(rule: dict[str, Any], vocabulary: dict[str, int], own: str) -> bool:
@@ -190,8 +200,3 @@ def _exported(own: str, first: list[str]) -> str | None:
         except TunewrightError:
             continue  # a broken one that nobody asked for
     return next((name for name in first if name in alike), next(iter(alike), None))
-
-
-@functools.cache
-def _read_toml(package: str, name: str) -> dict[str, Any]:
-    return tomllib.loads(resources.files(package).joinpath(name).read_text("utf-8"))

@@ -4,17 +4,33 @@ This module imports neither torch nor transformers: the kernel asks it for a che
 """
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
 
 from tunewright import RunError
+from tunewright_hf.models.errors import first_line
+
+__all__ = ["disable_telemetry", "locate", "read_config", "read_json"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _TEXTS = ["*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
 # Pickles, other frameworks' files and code are never fetched; a repository's folders hold copies in
 # other formats.
 _NEVER = ["*/*", "consolidated*.safetensors"]
+
+
+def disable_telemetry() -> None:
+    """Switch off telemetry of the Hugging Face libraries, in this process and its children.
+
+    Whatever asks the hub, or calls a library that tells it what is trained (TRL's trainers do),
+    calls this first. Importing tunewright_hf changes nothing.
+    """
+    from huggingface_hub import constants
+
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    constants.HF_HUB_DISABLE_TELEMETRY = True  # it has read the environment when it was imported
 
 
 def locate(
@@ -31,15 +47,8 @@ def locate(
     HF_ENDPOINT and HF_TOKEN. Raises RunError in one line: no such folder, no such repository,
     gated, no connection.
     """
-    if (folder := Path(model).expanduser()).is_dir():
+    if (folder := _folder(model)) is not None:
         return folder
-    if folder.exists() or not _HUB_ID.fullmatch(model):
-        hint = "`model` is a folder, a hub id such as owner/name, or tiny"
-        raise RunError(
-            "is not a folder" if folder.exists() else "there is no such folder",
-            place=model,
-            hint=hint,
-        )
     patterns = [
         *_TEXTS,
         *(["*.safetensors"] if weights else []),
@@ -51,22 +60,56 @@ def locate(
 def read_config(model: str, revision: str | None) -> dict[str, Any] | None:
     """The config.json of a hub id or a folder; None where it has none. Raises RunError as `locate`
     does."""
-    if (folder := Path(model).expanduser()).is_dir():
-        path = folder / "config.json"
-    else:
-        path = _snapshot(model, revision, ["config.json"]) / "config.json"
+    folder = _folder(model) or _snapshot(model, revision, ["config.json"])
+    path = folder / "config.json"
     return read_json(path) if path.is_file() else None
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises RunError."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"cannot be read: {error}", place=str(path)) from error
+        text = path.read_text(encoding="utf-8")
+        found = json.loads(text)
+        if "\\ud" in text or "\\uD" in text:  # half a character cannot be written any more
+            json.dumps(found, ensure_ascii=False).encode()
+    except RecursionError as error:
+        raise RunError("cannot be read: it is nested too deep", place=str(path)) from error
+    except (OSError, ValueError) as error:
+        hint = "" if isinstance(error, OSError) else "download or copy it again"
+        said = f"cannot be read: {first_line(error)}"
+        raise RunError(said, place=str(path), hint=hint) from error
     if not isinstance(found, dict):
         raise RunError(f"holds a {type(found).__name__}, not an object", place=str(path))
     return found
+
+
+def _folder(model: str) -> Path | None:
+    """The folder that `model` names; None for a hub id. Raises RunError for a path that leads
+    nowhere: the hub is asked for nothing that was meant as a folder, such as RUN/model."""
+    folder = Path(model)
+    try:
+        folder = folder.expanduser()
+        if folder.is_dir():
+            return folder
+        # a/b is a hub id where there is no folder a; links that lead nowhere are paths too
+        local = folder.exists() or folder.is_symlink()
+        local = local or ("/" in model and folder.parent.exists())
+    except (OSError, RuntimeError, ValueError):  # ~nobody; too long; a NUL
+        local = True
+    if not local and _HUB_ID.fullmatch(model):
+        return None
+    found = "is not a folder" if _exists(folder) else "there is no such folder"
+    hint = "`model` is a folder, a hub id such as owner/name, or tiny"
+    if _HUB_ID.fullmatch(model) and "/" in model:
+        hint = f"a folder {model.partition('/')[0]} is here, so this is no id of the hub; {hint}"
+    raise RunError(found, place=model, hint=hint)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _snapshot(model: str, revision: str | None, patterns: list[str]) -> Path:
@@ -74,6 +117,7 @@ def _snapshot(model: str, revision: str | None, patterns: list[str]) -> Path:
     # the cache at once.
     from huggingface_hub import errors, snapshot_download
 
+    disable_telemetry()
     try:
         return Path(
             snapshot_download(
@@ -106,7 +150,7 @@ def _explained(model: str, revision: str | None, error: Exception) -> RunError:
             "is not in the local cache", place=model, hint="unset HF_HUB_OFFLINE to download it"
         )
     if isinstance(error, errors.LocalEntryNotFoundError):
-        cause = str(error).strip().splitlines()[0].removeprefix("Got: ")
+        cause = first_line(error).removeprefix("Got: ")
         problem = (
             f"is neither a folder here nor in the local cache, and {constants.ENDPOINT} "
             f"cannot be asked: {cause}"
@@ -114,4 +158,4 @@ def _explained(model: str, revision: str | None, error: Exception) -> RunError:
         return RunError(
             problem, place=model, hint="HF_ENDPOINT names another hub; a folder needs no network"
         )
-    return RunError(f"cannot be downloaded: {str(error).strip().splitlines()[0]}", place=model)
+    return RunError(f"cannot be downloaded: {first_line(error)}", place=model)

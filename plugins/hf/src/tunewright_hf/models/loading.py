@@ -1,7 +1,6 @@
 """Loading a checkpoint: sanitised config, tokenizer and safetensors, with the head that the stage
 asks for."""
 
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -13,7 +12,11 @@ import transformers
 
 from tunewright import RecipeError, RunError, TunewrightError
 from tunewright.types import LoadedModel, LoadRequest
-from tunewright_hf.models import hub, safety
+from tunewright_hf.models import checks, hub, remote_code, safety
+from tunewright_hf.models.devices import seeded
+from tunewright_hf.models.errors import one_line
+from tunewright_hf.models.modules import quantized_modules
+from tunewright_hf.models.tokenizer_json import check_tokenizer_json
 
 Notify = Callable[[str, str], None]  # message, level
 
@@ -48,24 +51,17 @@ def load(
         request.model, revision, weights=request.weights != "none", trust_remote_code=trusted
     )
     safety.check_no_adapter(folder)
-    with _in_one_line(request.model):
+    with _quiet(), one_line("cannot be loaded", request.model):
         config = _config(folder, trusted, notify)
         tokenizer = _tokenizer(folder, config, trusted)
-        model = _model(folder, config, request, device) if request.weights != "none" else None
+        model = None
+        if request.weights != "none":
+            checks.check_generation_config(tokenizer, folder)
+            model = _model(folder, config, request, device)
+            if remote_code.is_remote(model):
+                remote_code.restore_buffers(model, request)
+            checks.check_finite(model, request.model)
     return LoadedModel(model, tokenizer)
-
-
-@contextmanager
-def _in_one_line(model: str) -> Iterator[None]:
-    try:
-        yield
-    except TunewrightError:
-        raise
-    except Exception as error:  # transformers raises whatever it meets in a stranger's files
-        lines = str(error).strip().splitlines() or [""]
-        raise RunError(
-            f"cannot be loaded: {type(error).__name__}: {lines[0]}", place=model
-        ) from error
 
 
 @contextmanager
@@ -118,7 +114,7 @@ def _config(folder: Path, trusted: bool, notify: Notify) -> Any:
             f"{path} names code or files to load, which is ignored: {', '.join(dropped)}", "warning"
         )
     model_type = found.get("model_type")
-    if model_type not in transformers.CONFIG_MAPPING:
+    if not isinstance(model_type, str) or model_type not in transformers.CONFIG_MAPPING:
         hint = "pip install --upgrade transformers"
         if "auto_map" in dropped:
             hint = (
@@ -127,7 +123,13 @@ def _config(folder: Path, trusted: bool, notify: Notify) -> Any:
             )
         problem = f"transformers {transformers.__version__} knows no model_type {model_type!r}"
         raise RunError(problem, place=str(path), hint=hint)
-    return transformers.CONFIG_MAPPING[model_type].from_dict(found)
+    safety.check_counts(found, path)
+    with one_line(f"is no config of {model_type}", str(path)):
+        config = transformers.CONFIG_MAPPING[model_type].from_dict(found)
+        part = config.get_text_config()
+    if not isinstance(part, transformers.PreTrainedConfig):  # a key of a model with several parts
+        raise RunError(f"has a part that no {model_type} has", place=str(path))
+    return config
 
 
 def _tokenizer(folder: Path, config: Any, trusted: bool) -> Any:
@@ -138,13 +140,33 @@ def _tokenizer(folder: Path, config: Any, trusted: bool) -> Any:
         raise RunError(
             f"holds no tokenizer, none of {', '.join(_TOKENIZER_FILES)}", place=str(folder)
         )
-    return transformers.AutoTokenizer.from_pretrained(
-        folder, config=config, trust_remote_code=trusted
-    )
+    path = folder / "tokenizer.json"
+    added = check_tokenizer_json(path) if path.is_file() else {}
+    with one_line("the tokenizer cannot be loaded", str(folder)):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            folder, config=config, trust_remote_code=trusted
+        )
+    with one_line("the tokenizer cannot encode a text", str(folder)):
+        tokenizer("Naïve 字 12,\n 🙂\t<s>")
+    checks.check_added_tokens(tokenizer, added, path)
+    return tokenizer
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """transformers prints a table of what it could not load: that is told by errors of ours."""
+    verbosity = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers.utils.logging.set_verbosity(verbosity)
 
 
 def _model(folder: Path, config: Any, request: LoadRequest, device: torch.device) -> Any:
-    safety.check_weights(folder)
+    stored = safety.check_weights(folder)
+    if not request.trust_remote_code:
+        checks.check_size(config, HEADS[request.head], stored, folder / "config.json")
     arguments: dict[str, Any] = {"dtype": request.dtype or "auto"}
     if device.type != "cpu":
         arguments["device_map"] = {"": device}
@@ -162,9 +184,16 @@ def _model(folder: Path, config: Any, request: LoadRequest, device: torch.device
             config=config,
             use_safetensors=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are an error, below, in words of ours
             trust_remote_code=request.trust_remote_code,
             **arguments | request.model_arguments,
         )
+    with one_line("cannot be used", str(folder / "config.json")):
+        model.config.validate()  # as saving the result will do; attention is chosen only now
+    if report["mismatched_keys"]:
+        name, stored, wanted = min(report["mismatched_keys"])
+        problem = f"{name} is {list(stored)} in the weights, {list(wanted)} by config.json"
+        raise RunError(problem, place=request.model, hint="both have to be of the same checkpoint")
     made = "score." if request.head != "causal_lm" else ()
     if missing := sorted(name for name in report["missing_keys"] if not name.startswith(made)):
         some = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
@@ -175,53 +204,41 @@ def _model(folder: Path, config: Any, request: LoadRequest, device: torch.device
 # ---- for checkpoints and tiny twins alike --------------------------------------------------------
 
 
-def pick_device(name: str) -> torch.device:
-    """auto: this process's own GPU, else MPS, else the CPU. Raises RunError where the device is not
-    there."""
-    if name != "auto":
-        device = torch.device(name)
-        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-            raise RunError(
-                f"there is no device {name}", place="family.device", hint="auto takes what there is"
-            )
-        return device
-    if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """All that is random inside comes from `seed`; outside, the generators go on as if nothing had
-    happened."""
-    with torch.random.fork_rng([device.index or 0] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
-
-
 def finish(
     loaded: LoadedModel, request: LoadRequest, pad_tokens: Iterable[str], notify: Notify
 ) -> LoadedModel:
-    """Give the model its pad token and its name, and freeze it where it is not to be trained.
+    """Set the model's pad token and name and LoadedModel.quantized; freeze the model if it is not
+    to be trained.
 
     pad_tokens: what to pad with where the tokenizer has no pad token: the first that it knows, else
     EOS, which is safe since labels and attention go by positions, never by the pad token's id.
     """
     model, tokenizer = loaded.model, loaded.tokenizer
-    if tokenizer.pad_token is None:
+    own, rows = tokenizer.pad_token, None if model is None else checks.embedding_rows(model)
+    number = tokenizer.pad_token_id  # None for "", which some have in its place
+    beyond = number is not None and rows is not None and number >= rows
+    if number is None or beyond:
         known = tokenizer.get_vocab()
+        known = {token for token, number in known.items() if rows is None or number < rows}
         tokenizer.pad_token = next(
             (token for token in pad_tokens if token in known), tokenizer.eos_token
         )
-        if tokenizer.pad_token is None:
+        if tokenizer.pad_token_id is None:
             raise RunError("the tokenizer has neither a pad nor an EOS token", place=request.model)
-        notify(f"the tokenizer has no pad token; {tokenizer.pad_token} pads", "info")
+        problem = f"has no embedding for its pad token {own}" if beyond else "has no pad token"
+        who = "the model" if beyond else "the tokenizer"
+        notify(f"{who} {problem}; {tokenizer.pad_token} pads", "info")
     if model is not None:
         model.name_or_path = model.config.name_or_path = request.model  # not the cache's folder
         model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
         model.config.pad_token_id = tokenizer.pad_token_id
         if model.can_generate():
             model.generation_config.pad_token_id = tokenizer.pad_token_id
-        for parameter in model.eval().parameters():  # quantized ones have no gradient
-            parameter.requires_grad_(request.trainable and parameter.is_floating_point())
+        loaded.quantized = quantized_modules(model)
+        for name, parameter in model.eval().named_parameters():
+            plain = name.rpartition(".")[0] not in loaded.quantized
+            parameter.requires_grad_(request.trainable and plain)
+        checks.check_vocabulary(loaded, request.model, [own] if beyond else [])
+        if remote_code.is_remote(model):
+            remote_code.probe(model, tokenizer, request.model)
     return loaded

@@ -1,32 +1,76 @@
-"""Modules of a model by name, for adapters."""
+"""Modules of a model by name, and the model below its adapters."""
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Collection, Iterable
 from typing import Any
 
+import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from tunewright import RecipeError
 from tunewright.errors import did_you_mean
 
+__all__ = [
+    "base_model",
+    "layers",
+    "linear",
+    "matching",
+    "quantized_modules",
+    "train_only",
+    "within",
+]
+
+_PLAIN = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def base_model(model: Any) -> Any:
+    """The model below its adapters: transformers' own. Where PEFT is not imported, it wraps
+    nothing."""
+    peft = sys.modules.get("peft")
+    wrapped = peft is not None and isinstance(model, peft.PeftModel)
+    return model.get_base_model() if wrapped else model
+
 
 def within(name: str, parts: Iterable[str]) -> bool:
-    """Whether a dotted name is, ends in, or lies below one of `parts`: `a.visual.proj` is within
-    `visual`."""
+    """Return whether a dotted name is, ends in, or lies below one of `parts`: `a.visual.proj` is
+    within `visual`."""
     return any(f".{part}." in f".{name}." for part in parts)
 
 
-def linear(model: Any) -> list[str]:
-    """Full names of all linear layers, quantized and GPT-2's Conv1D included. Fused experts are
-    none."""
-    return [
-        name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)
-    ]
+def linear(model: Any, more: tuple[type, ...] = ()) -> list[str]:
+    """Full names of all linear layers, quantized ones and GPT-2's Conv1D included; fused experts
+    are not among them.
+
+    more: further classes of linear layers, as LoadedModel.linear_types has them.
+    """
+    kinds = (nn.Linear, Conv1D, *more)
+    return [name for name, module in model.named_modules() if isinstance(module, kinds)]
+
+
+def quantized_modules(model: Any) -> frozenset[str]:
+    """Full names of the modules whose weights are quantized.
+
+    A module is quantized if transformers' quantizer of the model says so, if a parameter of it has
+    a dtype other than float32, bfloat16, float16 and float64 (float8 too), or if the model has a
+    quantizer and the module keeps a matrix of integers as a buffer (GPTQ, AWQ).
+    """
+    quantizer = getattr(model, "hf_quantizer", None)
+    found = set()
+    for name, parameter in model.named_parameters():
+        if parameter.dtype not in _PLAIN or (
+            quantizer is not None and quantizer.param_needs_quantization(model, name)
+        ):
+            found.add(name.rpartition(".")[0])
+    for name, buffer in model.named_buffers() if quantizer is not None else ():
+        if buffer.ndim == 2 and not buffer.is_floating_point():
+            found.add(name.rpartition(".")[0])
+    return frozenset(found)
 
 
 def matching(names: Iterable[str], endings: Iterable[str], place: str) -> set[str]:
-    """The names that are, or end in, one of `endings`. Raises RecipeError for an ending that
-    nothing matches."""
+    """Return the names that are, or end in, one of `endings`. Raises RecipeError for an ending
+    that nothing matches."""
     names = list(names)
     found: set[str] = set()
     for ending in endings:
@@ -39,8 +83,8 @@ def matching(names: Iterable[str], endings: Iterable[str], place: str) -> set[st
 
 
 def layers(model: Any, exclude: Iterable[str]) -> tuple[str, int]:
-    """Name and length of the list of the language model's layers. Raises RecipeError where there is
-    none."""
+    """Return name and length of the list of the language model's layers. Raises RecipeError if
+    there is none."""
     count = model.config.get_text_config().num_hidden_layers
     for name, module in model.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) == count and not within(name, exclude):
@@ -52,16 +96,18 @@ def layers(model: Any, exclude: Iterable[str]) -> tuple[str, int]:
     )
 
 
-def train_only(model: Any, names: Iterable[str]) -> None:
+def train_only(model: Any, names: Iterable[str], quantized: Collection[str] = ()) -> None:
     """Set requires_grad on the parameters with these names, and on nothing else.
 
-    Raises RecipeError where one of them is quantized, since integers have no gradient.
+    quantized: full names of the quantized modules, as LoadedModel.quantized has them. Raises
+    RecipeError if a parameter of one of them is to be trained: such weights take no gradient steps.
     """
     wanted = set(names)
     for name, parameter in model.named_parameters():
-        if name in wanted and not parameter.is_floating_point():
-            hint = "train an adapter, such as lora, or load the model without a quantizer"
+        if name in wanted and name.rpartition(".")[0] in quantized:
             raise RecipeError(
-                f"{name} is quantized and cannot be trained", place="adapter", hint=hint
+                f"{name} is quantized and cannot be trained",
+                place="adapter",
+                hint="train an adapter, such as lora, or load the model without a quantizer",
             )
         parameter.requires_grad_(name in wanted)

@@ -1,10 +1,13 @@
-"""Number formats: what the forward pass computes in, and what trained weights are kept in."""
+"""Precision: what the forward pass computes in, and what trained weights are kept in."""
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
 
 from tunewright import RecipeError
+
+__all__ = ["resolve", "restore_dtypes", "set_trained_dtypes"]
 
 _HALVES = (torch.bfloat16, torch.float16)
 
@@ -22,7 +25,7 @@ def resolve(precision: str, device: torch.device) -> str:
         )
     if precision == "fp16" and not on_gpu:
         raise RecipeError("fp16 needs a GPU", place="training.precision", hint="set bf16 or fp32")
-    if precision == "bf16" and on_gpu and not torch.cuda.is_bf16_supported():
+    if precision in ("bf16", "pure_bf16") and on_gpu and not torch.cuda.is_bf16_supported():
         raise RecipeError(
             "this GPU has no bf16", place="training.precision", hint="set fp16 or fp32"
         )
@@ -35,22 +38,33 @@ def cpu_multiplies_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
-def upcast_trainable(model: Any, precision: str) -> dict[str, torch.dtype]:
+def set_trained_dtypes(
+    model: Any, precision: str, trained: Collection[str] | None = None
+) -> dict[str, torch.dtype]:
     """Keep trained weights in fp32, since steps are too small for half precision; with fp32, all
-    other weights too.
+    other weights too. With pure_bf16, keep all weights in bf16.
 
-    Returns the formats that trained weights had, for `narrow`.
+    trained: names of the trained parameters; None: all that require a gradient. Returns the dtypes
+    that changed weights had, for `restore_dtypes`.
     """
     stored = {}
     for name, parameter in model.named_parameters():
-        if parameter.dtype in _HALVES and (parameter.requires_grad or precision == "fp32"):
+        is_trained = parameter.requires_grad if trained is None else name in trained
+        if precision == "pure_bf16":
+            wanted = torch.bfloat16 if parameter.is_floating_point() else parameter.dtype
+        elif parameter.dtype in _HALVES and (is_trained or precision == "fp32"):
+            wanted = torch.float32
+        else:
+            wanted = parameter.dtype
+        if parameter.dtype != wanted:
             stored[name] = parameter.dtype
-            parameter.data = parameter.data.float()
+            parameter.data = parameter.data.to(wanted)
     return stored
 
 
 def restore_dtypes(model: Any, stored: dict[str, torch.dtype]) -> None:
-    """Undo `widen`: the result is saved in the format of the model that it was made from."""
+    """Undo `set_trained_dtypes`: the result is saved in the dtype of the model that it was made
+    from."""
     for name, parameter in model.named_parameters():
         if name in stored:
             parameter.data = parameter.data.to(stored[name])

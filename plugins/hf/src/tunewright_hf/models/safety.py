@@ -7,13 +7,18 @@ named by config.json), CVE-2026-5241 (trust_remote_code set by a nested config),
 """
 
 import json
+import math
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tunewright import RunError
+from tunewright_hf.models.errors import first_line
 from tunewright_hf.models.hub import read_json
+
+__all__ = ["check_weights"]
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _MAX_HEADER = 25 * 2**20  # bytes; the largest known files have about one
@@ -22,6 +27,9 @@ _MAX_HEADER = 25 * 2**20  # bytes; the largest known files have about one
 _UNSAFE_KEY = re.compile(
     r"auto_map|trust_remote_code|transformers_weights|_?(attn|experts)_implementation(_\w+)?"
 )
+_COUNT = re.compile(r"(layers?|blocks?|depths?|experts|heads?|stages|labels)$")
+_MAX_COUNT = 100_000
+_FLOATS = ("Infinity", "-Infinity", "NaN")  # as transformers writes what JSON has no number for
 _CONVERT = (
     "for a hub model, huggingface.co/spaces/safetensors/convert makes a revision with safetensors"
 )
@@ -32,9 +40,7 @@ def sanitised(value: Any, at: str = "") -> tuple[Any, list[str]]:
     was dropped."""
     dropped: list[str] = []
     if isinstance(value, dict):
-        if value.keys() == {
-            "__float__"
-        }:  # how transformers writes infinity, for which JSON has no number
+        if value.keys() == {"__float__"} and str(value["__float__"]) in _FLOATS:
             return float(value["__float__"]), dropped
         kept = {}
         for key, item in value.items():
@@ -50,7 +56,28 @@ def sanitised(value: Any, at: str = "") -> tuple[Any, list[str]]:
     return value, dropped
 
 
-def check_weights(folder: Path, name: str = "model") -> None:
+@dataclass(frozen=True)
+class StoredWeights:
+    """What the headers of a checkpoint's safetensors say."""
+
+    tensors: int
+    elements: int  # of all tensors
+    packed: bool  # some hold whole numbers: quantized weights, several to an element
+
+
+def check_counts(config: dict[str, Any], path: Path) -> None:
+    """Refuse a config.json with a million layers: building the model would take all memory.
+    Raises RunError."""
+    pending = [config]
+    while pending:
+        for key, value in pending.pop().items():
+            if isinstance(value, dict):
+                pending.append(value)
+            elif isinstance(value, int) and value > _MAX_COUNT and _COUNT.search(key):
+                raise RunError(f"{key} is {value}, more than {_MAX_COUNT:,}", place=str(path))
+
+
+def check_weights(folder: Path, name: str = "model") -> StoredWeights:
     """Refuse a checkpoint, or with name `adapter_model` an adapter, that has no sound safetensors.
     Raises RunError."""
     index = folder / f"{name}.safetensors.index.json"
@@ -72,8 +99,13 @@ def check_weights(folder: Path, name: str = "model") -> None:
         )
     if not single.is_file():
         _check_shards(folder, index)
-    for path in sorted(folder.glob("*.safetensors")):
-        check_safetensors(path)
+    headers = [check_safetensors(path) for path in sorted(folder.glob("*.safetensors"))]
+    tensors = [tensor for header in headers for tensor in header.values()]
+    return StoredWeights(
+        len(tensors),
+        sum(math.prod(tensor["shape"]) for tensor in tensors),
+        any(tensor["dtype"][0] in "IU" for tensor in tensors),
+    )
 
 
 def _check_shards(folder: Path, index: Path) -> None:
@@ -94,8 +126,11 @@ def _check_shards(folder: Path, index: Path) -> None:
             )
 
 
-def check_safetensors(path: Path) -> None:
-    """Read the header alone, within bounds, and hold it against the file. Raises RunError."""
+def check_safetensors(path: Path) -> dict[str, Any]:
+    """Read the header alone, within bounds, and hold it against the file. Raises RunError.
+
+    Returns dtype and shape of each tensor by name.
+    """
     from safetensors import SafetensorError, safe_open
 
     size = path.stat().st_size
@@ -109,7 +144,7 @@ def check_safetensors(path: Path) -> None:
             raise RunError(problem, place=str(path), hint="download or copy it again")
         header = file.read(length)
     try:
-        json.loads(header, object_pairs_hook=_unique)
+        tensors = json.loads(header, object_pairs_hook=_unique)
         with safe_open(
             path, framework="pt"
         ):  # checks offsets, shapes and types against the file's size
@@ -117,8 +152,9 @@ def check_safetensors(path: Path) -> None:
     except (SafetensorError, ValueError, RecursionError) as error:
         hint = "download or copy it again"
         raise RunError(
-            f"is no sound safetensors file: {error}", place=str(path), hint=hint
+            f"is no sound safetensors file: {first_line(error)}", place=str(path), hint=hint
         ) from error
+    return {name: tensor for name, tensor in tensors.items() if name != "__metadata__"}
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -153,6 +189,9 @@ def check_tokenizer(folder: Path, declared: Iterable[str | None]) -> None:
     hint = "--trust-remote-code runs the checkpoint's own code: only for a publisher that you trust"
     if "auto_map" in found:
         raise RunError("names code of its own (auto_map)", place=str(path), hint=hint)
+    if not _is_template(found.get("chat_template")):
+        expected = "a text, or a list of {name, template}"
+        raise RunError(f"chat_template is not {expected}", place=str(path))
     for name in filter(None, (found.get("tokenizer_class"), *declared)):
         known = tokenizer_class_from_name(name) if isinstance(name, str) else None
         if not (isinstance(known, type) and issubclass(known, PreTrainedTokenizerBase)):
@@ -160,3 +199,16 @@ def check_tokenizer(folder: Path, declared: Iterable[str | None]) -> None:
             raise RunError(
                 f"transformers knows no tokenizer class {name!r}", place=str(path), hint=hint
             )
+
+
+def _is_template(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(
+            isinstance(each, dict)
+            and isinstance(each.get("name"), str)
+            and isinstance(each.get("template"), str)
+            for each in value
+        )
+    if isinstance(value, dict):
+        return all(isinstance(each, str) for each in value.values())
+    return value is None or isinstance(value, str)

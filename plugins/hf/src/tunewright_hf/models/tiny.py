@@ -29,7 +29,10 @@ from transformers import CONFIG_MAPPING, PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar
 
 from tunewright.types import LoadRequest
-from tunewright_hf.models.loading import HEADS, seeded
+from tunewright_hf.models.devices import seeded
+from tunewright_hf.models.loading import HEADS
+
+__all__ = ["TinyModelSpec", "tokenizer"]
 
 VOCABULARY = 1000  # tokens, without the special ones
 

@@ -6,6 +6,8 @@ import torch
 
 from tunewright_hf.distributed.sharding import is_sharded
 
+__all__ = ["share"]
+
 
 def share(other: Any, model: Any) -> int:
     """Let `other` use the parameters of `model` that are equal bit for bit and that neither trains:

@@ -22,6 +22,8 @@ from tunewright_hf.templates.markers import (
     TemplateMessage,
 )
 
+__all__ = ["ControlTokenEscaper", "Cut"]
+
 _MARKS = TRAINED + NUMBERED + TRAINED_END + UNTRUSTED + ANSWER + SPELLED_END + ESCAPE
 _MARK_CLASS = f"[{_MARKS[0]}-{_MARKS[-1]}]"
 _FIND = re.compile(_MARK_CLASS)  # a class alone is found much faster than these three

@@ -7,6 +7,8 @@ from tunewright import RowError
 from tunewright.types import Conversation, MediaPart, Message, TextPart
 from tunewright_hf.templates.markers import TemplateMessage
 
+__all__ = ["check_roles", "place_of", "template_data"]
+
 _NEXT = {
     "start": ("system", "user"),
     "system": ("user",),

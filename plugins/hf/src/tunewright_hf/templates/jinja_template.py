@@ -5,7 +5,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -14,39 +14,18 @@ from tunewright import Plugin, PluginOptions, RecipeError, RowError, hookimpl
 from tunewright.types import Conversation, Message, Rendered, Span, TemplateRequest
 from tunewright_hf.templates.control_tokens import ControlTokenEscaper, Cut
 from tunewright_hf.templates.conversation import check_roles, place_of, template_data
-from tunewright_hf.templates.reply_parser import ReplyForm, parse
+from tunewright_hf.templates.info import ReplyForm, TemplateInfo
+from tunewright_hf.templates.reply_parser import parse
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
+__all__ = ["CONTROL", "JinjaTemplate", "TemplateOptions", "from_file", "plain_source", "rendered"]
+
 _HEAD = re.compile(r"\A\{#-\s*tunewright\b(.*?)-#\}\s*", re.DOTALL)
 _TAGS = re.compile(r"\{%([-+]?)\s*((?:end)?generation)\s*([-+]?)%\}")
+_SHARED = Path(__file__).parent  # of macros that many templates include
 CONTROL = re.compile(r"<\|[^\s|<>]+\|>")  # what a control token looks like
-
-
-@dataclass(frozen=True, slots=True)
-class TemplateInfo:
-    """What a template says of itself, in the TOML of its first comment."""
-
-    stop: tuple[str, ...] = ()  # tokens that end an answer; none: the tokenizer's own EOS
-    control: tuple[
-        str, ...
-    ] = ()  # tokens that the template writes; not declared: each <|…|> of its source
-    thinking: tuple[str, str] | None = None  # the words round the thinking
-    tool_call: tuple[str, ...] = ()  # the words round calls of tools and their answers
-    default_system: str | None = None  # the system prompt where a conversation has none
-    protected: bool = True  # False: roles are told apart by plain text, which users can write too
-    media: bool = False  # True: takes content in parts, with images, video and audio
-    include: tuple[str, ...] = ()  # files beside the template that hold its macros
-    notes: str = ""  # where it is known to differ from others, and why
-    reply: ReplyForm = field(
-        default_factory=ReplyForm
-    )  # how a generated reply is taken apart again
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """Words that an assistant may write as tokens."""
-        return (self.thinking or ()) + self.tool_call
 
 
 class TemplateOptions(PluginOptions):
@@ -179,7 +158,7 @@ def from_file(path: Path) -> type[JinjaTemplate]:
         key: tuple(v) if isinstance(v, list) else v for key, v in declared.items()
     }
     head = TemplateInfo(**given, reply=reply)
-    macros = "".join(path.with_name(name).read_text(encoding="utf-8") for name in head.include)
+    macros = "".join(_included(path, name).read_text(encoding="utf-8") for name in head.include)
     body = macros + text[found.end() if found else 0 :]
     if "control" not in declared:
         head = replace(head, control=tuple(dict.fromkeys(CONTROL.findall(body))))
@@ -191,6 +170,20 @@ def from_file(path: Path) -> type[JinjaTemplate]:
         "__doc__": head.notes,
     }
     return type("JinjaTemplate", (JinjaTemplate,), namespace)
+
+
+def _included(template: Path, name: str) -> Path:
+    """The file that a template includes by this name: beside it, else shared by this package."""
+    for folder in (template.parent, _SHARED):
+        if (found := folder / name).is_file():
+            return found
+    beside = {path.name for path in template.parent.glob("*.jinja")} - {template.name}
+    shared = {path.name for path in _SHARED.glob("*.jinja")}
+    raise RecipeError(
+        f"there is no file {name!r} to include",
+        place=str(template),
+        hint=f"there is: {', '.join(sorted(beside | shared))}",
+    )
 
 
 def plain_source(source: str) -> str:

@@ -19,6 +19,8 @@ from typing import IO, Any
 
 from tunewright_hf.templates.sandbox import compile_template, describe, pieces
 
+__all__ = ["RenderWorker", "WorkerError"]
+
 _ENVIRONMENT = (
     "PATH",
     "SYSTEMROOT",

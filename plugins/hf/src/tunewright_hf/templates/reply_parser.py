@@ -4,62 +4,22 @@ template renders."""
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from tunewright import RecipeError
 from tunewright.types import Message, ToolCall
+from tunewright_hf.templates.info import ReplyForm, TemplateInfo, compiled
 
 if TYPE_CHECKING:
     import ast
 
-    from tunewright_hf.templates.jinja_template import TemplateInfo
+__all__ = ["parse"]
 
 _NAMES = ("name", "tool_name")  # what formats call a tool's name, and its arguments
 _ARGUMENTS = ("arguments", "parameters")
 _CONSTANTS = {"true": True, "false": False, "null": None}  # JSON's, where Python is written
 
 
-@dataclass(frozen=True, slots=True)
-class ReplyForm:
-    """`[reply]` of a template's head: how it writes what is not text. All but `python` are regular
-    expressions, in which `.` is any character."""
-
-    # before the JSON of a call: {name, arguments}, or a list of them; with a group `name`, the
-    # arguments
-    call: str = ""
-    end: str = ""  # after it
-    # groups `key` and `value`: each argument between `call` and `end`, where they are no JSON
-    argument: str = ""
-    python: bool = False  # between `call` and `end` stand Python's calls: [f(a="x", b=1), g()]
-    drop: str = (
-        ""  # what is neither text nor thinking nor a call: wrappers, the headers of channels
-    )
-    thinking: str = (
-        ""  # with a group `text`; not given: what stands between the template's words for thinking
-    )
-
-    @classmethod
-    def read(cls, declared: dict[str, Any], place: str) -> "ReplyForm":
-        """Raises RecipeError where a field is unknown or no regular expression."""
-        known = [field.name for field in fields(cls)]
-        if unknown := declared.keys() - set(known):
-            problem = f"unknown in [reply] of the head comment: {', '.join(sorted(unknown))}"
-            raise RecipeError(problem, place=place, hint=f"there is: {', '.join(known)}")
-        for name, pattern in declared.items():
-            try:
-                _compiled(pattern) if name != "python" else None
-            except re.error as error:
-                raise RecipeError(
-                    f"[reply] {name} is no regular expression: {error}", place=place
-                ) from error
-        return cls(**declared)
-
-
-def parse(
-    text: str, info: "TemplateInfo", tools: Sequence[dict[str, Any]] | None = None
-) -> Message:
+def parse(text: str, info: TemplateInfo, tools: Sequence[dict[str, Any]] | None = None) -> Message:
     """The assistant's message that a generated text says; a stop token at its end is left out.
 
     tools: those on offer, OpenAI's JSON schema; [] is none, and then nothing is a call; None: not
@@ -73,19 +33,14 @@ def parse(
     if form.call and tools != []:
         calls, text = _calls(text, form, tools or ())
     if form.drop:
-        text = _compiled(form.drop).sub("", text)
+        text = compiled(form.drop).sub("", text)
     return Message("assistant", text.strip() if calls else text, reasoning or None, calls)
-
-
-@lru_cache(maxsize=64)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern, re.DOTALL)
 
 
 def _thinking(text: str, form: ReplyForm, words: tuple[str, str] | None) -> tuple[str, str]:
     """The thinking, "" where there is none, and the rest."""
     if form.thinking:
-        pattern = _compiled(form.thinking)
+        pattern = compiled(form.thinking)
         found = [match["text"].strip() for match in pattern.finditer(text)]
         return "\n".join(found), pattern.sub("", text)
     if words is None:
@@ -105,7 +60,7 @@ def _calls(
     found: list[ToolCall] = []
     kept: list[str] = []
     done = position = 0
-    while match := _compiled(form.call).search(text, position):
+    while match := compiled(form.call).search(text, position):
         calls, end = _call(text, match, form, tools)
         position = max(end, match.start() + 1)
         if calls:
@@ -121,7 +76,7 @@ def _call(
     """What begins at a match of `call`, and where it ends; no calls where it cannot be read."""
     named = match.groupdict()
     if form.argument or form.python:
-        end = _compiled(form.end).search(text, match.end())
+        end = compiled(form.end).search(text, match.end())
         if end is None:
             return [], match.end()
         body = text[match.end() : end.start()]
@@ -130,7 +85,7 @@ def _call(
         types = _types(named["name"], tools)
         values = {
             m["key"]: _value(m["value"], types.get(m["key"]))
-            for m in _compiled(form.argument).finditer(body)
+            for m in compiled(form.argument).finditer(body)
         }
         return [ToolCall(named["name"].strip(), values, named.get("id"))], end.end()
     try:
@@ -138,7 +93,7 @@ def _call(
     except (ValueError, RecursionError):
         return [], match.end()
     if form.end and (
-        after := _compiled(form.end).match(text, stop)
+        after := compiled(form.end).match(text, stop)
     ):  # a reply may be cut off before it
         stop = after.end()
     if "name" in named:

@@ -6,33 +6,27 @@ are others with the answer than without it, as serving encodes them, round contr
 spells, which become plain text, and with slow tokenizers, which tell no offsets.
 """
 
-import json
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from tunewright import RecipeError, RowError
 from tunewright.types import Rendered, Span
-from tunewright_hf.templates.jinja_template import TemplateInfo
+from tunewright_hf.templates.info import TemplateInfo
+from tunewright_hf.tokenization.encoders import Encoder, FastEncoder, Offsets, SlowEncoder
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
     from tunewright_hf.tokenization.fast_path import FastPath
 
+__all__ = ["Encoded", "Tokeniser", "check_fit"]
+
 _NO_LABEL = array("i", [-100])  # of a token that is not trained
-# A piece from the middle of a text is encoded after one of these, whose tokens are then dropped:
-# alone, many tokenizers would take it for a beginning, and write a space. There is one that merges
-# with letters, one with newlines.
-_ANCHORS = ("\n", "a", ".")
 _MANY = 32  # rows for which it pays to look for a quicker way
 _CONTEXT = 16  # characters on each side of a place that decide how tokens are split there
-
-Offsets = list[tuple[int, int]]  # of each token: characters [start, end), in order
 
 
 @dataclass(slots=True)
@@ -65,13 +59,15 @@ class Tokeniser:
         self._added: set[str] = {token.content for token in tokenizer.added_tokens_decoder.values()}
         self._added |= {*info.control, *info.stop}
         self._joints: dict[str, bool] = {}
-        self._encoder: _Encoder = _Fast(tokenizer) if tokenizer.is_fast else _Slow(tokenizer)
+        self._encoder: Encoder = (
+            FastEncoder(tokenizer) if tokenizer.is_fast else SlowEncoder(tokenizer)
+        )
 
     @cached_property
     def _quick(self) -> "FastPath | None":
         from tunewright_hf.tokenization.fast_path import FastPath
 
-        return FastPath.of(self._encoder.plain) if isinstance(self._encoder, _Fast) else None
+        return FastPath.of(self._encoder.plain) if isinstance(self._encoder, FastEncoder) else None
 
     @cached_property
     def special_tokens(self) -> dict[str, str]:
@@ -89,6 +85,20 @@ class Tokeniser:
             if token.special
         ]
         return {token: token for token in special if token not in named.values()} | named
+
+    @cached_property
+    def _adds_bos(self) -> bool:
+        """Whether the tokenizer writes a BOS before each text."""
+        bos = self._tokenizer.bos_token_id
+        return bos is not None and self._tokenizer("a")["input_ids"][:1] == [bos]
+
+    def spelled(self, rendered: Rendered) -> tuple[set[str], set[str]]:
+        """The control tokens that prompts spell, and those that answers spell: as plain text."""
+        prompts, answers = (
+            {rendered.text[span.start : span.end] for span in spans} & self._added
+            for spans in (rendered.untrusted, rendered.answers)
+        )
+        return prompts, answers
 
     def encode(self, rendered: Rendered) -> Encoded:
         """Raises RowError where a control token that data spells cannot be made plain text."""
@@ -114,7 +124,7 @@ class Tokeniser:
     def encode_text(self, text: str) -> Encoded:
         """A document for pretraining, with the special tokens that the tokenizer adds, and EOS at
         its end. All of it is trained. Control tokens that it spells are tokens: such texts are
-        often rendered already."""
+        often rendered already. A BOS or EOS that it has itself is not doubled."""
         return _listed(self.encode_text_batch([text])[0])
 
     def encode_text_batch(self, texts: Sequence[str]) -> list[Encoded]:
@@ -124,6 +134,9 @@ class Tokeniser:
         for ids in self._tokenizer(list(texts), verbose=False, return_attention_mask=False)[
             "input_ids"
         ]:
+            if self._adds_bos:
+                while ids[:2] == [self._tokenizer.bos_token_id] * 2:
+                    del ids[0]
             if end is not None and ids[-1:] != [end]:
                 ids.append(end)
             row = array("i", ids)
@@ -152,7 +165,9 @@ class Tokeniser:
             split += len(more)
             ids, offsets = self._pieces(row.text, spelled, cuts)
         edges = [
-            bisect_left(offsets, (edge,)) for span in row.trained for edge in (span.start, span.end)
+            edge
+            for span in row.trained
+            for edge in (bisect_left(offsets, (span.start,)), _after(offsets, span.end))
         ]
         return _label(row, array("i", ids), edges, split)
 
@@ -205,6 +220,14 @@ class Tokeniser:
         return ids, offsets
 
 
+def _after(offsets: Offsets, end: int) -> int:
+    """The first token that is not within the text up to `end`."""
+    place = bisect_left(offsets, (end,))
+    while place and offsets[place - 1][1] > end:  # a token with characters of both sides
+        place -= 1
+    return place
+
+
 def check_fit(tokenizer: Any, info: TemplateInfo, place: str) -> None:
     """Raises RecipeError where the template's control tokens are not single tokens of the
     tokenizer, or where it ends answers with an EOS that the tokenizer does not have. place: where
@@ -241,83 +264,3 @@ def _label(row: Rendered, ids: "array[int]", edges: list[int], split_tokens: int
         if weights:
             weights[first:end] = [span.weight] * (end - first)
     return Encoded(ids, labels, weights, split_tokens)
-
-
-# ---- fast and slow tokenizers --------------------------------------------------------------------
-
-
-class _Encoder(Protocol):
-    def whole(self, texts: list[str]) -> "Iterable[tuple[list[int], Offsets] | None]":
-        """Each text's ids and offsets, or None where there are no offsets to be had."""
-
-    def piece(self, text: str, first: bool, plain: bool = False) -> tuple[list[int], Offsets]:
-        """first: the text begins with it; plain: added tokens in it are text."""
-
-
-class _Fast:
-    """The tokenizers library's own encoder, in a copy of ours, for its state is set by others'
-    calls.
-
-    plain: the copy, which adds nothing to a text and takes nothing away
-    """
-
-    def __init__(self, tokenizer: Any) -> None:
-        from tokenizers import Tokenizer
-
-        self._json = tokenizer.backend_tokenizer.to_str()
-        self.plain = Tokenizer.from_str(self._json)
-        self.plain.no_truncation()
-        self.plain.no_padding()
-        self.plain.post_processor = (
-            None  # adds nothing here, but takes white space out of the offsets
-        )
-
-    @cached_property
-    def _without_added(self) -> "Tokenizer":
-        from tokenizers import Tokenizer
-
-        state = json.loads(self._json) | {
-            "added_tokens": [],
-            "post_processor": None,
-            "truncation": None,
-            "padding": None,
-        }
-        return Tokenizer.from_str(json.dumps(state))
-
-    def whole(self, texts: list[str]) -> Iterator[tuple[list[int], Offsets]]:
-        for encoded in self.plain.encode_batch(texts, add_special_tokens=False):
-            yield encoded.ids, encoded.offsets  # one row's at a time: a batch has millions of pairs
-
-    def piece(self, text: str, first: bool, plain: bool = False) -> tuple[list[int], Offsets]:
-        tokenizer = self._without_added if plain else self.plain
-        for anchor in () if first else _ANCHORS:
-            encoded = tokenizer.encode(anchor + text, add_special_tokens=False)
-            offsets, length = encoded.offsets, len(anchor)
-            dropped = bisect_left(offsets, (length,))
-            if dropped and offsets[dropped - 1][1] == length:
-                return encoded.ids[dropped:], [
-                    (start - length, end - length) for start, end in offsets[dropped:]
-                ]
-        encoded = tokenizer.encode(text, add_special_tokens=False)
-        return encoded.ids, encoded.offsets
-
-
-class _Slow:
-    """Tokenizers in Python, which tell no offsets: all ids of a piece get the piece's."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-
-    def whole(self, texts: list[str]) -> list[None]:
-        return [None] * len(texts)
-
-    def piece(self, text: str, first: bool, plain: bool = False) -> tuple[list[int], Offsets]:
-        ids = self._encode(text, plain) if first else self._after_newline(text, plain)
-        return ids, [(0, len(text))] * len(ids)
-
-    def _after_newline(self, text: str, plain: bool) -> list[int]:
-        anchor, ids = self._encode("\n", plain), self._encode("\n" + text, plain)
-        return ids[len(anchor) :] if ids[: len(anchor)] == anchor else self._encode(text, plain)
-
-    def _encode(self, text: str, plain: bool) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=plain)

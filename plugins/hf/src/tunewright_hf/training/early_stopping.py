@@ -15,7 +15,7 @@ _METRIC = "training.metric_for_best_model"
 class EarlyStopping:
     """Judges evaluations. training: recipe.Training. sets: names of the evaluation sets.
 
-    What it knows stands in `state`, which the trainer keeps in its checkpoints: step, value and
+    What it knows stands in `state`, which checkpoints keep: step, value and
     metrics of the best evaluation, and how many since then (`waited`) were no improvement. Metrics
     are the same on every process, and so is all that comes of them. Raises RecipeError where there
     is nothing to judge.
@@ -73,9 +73,22 @@ class EarlyStopping:
 
     @property
     def should_stop(self) -> bool:
-        """Whether training is to stop."""
+        """Whether early stopping has run out of patience."""
         patience = self.training.early_stopping_patience
         return patience is not None and self.state["waited"] >= patience
+
+    def message(self, step: int) -> str:
+        """Why training stops after this step, for the user."""
+        state, least = self.state, self.training.early_stopping_threshold
+        than = f"by more than {least:g} " if least else ""
+        value = state["value"]
+        best = (
+            f"best: {value:.4g} at step {state['step']}"
+            if value is not None
+            else "it was never a number"
+        )
+        waited = f"in {state['waited']} evaluations"
+        return f"stopped at step {step}: {self.metric} has not improved {than}{waited} ({best})"
 
     def check(self, folder: Path) -> None:
         """Raises RunError where the best checkpoint, which a resumed training will need, is not

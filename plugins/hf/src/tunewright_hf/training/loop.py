@@ -1,333 +1,289 @@
-"""What the trainers of all stages share: the course of a training, and what transformers' Trainer
-does our way."""
+"""The training loop of all stages: batches → forward, backward → clip → step → log → evaluate →
+save."""
 
 from collections.abc import Callable, Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
-from tunewright.errors import RunError, Stopped
-from tunewright.events import Notice
-from tunewright.types import Data, OptimizerRequest, StageResult, TrainRequest
-from tunewright_hf.batching import collators
-from tunewright_hf.batching.batch_sampler import Batches, Unit, row_lengths
-from tunewright_hf.batching.repeated_sampler import Repeated
-from tunewright_hf.batching.row_stream import RowStream
+from tunewright import RecipeError, events
+from tunewright.plugin import Optimizer
+from tunewright.types import OptimizerRequest
 from tunewright_hf.batching.streaming_sampler import StreamedBatches
-from tunewright_hf.checkpoints.folder import latest_checkpoint, verify
-from tunewright_hf.distributed.sharding import NoSharding
-from tunewright_hf.models import precision
-from tunewright_hf.models.export import save_result
+from tunewright_hf.checkpoints.folder import verify
+from tunewright_hf.training import checkpointing
+from tunewright_hf.training.callbacks import callbacks_of
 from tunewright_hf.training.early_stopping import EarlyStopping
-from tunewright_hf.training.private import OwnCheckpoints
+from tunewright_hf.training.finite import FiniteGuard
 from tunewright_hf.training.reporting import Reporter
-
-AnyBatches = Batches | StreamedBatches
-
-
-def fit(
-    run: Any,
-    request: TrainRequest,
-    make: Callable[[AnyBatches, Reporter], Any],
-    *,
-    stage: str,
-    packing: bool = False,
-    repeats: int = 1,
-    template: Any = None,
-) -> StageResult:
-    """Train `request.loaded`, from `request.checkpoint` on where there is one, and save what came
-    of it.
-
-    make: gives the StageTrainer. stage: its name in events. packing: several rows in one, without
-    padding. repeats: steps on the same rows. template: the template plugin whose chat template and
-    stop tokens are saved with the model; None leaves the tokenizer as it is. Raises Stopped after a
-    save, RunError where a checkpoint or the result cannot be written or read.
-    """
-    loaded, training = request.loaded, request.training
-    if packing:
-        collators.check_packing(loaded.model.config)
-        collators.check_rows_apart(loaded.model)
-    batches = batches_of(run, request.data, training, packing, repeats)
-    number_format = precision.resolve(training.precision, loaded.model.device)
-    stored = precision.upcast_trainable(loaded.model, number_format)
-    spread: NoSharding = request.sharding or NoSharding()
-    spread.begin(loaded.model, number_format)
-    reporter = Reporter(run, request, batches, stage)
-    trainer = make(batches, reporter)
-    checkpoint = latest_checkpoint(request.checkpoint.parent) if request.checkpoint else None
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    steps = trainer.state.global_step
-    if reporter.stopped_at is not None:
-        raise Stopped(
-            f"stopped and saved at step {steps} of {batches.steps}", place=str(request.folder)
-        )
-    if isinstance(batches, StreamedBatches) and run.rank == 0:
-        for line in batches.summary():
-            run.emit(Notice(message=line))
-    if training.load_best_model_at_end:
-        trainer.take_best()
-    trainer.finished()
-    weights = spread.weights(loaded.model, stored, trained_only=loaded.saves == "adapter")
-    if weights is None:
-        precision.restore_dtypes(loaded.model, stored)
-    path = request.folder / "model"
-    if run.rank == 0:
-        save_result(loaded, path, template, weights)
-    trainer.accelerator.wait_for_everyone()
-    counted = trainer.progress
-    return StageResult(path, loaded.saves, steps, counted["tokens"], counted["metrics"])
+from tunewright_hf.training.scheduling import build_scheduler
+from tunewright_hf.training.stage_trainer import StageTrainer, has_modes, moved, set_mode
+from tunewright_hf.training.stochastic_rounding import StochasticRounding
 
 
-def batches_of(run: Any, data: Data, training: Any, packing: bool, repeats: int = 1) -> AnyBatches:
-    """Which rows this process trains on, pass by pass. Raises RecipeError and RunError."""
-    share = {"packing": packing, "rank": run.rank, "world_size": run.world_size}
-    if isinstance(data.train, RowStream):
-        return StreamedBatches(data.train, training, **share)
-    lengths, share = row_lengths(data.train), share | {"order": data.order}
-    batches = (
-        Repeated(lengths, training, repeats=repeats, **share)
-        if repeats > 1
-        else Batches(lengths, training, **share)
-    )
-    if batches.left_over and run.rank == 0:
-        dropped = (
-            f"the last {batches.left_over} rows are left out: too few for "
-            f"{run.world_size} processes"
-        )
-        run.emit(Notice(message=dropped))
-    return batches
+class TrainingLoop:
+    """The course of a training, from setup to the last step.
 
-
-def settings(request: TrainRequest, steps: int) -> dict[str, Any]:
-    """The recipe's training section in transformers' words: arguments of TrainingArguments."""
-    training, device = request.training, request.loaded.model.device
-    number_format = precision.resolve(training.precision, device)
-    same = (
-        "learning_rate",
-        "lr_scheduler_type",
-        "warmup_steps",
-        "weight_decay",
-        "max_grad_norm",
-        "seed",
-        "per_device_train_batch_size",
-        "per_device_eval_batch_size",
-        "gradient_accumulation_steps",
-        "activation_checkpointing",
-    )
-    return {
-        "output_dir": str(request.folder / "checkpoints"),
-        "max_steps": steps,
-        "bf16": number_format == "bf16",
-        "fp16": number_format == "fp16",
-        "use_cpu": device.type == "cpu",
-        "remove_unused_columns": False,
-        "logging_strategy": "no",  # Reporter says when
-        "save_strategy": "no",
-        "eval_strategy": "no",
-        "ignore_data_skip": isinstance(
-            request.data.train, RowStream
-        ),  # which finds its place itself
-        "logging_nan_inf_filter": False,  # a loss that is no number is shown as such
-        "ddp_find_unused_parameters": False,
-        "report_to": "none",
-        "disable_tqdm": True,
-        "log_level": "error",
-        **{name: getattr(training, name) for name in same},
-        **(request.sharding or NoSharding()).arguments(),
-    }
-
-
-class StageTrainer(OwnCheckpoints):
-    """Stands before a transformers Trainer among the bases of a class, and gives it our batches,
-    optimizer, evaluation and checkpoints. A subclass says what a loss is.
+    trainer: gives the losses. trained: names of the parameters that are trained. Callbacks may read
+    all attributes.
     """
 
-    #: transformers divides by the forward passes of a step, and DDP by the processes
-    loss_is_scaled_for_ga = False
-    save_stride = 1  #: checkpoints are written after steps that are a multiple of it
+    def __init__(self, trainer: StageTrainer, reporter: Reporter, trained: frozenset[str]) -> None:
+        self.trainer, self.reporter, self.trained_names = trainer, reporter, trained
+        self.run, self.request, self.model = trainer.run, trainer.request, trainer.model
+        self.training, self.batches = trainer.request.training, trainer.batches
+        self.accelerator, self.sharding = trainer.accelerator, trainer.sharding
+        self.step, self.total_steps = 0, self.batches.steps  # optimizer steps
+        self.stopped = False  # by the user, after a save
+        self.stopped_early = False  # since no evaluation was better
+        self.checkpoint_folder = trainer.request.folder / "checkpoints"
+        self.early_stopping = EarlyStopping(self.training, list(trainer.evals))
+        self.guard = FiniteGuard(self.run, self.training.max_bad_steps, self.checkpoint_folder)
+        self.grad_norm: float | None = None  # of the last step, before clipping
+        self._logged_at = self._checked_at = -1
 
-    train_dataset: Any  # these four are the Trainer's own
-    data_collator: Any
-    control: Any
-    current_gradient_accumulation_steps: int
-    run: Any
-    request: TrainRequest
-    batches: AnyBatches
-    reporter: Reporter
+    def train(self, checkpoint: Path | None) -> None:
+        """Take all steps, from the checkpoint on where there is one."""
+        self._setup(checkpoint)
+        self.reporter.started(self)
+        batches = self._data_loader()
+        while self.step < self.total_steps and not (self.stopped or self.stopped_early):
+            for callback in self.callbacks:
+                callback.on_step_begin(self)
+            drawn = list(islice(batches, self.training.gradient_accumulation_steps))
+            self._train_step(drawn)
+            self._log_evaluate_save()
 
-    def begin(
-        self, run: Any, request: TrainRequest, batches: AnyBatches, reporter: Reporter
-    ) -> None:
-        """Hold what the training is made of. To be called before the Trainer's own __init__."""
-        self.run, self.request, self.batches, self.reporter = run, request, batches, reporter
-        self.checkpoint_folder = request.folder / "checkpoints"
-        self.checkpoint_limit = request.training.save_total_limit
-        self.identity = batches.identity()
-        self.progress: dict[str, Any] = {"tokens": 0, "metrics": {}}
-        self.spread = request.sharding or NoSharding()
-        self.evals: dict[str, Any] = request.data.evals
-        self.best = EarlyStopping(request.training, list(self.evals))
-        reporter.trainer = self
+    def trained(self) -> list[tuple[str, torch.nn.Parameter]]:
+        """Name and parameter of all that is trained, whatever is frozen at this moment."""
+        parameters = self.model.named_parameters()
+        return [(name, each) for name, each in parameters if name in self.trained_names]
 
-    def weight(self, batch: dict[str, Any]) -> float:
-        """What the losses of a batch are divided by, when they are summed: trained tokens, or
-        rows."""
-        raise NotImplementedError
+    # ---- setup -----------------------------------------------------------------------------------
 
-    def evaluate_one(self, name: str, rows: Any) -> dict[str, float]:
-        """The metrics of one evaluation set, `loss` among them, the same on every process. The
-        model is in eval mode."""
-        raise NotImplementedError
+    def _setup(self, checkpoint: Path | None) -> None:
+        self.parameter_counts = {
+            "trainable_parameters": sum(each.numel() for _, each in self.trained()),
+            "parameters": self.model.num_parameters(),  # of 4 bits two stand in a byte: it knows
+        }
+        training = self.training
+        if training.activation_checkpointing:
+            self.model.activation_checkpointing_enable({"use_reentrant": False})
+        self.sharding.reshard(self.model)
+        self.optimizer = self.trainer.optimizer = self._build_optimizer()
+        self.sharding.optimizer_made(self.optimizer)
+        self.rounding = StochasticRounding(training.seed) if training.stochastic_rounding else None
+        module = self.sharding.prepare(
+            self.model, self.optimizer, self.accelerator, training, self.rounding
+        )
+        self.forward = _autocasting(module, self.accelerator)
+        self.scheduler = build_scheduler(self.run, training, self.optimizer, self.total_steps)
+        self.callbacks = list(callbacks_of(self.model, self.optimizer))
+        if checkpoint is not None:
+            checkpointing.load(self, checkpoint)
+        set_mode(self.optimizer, training=True)
+        self.early_stopping.check(self.checkpoint_folder)
 
-    def step_ended(self) -> None:
-        """After each step, on every process."""
+    def _build_optimizer(self) -> torch.optim.Optimizer:
+        training, loaded = self.training, self.request.loaded
+        plugin = self.run.plugin("optimizer")
+        self.steps_in_backward = isinstance(plugin, Optimizer) and plugin.steps_in_backward
+        if self.steps_in_backward:
+            for name, needed in (("gradient_accumulation_steps", 1), ("max_grad_norm", 0)):
+                if (given := getattr(training, name)) != needed:
+                    raise RecipeError(
+                        f"is {given}, and the optimizer updates inside the backward pass",
+                        place=f"training.{name}",
+                        hint=f"set {needed}, or another optimizer",
+                    )
+        request = OptimizerRequest(
+            self.trained(),
+            self.model,
+            training.learning_rate,
+            training.weight_decay,
+            loaded.learning_rate_scales,
+            self.total_steps,
+        )
+        return self.run.call("optimizer", "build_optimizer", request)  # type: ignore[no-any-return]
 
-    def finished(self) -> None:
-        """After the last step, on every process, before the result is saved."""
-
-    def logged(self) -> dict[str, float]:
-        """Further metrics of the steps since the last report, on every process."""
-        return {}
-
-    @property
-    def keeps_all_logits(self) -> bool:
-        """Whether the loss has the logits of all positions in memory."""
-        return False
-
-    def get_train_dataloader(self) -> DataLoader:
-        pin = self.args.device.type == "cuda"
+    def _data_loader(self) -> Iterator[Any]:
+        """Batches from the next step on, all epochs long."""
+        # a loader draws a seed that nobody needs, when it begins: not from the model's generator
+        facts: dict[str, Any] = {
+            "collate_fn": self.trainer.collate,
+            "pin_memory": self.trainer.device.type == "cuda",
+            "generator": torch.Generator(),
+        }
         if isinstance(self.batches, StreamedBatches):
-            if "stream" in self.progress:  # of a checkpoint
-                self.batches.go_to(self.progress["stream"])
-            own = (
-                torch.Generator()
-            )  # a loader draws a seed that nobody needs, when it begins: not from the model's
-            return DataLoader(
-                self.batches,
-                batch_size=None,
-                collate_fn=self.data_collator,
-                pin_memory=pin,
-                generator=own,
-            )
-        return DataLoader(
-            self.train_dataset,
-            batch_sampler=self.batches,
-            collate_fn=self.data_collator,
-            pin_memory=pin,
-        )
+            if "stream" in self.trainer.progress:
+                self.batches.go_to(self.trainer.progress["stream"])
+            return iter(DataLoader(self.batches, batch_size=None, **facts))
+        done = self.step * self.training.gradient_accumulation_steps
+        rest = islice(self.batches, done, None)
+        return iter(DataLoader(self.trainer.train_rows, batch_sampler=rest, **facts))
 
-    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        if self.optimizer is None:
-            self.spread.reshard(self.model)
-            training = self.request.training
-            trained = [
-                (name, each) for name, each in self.model.named_parameters() if each.requires_grad
-            ]
-            if not trained:
-                raise RunError("no parameter is trainable", place="adapter")
-            request = OptimizerRequest(
-                trained,
-                self.model,
-                training.learning_rate,
-                training.weight_decay,
-                self.request.loaded.learning_rate_scales,
-                self.batches.steps,
-            )
-            self.optimizer = self.run.call("optimizer", "build_optimizer", request)
-            self.spread.optimizer_made(self.optimizer)
-        return self.optimizer
+    # ---- a step ----------------------------------------------------------------------------------
 
-    def get_batch_samples(
-        self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device
-    ) -> tuple[list[dict[str, Any]], Tensor]:
-        """The batches of one step, and the sum of their weights over all processes."""
-        batches = list(islice(epoch_iterator, num_batches))
-        sums = self.total(
-            torch.tensor(
-                [sum(map(count, batches)) for count in (self.weight, collators.tokens)]
-            ).double()
-        )
-        self.progress["tokens"] += int(sums[1])
+    def _train_step(self, drawn: list[Any]) -> None:
+        """Forward and backward passes over the batches of one step, and the update."""
+        self.model.train()
+        batches, weight = self.trainer.prepare_step(drawn)
         if isinstance(self.batches, StreamedBatches):
-            self.progress["stream"] = self.batches.state()
-        return batches, sums[0] if sums[0] > 0 else torch.ones(())
+            self.trainer.progress["stream"] = self.batches.state()
+        # gradients are averaged over micro-batches and ranks, losses are sums over `weight`
+        count = len(batches)
+        scale = count * self.run.data_world_size / (weight or 1.0)
+        total = torch.zeros((), device=self.trainer.device)
+        for number, batch in enumerate(batches, 1):
+            with self.sharding.accumulating(last=number == count):
+                on_device = moved(batch, self.trainer.device)
+                loss = self.trainer.compute_loss(self.forward, on_device, scale) / count
+                self.sharding.backward(loss)
+            total += loss.detach()
+        self._update(float(self.trainer.total(total)) / self.trainer.world_size)
+        running = self.trainer.progress.setdefault("running_loss", [0.0, 0])
+        running[:] = running[0] + self.loss, running[1] + 1
+        self.step += 1
+        self.trainer.step = self.step
+        for callback in self.callbacks:
+            callback.on_step_end(self)
+        self.sharding.free_gradients()
+        self.trainer.step_ended()
 
-    def scale(self, weight: Any) -> float:
-        """What a batch's sum of losses is multiplied by, to be its part of the step's mean."""
-        return self.current_gradient_accumulation_steps * self.args.world_size / float(weight)
+    def _update(self, loss: float) -> None:
+        """Clip and step, unless loss or gradients are not finite. loss: mean over ranks."""
+        self.loss, step = loss, self.step + 1
+        for callback in self.callbacks:
+            callback.on_gradients_ready(self)
+        if self.rounding:
+            self.rounding.step_number = step
+        if self.steps_in_backward or self.sharding.clips_in_update:
+            updated, self.grad_norm = self.sharding.update()
+            self.guard.is_finite(step, loss, self.grad_norm, updated=True)
+        else:
+            parameters = [each for _, each in self.trained()]
+            self.grad_norm = self.sharding.clip(parameters, self.training.max_grad_norm)
+            # fp16 finds its scale by gradients that overflow
+            finding = self.accelerator.scaler and self.accelerator.scaler.get_scale() > 1
+            norm = None if finding else self.grad_norm
+            if self.guard.is_finite(step, loss, norm, updated=False):
+                updated, _ = self.sharding.update()
+            else:
+                updated = False
+                self.sharding.skip_update()
+        if updated:
+            self.scheduler.step()
+            if self._checked_at < 0:
+                self._checked_at = step
+                checkpointing.check_can_be_saved(self)
 
-    def evaluate(
-        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
-    ) -> dict[str, float]:
-        """The metrics of each of the recipe's evaluation sets. What follows of them is set in
-        `control`."""
-        self.control.should_evaluate = (
-            False  # done: transformers looks at it again at the end of the epoch
-        )
+    # ---- after a step ----------------------------------------------------------------------------
+
+    def _log_evaluate_save(self) -> None:
+        training, step = self.training, self.step
+        last = step >= self.total_steps
+        stop = self.trainer.any_rank(self.request.stop_requested()) and not last
+        better = False
+        if last or stop or step == 1 or step % training.logging_steps == 0:
+            self._log()
+        if self.trainer.evals and (last or self._evaluation_is_due()):
+            better = self._evaluate()
+        if self.stopped_early:
+            # no checkpoint: there would be no way on from it. A run that dies now comes here again
+            self.reporter.notice(self.early_stopping.message(step))
+            self._log()
+            return
+        due = training.save_steps is not None and (last or step % training.save_steps == 0)
+        if stop or due or better:
+            self._save()
+        self.stopped = stop
+
+    def _log(self) -> None:
+        if self._logged_at == self.step:
+            return
+        self._logged_at, progress = self.step, self.trainer.progress
+        total, steps = progress["running_loss"]
+        progress["running_loss"] = [0.0, 0]
+        metrics = {"loss": total / steps, "learning_rate": self.optimizer.param_groups[0]["lr"]}
+        if self.grad_norm is not None:
+            metrics["grad_norm"] = self.grad_norm
+        metrics["epoch"] = self.batches.epoch_at(self.step)
+        progress["metrics"]["loss"] = metrics["loss"]
+        self.reporter.logged(self, metrics | self.trainer.logged())
+
+    def _evaluation_is_due(self) -> bool:
+        # where the best is kept, it waits for a step after which a checkpoint may be written
+        stride = self.trainer.save_stride if self.training.load_best_model_at_end else 1
+        step, every = self.step, self.training.eval_steps
+        if step % stride:
+            return False
+        if every:
+            return step // every > (step - stride) // every
+        return int(self.batches.epoch_at(step)) > int(self.batches.epoch_at(step - stride))
+
+    def _evaluate(self) -> bool:
+        """Evaluate on all sets: whether a checkpoint is to be written, since it is the best."""
         self.model.eval()
         found: dict[str, dict[str, float]] = {}
-        for name, rows in self.evals.items():
-            found[name] = self.evaluate_one(name, rows)
-            self.reporter.evaluated(self.state.global_step, name, found[name])
-        if self.best.wanted:
-            if (
-                self.best.judge(self.state.global_step, found)
-                and self.request.training.load_best_model_at_end
-            ):
-                self.control.should_save = True
-            if self.best.should_stop and self.state.global_step < self.state.max_steps:
-                self.reporter.stop_early(self.state.global_step, self.control)
-        return {
-            f"{metric_key_prefix}_{name}_{key}": value
-            for name in found
-            for key, value in found[name].items()
-        }
+        with self.trainer.evaluation_mode():
+            for name, rows in self.trainer.evals.items():
+                with torch.no_grad(), self.trainer.autocast():
+                    found[name] = self.trainer.evaluate_one(name, rows)
+                self.trainer.progress["metrics"] |= {
+                    f"{name}_{key}": value for key, value in found[name].items()
+                }
+                self.reporter.emit(
+                    events.Evaluated, step=self.step, dataset=name, metrics=found[name]
+                )
+        for callback in self.callbacks:
+            callback.on_evaluate(self, found)
+        if not self.early_stopping.wanted:
+            return False
+        better = self.early_stopping.judge(self.step, found)
+        self.stopped_early = self.early_stopping.should_stop and self.step < self.total_steps
+        return better and self.training.load_best_model_at_end
 
-    def take_best(self) -> None:
+    def _save(self) -> None:
+        folder = checkpointing.save(self)
+        self.reporter.saved(self.step, folder)
+        for callback in self.callbacks:
+            callback.on_save(self, folder)
+
+    def finish(self) -> None:
+        """After the last step: give the model the weights of the result. Raises RunError where they
+        are not finite."""
+        if isinstance(self.batches, StreamedBatches):
+            for line in self.batches.summary():
+                self.reporter.notice(line)
+        if self.training.load_best_model_at_end:
+            self._take_best()
+        if self.training.activation_checkpointing:
+            self.model.activation_checkpointing_disable()
+        set_mode(self.optimizer, training=False)
+        checkpointing.check_finite(self)
+        self.trainer.finished()
+
+    def _take_best(self) -> None:
         """Give the model the weights of the best evaluation, and say which that is."""
-        last = self.state.global_step
-        step, message, level = self.best.result(last)
+        step, message, level = self.early_stopping.result(self.step)
         if step is not None:
-            self.progress["metrics"] |= self.best.state["metrics"] | {"best_step": step}
-            if step != last:
+            best = self.early_stopping.state["metrics"] | {"best_step": step}
+            self.trainer.progress["metrics"] |= best
+            if step != self.step:
                 folder = self.checkpoint_folder / f"step-{step}"
                 verify(folder)
-                self.load_weights(folder)
-        if self.run.rank == 0:
-            self.run.emit(Notice(message=message, level=level))
-
-    def own_batches(
-        self, rows: Any, units: list[Unit] | None = None
-    ) -> Iterator[tuple[list[Any], bool]]:
-        """This process's rows of each forward pass of an evaluation, and whether they count: a
-        process without a row runs along, so that none waits for another. units: rows that stay
-        together, in order; None takes each alone."""
-        units = [[row] for row in range(len(rows))] if units is None else units
-        processes = self.args.world_size
-        size = self.args.per_device_eval_batch_size * processes
-        for start in range(0, len(units), size):
-            own = units[start : start + size][self.args.process_index :: processes]
-            yield [rows[row] for unit in own or [units[start]] for row in unit], bool(own)
-
-    def total(self, sums: Tensor) -> Tensor:
-        """The sum over all processes, on the CPU."""
-        if self.args.world_size == 1:
-            return sums
-        device = self.args.device
-        sums = sums.float() if device.type == "mps" else sums  # which has no float64
-        return self.accelerator.reduce(sums.to(device), "sum").cpu()
-
-    def any_process(self, flag: bool) -> bool:
-        """Whether it is true on any process: so all of them stop after the same step."""
-        return bool(self.total(torch.tensor(float(flag))))
+                checkpointing.load_weights(self, folder)
+                if has_modes(self.optimizer):  # which are switched between by its state
+                    checkpointing.load_optimizer(self, folder)
+        self.reporter.notice(message, level)
 
 
-def moved(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """The batch, and batches in it, on a device."""
-    return {
-        name: moved(part, device) if isinstance(part, dict) else part.to(device)
-        for name, part in batch.items()
-    }
+def _autocasting(module: Any, accelerator: Any) -> Callable[..., Any]:
+    def forward(**inputs: Any) -> Any:
+        with accelerator.autocast():
+            return module(**inputs)
+
+    return forward

@@ -11,24 +11,30 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainingArguments
 
 from tunewright import RecipeError, RunError
+from tunewright.events import Notice, Sampled
 from tunewright.types import StageResult, TrainRequest
 from tunewright_hf.batching.collators import Padded
 from tunewright_hf.batching.row_stream import RowStream
 from tunewright_hf.losses.causal_lm import CausalLoss
-from tunewright_hf.training.loop import AnyBatches, StageTrainer, fit, settings
-from tunewright_hf.training.private import one_gpu, silence
+from tunewright_hf.training.fit import fit
 from tunewright_hf.training.reference import check_base, second_model
-from tunewright_hf.training.reporting import Reporter
-from tunewright_hf.training.rewards import Reward, load
+from tunewright_hf.training.rewards import WeightedReward, load
 from tunewright_hf.training.rollouts import Rollout, RolloutGenerator, Sampling
+from tunewright_hf.training.stage_trainer import StageTrainer, TrainingSetup
 
 Prompt = tuple[int, dict[str, Any]]  # a row's number, of which what is drawn depends, and the row
 _EVALUATION = (
     2**32 - 1
 )  # in place of a step, among the numbers that draws are made of; no training comes so far
+
+
+_SAMPLES = 3  # completions that are shown at a log
+_ALIKE = (
+    "step {step}: all rewards that are compared are alike since the last log: nothing is learned "
+    "(look at the samples, and at what the rewards ask for)"
+)
 
 
 class Numbered(Dataset[Prompt]):
@@ -42,54 +48,46 @@ class Numbered(Dataset[Prompt]):
         return number, self.rows[number]
 
 
-class PromptsTrainer(StageTrainer, Trainer):
+class PromptsTrainer(StageTrainer):
     """Trains on answers to prompts. A subclass makes batches of them, and says what a loss is.
     options: those of RolloutOptions, and what the subclass has of its own."""
 
-    def __init__(
-        self, run: Any, request: TrainRequest, options: Any, batches: AnyBatches, reporter: Reporter
-    ) -> None:
-        self.begin(run, request, batches, reporter)
+    def __init__(self, setup: TrainingSetup, options: Any) -> None:
+        super().__init__(setup)
+        run, request = setup.run, setup.request
         self.options, self.seed = options, request.training.seed
-        loaded = request.loaded
-        self.padded = Padded(loaded.tokenizer.pad_token_id or 0)
-        self.progress["sums"] = {}  # of metrics since the last report: name → [sum, count]
-        self.sums: dict[str, list[float]] = defaultdict(
-            lambda: [0.0, 0.0]
-        )  # of this step on this process
-        args = TrainingArguments(**settings(request, batches.steps))
-        one_gpu(args)
-        train_dataset: Any = Numbered(request.data.train)
-        super().__init__(
-            loaded.model,
-            args,
-            data_collator=list,
-            train_dataset=train_dataset,
-            processing_class=loaded.tokenizer,
-            callbacks=[reporter],
-        )
-        silence(self)
-        self.causal_loss = CausalLoss(self.model)
+        self.padded = Padded(self.tokenizer.pad_token_id or 0)
+        self.train_rows = Numbered(request.data.train)
+        #: since the last log: whether any rewards that are compared differ, and the first of them
+        self.progress |= {"rewards_differ": False, "first_reward": None}
+        self.samples: list[dict[str, Any]] = []  # of the last completions, for events
+        self._rewards_differ = False  # of this step and rank
+        self._alike = False  # whether it was said that rewards are alike
+        self.progress["sums"] = {}  # of metrics since the last log: name → [sum, count]
+        self.sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])  # of this step and rank
+        self.causal_loss = self.make_loss()
         sampling = Sampling(
             options.max_new_tokens, options.temperature, options.top_p, options.top_k
         )
-        self.writer = RolloutGenerator(loaded, run.plugin("template").info.stop, sampling)
+        stop = run.plugin("template").info.stop
+        self.writer = RolloutGenerator(request.loaded, stop, sampling)
         if options.beta and options.reference == "base":
-            check_base(loaded)
+            check_base(request.loaded)
         self.second = second_model(run, request, options) if options.beta else None
-        # for what a stage before this one wrote on the first process
+        # for what a stage before this one wrote on rank 0
         self.accelerator.wait_for_everyone()
         self.rewards = self._load_rewards()
 
-    def _load_rewards(self) -> list[Reward]:
+    def make_loss(self) -> CausalLoss:
+        return CausalLoss(self.model)
+
+    def _load_rewards(self) -> list[WeightedReward]:
         number = self.request.number - 1
         found = []
         for index, section in enumerate(self.options.rewards):
             at = ("rewards", index, "name")
-            keys = self.run.source.overridden
             named = any(
-                (*stage, *at)[: len(key)] == key
-                for key in keys
+                self.run.from_command_line(*stage, *at)
                 for stage in (("stage",), ("stages", number))
             )
             place = f"stage.rewards.{index}"
@@ -106,12 +104,13 @@ class PromptsTrainer(StageTrainer, Trainer):
 
     def answers(self, prompts: Sequence[Prompt], each: int) -> tuple[list[Rollout], Tensor]:
         """So many answers to each prompt, side by side, and their rewards (N)."""
-        step, size = self.state.global_step, range(each)
+        step, size = self.step, range(each)
         groups = [row for _, row in prompts for _ in size]
         written = self._write(
             groups, [(self.seed, step, row, number) for row, _ in prompts for number in size]
         )
-        rewards = self._rewards(groups, written)
+        rewards = self._rewards(groups, written, sampled=True)
+        self._compare(rewards.view(-1, each))
         self.count("reward", rewards)
         self.count("completions/mean_length", lengths(written))
         self.count(
@@ -123,20 +122,24 @@ class PromptsTrainer(StageTrainer, Trainer):
     def _write(
         self, rows: Sequence[dict[str, Any]], draws: Sequence[tuple[int, ...]]
     ) -> list[Rollout]:
-        with self.accelerator.autocast():
+        with self.autocast(), self.evaluation_mode():
             return self.writer.write([row["prompt_ids"] for row in rows], draws)
 
-    def _rewards(self, rows: Sequence[dict[str, Any]], written: Sequence[Rollout]) -> Tensor:
-        """(N): the weighted sum of what the functions say."""
+    def _rewards(
+        self, rows: Sequence[dict[str, Any]], written: Sequence[Rollout], *, sampled: bool = False
+    ) -> Tensor:
+        """(N): the weighted sum of the rewards. sampled: whether some are shown at the next log."""
         columns = {name: [row[name] for row in rows] for name in rows[0] if name != "prompt_ids"}
-        columns["prompts"] = [self.processing_class.decode(answer.prompt_ids) for answer in written]
+        columns["prompts"] = [self.tokenizer.decode(answer.prompt_ids) for answer in written]
         total = torch.zeros(len(rows), dtype=torch.float64)
         said = torch.zeros(len(rows), dtype=torch.bool)
+        by_name: dict[str, list[float]] = {}
         for reward in self.rewards:
             found = torch.tensor(
                 reward([answer.text for answer in written], columns), dtype=torch.float64
             )
             self.count(f"rewards/{reward.name}", found[~found.isnan()])
+            by_name[reward.name] = found.tolist()
             said |= ~found.isnan()
             total += reward.weight * found.nan_to_num(0.0)
         if not said.all():
@@ -144,6 +147,20 @@ class PromptsTrainer(StageTrainer, Trainer):
             raise RunError(
                 "gives no number for some answer, nor does another", place=f"reward {names}"
             )
+        if sampled:
+            by_name["reward"] = total.tolist()
+            self.samples = [
+                {
+                    "prompt": columns["prompts"][number],
+                    "completion": written[number].text,
+                    "rewards": {
+                        name: values[number]
+                        for name, values in by_name.items()
+                        if not math.isnan(values[number])
+                    },
+                }
+                for number in range(min(_SAMPLES, len(written)))
+            ]
         return total
 
     @contextmanager
@@ -154,7 +171,7 @@ class PromptsTrainer(StageTrainer, Trainer):
             self.model.disable_adapter() if self.options.reference == "base" else nullcontext()
         )
         self.model.eval()
-        with torch.no_grad(), self.accelerator.autocast(), without:
+        with torch.no_grad(), self.autocast(), without:
             yield self.second or self.causal_loss
         self.model.train(training)
 
@@ -165,6 +182,16 @@ class PromptsTrainer(StageTrainer, Trainer):
         self.sums[name][0] += float(values.sum())
         self.sums[name][1] += values.numel()
 
+    def _compare(self, rewards: Tensor) -> None:
+        """Note whether rewards differ within a group (groups, completions); where each prompt has
+        one completion, from the first since the last log."""
+        if rewards.shape[1] > 1:
+            self._rewards_differ |= bool((rewards != rewards[:, :1]).any())
+            return
+        if self.progress["first_reward"] is None:
+            self.progress["first_reward"] = float(rewards[0, 0])
+        self._rewards_differ |= bool((rewards != self.progress["first_reward"]).any())
+
     def step_ended(self) -> None:
         so_far, names = self.progress["sums"], sorted(self.sums)
         sums = self.total(
@@ -174,8 +201,19 @@ class PromptsTrainer(StageTrainer, Trainer):
             before = so_far.get(name, [0.0, 0.0])
             so_far[name] = [before[0] + total, before[1] + count]
         self.sums.clear()
+        self.progress["rewards_differ"] |= self.any_rank(self._rewards_differ)
+        self._rewards_differ = False
 
     def logged(self) -> dict[str, float]:
+        if self.run.rank == 0:
+            for sample in self.samples:
+                self.run.emit(Sampled(stage=self.stage, step=self.step, **sample))
+        if "reward" in self.progress["sums"]:  # there were rollouts
+            alike = not self.progress["rewards_differ"]
+            if alike and not self._alike and self.run.rank == 0:
+                self.run.emit(Notice(message=_ALIKE.format(step=self.step), level="warning"))
+            self._alike = alike
+            self.progress |= {"rewards_differ": False, "first_reward": None}
         found, self.progress["sums"] = self.progress["sums"], {}
         return {
             name: total / count if count else math.nan for name, (total, count) in found.items()
@@ -230,7 +268,7 @@ def train_on_prompts(
         )
     # prompts of any length go into one pass: it is the answers that take the memory
     request.training = request.training.model_copy(update={"batching": "random"})
-    make = partial(trainer, run, request, options)
+    make = partial(trainer, options=options)
     return fit(run, request, make, stage=stage, repeats=repeats, template=run.plugin("template"))
 
 

@@ -13,24 +13,20 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import Trainer, TrainingArguments
 
-from tunewright.types import TrainRequest
 from tunewright_hf.batching.batch_sampler import Unit, row_lengths
 from tunewright_hf.batching.collators import Padded, Row
 from tunewright_hf.losses.causal_lm import CausalLoss, shift
 from tunewright_hf.losses.chunked_cross_entropy import IGNORED
-from tunewright_hf.training.loop import AnyBatches, StageTrainer, moved, settings
-from tunewright_hf.training.private import one_gpu, silence
-from tunewright_hf.training.reporting import Reporter
+from tunewright_hf.training.stage_trainer import Batch, StageTrainer, TrainingSetup, moved
 
 PAIR = ("chosen_ids", "rejected_ids")
 
 
 @dataclass
 class PreferenceCollator:
-    """Rows to a batch of K answers each: input_ids, labels, attention_mask (K × B, T), prompts
-    included and not trained; and what rows have of margin, label and reference.
+    """Rows to a batch of K answers each: inputs (input_ids, attention_mask) and labels, all
+    (K × B, T), prompts included and not trained; and what rows have of margin, label and reference.
 
     ld_alpha: weight of the tokens of an answer beyond the length of the row's shortest one, as
     loss_weights (K × B, T): the length-desensitised likelihood (LD-DPO, Liu et al. 2024,
@@ -74,11 +70,10 @@ class Logps:
     auxiliary: Tensor | float = 0.0  # the family's own auxiliary loss, a scalar
 
 
-def sequence_logps(loss: CausalLoss, forward: Any, batch: dict[str, Tensor], answers: int) -> Logps:
+def sequence_logps(loss: CausalLoss, forward: Any, batch: Batch, answers: int) -> Logps:
     """Log-probabilities of the batch's answers, K = `answers` for each row. forward: the model as
     it is wrapped."""
-    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    tokens, auxiliary = loss.logps(forward, inputs, batch["labels"])
+    tokens, auxiliary = loss.logps(forward, batch["inputs"], batch["labels"])
     known, weights = (shift(batch["labels"], each)[1] for each in (None, batch.get("loss_weights")))
     lengths = known.sum(1)
     sums, means = (tokens * weights).sum(1), (tokens * known).sum(1) / lengths
@@ -111,57 +106,35 @@ def pair_metrics(rewards: Tensor, logps: Tensor | None = None) -> dict[str, Tens
     )
 
 
-class AnswersTrainer(StageTrainer, Trainer):
+class AnswersTrainer(StageTrainer):
     """Trains on answers. A subclass gives `outcome`, and names the metrics that it has."""
 
     columns: ClassVar[tuple[str, ...]] = PAIR  #: the rows' columns with answers
     metrics: ClassVar[tuple[str, ...]]  #: names of the metrics of an outcome
 
-    def __init__(
-        self, run: Any, request: TrainRequest, options: Any, batches: AnyBatches, reporter: Reporter
-    ) -> None:
-        self.begin(run, request, batches, reporter)
+    def __init__(self, setup: TrainingSetup, options: Any) -> None:
+        super().__init__(setup)
         self.options = options
-        self.progress["sums"] = [
-            [0.0, 0.0] for _ in self.metrics
-        ]  # since the last report: values, rows
-        self._sums = torch.zeros(
-            len(self.metrics), 2, dtype=torch.float64
-        )  # of this step on this process
-        args = TrainingArguments(**settings(request, batches.steps))
-        one_gpu(args)
-        super().__init__(
-            request.loaded.model,
-            args,
-            data_collator=self.collator(),
-            train_dataset=request.data.train,
-            processing_class=request.loaded.tokenizer,
-            callbacks=[reporter],
-        )
-        silence(self)
+        #: since the last log: sum of values and rows of each metric
+        self.progress["sums"] = [[0.0, 0.0] for _ in self.metrics]
+        self._sums = torch.zeros(len(self.metrics), 2, dtype=torch.float64)  # of this step and rank
+        self.collate = self.collator()
 
-    def outcome(self, model: Any, batch: dict[str, Any]) -> LossOutput:
-        """Losses and metrics of a batch; `model` is wrapped as it is trained."""
+    def outcome(self, forward: Any, batch: Batch) -> LossOutput:
+        """Losses and metrics of a batch. forward: the model as it is wrapped for training."""
         raise NotImplementedError
 
     def collator(self) -> Any:
-        pad = self.request.loaded.tokenizer.pad_token_id
-        return PreferenceCollator(pad if pad is not None else 0, self.columns)
+        return PreferenceCollator(self.tokenizer.pad_token_id or 0, self.columns)
 
-    def weight(self, batch: dict[str, Any]) -> float:
-        return len(batch["input_ids"]) / len(self.columns)
+    def weight(self, batch: Batch) -> float:
+        return len(batch["labels"]) / len(self.columns)
 
-    def compute_loss(
-        self,
-        model: Any,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> Tensor:
-        """Mean over the rows of the whole step, times what is divided out later."""
-        outcome = self.outcome(model, inputs)
+    def compute_loss(self, forward: Any, batch: Batch, scale: float) -> Tensor:
+        """Mean over the rows of the whole step."""
+        outcome = self.outcome(forward, batch)
         self._sums += self._counted(outcome)
-        return outcome.loss.sum() * self.scale(num_items_in_batch) + outcome.auxiliary
+        return outcome.loss.sum() * scale + outcome.auxiliary
 
     def _counted(self, outcome: LossOutput) -> Tensor:
         """(metrics, 2): the sum of each metric's values, and the rows that it speaks of."""
@@ -207,7 +180,7 @@ class AnswersTrainer(StageTrainer, Trainer):
     def evaluate_one(self, name: str, rows: Any) -> dict[str, float]:
         sums = torch.zeros(len(self.metrics) + 1, 2, dtype=torch.float64)
         for own, counts in self.own_batches(rows, self.eval_units(name)):
-            outcome = self.outcome(self.model, moved(self.data_collator(own), self.args.device))
+            outcome = self.outcome(self.model, moved(self.collate(own), self.device))
             if counts:
                 loss = torch.stack(
                     [outcome.loss.double().sum().cpu(), torch.tensor(len(own)).double()]
@@ -220,16 +193,14 @@ class AnswersTrainer(StageTrainer, Trainer):
 class LogpsTrainer(AnswersTrainer):
     """Trains on the log-probabilities of answers."""
 
-    def __init__(
-        self, run: Any, request: TrainRequest, options: Any, batches: AnyBatches, reporter: Reporter
-    ) -> None:
-        super().__init__(run, request, options, batches, reporter)
+    def __init__(self, setup: TrainingSetup, options: Any) -> None:
+        super().__init__(setup, options)
         self.causal_loss = CausalLoss(self.model)
 
     @property
     def keeps_all_logits(self) -> bool:
         return self.causal_loss.after_head is None
 
-    def logps(self, model: Any, batch: dict[str, Any]) -> Logps:
-        """Of the policy; `model` is wrapped as it is trained."""
-        return sequence_logps(self.causal_loss, model, batch, len(self.columns))
+    def logps(self, forward: Any, batch: Batch) -> Logps:
+        """Of the policy. forward: the model as it is wrapped for training."""
+        return sequence_logps(self.causal_loss, forward, batch, len(self.columns))

@@ -24,9 +24,8 @@ from tunewright_hf.distributed.sharding import NoSharding
 from tunewright_hf.losses.causal_lm import CausalLoss
 from tunewright_hf.models import precision
 from tunewright_hf.models.weight_sharing import share
-from tunewright_hf.training.loop import AnyBatches, moved
 from tunewright_hf.training.preference import LogpsTrainer, sequence_logps
-from tunewright_hf.training.reporting import Reporter
+from tunewright_hf.training.stage_trainer import Batch, TrainingSetup, moved
 
 FOLDER = "reference"  # in the stage's folder `checkpoints`, which goes when the run is overwritten
 #: what PEFT's adapters may begin with for the model below them to be what it was without them
@@ -52,10 +51,10 @@ class ReferenceTrainer(LogpsTrainer):
 
     scores = 2  #: what is kept of the reference for each row: K numbers
 
-    def __init__(
-        self, run: Any, request: TrainRequest, options: Any, batches: AnyBatches, reporter: Reporter
-    ) -> None:
-        super().__init__(run, request, options, batches, reporter)
+    def __init__(self, setup: TrainingSetup, options: Any) -> None:
+        super().__init__(setup, options)
+        run, request = setup.run, setup.request
+        self.checkpoint_folder = request.folder / "checkpoints"
         if options.reference == "base":
             check_base(request.loaded)
         if options.cache_reference and isinstance(request.data.train, RowStream):
@@ -70,18 +69,18 @@ class ReferenceTrainer(LogpsTrainer):
             prepared = self.prepared(rows)
             return Referenced(prepared, scores[name]) if scores else prepared
 
-        self.train_dataset = held("train", request.data.train)
+        self.train_rows = held("train", request.data.train)
         self.evals = {name: held(f"eval {name}", rows) for name, rows in request.data.evals.items()}
 
     def prepared(self, rows: Any) -> Any:
         """The rows of a set as they are collated."""
         return rows
 
-    def score(self, loss: CausalLoss, forward: Any, batch: dict[str, Any]) -> Tensor:
+    def score(self, loss: CausalLoss, forward: Any, batch: Batch) -> Tensor:
         """What is kept of the reference for the rows of a batch: (B, K) in nats."""
         return sequence_logps(loss, forward, batch, len(self.columns)).sums.T
 
-    def reference_of(self, batch: dict[str, Any]) -> Tensor:
+    def reference_of(self, batch: Batch) -> Tensor:
         """`score` under the reference, cached or not."""
         if "reference" in batch:
             return batch["reference"]
@@ -106,7 +105,7 @@ class ReferenceTrainer(LogpsTrainer):
             self.model.disable_adapter() if self.options.reference == "base" else nullcontext()
         )
         self.model.eval()
-        with torch.no_grad(), self.accelerator.autocast(), without:
+        with torch.no_grad(), self.autocast(), without:
             yield self.second or self.causal_loss
         self.model.train(training)
 
@@ -117,7 +116,7 @@ class ReferenceTrainer(LogpsTrainer):
         not trained on."""
         folder, identity = self.checkpoint_folder / FOLDER, self.cache_identity()
         found = _read(folder, identity)
-        if self.any_process(found is None):
+        if self.any_rank(found is None):
             data, self.second = (
                 self.request.data,
                 second_model(self.run, self.request, self.options),
@@ -127,7 +126,7 @@ class ReferenceTrainer(LogpsTrainer):
                 found[f"eval {name}"] = self._score_all(rows, np.arange(len(rows)))
             self.second = None
             state = {"identity": identity, "scores": found}
-            if self.args.process_index == 0:
+            if self.rank == 0:
                 write_folder(folder, lambda temporary: save_state(state, temporary, FOLDER))
             self.accelerator.wait_for_everyone()
         assert found is not None
@@ -136,18 +135,18 @@ class ReferenceTrainer(LogpsTrainer):
     def _score_all(self, rows: Any, numbers: np.ndarray) -> Tensor:
         """In batches of like length, which are the same on any number of processes."""
         numbers = numbers[np.argsort(-np.asarray(row_lengths(rows))[numbers], kind="stable")]
-        size, processes = self.args.per_device_eval_batch_size, self.args.world_size
+        size, ranks = self.request.training.per_device_eval_batch_size, self.run.data_world_size
         batches = [numbers[start : start + size].tolist() for start in range(0, len(numbers), size)]
         prepared = self.prepared(rows)
         scores = torch.zeros(len(rows), self.scores)
         with self._reference() as loss:
-            for first in range(0, len(batches), processes):
-                place = first + self.args.process_index
-                # a process without a batch runs along, so that none waits for another
-                batch = self.data_collator(
+            for first in range(0, len(batches), ranks):
+                place = first + self.run.data_rank
+                # a rank that has run out repeats the last batch, to keep collectives in step
+                batch = self.collate(
                     [prepared[number] for number in batches[min(place, len(batches) - 1)]]
                 )
-                found = self.score(loss, loss.model, moved(batch, self.args.device))
+                found = self.score(loss, loss.model, moved(batch, self.device))
                 if place < len(batches):
                     scores[batches[place]] = found.float().cpu()
         scores = self.total(scores)
@@ -163,13 +162,13 @@ def second_model(run: Any, request: TrainRequest, options: Any) -> CausalLoss | 
     else:
         if quantizer := options.reference_quantizer:
             recipe = run.recipe.as_mapping() | {"quantizer": quantizer}
-            run = Run(resolve(recipe), trust_remote_code=run.trust_remote_code)
+            run = Run(resolve(recipe, combined=False), trust_remote_code=run.trust_remote_code)
         # as the kernel loads what a stage before this one made: whole, and not to be trained
         loaded = run.load(prior=StageResult(Path(options.reference), "model"), trainable=False)
     if loaded is None:
         return None
     number_format = precision.resolve(request.training.precision, loaded.model.device)
-    precision.upcast_trainable(loaded.model, number_format)
+    precision.set_trained_dtypes(loaded.model, number_format)
     (request.sharding or NoSharding()).cast(loaded.model, number_format)
     share(loaded.model, request.loaded.model)
     return CausalLoss(loaded.model.eval())

@@ -1,68 +1,70 @@
-"""Reward functions: what an answer that a model wrote is worth.
+"""Rewards that a recipe names: what the completions of a policy are worth.
 
-A reward is a function in the entry-point group `tunewright.reward`, or in a Python file that the
-command line names:
+A reward is a plugin of the kind `reward`, or a plain function in a Python file that the command
+line names (mine.py:brief):
 
-    def reward(completions: list[str], **columns: list) -> list[float | None]
+    def brief(completions: list[str], **columns: list) -> list[float | None]
 
-completions: the answers' text, without stop token. columns: the columns of the answers' rows by
-name, as long as completions, `prompts` (their text) among them. What a recipe says besides `name`
-and `weight` is handed on by name. Gives one number for each answer; None where it has nothing to
-say of it. With several processes each asks for its own answers.
-
-A reward that has something to get ready is a class. It is made once, before the first step, with
-`run`, `policy` (the model that is trained: types.Loaded) and what the recipe says, and is then
-called as a function is, with the columns alone.
+completions: without stop token. columns: the columns of the completions' rows by name, as long as
+completions, `prompts` (rendered) among them. What a recipe says besides `name` and `weight` is a
+plugin's options, or is handed to the function by name. Both give one number for each completion,
+None where there is nothing to say of it. Each rank asks for its own completions.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from importlib import metadata, util
+from dataclasses import dataclass
+from importlib import util
 from pathlib import Path
 from typing import Any
 
-from tunewright import RecipeError, RunError
-from tunewright.errors import did_you_mean
-from tunewright.types import LoadedModel
+from tunewright import RecipeError, RunError, TunewrightError, registry
+from tunewright.types import LoadedModel, RewardRequest
 
-GROUP = "tunewright.reward"
+Score = Callable[[RewardRequest], list[float | None]]
 
 
 @dataclass(frozen=True)
-class Reward:
+class WeightedReward:
+    """One reward of a recipe. score: the hook of its plugin, or a wrapped function."""
+
     name: str
     weight: float
-    function: Callable[..., list[float | None]]
-    options: dict[str, Any] = field(default_factory=dict)
+    score: Score
+    policy: LoadedModel | None = None
+    plugin: Any = None  # None: a function in a file
 
     def __call__(self, completions: list[str], columns: dict[str, list[Any]]) -> list[float]:
-        """One number for each answer, NaN where the function says nothing. Raises RunError where it
+        """One number for each completion, NaN where there is none. Raises RunError where the reward
         fails."""
         place = f"reward {self.name}"
         try:
-            given = list(self.function(completions, **columns, **self.options))
+            given = list(self.score(RewardRequest(completions, columns, self.policy)))
             found = [math.nan if value is None else float(value) for value in given]
+        except TunewrightError:
+            raise
         except Exception as error:
             raise RunError(f"fails: {type(error).__name__}: {error}", place=place) from error
         if len(found) != len(completions):
-            raise RunError(f"gave {len(found)} numbers for {len(completions)} answers", place=place)
+            raise RunError(
+                f"gave {len(found)} numbers for {len(completions)} completions", place=place
+            )
         for number, value in zip(found, given, strict=True):
             if value is not None and not math.isfinite(number):
-                raise RunError(
-                    f"gave {number}",
-                    place=place,
-                    hint="None is for answers that it says nothing of",
-                )
+                hint = "None is for completions that it says nothing of"
+                raise RunError(f"gave {number}", place=place, hint=hint)
         return found
 
 
 def check(section: str | dict[str, Any]) -> None:
-    """Whether there is such a reward; nothing is imported, and no file is opened. ValueError where
-    there is none."""
+    """Check that there is such a reward; nothing is imported, and no file is opened. Raises
+    ValueError."""
     name, _, _ = _parts(section)
     if not _is_in_a_file(name):
-        _point(name)
+        try:
+            registry.find("reward", name)
+        except RecipeError as error:
+            raise ValueError(str(error)) from error
 
 
 def load(
@@ -72,50 +74,48 @@ def load(
     policy: LoadedModel,
     *,
     from_command_line: bool,
-) -> Reward:
-    """The reward that a recipe names: `exact_match`, or a mapping with name, weight and what it
-    takes.
+) -> WeightedReward:
+    """The reward that a recipe names: `exact_match`, or a mapping with name, weight and options.
 
-    from_command_line: whether the name was written there; files are code, and are run only then.
-    Raises RecipeError where it cannot be imported, or is none.
+    place: of the section, for errors. policy: the model that is trained. from_command_line: whether
+    the name was written there; files are code, and are run only then. Raises RecipeError where it
+    cannot be imported, or is none.
     """
     try:
         name, weight, options = _parts(section)
-        function = (
-            _function(name, from_command_line) if _is_in_a_file(name) else _point(name).load()
-        )
-        if isinstance(function, type):
-            return Reward(name, weight, function(run=run, policy=policy, **options))
-    except RecipeError:
-        raise
-    except Exception as error:
+        if _is_in_a_file(name):
+            function = _function(name, from_command_line)
+            bare = name.rpartition(":")[2]
+            return WeightedReward(bare, weight, _wrapped(function, options), policy)
+    except Exception as error:  # whatever the file raises
         raise RecipeError(f"cannot be loaded: {error}", place=place) from error
-    return Reward(name.rpartition(":")[2], weight, function, options)
+    try:
+        caller = run.named("reward", name, **options)
+    except RecipeError as error:
+        raise RecipeError(error.problem, place=place, hint=error.hint) from error
+
+    def score(request: RewardRequest) -> list[float | None]:
+        return caller.call("score", run=run, request=request)  # type: ignore[no-any-return]
+
+    return WeightedReward(caller.entry.name, weight, score, policy, caller.plugin)
+
+
+def _wrapped(function: Callable[..., list[float | None]], options: dict[str, Any]) -> Score:
+    def score(request: RewardRequest) -> list[float | None]:
+        return function(request.completions, **request.columns, **options)
+
+    return score
 
 
 def _parts(section: str | dict[str, Any]) -> tuple[str, float, dict[str, Any]]:
-    """Name, weight, and what the function takes. ValueError where there is no name, or the weight
-    is no number."""
+    """Name, weight and options. ValueError where there is no name, or the weight is no number."""
     written = {"name": section} if isinstance(section, str) else dict(section)
     name, weight = written.pop("name", None), written.pop("weight", 1.0)
     if not isinstance(weight, (int, float)) or not math.isfinite(weight):
         raise ValueError(f"the weight of reward {name} is {weight!r}, not a number")
     if not isinstance(name, str):
-        raise ValueError(f"no installed reward is called {name!r}")
+        raise ValueError(f"found {name!r}, expected the name of a reward")
     return name, float(weight), written
-
-
-def _point(name: str) -> metadata.EntryPoint:
-    """ValueError where no installed distribution has it, or two have."""
-    points = metadata.entry_points(group=GROUP)
-    named = [point for point in points if point.name == name]
-    if not named:
-        close = did_you_mean(name, {point.name for point in points})
-        raise ValueError(f"no installed reward is called {name!r} ({close})")
-    if len(named) > 1:
-        owners = " and ".join(sorted(point.dist.name for point in named if point.dist))
-        raise ValueError(f"{owners} both have a reward called {name!r}: uninstall one")
-    return named[0]
 
 
 def _is_in_a_file(name: str) -> bool:

@@ -14,10 +14,9 @@ class RolloutOptions(ReferenceModel):
     rewards: list[str | dict[str, Any]] = Field(
         min_length=1, examples=[[{"name": "length", "target": 20}]]
     )
-    """reward functions of the group tunewright.reward: a name, or a mapping with name, weight (1
-    where it is not given) and what the function takes. On the command line, and only there, a name
-    may be that of a function in a file: mine.py:brief. The reward of an answer is their weighted
-    sum"""
+    """Reward plugins: a name, or a mapping with name, weight (default: 1) and options. On the
+    command line, and only there, a name may be that of a function in a file: mine.py:brief. The
+    reward of a completion is their weighted sum."""
     max_new_tokens: int = Field(256, ge=1)
     """longest answer, in tokens"""
     temperature: float = Field(1.0, gt=0)

@@ -21,10 +21,10 @@ from transformers.generation import (
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
-from transformers.trainer_utils import unwrap_peft_model
 
 from tunewright.types import LoadedModel
 from tunewright_hf.losses.causal_lm import replaced
+from tunewright_hf.models.modules import base_model
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class RolloutGenerator:
         )
         # the checkpoint's own settings would fill in what these leave open, such as a penalty on
         # repetition
-        with _no_settings(model), _no_settings(unwrap_peft_model(model)):
+        with _no_settings(model), _no_settings(base_model(model)):
             written = model.generate(
                 input_ids=ids.to(model.device),
                 attention_mask=mask.to(model.device),

@@ -1,14 +1,16 @@
 """AdamW, the optimizer that most recipes want."""
 
+import math
 from typing import Any
 
 from pydantic import Field
 
-from tunewright import Plugin, PluginOptions, hookimpl
+from tunewright import PluginOptions, hookimpl
+from tunewright.plugin import Optimizer
 from tunewright.types import OptimizerRequest
 
 
-class AdamW(Plugin):
+class AdamW(Optimizer):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2017, arXiv:1711.05101), as torch has
     it."""
 
@@ -17,8 +19,13 @@ class AdamW(Plugin):
         """share of the old mean of gradients that is kept at each step"""
         beta2: float = Field(0.999, ge=0, lt=1)
         """share of the old mean of squared gradients that is kept at each step"""
-        eps: float = Field(1e-8, gt=0)
+        eps: float = Field(1e-8, gt=0, le=1)
         """added to the denominator, so that tiny gradients do not blow up"""
+
+    def state_bytes(self, shape: tuple[int, ...], dtype: str) -> float:
+        """The means of gradients and of their squares, in the parameter's own dtype."""
+        width = 2 if dtype in ("bfloat16", "float16") else 4
+        return 2 * width * math.prod(shape)
 
     @hookimpl
     def build_optimizer(self, run: Any, request: OptimizerRequest) -> Any:

@@ -1,39 +1,74 @@
 """Weights in 4 or 8 bits while they are loaded, on GPUs and on the CPU."""
 
+import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
-from tunewright import Plugin, PluginOptions, hookimpl
+from pydantic import Field
+
+from tunewright import Adapter, PluginOptions, Problem, Quantizer, hookimpl
 from tunewright.types import LoadedModel, LoadRequest
 
 if TYPE_CHECKING:
-    from tunewright.run import Run
+    from tunewright.check import Resolved
+    from tunewright.types import RunContext
+
+_BLOCK = 64  # weights that share a scale
+_SECOND_BLOCK = 256  # scales that share a scale, with double quantization
 
 
-class BitsAndBytes(Plugin):
-    """Linear layers, but for heads, in 4 bits (QLoRA, Dettmers et al. 2023, arXiv:2305.14314) or 8
-    (LLM.int8(), Dettmers et al. 2022, arXiv:2208.07339), through bitsandbytes. Such weights cannot
-    be trained: an adapter is.
+class BitsAndBytes(Quantizer):
+    """Linear layers, except heads, in 4 bits (QLoRA, Dettmers et al. 2023, arXiv:2305.14314) or 8
+    bits (LLM.int8(), Dettmers et al. 2022, arXiv:2208.07339), through bitsandbytes. Quantized
+    weights cannot be trained: train an adapter.
     """
 
     class Options(PluginOptions):
-        bits: Literal[4, 8] = 4
-        """bits of a weight"""
-        type: Literal["nf4", "fp4"] = "nf4"
-        """with 4 bits: the numbers that there are, spaced for normally distributed weights, or as
-        floating point"""
-        double_quantization: bool = True
-        """with 4 bits: the scales are quantized too, which saves 0.4 bits a weight"""
+        bits: Literal[4, 8] = Field(4, description="Bits per weight.")
+        type: Literal["nf4", "fp4"] = Field(
+            "nf4", description="4-bit data type: nf4 (normal quantiles) or fp4."
+        )
+        double_quantization: bool = Field(
+            True,
+            description="With 4 bits: also quantize the scales, which saves 0.4 bits per weight.",
+        )
+
+    def objections(self, recipe: "Resolved") -> Iterator[Problem]:
+        adapter = recipe.plugin("adapter")
+        if adapter and issubclass(adapter, Adapter) and adapter.trains_base_weights:
+            yield Problem(
+                self.at,
+                f"quantized weights cannot be trained, and adapter {recipe.recipe.adapter.name} "
+                "trains them",
+                "train an adapter, such as lora, or take the quantizer out of the recipe",
+            )
+
+    def weight_bytes(self, shape: tuple[int, ...], dtype: str) -> float:
+        count = math.prod(shape)
+        if self.options.bits == 8:
+            return count + 4 * shape[0]  # a float32 scale per row
+        blocks = math.ceil(count / _BLOCK)
+        weights = math.ceil(count / 2) + 4 * 16  # and the 16 values, in float32
+        if not self.options.double_quantization:
+            return weights + 4 * blocks
+        # a byte per scale; their own scales, 256 values and mean in float32
+        return weights + blocks + 4 * (math.ceil(blocks / _SECOND_BLOCK) + 256 + 1)
 
     @hookimpl
-    def prepare_load(self, run: "Run", request: LoadRequest) -> bool:
+    def prepare_load(self, run: "RunContext", request: LoadRequest) -> bool:
         from tunewright_bitsandbytes import linear
 
-        request.quantization = linear.config(self.options, run.recipe.training.precision)
+        # a family without the option loads where it likes
+        family = run.plugin("family").options
+        device = request.device or str(getattr(family, "device", "auto"))
+        request.quantization = linear.config(self.options, run.recipe.training.precision, device)
         return True
 
     @hookimpl
     def finish_load(self, loaded: LoadedModel) -> LoadedModel:
         from tunewright_bitsandbytes import linear
+        from tunewright_hf.models.modules import quantized_modules
 
         linear.keep_layout(loaded.model)
+        loaded.quantized = quantized_modules(loaded.model)
         return loaded

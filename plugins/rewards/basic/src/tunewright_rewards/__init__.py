@@ -1,35 +1,83 @@
-"""Rewards that look at an answer's text. Their form is told in tunewright_hf.training.rewards."""
+"""Rewards that look at a completion's text, ask an endpoint, or ask a trained reward model."""
 
 import json
 import re
 from typing import Any
 
+from pydantic import Field, field_validator
+
+from tunewright import PluginOptions, RunError, hookimpl
+from tunewright.plugin import Reward
+from tunewright.types import RewardRequest
+
 _THINKING = re.compile(r"\A.*</think>", re.DOTALL)
 
 
-def exact_match(completions: list[str], *, answer: list[str], **_: Any) -> list[float]:
-    """1 where the answer after the thinking is the row's column `answer`, white space at the ends
-    aside; else 0."""
-    given = [_THINKING.sub("", text).strip() for text in completions]
-    return [float(text == str(wanted).strip()) for text, wanted in zip(given, answer, strict=True)]
-
-
-def format(completions: list[str], *, pattern: str, **_: Any) -> list[float]:
-    """1 where the whole answer matches a regular expression, in which `.` is any character;
+class ExactMatch(Reward):
+    """1 where the completion after the thinking is the row's column, white space at the ends aside;
     else 0."""
-    form = re.compile(pattern, re.DOTALL)
-    return [float(form.fullmatch(text.strip()) is not None) for text in completions]
+
+    class Options(PluginOptions):
+        column: str = "answer"
+        """Column with the right answer."""
+
+    @hookimpl
+    def score(self, run: Any, request: RewardRequest) -> list[float]:
+        column = self.options.column
+        if column not in request.columns:
+            there = ", ".join(sorted(request.columns))
+            raise RunError(
+                f"the rows have no column {column!r}, only {there}",
+                place=f"reward {self.name}",
+                hint="set its option `column`",
+            )
+        given = [_THINKING.sub("", text).strip() for text in request.completions]
+        wanted = [str(each).strip() for each in request.columns[column]]
+        return [float(text == each) for text, each in zip(given, wanted, strict=True)]
 
 
-def length(completions: list[str], *, target: int, **_: Any) -> list[float]:
-    """0 for an answer of `target` characters, down to -1 for one that is twice as long, or longer,
-    or empty."""
-    return [-min(1.0, abs(len(text) - target) / target) for text in completions]
+class Format(Reward):
+    """1 where the whole completion matches a regular expression; else 0."""
+
+    class Options(PluginOptions):
+        pattern: str
+        """Regular expression, in which `.` is any character."""
+
+        @field_validator("pattern")
+        @classmethod
+        def _compiles(cls, pattern: str) -> str:
+            try:
+                re.compile(pattern, re.DOTALL)
+            except re.error as error:
+                raise ValueError(f"is no regular expression: {error}") from error
+            return pattern
+
+    @hookimpl
+    def score(self, run: Any, request: RewardRequest) -> list[float]:
+        form = re.compile(self.options.pattern, re.DOTALL)
+        return [float(form.fullmatch(text.strip()) is not None) for text in request.completions]
 
 
-def valid_json(completions: list[str], **_: Any) -> list[float]:
-    """1 where the answer after the thinking is JSON, alone or in a fenced block; else 0."""
-    return [float(_is_json(_THINKING.sub("", text).strip())) for text in completions]
+class Length(Reward):
+    """0 for a completion of `target` characters, down to -1 for one that is twice as long, or
+    longer, or empty."""
+
+    class Options(PluginOptions):
+        target: int = Field(gt=0)
+        """Characters."""
+
+    @hookimpl
+    def score(self, run: Any, request: RewardRequest) -> list[float]:
+        target = self.options.target
+        return [-min(1.0, abs(len(text) - target) / target) for text in request.completions]
+
+
+class ValidJson(Reward):
+    """1 where the completion after the thinking is JSON, alone or in a fenced block; else 0."""
+
+    @hookimpl
+    def score(self, run: Any, request: RewardRequest) -> list[float]:
+        return [float(_is_json(_THINKING.sub("", text).strip())) for text in request.completions]
 
 
 def _is_json(text: str) -> bool:
@@ -39,3 +87,51 @@ def _is_json(text: str) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
+
+
+class Http(Reward):
+    """What an HTTP endpoint answers to a POST of {"prompts": [...], "completions": [...]}:
+    {"rewards": [...]}, one for each completion, null where it has nothing to say.
+
+    Prompts and completions leave the machine where `url` is not on it.
+    """
+
+    class Options(PluginOptions):
+        url: str = "http://127.0.0.1:8000/rewards"
+        """Address of the endpoint, http or https."""
+        timeout: float = Field(60.0, gt=0, le=86_400)
+        """Seconds for each read."""
+        token_variable: str | None = None
+        """Environment variable with the token that is sent as `Authorization: Bearer`."""
+
+    @hookimpl
+    def score(self, run: Any, request: RewardRequest) -> list[float | None]:
+        from tunewright_rewards.endpoint import ask
+
+        return ask(request.columns["prompts"], request.completions, self.options)
+
+
+class RewardModel(Reward):
+    """The score of each prompt with its completion, under the reward model that a run trained last.
+
+    Prompts are rendered for the policy, which must have the template of the reward model.
+    """
+
+    class Options(PluginOptions):
+        path: str | None = None
+        """Run folder. Default: that of the run itself, for one of its earlier stages."""
+
+    def __init__(self, options: Any, name: str = "") -> None:
+        super().__init__(options, name)
+        self.judge: Any = None  # loaded when it is first asked, before the first step
+
+    @hookimpl
+    def score(self, run: Any, request: RewardRequest) -> list[float]:
+        from tunewright_rewards.model import Judge
+
+        if self.judge is None:
+            self.judge = Judge(run, request.policy, self.options.path)
+        return self.judge.score(request.columns["prompts"], request.completions)  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        self.judge = None

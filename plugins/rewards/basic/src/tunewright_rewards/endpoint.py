@@ -1,4 +1,4 @@
-"""Rewards from an HTTP endpoint."""
+"""The request to a reward endpoint."""
 
 import json
 import os
@@ -16,22 +16,10 @@ class _Stay(HTTPRedirectHandler):
         return None
 
 
-def http(
-    completions: list[str],
-    *,
-    prompts: list[str],
-    url: str = "http://127.0.0.1:8000/rewards",
-    timeout: float = 60.0,
-    token_variable: str | None = None,
-    **_: Any,
-) -> list[float | None]:
-    """What an endpoint answers to a POST of {"prompts": [...], "completions": [...]}: {"rewards":
-    [...]}, one for each answer, null where it has nothing to say.
-
-    timeout: seconds for each read. token_variable: the environment variable with the token that is
-    sent as `Authorization: Bearer`. Prompts and answers leave the machine where `url` is not on it.
-    Raises ValueError and ConnectionError, which name the endpoint.
-    """
+def ask(prompts: list[str], completions: list[str], options: Any) -> list[float | None]:
+    """Ask the endpoint. options: Http.Options. Raises ValueError and ConnectionError, which name
+    the endpoint."""
+    url, variable = options.url, options.token_variable
     where = urlsplit(url)
     if where.scheme not in ("http", "https") or not where.hostname:
         raise ValueError(f"{url}: give an address that begins with http:// or https://")
@@ -41,13 +29,13 @@ def http(
             "but token_variable"
         )
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
-    if token_variable is not None:
-        if not os.environ.get(token_variable):
-            raise ValueError(f"{url}: the environment variable {token_variable} holds no token")
-        headers["Authorization"] = f"Bearer {os.environ[token_variable]}"
+    if variable is not None:
+        if not os.environ.get(variable):
+            raise ValueError(f"{url}: the environment variable {variable} holds no token")
+        headers["Authorization"] = f"Bearer {os.environ[variable]}"
     body = json.dumps({"prompts": prompts, "completions": completions}).encode()
     request = Request(url, body, headers, method="POST")  # noqa: S310 - its scheme is looked at above
-    return _rewards(url, _post(request, timeout))
+    return _rewards(url, _post(request, options.timeout))
 
 
 def _post(request: Request, timeout: float) -> bytes:

@@ -4,37 +4,36 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.trainer_utils import unwrap_peft_model
 
 from tunewright import RecipeError, folder
 from tunewright.run import open_run
 from tunewright.types import LoadedModel
 from tunewright_hf.losses.sequence_scores import scores_at_the_end
 from tunewright_hf.models import precision
+from tunewright_hf.models.modules import base_model
 from tunewright_hf.models.weight_sharing import share
 
 
-class RewardModel:
-    """The score of each prompt with its answer, under the model of a run's last stage that trained
-    a reward model.
+class Judge:
+    """The reward model of a run folder, beside the policy.
 
-    path: the run folder; None: that of the run that asks, for one of its earlier stages. Prompts
-    are rendered for the model that is trained, which must have the same template as the reward
-    model. Raises RecipeError where the folder holds no such run.
+    run: that which asks. path: the run folder; None: that of `run`. Raises RecipeError where the
+    folder holds no run with a reward model.
     """
 
-    def __init__(self, *, run: Any, policy: LoadedModel, path: str | None = None) -> None:
+    def __init__(self, run: Any, policy: LoadedModel | None, path: str | None) -> None:
         self.loaded, self.stop = _load(Path(path) if path else run.folder)
         model = self.loaded.model.eval()
         number_format = precision.resolve(run.recipe.training.precision, model.device)
-        precision.upcast_trainable(model, number_format)
-        unwrap_peft_model(model).score.float()  # as it was trained
-        share(model, policy.model)
+        precision.set_trained_dtypes(model, number_format)
+        base_model(model).score.float()  # as it was trained
+        if policy is not None:
+            share(model, policy.model)
         half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(number_format)
         self.autocast = torch.autocast(model.device.type, half, enabled=half is not None)
 
     @torch.no_grad()
-    def __call__(self, completions: list[str], *, prompts: list[str], **_: Any) -> list[float]:
+    def score(self, prompts: list[str], completions: list[str]) -> list[float]:
         scores, model = [], self.loaded.model
         for prompt, text in zip(prompts, completions, strict=True):  # one by one, without padding
             ids = self.loaded.tokenizer(
@@ -42,8 +41,8 @@ class RewardModel:
             )
             ids = ids.input_ids.to(model.device)
             with self.autocast:
-                batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-                scores.append(float(scores_at_the_end(model, model, batch)))
+                inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+                scores.append(float(scores_at_the_end(model, model, inputs)))
         return scores
 
 

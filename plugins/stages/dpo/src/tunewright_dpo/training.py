@@ -5,16 +5,16 @@ from typing import Any
 
 from tunewright.types import StageResult, TrainRequest
 from tunewright_dpo.losses import LOSSES, Ratios
-from tunewright_hf.training.loop import AnyBatches, fit
+from tunewright_hf.training.fit import fit
 from tunewright_hf.training.preference import LossOutput, PreferenceCollator, pair_metrics
 from tunewright_hf.training.reference import ReferenceTrainer
-from tunewright_hf.training.reporting import Reporter
+from tunewright_hf.training.stage_trainer import Batch, TrainingSetup
 
 
 def train(run: Any, request: TrainRequest, options: Any, stage: str) -> StageResult:
     """Train on preference rows, and save. Raises as `fit` does, and RecipeError where the reference
     does not fit."""
-    make = partial(DpoTrainer, run, request, options)
+    make = partial(DpoTrainer, options=options)
     return fit(run, request, make, stage=stage, template=run.plugin("template"))
 
 
@@ -29,10 +29,8 @@ class DpoTrainer(ReferenceTrainer):
         "nll_loss",
     )
 
-    def __init__(
-        self, run: Any, request: TrainRequest, options: Any, batches: AnyBatches, reporter: Reporter
-    ) -> None:
-        super().__init__(run, request, options, batches, reporter)
+    def __init__(self, setup: TrainingSetup, options: Any) -> None:
+        super().__init__(setup, options)
         self.progress["rewards"] = {"mean": 0.0, "steps": 0}  # of all steps, for bco_pair
 
     def collator(self) -> PreferenceCollator:
@@ -43,9 +41,9 @@ class DpoTrainer(ReferenceTrainer):
     def cache_identity(self) -> dict[str, Any]:
         return super().cache_identity() | {"ld_alpha": self.options.ld_alpha}
 
-    def outcome(self, model: Any, batch: dict[str, Any]) -> LossOutput:
+    def outcome(self, forward: Any, batch: Batch) -> LossOutput:
         options, reference = self.options, self.reference_of(batch).T  # (2, B)
-        policy = self.logps(model, batch)
+        policy = self.logps(forward, batch)
         sums = policy.sums - reference
         ratios = Ratios(sums, sums / policy.lengths, self.progress["rewards"]["mean"])
         named = ((weight, LOSSES[name]) for name, weight in options.losses.items())

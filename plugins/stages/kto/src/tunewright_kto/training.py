@@ -1,6 +1,6 @@
 """Training on single answers with labels, held against a reference."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,10 +15,10 @@ from tunewright.types import StageResult, TrainRequest
 from tunewright_hf.batching.collators import Row
 from tunewright_hf.batching.row_stream import RowStream
 from tunewright_hf.losses.causal_lm import CausalLoss
-from tunewright_hf.training.loop import AnyBatches, fit, moved
+from tunewright_hf.training.fit import fit
 from tunewright_hf.training.preference import LossOutput, PreferenceCollator, sequence_logps
 from tunewright_hf.training.reference import ReferenceTrainer
-from tunewright_hf.training.reporting import Reporter
+from tunewright_hf.training.stage_trainer import Batch, TrainingSetup, moved
 
 
 def train(run: Any, request: TrainRequest, options: Any, stage: str) -> StageResult:
@@ -32,7 +32,7 @@ def train(run: Any, request: TrainRequest, options: Any, stage: str) -> StageRes
         raise RecipeError(
             problem, place="stage", hint="take loss: apo_zero_unpaired, or do not stream"
         )
-    make = partial(KtoTrainer, run, request, options)
+    make = partial(KtoTrainer, options=options)
     return fit(run, request, make, stage=stage, template=run.plugin("template"))
 
 
@@ -80,13 +80,11 @@ class KtoTrainer(ReferenceTrainer):
     columns = ("completion_ids",)
     metrics = ("rewards/chosen", "rewards/rejected", "logps/chosen", "logps/rejected", "kl")
 
-    def __init__(
-        self, run: Any, request: TrainRequest, options: Any, batches: AnyBatches, reporter: Reporter
-    ) -> None:
+    def __init__(self, setup: TrainingSetup, options: Any) -> None:
         self.compares = options.loss == "kto"
         self.scores = 2 if self.compares else 1
         self.kl = 0.0  # nats, of the step or the evaluation set
-        super().__init__(run, request, options, batches, reporter)
+        super().__init__(setup, options)
 
     def prepared(self, rows: Any) -> Any:
         training = self.request.training
@@ -100,7 +98,7 @@ class KtoTrainer(ReferenceTrainer):
             else answers
         )
 
-    def score(self, loss: CausalLoss, forward: Any, batch: dict[str, Any]) -> Tensor:
+    def score(self, loss: CausalLoss, forward: Any, batch: Batch) -> Tensor:
         """(B, 2): of the answers, and of the mismatched ones."""
         found = super().score(loss, forward, batch)
         return (
@@ -109,17 +107,15 @@ class KtoTrainer(ReferenceTrainer):
             else found
         )
 
-    def get_batch_samples(
-        self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device
-    ) -> tuple[list[dict[str, Any]], Tensor]:
-        batches, weight = super().get_batch_samples(epoch_iterator, num_batches, device)
+    def prepare_step(self, batches: list[Batch]) -> tuple[list[Batch], float]:
+        batches, weight = super().prepare_step(batches)
         if self.compares:
-            batches = [moved(batch, self.args.device) for batch in batches]
+            batches = [moved(batch, self.device) for batch in batches]
             self.kl = self._divergence((batch, True) for batch in batches)
         return batches, weight
 
     @torch.no_grad()
-    def _divergence(self, batches: Iterable[tuple[dict[str, Any], bool]]) -> float:
+    def _divergence(self, batches: Iterable[tuple[Batch, bool]]) -> float:
         """How much likelier mismatched answers are than under the reference: the mean over the rows
         of all batches that count, on all processes, in nats, at least 0. Batches keep what the
         reference says of them."""
@@ -128,7 +124,8 @@ class KtoTrainer(ReferenceTrainer):
         for batch, counts in batches:
             batch["reference"] = self.reference_of(batch)
             self.model.eval()
-            policy = sequence_logps(self.causal_loss, self.model, batch["kl"], 1).sums[0]
+            with self.autocast():
+                policy = sequence_logps(self.causal_loss, self.model, batch["kl"], 1).sums[0]
             self.model.train(training)
             ratios = policy - batch["reference"][:, 1]
             if counts:
@@ -142,13 +139,13 @@ class KtoTrainer(ReferenceTrainer):
         if self.compares:
             passes = self.own_batches(rows, self.eval_units(name))
             self.kl = self._divergence(
-                (moved(self.data_collator(own), self.args.device), counts) for own, counts in passes
+                (moved(self.collate(own), self.device), counts) for own, counts in passes
             )
         return super().evaluate_one(name, rows)
 
-    def outcome(self, model: Any, batch: dict[str, Any]) -> LossOutput:
+    def outcome(self, forward: Any, batch: Batch) -> LossOutput:
         options, reference, good = self.options, self.reference_of(batch)[:, 0], batch["label"]
-        policy = self.logps(model, batch)
+        policy = self.logps(forward, batch)
         sums = policy.sums[0]
         rewards = options.beta * (sums - reference)
         losses = kto(rewards, good, options.beta * self.kl)

@@ -9,15 +9,16 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from tunewright.types import StageResult, TrainRequest
-from tunewright_hf.training.loop import fit
+from tunewright_hf.training.fit import fit
 from tunewright_hf.training.preference import LogpsTrainer, LossOutput, pair_metrics
+from tunewright_hf.training.stage_trainer import Batch
 
 _TINY = 1e-7  # nats: of a token that is certain the odds would be infinite
 
 
 def train(run: Any, request: TrainRequest, options: Any, stage: str) -> StageResult:
     """Train on preference rows, and save. Raises as `fit` does."""
-    make = partial(OrpoTrainer, run, request, options)
+    make = partial(OrpoTrainer, options=options)
     return fit(run, request, make, stage=stage, template=run.plugin("template"))
 
 
@@ -34,8 +35,8 @@ class OrpoTrainer(LogpsTrainer):
         "log_odds_chosen",
     )
 
-    def outcome(self, model: Any, batch: dict[str, Any]) -> LossOutput:
-        beta, policy = self.options.beta, self.logps(model, batch)
+    def outcome(self, forward: Any, batch: Batch) -> LossOutput:
+        beta, policy = self.options.beta, self.logps(forward, batch)
         nll, ratio = -policy.means[0], log_odds_ratio(policy.means)
         loss = nll - beta * logsigmoid(ratio)
         own = {"nll_loss": nll, "log_odds_ratio": logsigmoid(ratio), "log_odds_chosen": ratio}

@@ -1,8 +1,6 @@
 """Rollouts, and several steps on each."""
 
 import math
-from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 
 import torch
@@ -10,13 +8,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tunewright.types import StageResult, TrainRequest
-from tunewright_hf.losses.causal_lm import shift
-from tunewright_hf.training.loop import moved
+from tunewright_hf.batching import collators
+from tunewright_hf.losses.causal_lm import CausalLoss, shift
 from tunewright_hf.training.online_rl import Prompt, PromptsTrainer, train_on_prompts
+from tunewright_hf.training.stage_trainer import Batch, TrainingSetup, moved
 from tunewright_ppo.critic import NAME, ActorCritic
 from tunewright_ppo.losses import gae, policy_loss, steered, value_loss
-
-Batch = dict[str, Tensor]
 
 
 def train(run: Any, request: TrainRequest, options: Any, stage: str) -> StageResult:
@@ -30,51 +27,54 @@ def train(run: Any, request: TrainRequest, options: Any, stage: str) -> StageRes
 
 
 class PpoTrainer(PromptsTrainer):
-    def __init__(self, run: Any, request: TrainRequest, *others: Any) -> None:
-        self.actor_critic = ActorCritic(request.loaded.model)
+    actor_critic: ActorCritic
+
+    def __init__(self, setup: TrainingSetup, options: Any) -> None:
+        super().__init__(setup, options)
         self.rollout: list[Batch] = []
-        asked = request.stop_requested
-        request.stop_requested = lambda: self.is_between_rollouts and asked()
-        super().__init__(run, request, *others)
-        self.save_stride = self.options.ppo_epochs
-        self.progress["beta"] = self.options.beta
-        self.divergence = torch.zeros(
-            2, dtype=torch.float64
-        )  # nats and answers of this rollout on this process
+        asked = setup.request.stop_requested
+        setup.request.stop_requested = lambda: self.is_between_rollouts and asked()
+        self.save_stride = options.ppo_epochs
+        self.progress["beta"] = options.beta
+        # nats and answers of this rollout on this rank
+        self.divergence = torch.zeros(2, dtype=torch.float64)
+
+    def make_loss(self) -> CausalLoss:
+        self.actor_critic = ActorCritic(self.model)
+        return self.actor_critic
 
     @property
     def is_between_rollouts(self) -> bool:
-        return self.state.global_step % self.options.ppo_epochs == 0
+        return self.step % self.options.ppo_epochs == 0
 
     def finished(self) -> None:
         weights = self.actor_critic.remove_head()
-        if self.args.process_index == 0:
+        if self.rank == 0:
+            self.request.folder.mkdir(parents=True, exist_ok=True)
             save_file(weights, self.request.folder / f"{NAME}.safetensors")
 
-    def get_batch_samples(
-        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
-    ) -> tuple[list[Batch], Tensor]:
-        prompts = list(islice(epoch_iterator, num_batches))  # in each step of a rollout the same
-        if self.is_between_rollouts:
+    def prepare_step(self, batches: list[list[Prompt]]) -> tuple[list[Batch], float]:
+        if self.is_between_rollouts:  # the prompts of each step of a rollout are the same
             self.divergence.zero_()
-            self.rollout = [self._answered(each) for each in prompts]
+            with self.evaluation_mode():
+                self.rollout = [self._answered(prompts) for prompts in batches]
             self._whiten(self.rollout)
             self._steer()
-        masks = [(batch["known"].sum(), batch["attention_mask"].sum()) for batch in self.rollout]
-        sums = self.total(torch.tensor(masks).double().sum(0))
-        self.progress["tokens"] += int(sums[1])
-        return [dict(batch) for batch in self.rollout], sums[0]
+        masks = [(float(batch["known"].sum()), collators.tokens(batch)) for batch in self.rollout]
+        weight, tokens = self.total(torch.tensor(masks).double().sum(0)).tolist()
+        self.progress["tokens"] += int(tokens)
+        return [dict(batch) for batch in self.rollout], weight
 
     @torch.no_grad()
     def _answered(self, prompts: list[Prompt]) -> Batch:
         """A batch of answers to these prompts, with what policy, critic and rewards say of them."""
         options = self.options
         written, scores = self.answers(prompts, 1)
-        batch: Batch = moved(self.padded([answer.row() for answer in written]), self.args.device)
-        inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+        batch: Batch = moved(self.padded([answer.row() for answer in written]), self.device)
+        inputs = batch["inputs"]
         known = shift(batch["labels"], None)[1]
         self.model.eval()
-        with self.accelerator.autocast():
+        with self.autocast():
             logps, values, _ = self.actor_critic.logps_and_values(
                 self.model, inputs, batch["labels"]
             )
@@ -86,7 +86,7 @@ class PpoTrainer(PromptsTrainer):
             rewards -= self.progress["beta"] * behind
             self.count("kl", behind.sum(1) / known.sum(1))
             self.divergence += torch.tensor([float(behind.sum()), len(behind)], dtype=torch.float64)
-        last = batch["attention_mask"].sum(1) - 2  # where the last token of an answer is predicted
+        last = inputs["attention_mask"].sum(1) - 2  # where the last token of an answer is predicted
         rewards[torch.arange(len(last), device=last.device), last] += scores.to(rewards)
         advantages = gae(rewards, values, known, options.gamma, options.gae_lambda)
         batch |= {"known": known, "logps": logps, "values": values, "advantages": advantages}
@@ -114,22 +114,15 @@ class PpoTrainer(PromptsTrainer):
         share = answers / self.options.kl_horizon
         self.progress["beta"] = steered(self.progress["beta"], nats / answers, target, share)
 
-    def compute_loss(
-        self,
-        model: Any,
-        inputs: Batch,
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> Tensor:
+    def compute_loss(self, forward: Any, batch: Batch, scale: float) -> Tensor:
         """The mean over the tokens of the rollout."""
-        options, known = self.options, inputs["known"]
-        batch = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+        options, known = self.options, batch["known"]
         logps, values, auxiliary = self.actor_critic.logps_and_values(
-            model, batch, inputs["labels"]
+            forward, batch["inputs"], batch["labels"]
         )
-        ratios = (logps - inputs["logps"]).exp()
-        policy = policy_loss(ratios, inputs["advantages"], options.clip_range)
-        value = value_loss(values, inputs["values"], inputs["returns"], options.value_clip_range)
+        ratios = (logps - batch["logps"]).exp()
+        policy = policy_loss(ratios, batch["advantages"], options.clip_range)
+        value = value_loss(values, batch["values"], batch["returns"], options.value_clip_range)
         clipped = ((ratios - 1).abs() > options.clip_range).float()
         for name, each in (
             ("loss/policy", policy),
@@ -138,4 +131,4 @@ class PpoTrainer(PromptsTrainer):
         ):
             self.count(name, each.detach()[known > 0])
         loss = ((policy + options.value_weight * value) * known).sum()
-        return loss * self.scale(num_items_in_batch) + auxiliary
+        return loss * scale + auxiliary

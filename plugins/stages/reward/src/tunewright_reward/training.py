@@ -8,21 +8,22 @@ from torch.nn.functional import logsigmoid
 
 from tunewright.types import StageResult, TrainRequest
 from tunewright_hf.losses.sequence_scores import scores_at_the_end
-from tunewright_hf.training.loop import fit
+from tunewright_hf.training.fit import fit
 from tunewright_hf.training.preference import AnswersTrainer, LossOutput, pair_metrics
+from tunewright_hf.training.stage_trainer import Batch
 
 
 def train(run: Any, request: TrainRequest, options: Any, stage: str) -> StageResult:
     """Train on preference rows, and save. Raises as `fit` does."""
-    make = partial(RewardTrainer, run, request, options)
+    make = partial(RewardTrainer, options=options)
     return fit(run, request, make, stage=stage, template=run.plugin("template"))
 
 
 class RewardTrainer(AnswersTrainer):
     metrics = ("rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies")
 
-    def outcome(self, model: Any, batch: dict[str, Any]) -> LossOutput:
-        rewards = scores_at_the_end(self.model, model, batch).view(2, -1)
+    def outcome(self, forward: Any, batch: Batch) -> LossOutput:
+        rewards = scores_at_the_end(self.model, forward, batch["inputs"]).view(2, -1)
         loss = bradley_terry(rewards, batch.get("margin", 0.0), self.options.center_coefficient)
         return LossOutput(loss, pair_metrics(rewards))
 

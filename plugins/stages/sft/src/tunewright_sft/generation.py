@@ -50,7 +50,7 @@ class Generation:
             prompts = [
                 row["input_ids"][:start] for row, (start, _) in zip(own, places, strict=True)
             ]
-            with trainer.accelerator.autocast():
+            with trainer.autocast():
                 written = self._writer.write(prompts)
             for row, (start, end), answer in zip(
                 own if counts else (), places, written, strict=False

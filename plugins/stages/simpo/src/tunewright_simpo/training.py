@@ -7,13 +7,14 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from tunewright.types import StageResult, TrainRequest
-from tunewright_hf.training.loop import fit
+from tunewright_hf.training.fit import fit
 from tunewright_hf.training.preference import LogpsTrainer, LossOutput, pair_metrics
+from tunewright_hf.training.stage_trainer import Batch
 
 
 def train(run: Any, request: TrainRequest, options: Any, stage: str) -> StageResult:
     """Train on preference rows, and save. Raises as `fit` does."""
-    make = partial(SimpoTrainer, run, request, options)
+    make = partial(SimpoTrainer, options=options)
     return fit(run, request, make, stage=stage, template=run.plugin("template"))
 
 
@@ -28,8 +29,8 @@ class SimpoTrainer(LogpsTrainer):
         "nll_loss",
     )
 
-    def outcome(self, model: Any, batch: dict[str, Any]) -> LossOutput:
-        options, policy = self.options, self.logps(model, batch)
+    def outcome(self, forward: Any, batch: Batch) -> LossOutput:
+        options, policy = self.options, self.logps(forward, batch)
         nll = -policy.means[0]
         loss = (
             simpo(policy.means, options.beta, options.gamma, options.label_smoothing)

@@ -5,18 +5,19 @@ from collections.abc import Callable
 from typing import Any
 
 from tunewright import Plugin, RecipeError, RowError, hookimpl
-from tunewright.types import Message, Rendered, TemplateRequest
+from tunewright.types import Conversation, Message, Rendered, TemplateRequest
 from tunewright_hf.templates.control_tokens import ControlTokenEscaper, Cut
 from tunewright_hf.templates.conversation import check_roles, place_of, template_data
+from tunewright_hf.templates.info import ReplyForm, TemplateInfo
 from tunewright_hf.templates.jinja_template import (
     CONTROL,
-    TemplateInfo,
     TemplateOptions,
     plain_source,
     rendered,
 )
 from tunewright_hf.templates.render_worker import RenderWorker, WorkerError
-from tunewright_hf.templates.reply_parser import ReplyForm, parse
+from tunewright_hf.templates.reply_parser import parse
+from tunewright_templates.dropped import DropCheck
 
 _WORKER = RenderWorker()  # one for the whole process; it starts when it is used
 
@@ -27,7 +28,8 @@ class Auto(Plugin):
     Such a template does not say what is trained. That is found by rendering prefixes of the
     conversation: the prompt of an answer, with `add_generation_prompt`, must be a prefix of the
     whole, and the answer must follow it, up to a stop token. Where that cannot be shown, the row is
-    an error.
+    an error. So is a row with something that the template does not write: a text, a tool, a call,
+    or the thinking of the last answer, where that is trained.
     """
 
     class Options(TemplateOptions):
@@ -60,9 +62,7 @@ class Auto(Plugin):
         conversation = request.conversation
         if self.options.role_order == "strict":
             check_roles(conversation, request.add_generation_prompt)
-        data = template_data(conversation, media=True)
-        if self.options.enable_thinking is not None:
-            data = {"enable_thinking": self.options.enable_thinking} | data
+        data = self._data(conversation)
         foreign = self._find(request.tokenizer, bool(conversation.tools))
         place = place_of(conversation)
 
@@ -72,6 +72,13 @@ class Auto(Plugin):
             )
 
         found = foreign.guard.render(data, render, place)
+        self._check_written(
+            conversation,
+            request.add_generation_prompt,
+            foreign,
+            lambda planted: render(self._data(planted)),
+            place,
+        )
         found.trained = []  # a foreign template has no say in it
         if not request.add_generation_prompt:
             answers = [
@@ -80,6 +87,29 @@ class Auto(Plugin):
             for number in answers if self.options.train_on == "all" else answers[-1:]:
                 found.trained.append(foreign.find_answer(found, data, number, render, place))
         return rendered(conversation, found, self.options.train_on)
+
+    def _data(self, conversation: Conversation) -> dict[str, Any]:
+        data = template_data(conversation, media=True)
+        if self.options.enable_thinking is not None:
+            data = {"enable_thinking": self.options.enable_thinking} | data
+        return data
+
+    def _check_written(
+        self,
+        conversation: Conversation,
+        prompt: bool,
+        foreign: "_Foreign",
+        render: Callable[[Conversation], str],
+        place: str,
+    ) -> None:
+        """Raises RowError where the template leaves something out of the conversation."""
+        last = conversation.messages[-1] if conversation.messages else None
+        answered = not prompt and last is not None and last.role == "assistant"
+        trained = answered and last is not None and last.loss_weight > 0
+        if missing := foreign.dropped(conversation, trained, render):
+            problem = f"the tokenizer's chat template does not write {missing}"
+            hint = "name the template of the model's family, or take it out of the data"
+            raise RowError(problem, place=place, hint=hint)
 
     def _find(self, tokenizer: Any, tools: bool) -> "_Foreign":
         if tokenizer is None or not tokenizer.chat_template:
@@ -105,6 +135,7 @@ class _Foreign:
             elif token.content in source and not token.content.isspace():
                 words.add(token.content)
         self.guard = ControlTokenEscaper(control, words)
+        self.dropped = DropCheck()
         self._stop = re.compile(
             "|".join(map(re.escape, sorted(control, key=len, reverse=True))) or "(?!)"
         )

@@ -1,0 +1,63 @@
+"""What DeepSpeed is told, and how it is imported."""
+
+import logging
+import os
+import warnings
+from typing import Any
+
+import torch
+
+from tunewright import RecipeError
+
+
+def settings(model: Any, training: Any, stage: int, bf16: bool) -> dict[str, Any]:
+    """DeepSpeed's configuration. training: recipe.Training. Buckets go by the size of the model, as
+    transformers 5.23 has them."""
+    width = model.config.get_text_config().hidden_size
+    sizes = {
+        "reduce_bucket_size": width * width,
+        "stage3_prefetch_bucket_size": int(0.9 * width * width),
+        "stage3_param_persistence_threshold": 10 * width,
+    }
+    return {
+        # DeepSpeed only counts with these: what a pass holds and when a step ends, we say
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": training.gradient_accumulation_steps,
+        "gradient_clipping": training.max_grad_norm,
+        "bf16": {"enabled": bf16},
+        "zero_optimization": {"stage": stage, **sizes},
+        "steps_per_print": 2**62,
+    }
+
+
+def import_for(device: torch.device) -> None:
+    """Import DeepSpeed for this device. Raises RecipeError where it would take another."""
+    if device.type == "cpu":
+        if torch.cuda.is_available():
+            hint = "train on the GPUs, or hide them: CUDA_VISIBLE_DEVICES= tunewright train …"
+            raise RecipeError(
+                "deepspeed trains on GPUs where there are some",
+                place="family.device",
+                hint=hint,
+            )
+        os.environ["DS_ACCELERATOR"] = "cpu"  # what it would find by itself, with a warning
+    import deepspeed
+
+    if device.type == "cpu":
+        # else it compiles one of its own for messages between processes of a machine, which
+        # takes minutes
+        deepspeed.ops.__compatible_ops__ = {}
+    _quieten()
+
+
+def _quieten() -> None:
+    """What DeepSpeed and accelerate have to say is nothing that a recipe could change, and would go
+    to the terminal."""
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    logging.getLogger("accelerate.accelerator").setLevel(
+        logging.ERROR
+    )  # who counts the passes of a step
+    # DeepSpeed 0.19 calls functions of torch 2.14 by old names
+    warnings.filterwarnings(
+        "ignore", message="`torch.distributed.[a-z_]*` is deprecated", category=FutureWarning
+    )

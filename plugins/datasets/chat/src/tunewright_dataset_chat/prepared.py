@@ -1,0 +1,162 @@
+"""Folders that `tunewright data prepare --to` wrote. They come from elsewhere, and are checked like
+any other input: manifest, columns, and every row."""
+
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import pyarrow as pa
+
+from tunewright import RecipeError
+from tunewright.types import DataRequest, RowKind
+from tunewright_dataset_chat import cached_shards, columns
+from tunewright_dataset_chat.cached_shards import CachedShard
+from tunewright_dataset_chat.columns import LINE
+from tunewright_dataset_chat.samples import IGNORED
+
+MANIFEST = cached_shards.MANIFEST
+_AGAIN = "prepare it anew: tunewright data prepare RECIPE --to FOLDER"
+_ANSWERS = ("chosen_ids", "rejected_ids", "completion_ids")
+
+
+def find(folder: Path, shared: dict[str, Any], written: str, place: str) -> CachedShard:
+    """The rows of one source in the folder. written: the digest of its entry; shared: what its rows
+    must have been prepared with. Raises RecipeError where it does not fit, or is damaged."""
+    at = f"dataset.prepared: {folder}"
+    if not folder.is_dir():
+        raise RecipeError("there is no such folder", place=at, hint=_AGAIN)
+    every = [_read(path.parent, at) for path in sorted(folder.glob(f"[!.]*/{MANIFEST}"))]
+    same = [part for part in every if part.facts["entry"] == written]
+    fitting = [part for part in same if part.facts["settings"] == shared]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:  # which of them is the last one, a copied folder does not say
+        problem = (
+            f"holds {len(fitting)} versions of {place}, since its source or the code "
+            "changed in between"
+        )
+        raise RecipeError(problem, place=at, hint=f"delete the folder, and {_AGAIN}")
+    if not same:
+        raise RecipeError(f"holds no rows of {place}", place=at, hint=_AGAIN)
+    differing = [name for name in shared if same[0].facts["settings"].get(name) != shared[name]]
+    raise RecipeError(f"was prepared with another {', '.join(differing)}", place=at, hint=_AGAIN)
+
+
+def _read(folder: Path, at: str) -> CachedShard:
+    if (found := cached_shards.read(folder)) is None:
+        problem = f"{folder.name} is not whole, or was written by another version"
+        raise RecipeError(problem, place=at, hint=_AGAIN)
+    return found
+
+
+def check(part: CachedShard, request: DataRequest, folder: Path) -> CachedShard:
+    """The part itself. Raises RecipeError for the first row that preparing would not have made."""
+    try:
+        table = part.table().table
+        table.validate(full=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        said = " ".join(str(error).split())[:200]
+        _refuse(folder, f"{cached_shards.ROWS} is not valid Arrow: {said}")
+    if table.num_rows != part.rows:
+        _refuse(folder, f"has {table.num_rows} rows, and its manifest says {part.rows}")
+    _check_columns(table.schema, request.rows, folder)
+    first = 0
+    vocabulary = _vocabulary(request.loaded.tokenizer)
+    for batch in table.to_batches():
+        if batch.num_rows:
+            found = _bad_row(_Batch(batch, vocabulary), request)
+            if found:
+                _refuse(folder, f"row {first + found[0] + 1}: {found[1]}")
+        first += batch.num_rows
+    return part
+
+
+def _refuse(folder: Path, problem: str) -> NoReturn:
+    raise RecipeError(problem, place=f"dataset.prepared: {folder}", hint=_AGAIN)
+
+
+def _vocabulary(tokenizer: Any) -> int:
+    """One more than the largest id."""
+    return max(len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=0))
+
+
+def _check_columns(schema: pa.Schema, rows: RowKind, folder: Path) -> None:
+    known = columns.schema(rows) or pa.schema({LINE: pa.int64(), **columns.types(rows)})
+    for name, type_ in zip(known.names, known.types, strict=True):
+        if name not in schema.names:
+            _refuse(folder, f"has no column {name}")
+        if schema.field(name).type != type_:
+            _refuse(folder, f"column {name} holds {schema.field(name).type}, expected {type_}")
+
+
+class _Batch:
+    """The lists of a record batch as flat arrays. vocabulary: ids are below it."""
+
+    def __init__(self, batch: pa.RecordBatch, vocabulary: int) -> None:
+        self.names = batch.schema.names
+        self.vocabulary = vocabulary
+        self._batch = batch
+
+    def column(self, name: str) -> Any:
+        return self._batch.column(name)
+
+    def lengths(self, name: str) -> np.ndarray:
+        """(rows,) tokens of each row; 0 where there is no list."""
+        return np.diff(self.column(name).offsets.to_numpy())
+
+    def values(self, name: str) -> np.ndarray:
+        """(tokens,) of all rows."""
+        return self.column(name).flatten().to_numpy(zero_copy_only=False)
+
+    def row_of(self, name: str, at_fault: np.ndarray) -> int:
+        """The row of the first value that is at fault."""
+        ends = np.cumsum(self.lengths(name))
+        return int(np.searchsorted(ends, np.flatnonzero(at_fault)[0], side="right"))
+
+
+def _bad_row(batch: _Batch, request: DataRequest) -> tuple[int, str] | None:
+    """The first row that is found to be wrong, and how."""
+    id_columns = [name for name in columns.types(request.rows) if name.endswith("_ids")]
+    lists = [name for name in columns.types(request.rows) if name in (*id_columns, "labels")]
+    for name in lists:
+        if batch.column(name).null_count or batch.column(name).flatten().null_count:
+            return 0, f"{name} has a null"
+    for name in id_columns:
+        ids, lengths = batch.values(name), batch.lengths(name)
+        if (bad := (ids < 0) | (ids >= batch.vocabulary)).any():
+            at = int(np.flatnonzero(bad)[0])
+            problem = f"{name} has {ids[at]}, and the tokenizer's ids are 0 to"
+            return batch.row_of(name, bad), f"{problem} {batch.vocabulary - 1}"
+        if (lengths == 0).any():
+            return int(np.flatnonzero(lengths == 0)[0]), f"{name} is empty"
+    total = batch.lengths(id_columns[0])
+    answers = [batch.lengths(name) for name in _ANSWERS if name in id_columns]
+    if answers:
+        total = total + np.maximum.reduce(answers)
+    if (long := total > request.max_length).any():
+        row = int(np.flatnonzero(long)[0])
+        return row, f"has {total[row]} tokens, and max_length is {request.max_length}"
+    return _bad_labels(batch) if "labels" in batch.names else None
+
+
+def _bad_labels(batch: _Batch) -> tuple[int, str] | None:
+    lengths = batch.lengths("input_ids")
+    if (bad := batch.lengths("labels") != lengths).any():
+        return int(np.flatnonzero(bad)[0]), "labels and input_ids differ in length"
+    ids, labels = batch.values("input_ids"), batch.values("labels")
+    trained = labels != IGNORED
+    if (bad := trained & (labels != ids)).any():
+        return batch.row_of("labels", bad), "a label is neither its token's id nor -100"
+    starts = np.cumsum(lengths) - lengths
+    trained[starts] = False  # the first token is predicted from nothing
+    if (bad := np.add.reduceat(trained, starts) == 0).any():
+        return int(np.flatnonzero(bad)[0]), "nothing in it is trained: all labels are -100"
+    if "loss_weights" in batch.names:
+        weights = batch.column("loss_weights")
+        have = ~weights.is_null().to_numpy(zero_copy_only=False)
+        if (bad := have & (batch.lengths("loss_weights") != lengths)).any():
+            return int(np.flatnonzero(bad)[0]), "loss_weights and input_ids differ in length"
+        values = weights.flatten()
+        if values.null_count or not np.isfinite(values.to_numpy(zero_copy_only=False)).all():
+            return 0, "loss_weights has what is no number"
+    return None

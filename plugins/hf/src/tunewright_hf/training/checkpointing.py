@@ -1,0 +1,143 @@
+"""What a checkpoint holds of a training, and how it is put back.
+
+Files: `weights` (trained parameters), `optimizer`, `rng-N` of each rank, `others`; each as
+checkpoints.state_codec writes them. Weights and optimizer are those of training: an optimizer with
+modes is not switched, so that a resumed run goes on bit for bit.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from tunewright import RunError
+from tunewright_hf.checkpoints.folder import rotate, verify, write_checkpoint
+from tunewright_hf.checkpoints.state_codec import (
+    check_state,
+    load_state,
+    rng_state,
+    save_state,
+    set_rng_state,
+)
+
+if TYPE_CHECKING:
+    from tunewright_hf.training.loop import TrainingLoop
+
+
+def save(loop: "TrainingLoop") -> Path:
+    """Write a checkpoint, and remove old ones. Raises RunError where a weight is not finite, or the
+    disk cannot take it: other checkpoints are then as they were."""
+    check_finite(loop)
+    folder = loop.checkpoint_folder / f"step-{loop.step}"
+    facts = {"step": loop.step, "world_size": loop.trainer.world_size}
+    write_checkpoint(
+        folder,
+        lambda temporary: _write(loop, temporary),
+        facts=facts,
+        rank=loop.trainer.rank,
+        barrier=loop.accelerator.wait_for_everyone,
+    )
+    if loop.trainer.rank == 0:
+        keeps_best = loop.training.load_best_model_at_end
+        best = loop.early_stopping.state["step"] if keeps_best else None
+        rotate(loop.checkpoint_folder, loop.training.save_total_limit, best)
+    return folder
+
+
+def check_finite(loop: "TrainingLoop") -> None:
+    """Raises RunError where a trained weight is not finite."""
+    loop.sharding.reshard(loop.model)
+    parts = (loop.sharding.local(parameter) for _, parameter in loop.trained())
+    if loop.trainer.any_rank(not all(bool(part.isfinite().all()) for part in parts)):
+        raise loop.guard.bad_weights(loop.step)
+
+
+def _write(loop: "TrainingLoop", folder: Path) -> None:
+    rank, sharding = loop.trainer.rank, loop.sharding
+    save_state(rng_state(), folder, f"rng-{rank}")
+    sharding.reshard(loop.model)
+    weights = {}
+    for name, parameter in loop.trained():  # one at a time: no other rank has room for all of them
+        whole = sharding.full_tensor(parameter)
+        if rank == 0:
+            weights[name] = whole.cpu()
+    optimizer = sharding.optimizer_state(loop.optimizer)
+    if rank == 0:
+        save_state(weights, folder, "weights")
+        save_state(optimizer, folder, "optimizer")
+        save_state(_others(loop), folder, "others")
+
+
+def _others(loop: "TrainingLoop") -> dict[str, Any]:
+    scaler = loop.accelerator.scaler
+    return {
+        "identity": loop.batches.identity(),
+        "progress": loop.trainer.progress,
+        "best": loop.early_stopping.state,
+        "scheduler": loop.scheduler.state_dict(),
+        "scaler": scaler.state_dict() if scaler else None,
+        "callbacks": [callback.state_dict() for callback in loop.callbacks],
+    }
+
+
+def check_can_be_saved(loop: "TrainingLoop") -> None:
+    """Raises RunError where a checkpoint could not hold the state of optimizer, scheduler or
+    callbacks. To be called when the optimizer has a state: after the first step."""
+    check_state(loop.sharding.optimizer_structure(loop.optimizer), "optimizer")
+    check_state(_others(loop), "others")
+
+
+def load(loop: "TrainingLoop", folder: Path) -> None:
+    """Continue from a checkpoint: weights, optimizer, schedule, RNG, step and all that was counted.
+
+    Raises RunError where it is damaged, or of another model, optimizer or order of batches.
+    """
+    manifest = verify(folder)
+    others = load_state(folder, "others")
+    _check_identity(others["identity"], loop.batches.identity(), folder)
+    loop.step = loop.trainer.step = manifest["step"]
+    loop.trainer.progress |= others["progress"]
+    loop.early_stopping.state = others["best"]
+    load_weights(loop, folder)
+    load_optimizer(loop, folder)
+    loop.scheduler.load_state_dict(others["scheduler"])
+    if loop.accelerator.scaler:
+        loop.accelerator.scaler.load_state_dict(others["scaler"])
+    states = others.get("callbacks", ())
+    for callback, state in zip(loop.callbacks, states, strict=False):
+        callback.load_state_dict(state)
+    set_rng_state(load_state(folder, f"rng-{loop.trainer.rank}"))
+
+
+def _check_identity(saved: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+    if changed := [name for name in sorted(saved | now) if saved.get(name) != now.get(name)]:
+        words = ", ".join(f"{name} was {saved.get(name)}, is {now.get(name)}" for name in changed)
+        hint = "set it back, or begin a new run"
+        raise RunError(f"cannot be resumed: {words}", place=str(folder), hint=hint)
+
+
+def load_weights(loop: "TrainingLoop", folder: Path) -> None:
+    """Take the trained parameters of a checkpoint that was verified, whatever is frozen now. Raises
+    RunError where it is of another model."""
+    loop.sharding.reshard(loop.model)
+    weights, trained = load_state(folder, "weights"), dict(loop.trained())
+    there = {name: tuple(each.shape) for name, each in weights.items()}
+    here = {name: loop.sharding.shape(each) for name, each in trained.items()}
+    if wrong := sorted(name for name in there | here if there.get(name) != here.get(name)):
+        name = wrong[0]
+        problem = (
+            f"is of another model: {name} is {there.get(name)} there and {here.get(name)} here"
+        )
+        hint = "keep the model and the adapter that it began with"
+        raise RunError(problem, place=str(folder), hint=hint)
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            loop.sharding.load_full(parameter, weights[name])
+
+
+def load_optimizer(loop: "TrainingLoop", folder: Path) -> None:
+    """Take the optimizer's state. Raises RunError where it is of another optimizer."""
+    try:
+        loop.sharding.put_optimizer_state(loop.optimizer, load_state(folder, "optimizer"))
+    except ValueError as error:
+        raise RunError(f"is of another optimizer: {error}", place=str(folder)) from error
