@@ -28,6 +28,7 @@ GOOD: list[dict[str, Any]] = [
         ],
         "accelerators": ["fsdp"],
         "quantizer": {"name": "bitsandbytes"},
+        "adapter": "lora",
         "launch": {"processes": 2},
         "output": "~/runs/b",
         "data_root": "data",

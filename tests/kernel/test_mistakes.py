@@ -160,7 +160,7 @@ MISTAKES = {
         "precision: half",
         8,
         "training.precision: found 'half'",
-        "expected 'auto', 'fp32', 'bf16' or 'fp16'",
+        "expected 'auto', 'fp32', 'bf16', 'fp16' or 'pure_bf16'",
     ),
     "logger not in a list": (
         "stage: sft",
@@ -187,8 +187,8 @@ MISTAKES = {
         "max_steps: 2",
         "lr_scheduler_type: cosin",
         8,
-        "training.lr_scheduler_type: no installed plugin gives",
-        "",
+        "training.lr_scheduler_type: no installed plugin gives the scheduler",
+        "did you mean 'cosine'?",
     ),
     "bracket": ("stage: sft", "stage: [sft", 8, "is not safe, valid YAML", "brackets"),
     "indentation": (
