@@ -27,6 +27,7 @@ GOOD: list[dict[str, Any]] = [
             {"name": "dpo", "beta": 0.1, "data": [{"path": "p.jsonl"}], "eval_data": {}},
         ],
         "accelerators": ["fsdp"],
+        "adapter": {"name": "lora"},
         "quantizer": {"name": "bitsandbytes"},
         "launch": {"processes": 2},
         "output": "~/runs/b",

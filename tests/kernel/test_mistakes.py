@@ -160,7 +160,7 @@ MISTAKES = {
         "precision: half",
         8,
         "training.precision: found 'half'",
-        "expected 'auto', 'fp32', 'bf16' or 'fp16'",
+        "expected 'auto', 'fp32', 'bf16', 'fp16' or 'pure_bf16'",
     ),
     "logger not in a list": (
         "stage: sft",

@@ -264,7 +264,7 @@ HARMFUL = {
     "stage.steps=5": "stages.0.steps was 3 when the run began, is 5 now",
     "data.0.name=b": "data.0.name was",
     "accelerators=[]": None,
-    "scheduler=flat": "scheduler.name was None when the run began, is 'flat' now",
+    "scheduler=flat": "scheduler.name was 'cosine' when the run began, is 'flat' now",
     "training.seed=7": "training.seed was 42 when the run began, is 7 now",
     "data=[{path: a.jsonl}, {path: b.jsonl}]": "data.1.path was None when the run began",
 }

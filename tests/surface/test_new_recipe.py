@@ -164,7 +164,7 @@ def test_an_option_without_a_default_is_asked_for(data: Path) -> None:
     ]
     result = new(said="\n".join(answers) + "\n")
     assert result.exit_code == 0, result.output
-    assert "Error: no installed reward is called 'lenght'" in result.output
+    assert "Error: no installed plugin gives the reward 'lenght'" in result.output
     assert "Error: Input should be a valid list" in result.output
     recipe = check.resolve(Path("recipe.yaml")).recipe
     assert recipe.stages[0].options["rewards"] == [{"name": "length", "target": 7}]

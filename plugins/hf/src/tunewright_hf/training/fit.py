@@ -25,6 +25,10 @@ from tunewright_hf.training.loop import TrainingLoop
 from tunewright_hf.training.reporting import Reporter
 from tunewright_hf.training.stage_trainer import AnyBatches, StageTrainer, TrainingSetup
 
+__all__ = [
+    "fit",
+]
+
 
 def fit(
     run: Any,
