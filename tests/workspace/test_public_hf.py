@@ -104,7 +104,3 @@ def test_it_would_be_noticed(source: str) -> None:
 
 def test_scaffolds_are_looked_at() -> None:
     assert [path for path in files() if path.name == "__init__.py.txt"]
-
-
-def test_what_is_pending_is_a_subpackage() -> None:
-    assert [name for name in PENDING if not (HF / name / "__init__.py").is_file()] == []
