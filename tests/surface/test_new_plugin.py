@@ -134,7 +134,7 @@ def test_the_verb_stands_among_the_kernels_own(tmp_path: Path) -> None:
 def test_a_name_that_the_scaffold_imports_is_no_obstacle(tmp_path: Path) -> None:
     write_plugin("event", "logger", tmp_path / "new")
     source = (tmp_path / "new/src/tunewright_event/__init__.py").read_text()
-    assert "class EventPlugin(Plugin)" in source
+    assert "class EventPlugin(Logger)" in source
     assert 'event = "tunewright_event:EventPlugin"' in (tmp_path / "new/pyproject.toml").read_text()
 
 
