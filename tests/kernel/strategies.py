@@ -29,6 +29,7 @@ GOOD: list[dict[str, Any]] = [
         "accelerators": ["fsdp"],
         "adapter": {"name": "lora"},
         "quantizer": {"name": "bitsandbytes"},
+        "adapter": "lora",
         "launch": {"processes": 2},
         "output": "~/runs/b",
         "data_root": "data",

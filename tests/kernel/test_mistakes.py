@@ -187,8 +187,8 @@ MISTAKES = {
         "max_steps: 2",
         "lr_scheduler_type: cosin",
         8,
-        "training.lr_scheduler_type: no installed plugin gives",
-        "",
+        "training.lr_scheduler_type: no installed plugin gives the scheduler",
+        "did you mean 'cosine'?",
     ),
     "bracket": ("stage: sft", "stage: [sft", 8, "is not safe, valid YAML", "brackets"),
     "indentation": (
