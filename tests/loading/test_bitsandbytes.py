@@ -224,7 +224,7 @@ class Resolved:
     """Stands for tunewright.check.Resolved: a recipe, and the class of its adapter."""
 
     def __init__(self, name: str, adapter: type[Plugin] | None) -> None:
-        self.recipe = Recipe.model_validate(RECIPE | {"adapter": {"name": name}})
+        self.recipe = resolve(RECIPE | {"adapter": {"name": name}}).recipe
         self._adapter = adapter
 
     def plugin(self, kind: str) -> type[Plugin] | None:
