@@ -27,7 +27,6 @@ GOOD: list[dict[str, Any]] = [
             {"name": "dpo", "beta": 0.1, "data": [{"path": "p.jsonl"}], "eval_data": {}},
         ],
         "accelerators": ["fsdp"],
-        "adapter": {"name": "lora"},
         "quantizer": {"name": "bitsandbytes"},
         "adapter": "lora",
         "launch": {"processes": 2},

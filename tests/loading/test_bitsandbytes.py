@@ -12,7 +12,6 @@ from transformers import AutoModelForCausalLM
 
 from tunewright import Plugin, RecipeError
 from tunewright.check import resolve
-from tunewright.recipe import Recipe
 from tunewright.run import Run
 from tunewright.types import LoadRequest
 from tunewright_bitsandbytes import BitsAndBytes

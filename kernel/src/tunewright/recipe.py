@@ -216,6 +216,14 @@ class Recipe(RecipeFields):
 
         def __getattr__(self, name: str) -> Any: ...
 
+    @model_validator(mode="before")
+    @classmethod
+    def _has_all_sections(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        absent = {key: [] if kind.many else None for key, kind in sections().items()}
+        return values | {key: absent[key] for key in absent.keys() - values.keys()}
+
 
 def mask(value: Any, name: str = "") -> Any:
     """The value with secrets replaced by `***`: found by their keys, and passwords in URLs."""
