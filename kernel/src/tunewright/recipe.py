@@ -221,7 +221,9 @@ class Recipe(RecipeFields):
     def _has_all_sections(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        absent = {key: [] if kind.many else None for key, kind in sections().items()}
+        absent: dict[str, Any] = {
+            key: [] if kind.many else None for key, kind in sections().items()
+        }
         return values | {key: absent[key] for key in absent.keys() - values.keys()}
 
 

@@ -246,7 +246,7 @@ def _about(kind: str, answers: Answers) -> str:
     if not (given := answers.options.get(kind)):
         return ""
     fields = described(registry.load(registry.find(kind, getattr(answers, kind))).Options)
-    about = [f"{key}: {fields[key]}." for key in given]
+    about = [f"{key}: {fields[key].rstrip('.')}." for key in given]
     about += ["Here stands an example."] if given == _required(kind, getattr(answers, kind)) else []
     lines = [
         line
