@@ -163,11 +163,10 @@ def plugins_page() -> str:
     for kind, entries in members_entries().items():
         parts.append(f"## {kind}\n")
         for entry in entries:
-            parts.append(
-                f"### {kind} {entry.name}\n\nFrom `{entry.distribution}`: {entry.summary}\n"
-            )
+            name = verb(entry.name) if kind == "command" else entry.name
+            parts.append(f"### {kind} {name}\n\nFrom `{entry.distribution}`: {entry.summary}\n")
             if kind == "command":
-                parts.append(f"`tunewright {entry.name} --help` says more.\n")
+                parts.append(f"`tunewright {name} --help` says more.\n")
                 continue
             plugin = registry.load(entry)
             parts.append(f"{inspect.cleandoc(plugin.__doc__)}\n" if plugin.__doc__ else "")
@@ -175,6 +174,11 @@ def plugins_page() -> str:
             if kind == "dataset":
                 parts.append(f"A source in `data`:\n\n{fields(plugin.Entry)}")
     return "\n".join(part for part in parts if part)
+
+
+def verb(name: str) -> str:
+    """How the command line spells a command. The names of other plugins hold no dot."""
+    return name.replace(".", " ")
 
 
 def members() -> list[str]:
@@ -350,7 +354,7 @@ def packages() -> str:
 def kinds_table() -> str:
     rows = ["| kind | hook | what it does | here today |", "|---|---|---|---|"]
     for kind, entries in members_entries().items():
-        names = ", ".join(f"`{entry.name}`" for entry in entries) or "–"
+        names = ", ".join(f"`{verb(entry.name)}`" for entry in entries) or "–"
         calls = ", ".join(f"`{name}`" for name in kinds()[kind].hooks) or "–"
         rows.append(f"| {kind} | {calls} | {kinds()[kind].summary} | {names} |")
     return "\n".join(rows) + "\n"

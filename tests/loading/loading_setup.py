@@ -32,7 +32,7 @@ class Listener:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
-        self.recipe = Recipe.model_validate({"model": "tiny", "stage": "sft", "output": "out"})
+        self.recipe = Recipe.model_validate({"model": "tiny", "stages": ["sft"], "output": "out"})
 
     def emit(self, event: Event) -> None:
         self.events.append(event)

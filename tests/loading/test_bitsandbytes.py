@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from tunewright import Plugin, RecipeError
 from tunewright.check import resolve
-from tunewright.recipe import Recipe
+from tunewright.recipe import Recipe, Section
 from tunewright.run import Run
 from tunewright.types import LoadRequest
 from tunewright_bitsandbytes import BitsAndBytes
@@ -224,7 +224,9 @@ class Resolved:
     """Stands for tunewright.check.Resolved: a recipe, and the class of its adapter."""
 
     def __init__(self, name: str, adapter: type[Plugin] | None) -> None:
-        self.recipe = Recipe.model_validate(RECIPE | {"adapter": {"name": name}})
+        self.recipe = Recipe.model_validate(
+            {"model": "-", "stages": ["-"], "output": "-", "adapter": Section(name=name)}
+        )
         self._adapter = adapter
 
     def plugin(self, kind: str) -> type[Plugin] | None:

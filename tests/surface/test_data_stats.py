@@ -47,3 +47,20 @@ def test_tables_and_picture(recipe: Path) -> None:
     assert "\x1b" not in done.stdout
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert not (recipe.parent / "run").exists()
+
+
+def test_json(recipe: Path) -> None:
+    parent = typer.Typer()
+    parent.add_typer(app, name="data")
+
+    def printed(*arguments: str) -> dict:
+        done = CliRunner().invoke(parent, ["data", *arguments, "--json"], catch_exceptions=False)
+        return json.loads(done.stdout)
+
+    stats = printed("stats", str(recipe))
+    assert (stats["rows_read"], stats["duplicates"], stats["roles"]["user"]) == (6, 1, 6)
+    assert len(stats["lengths"]) == 5
+    preview = printed("preview", str(recipe), "--count", "1")
+    (sample,) = preview["samples"]
+    assert len(sample["columns"]["input_ids"]) == preview["lengths"][0]
+    assert "What is 0" in sample["text"]

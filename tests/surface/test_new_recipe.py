@@ -168,7 +168,7 @@ def test_an_option_without_a_default_is_asked_for(data: Path) -> None:
     assert "Error: Input should be a valid list" in result.output
     recipe = check.resolve(Path("recipe.yaml")).recipe
     assert recipe.stages[0].options["rewards"] == [{"name": "length", "target": 7}]
-    assert "\n# rewards: Reward functions" in (text := Path("recipe.yaml").read_text())
+    assert "\n# rewards: Reward plugins" in (text := Path("recipe.yaml").read_text())
     assert "stands an example" not in text
 
 

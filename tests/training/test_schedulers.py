@@ -6,7 +6,7 @@ from training_setup import FakeRun, loaded, model, run_training
 from transformers import get_scheduler
 
 from tunewright import RecipeError
-from tunewright.recipe import Training
+from tunewright.check import resolve
 from tunewright.types import SchedulerRequest
 
 #: name → options
@@ -90,5 +90,6 @@ def test_training_takes_them_by_name(tmp_path, name):
 
 
 def test_an_unknown_name_is_found_when_the_recipe_is_read():
-    with pytest.raises(ValueError, match=r"gives the scheduler 'cosin' \(did you mean 'cosine'"):
-        Training(lr_scheduler_type="cosin")
+    recipe = {"model": "tiny", "stage": "pretrain", "family": "qwen", "output": "-"}
+    with pytest.raises(RecipeError, match=r"gives the scheduler 'cosin' \(did you mean 'cosine'"):
+        resolve(recipe | {"training": {"lr_scheduler_type": "cosin"}})

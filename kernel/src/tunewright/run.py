@@ -160,7 +160,7 @@ def smoke(resolved: Resolved, steps: int = 3) -> Resolved:
         "max_steps": steps,
         "per_device_train_batch_size": 2,
         "logging_steps": 1,
-        "max_length": 512,
+        "max_length": 2048,
     }
     values = resolved.recipe.as_mapping()
     for stage in values["stages"]:

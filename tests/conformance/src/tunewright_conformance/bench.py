@@ -28,7 +28,7 @@ class Bench:
     def recipe(self) -> Recipe:
         data = [{"path": "data.jsonl"}]
         return Recipe.model_validate(
-            {"model": "tiny", "data": data, "stage": "sft", "output": str(self.folder)}
+            {"model": "tiny", "data": data, "stages": ["sft"], "output": str(self.folder)}
         )
 
     def emit(self, event: Event) -> None:

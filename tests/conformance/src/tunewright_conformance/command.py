@@ -9,7 +9,7 @@ from tunewright_conformance.suite import Suite
 
 HELP = """
 import sys
-sys.argv[:] = ["tunewright", sys.argv[1], "--help"]
+sys.argv[:] = ["tunewright", *sys.argv[1].split("."), "--help"]
 from tunewright.cli import main
 try:
     main()
@@ -28,12 +28,12 @@ class TestCommand(Suite):
         done = run("-c", HELP.format(heavy=HEAVY), entry.name)
         assert done.returncode == 0, done.stderr
         head, _, described = done.stdout.partition("Usage:")[2].partition("\n")
-        assert entry.name in head
+        assert entry.name.replace(".", " ") in head
         assert described.strip().partition("Options:")[0].strip(), "no docstring says what it does"
 
     def test_unknown_option(self, entry: Entry) -> None:
         """A mistake ends with exit code 2, without a traceback."""
-        done = run("-m", "tunewright", entry.name, "--no-such-option")
+        done = run("-m", "tunewright", *entry.name.split("."), "--no-such-option")
         assert done.returncode == 2, done.stderr
         assert "Traceback" not in done.stderr
 

@@ -63,7 +63,11 @@ def twins(entry: Entry) -> list[str | None]:
 
 
 def example_options(plugin: type[Plugin], **options: Any) -> Any:
-    """The plugin's Options by default; a required one takes the first of its `examples`."""
+    """The plugin's Options by default; a required one takes the first of its `examples`, and where
+    some go together, the first of the examples in its JSON schema is used."""
+    together: Any = plugin.Options.model_config.get("json_schema_extra") or {}
+    if not options:
+        options = dict(together.get("examples", [{}])[0])
     for name, field in plugin.Options.model_fields.items():
         if field.is_required() and name not in options:
             assert field.examples, (

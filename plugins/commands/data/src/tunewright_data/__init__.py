@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from tunewright_data.as_json import print_json
+
 app = typer.Typer(help="Look at the data of a recipe, or prepare it.", no_args_is_help=True)
 
 RecipePath = Annotated[Path, typer.Argument(help="the recipe, a YAML file", metavar="RECIPE")]
@@ -13,6 +15,7 @@ Overrides = Annotated[
 ]
 StageNumber = Annotated[int, typer.Option(min=1, help="which of the recipe's stages")]
 Limit = Annotated[int | None, typer.Option(min=1, help="records to read of each source")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 Trust = Annotated[
     bool, typer.Option("--trust-remote-code", help="run Python code that comes with the tokenizer")
 ]
@@ -28,6 +31,7 @@ def preview(
     ] = False,
     stage: StageNumber = 1,
     limit: Limit = None,
+    as_json: AsJson = False,
     trust_remote_code: Trust = False,
 ) -> None:
     """Print rows as the model will see them.
@@ -39,6 +43,9 @@ def preview(
 
     run, request = _asked(recipe, overrides, stage, limit, trust_remote_code)
     found = run.plugin("dataset").preview(run, request, count)
+    if as_json:
+        print_json(found)
+        return
     show(found, request.loaded.tokenizer if tokens else None)
 
 
@@ -51,6 +58,7 @@ def stats(
     ] = None,
     stage: StageNumber = 1,
     limit: Limit = None,
+    as_json: AsJson = False,
     trust_remote_code: Trust = False,
 ) -> None:
     """Count what rows have: tokens, lengths, turns, roles, repeated rows, rows that are left out
@@ -62,7 +70,10 @@ def stats(
 
     run, request = _asked(recipe, overrides, stage, limit, trust_remote_code)
     found = run.plugin("dataset").stats(run, request)
-    show(found)
+    if as_json:
+        print_json(found)
+    else:
+        show(found)
     if png:
         from tunewright_data.draw import draw
 

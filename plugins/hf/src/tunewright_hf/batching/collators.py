@@ -16,6 +16,11 @@ from torch import Tensor
 from tunewright import RecipeError
 from tunewright_hf.losses.chunked_cross_entropy import IGNORED
 
+__all__ = [
+    "Row",
+    "tokens",
+]
+
 Row = dict[str, Any]
 Batch = dict[str, Any]
 

@@ -5,6 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+__all__ = [
+    "RowStream",
+    "Window",
+]
+
 
 @dataclass(slots=True)
 class Window:

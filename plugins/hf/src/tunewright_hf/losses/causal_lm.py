@@ -29,6 +29,11 @@ from tunewright_hf.losses.chunked_cross_entropy import (
 )
 from tunewright_hf.models.modules import base_model
 
+__all__ = [
+    "CausalLoss",
+    "shift",
+]
+
 
 def shift(labels: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
     """What each position predicts: the next label, and its loss weight (0 where ignored). All (B,

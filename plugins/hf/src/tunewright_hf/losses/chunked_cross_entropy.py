@@ -14,6 +14,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+__all__ = [
+    "IGNORED",
+    "TokenWeighting",
+    "label_logps",
+]
+
 IGNORED = -100  # label of a position that is not trained
 GPU_CHUNK = 2**26  # logits that exist at a time: 256 MiB in fp32
 CPU_CHUNK = 2**23  # 32 MiB, which caches hold

@@ -8,6 +8,10 @@ from torch import Tensor
 from tunewright_hf.losses.causal_lm import replaced, without_virtual_tokens
 from tunewright_hf.models.modules import base_model
 
+__all__ = [
+    "scores_at_the_end",
+]
+
 
 def scores_at_the_end(model: Any, forward: Any, inputs: dict[str, Tensor]) -> Tensor:
     """(B,) in fp32: what the head says at each sequence's last token, found by position.

@@ -10,6 +10,10 @@ from typing import Any
 
 from tunewright import registry
 
+__all__ = [
+    "checkpoints",
+]
+
 
 @dataclass(frozen=True, slots=True)
 class Listed:

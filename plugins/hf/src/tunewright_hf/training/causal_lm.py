@@ -16,6 +16,11 @@ from tunewright_hf.losses.chunked_cross_entropy import TokenWeighting
 from tunewright_hf.training.fit import fit
 from tunewright_hf.training.stage_trainer import Batch, StageTrainer, TrainingSetup, moved
 
+__all__ = [
+    "CausalTrainer",
+    "train",
+]
+
 #: further metrics of the rows of an evaluation set, the same on every rank
 ExtraEvalMetrics = Callable[["CausalTrainer", Any], dict[str, float]]
 

@@ -20,10 +20,15 @@ from tunewright_hf.checkpoints.folder import latest_checkpoint
 from tunewright_hf.distributed.private import make_accelerator
 from tunewright_hf.distributed.sharding import NoSharding
 from tunewright_hf.models import precision
+from tunewright_hf.models.checks import check_fit
 from tunewright_hf.models.export import save_result
 from tunewright_hf.training.loop import TrainingLoop
 from tunewright_hf.training.reporting import Reporter
 from tunewright_hf.training.stage_trainer import AnyBatches, StageTrainer, TrainingSetup
+
+__all__ = [
+    "fit",
+]
 
 
 def fit(
@@ -45,6 +50,7 @@ def fit(
     not finite.
     """
     loaded, training = request.loaded, request.training
+    check_fit(loaded, training.max_length)
     if packing:
         collators.check_packing(loaded.model.config)
         collators.check_rows_apart(loaded.model)

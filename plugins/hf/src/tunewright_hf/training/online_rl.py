@@ -24,6 +24,13 @@ from tunewright_hf.training.rewards import WeightedReward, load
 from tunewright_hf.training.rollouts import Rollout, RolloutGenerator, Sampling
 from tunewright_hf.training.stage_trainer import StageTrainer, TrainingSetup
 
+__all__ = [
+    "Prompt",
+    "PromptsTrainer",
+    "lengths",
+    "train_on_prompts",
+]
+
 Prompt = tuple[int, dict[str, Any]]  # a row's number, of which what is drawn depends, and the row
 _EVALUATION = (
     2**32 - 1

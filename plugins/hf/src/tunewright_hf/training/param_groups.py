@@ -4,6 +4,10 @@ from typing import Any
 
 from tunewright.types import OptimizerRequest
 
+__all__ = [
+    "parameter_groups",
+]
+
 
 def parameter_groups(request: OptimizerRequest) -> list[dict[str, Any]]:
     """Parameters by weight decay (matrices) or none (biases, norms), and by the factor of their

@@ -20,6 +20,15 @@ from tunewright_hf.losses.causal_lm import CausalLoss, shift
 from tunewright_hf.losses.chunked_cross_entropy import IGNORED
 from tunewright_hf.training.stage_trainer import Batch, StageTrainer, TrainingSetup, moved
 
+__all__ = [
+    "AnswersTrainer",
+    "LogpsTrainer",
+    "LossOutput",
+    "PreferenceCollator",
+    "pair_metrics",
+    "sequence_logps",
+]
+
 PAIR = ("chosen_ids", "rejected_ids")
 
 

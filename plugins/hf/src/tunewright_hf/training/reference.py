@@ -27,6 +27,10 @@ from tunewright_hf.models.weight_sharing import share
 from tunewright_hf.training.preference import LogpsTrainer, sequence_logps
 from tunewright_hf.training.stage_trainer import Batch, TrainingSetup, moved
 
+__all__ = [
+    "ReferenceTrainer",
+]
+
 FOLDER = "reference"  # in the stage's folder `checkpoints`, which goes when the run is overwritten
 #: what PEFT's adapters may begin with for the model below them to be what it was without them
 _HARMLESS = (True, False, None, "gaussian", "eva", "orthogonal")

@@ -7,6 +7,11 @@ from pydantic import model_validator
 from tunewright import PluginOptions, Stage
 from tunewright.types import ModelRole
 
+__all__ = [
+    "ReferenceOptions",
+    "ReferenceStage",
+]
+
 
 class ReferenceModel(PluginOptions):
     reference: str = "start"

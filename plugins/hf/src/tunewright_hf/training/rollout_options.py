@@ -9,6 +9,11 @@ from tunewright.types import ModelRole
 from tunewright_hf.training.reference_options import ReferenceModel
 from tunewright_hf.training.rewards import check
 
+__all__ = [
+    "RolloutOptions",
+    "RolloutStage",
+]
+
 
 class RolloutOptions(ReferenceModel):
     rewards: list[str | dict[str, Any]] = Field(

@@ -26,6 +26,11 @@ from tunewright.types import LoadedModel
 from tunewright_hf.losses.causal_lm import replaced
 from tunewright_hf.models.modules import base_model
 
+__all__ = [
+    "RolloutGenerator",
+    "Sampling",
+]
+
 
 @dataclass(frozen=True)
 class Sampling:

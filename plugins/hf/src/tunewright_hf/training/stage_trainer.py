@@ -15,6 +15,12 @@ from tunewright_hf.batching.batch_sampler import Batches, Unit
 from tunewright_hf.batching.streaming_sampler import StreamedBatches
 from tunewright_hf.distributed.sharding import NoSharding
 
+__all__ = [
+    "Batch",
+    "TrainingSetup",
+    "moved",
+]
+
 AnyBatches = Batches | StreamedBatches
 Batch = dict[str, Any]  # {"inputs": what the model gets, "labels", …}
 

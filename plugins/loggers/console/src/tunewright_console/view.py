@@ -67,8 +67,9 @@ class View:
         recipe = event.recipe
         rows = {
             "model": recipe["model"],
-            "method": " → ".join(stage["name"] for stage in recipe["stages"])
-            + f", {recipe['adapter']['name']}",
+            "method": ", ".join(
+                [" → ".join(stage["name"] for stage in recipe["stages"]), *_adapter(recipe)]
+            ),
             "data": ", ".join(_source(entry) for entry in _entries(recipe)),
             "output": event.folder,
         }
@@ -160,6 +161,10 @@ def _numbers(metrics: dict[str, float]) -> list[str]:
         "tokens_per_second": "{:,.0f} tokens/s",
     }
     return [text.format(metrics[name]) for name, text in shown.items() if name in metrics]
+
+
+def _adapter(recipe: dict[str, Any]) -> list[str]:
+    return [recipe["adapter"]["name"]] if recipe.get("adapter") else []
 
 
 def _entries(recipe: dict[str, Any]) -> list[dict[str, Any]]:

@@ -40,7 +40,7 @@ class Format(Reward):
     """1 where the whole completion matches a regular expression; else 0."""
 
     class Options(PluginOptions):
-        pattern: str
+        pattern: str = Field(examples=["<think>.*</think>.*"])
         """Regular expression, in which `.` is any character."""
 
         @field_validator("pattern")
@@ -63,7 +63,7 @@ class Length(Reward):
     longer, or empty."""
 
     class Options(PluginOptions):
-        target: int = Field(gt=0)
+        target: int = Field(gt=0, examples=[200])
         """Characters."""
 
     @hookimpl

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from tunewright import PluginOptions, Scheduler, hookimpl
 from tunewright.types import SchedulerRequest
@@ -109,6 +109,8 @@ class CosineWithMinLr(_Curve):
     """Fall along a cosine to a final learning rate above 0."""
 
     class Options(PluginOptions):
+        model_config = ConfigDict(json_schema_extra={"examples": [{"min_lr_rate": 0.1}]})
+
         min_lr: float | None = Field(None, ge=0)
         """Final learning rate."""
         min_lr_rate: float | None = Field(None, ge=0, le=1)
