@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from tunewright.kinds import sections
+from tunewright.kinds import Kind, sections
 
 _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 _SECRET = re.compile(r"token$|secret|password|api_?key$|credential", re.IGNORECASE)
@@ -212,19 +212,27 @@ class Recipe(RecipeFields):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _sections(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return value | {key: _section(kind, value.get(key)) for key, kind in sections().items()}
+
     if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any: ...
 
-    @model_validator(mode="before")
-    @classmethod
-    def _has_all_sections(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        absent: dict[str, Any] = {
-            key: [] if kind.many else None for key, kind in sections().items()
-        }
-        return values | {key: absent[key] for key in absent.keys() - values.keys()}
+
+def _section(kind: Kind, written: Any) -> Any:
+    """What a kind's section holds; the default where nothing is written."""
+    if kind.many:
+        return [
+            Section.model_validate(each) for each in (kind.defaults if written is None else written)
+        ]
+    if written is None and kind.required and kind.defaults:
+        written = kind.defaults[0]
+    return None if written is None else Section.model_validate(written)
 
 
 def mask(value: Any, name: str = "") -> Any:

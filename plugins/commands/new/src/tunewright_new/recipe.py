@@ -187,7 +187,7 @@ def _family(model: str) -> str | None:
 def write_recipe(file: Path, answers: Answers) -> None:
     """Look at the data, write the recipe and its schema, check it, and say what comes next. Raises
     TunewrightError."""
-    from tunewright.schema import schema
+    from tunewright.schema_cache import schema
 
     file.parent.mkdir(parents=True, exist_ok=True)
     path = _from_recipe(str(answers.data), file)
