@@ -56,7 +56,7 @@ def trained_steps(killed_after=None, stopped_in=None, killed_before=None):
             raise Killed
 
     def begins(self, **how):
-        if self.plugin("stage").name == killed_before:
+        if killed_before and self.plugin("stage").name == killed_before:
             raise Killed
         return load(self, **how)
 
