@@ -58,6 +58,9 @@ class StubRun:
             "dataset": Chat(Chat.Options.model_validate(options), "chat"),
         }
 
+    def check_stop(self) -> None:
+        """Nobody asks it to stop."""
+
     def plugin(self, kind: str) -> Any:
         return self.plugins[kind]
 

@@ -64,6 +64,9 @@ class FakeRun:
     def emit(self, event: Any) -> None:
         self.events.append(event)
 
+    def check_stop(self) -> None:
+        """Nobody asks it to stop."""
+
     def call(self, kind: str, hook: str, request: Any) -> Any:
         if kind == "scheduler":
             return self.named(kind, self.scheduler).call(hook, run=self, request=request)

@@ -61,6 +61,9 @@ class FakeRun:
     def emit(self, event: Event) -> None:
         self.events.append(event)
 
+    def check_stop(self) -> None:
+        """Nobody asks it to stop."""
+
     def plugin(self, kind: str) -> Any:
         return self.plugins[kind]
 

@@ -84,7 +84,7 @@ class Stream:
         self, run: "Run", source: Source, request: DataRequest, step: ChunkProcessor, skip: bool
     ) -> None:
         """Raises RecipeError as `source.opened` does."""
-        self.source, self.tally = source, Counts()
+        self.source, self.tally, self._run = source, Counts(), run
         self._step, self._skip = step, skip
         self._records, self._conversion = opened(run, source, request)
 
@@ -103,6 +103,7 @@ class Stream:
         so that small sources do not start them, and only where the columns are known."""
         with collected_once():
             for made in self._made(schema, workers):
+                self._run.check_stop()
                 self._count(made)
                 yield made
         self._end()
