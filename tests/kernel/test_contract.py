@@ -44,8 +44,10 @@ def printed() -> str:
     lines.append("\n# what plugins may ask of a run")
     lines += members("RunContext", types.RunContext)
     lines.append("\n# base classes")
-    for name in sorted(tunewright._BASES):
-        lines += members(name, getattr(tunewright, name))
+    for name in sorted(tunewright.__all__):
+        found = getattr(tunewright, name)
+        if getattr(found, "__module__", "") == "tunewright.plugin":
+            lines += members(name, found)
     lines.append("\n# importable from tunewright")
     lines.append(", ".join(tunewright.__all__))
     lines.append("\n# public in tunewright-hf")

@@ -32,29 +32,12 @@ if TYPE_CHECKING:
     from tunewright.run import open_run, train
 
 __version__ = "0.1.0"
-#: the Python API, for notebooks and services
+#: modules of the Python API; the other lazily imported names are base classes of plugins
 _API = {
     "open_run": "tunewright.run",
     "resolve": "tunewright.check",
     "train": "tunewright.run",
 }
-_BASES = (
-    "Accelerator",
-    "Adapter",
-    "Dataset",
-    "Engine",
-    "Family",
-    "Format",
-    "Logger",
-    "Optimizer",
-    "Plugin",
-    "PluginOptions",
-    "Quantizer",
-    "Reward",
-    "Scheduler",
-    "Stage",
-    "Template",
-)
 
 __all__ = [
     "Accelerator",
@@ -86,8 +69,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _BASES:
-        return getattr(importlib.import_module("tunewright.plugin"), name)
-    if name in _API:
-        return getattr(importlib.import_module(_API[name]), name)
+    if name in __all__:  # everything that is not imported above
+        return getattr(importlib.import_module(_API.get(name, "tunewright.plugin")), name)
     raise AttributeError(f"module 'tunewright' has no attribute {name!r}")

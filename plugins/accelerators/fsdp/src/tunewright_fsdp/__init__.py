@@ -18,10 +18,10 @@ class Fsdp(Plugin):
 
     class Options(PluginOptions):
         reshard_after_forward: bool = True
-        """layers are spread again after their forward pass (as ZeRO-3 does), or stay whole until
-        their backward pass (as ZeRO-2 does), which takes more memory and less time"""
+        """Reshard layers after their forward pass, as ZeRO-3 does. false: gather once and keep them
+        until their backward pass, as ZeRO-2 does, which takes more memory and less time."""
         cpu_offload: bool = False
-        """keep weights, gradients and optimizer states in the memory of the host"""
+        """Keep weights, gradients and optimizer states in CPU memory."""
 
     @hookimpl(wrapper=True)
     def train_stage(

@@ -22,44 +22,46 @@ class Chat(Plugin):
 
     class Options(PluginOptions):
         on_bad_row: Literal["error", "skip"] = "error"
-        """a row that cannot be used ends the run with its file and line, or is left out and counted
-        """
+        """What happens with a row that cannot be used. error: the run ends with its file and line.
+        skip: it is left out and counted."""
         on_unread: Literal["warn", "error"] = "warn"
-        """columns and message keys that a record holds and its format does not read: said, with the
-        number of rows; or such a row cannot be used"""
+        """What happens with columns and message keys that a record holds and its format does not
+        read. warn: they are named, with the number of rows. error: such a row is a bad row."""
         truncate: Literal["drop", "end", "start", "turns"] = "drop"
-        """conversations longer than max_length are dropped and counted, lose their end (and with it
-        the end token), lose their start, or lose their oldest turns (never the system message);
-        documents are split into rows of max_length tokens instead"""
+        """What happens with conversations longer than max_length. drop: they are left out and
+        counted. end: they lose their end, the end token included. start: they lose their start.
+        turns: they lose their oldest turns, never the system message. Documents are split into rows
+        of max_length tokens instead."""
         mixing: Literal["concatenate", "interleave"] = "concatenate"
-        """an epoch has all rows of each source, times its weight; or shares of each by weight,
-        spread evenly"""
+        """How sources are mixed. concatenate: an epoch has all rows of each source, times its
+        weight. interleave: each source has a share of the epoch by weight, spread evenly."""
         stop: Literal["first", "all"] = "first"
-        """an interleaved epoch ends when the first source has given all its rows, or when every
-        source has, and the smaller ones have given theirs again"""
+        """When an interleaved epoch ends. first: when one source has given all its rows. all: when
+        every source has; smaller ones are repeated."""
         validation: Annotated[float, Field(gt=0, lt=1)] | Annotated[int, Field(ge=1)] | None = None
-        """this share of the rows of `data`, or so many of them, are not trained on, but make the
-        evaluation set `validation`"""
+        """Share or number of the rows of `data` that are held out as the evaluation set
+        `validation`."""
         max_record_bytes: int = Field(MAX_RECORD_BYTES, gt=0)
         """Largest record that is read, in bytes (default: 8 MiB). A tokenizer needs several hundred
         times as much memory. A longer record is a bad row."""
         workers: int = Field(1, gt=0, le=1024)
-        """processes that render and tokenise; 1 is this one, whose tokenizer uses all cores"""
+        """Processes that render and tokenize. 1: the main process, whose tokenizer uses all
+        cores."""
         cache: str | None = Field(None, min_length=1)
-        """folder for prepared rows, from the recipe's folder; ~/.cache/tunewright/data where not
-        named, or data in the folder that the environment variable TUNEWRIGHT_CACHE names. It may be
-        deleted at any time"""
+        """Folder for prepared rows, relative to the recipe's folder. It may be deleted at any time.
+        Default: data in the folder that the environment variable TUNEWRIGHT_CACHE names, else
+        ~/.cache/tunewright/data."""
         prepared: str | None = Field(None, min_length=1)
-        """folder that `tunewright data prepare RECIPE --to FOLDER` wrote: rows are taken from it;
-        sources need not be there; a recipe with another template, tokenizer, length or option is
-        refused"""
+        """Folder that `tunewright data prepare RECIPE --to FOLDER` wrote, from which rows are read
+        in place of the sources. A recipe with another template, tokenizer, max_length or option is
+        refused."""
         streaming: bool = False
-        """rows of `data` are read while training goes on, and nothing is stored: for data larger
-        than the disk, or without end; needs training.max_steps. --resume reads what the epoch had
-        read before once more, without rendering or tokenising it"""
+        """Read rows of `data` during training and store nothing: for data larger than the disk, or
+        endless. Needs training.max_steps. --resume reads what the epoch had already read once more,
+        without rendering or tokenizing it."""
         shuffle_buffer: int = Field(10_000, gt=0, le=10_000_000)
-        """records that streaming holds in memory, out of which each next one is taken at random; 1
-        keeps their order"""
+        """Records in the shuffle buffer of streaming: the next one is drawn from it at random. 1:
+        their order is kept."""
 
     Entry = Entry
 

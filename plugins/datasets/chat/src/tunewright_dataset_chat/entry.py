@@ -22,12 +22,13 @@ class Entry(PluginOptions):
     the same on s3://, gs://, az:// or hf://; a file on https://; or the name of a data set of
     `hub`."""
     hub: Literal["hf", "modelscope", "modelers"] | None = None
-    """path is a data set of Hugging Face, ModelScope or Modelers, read with their own library"""
+    """Hub that holds the data set `path`: Hugging Face, ModelScope or Modelers. It is read with the
+    hub's own library."""
     dataset_info: str | None = Field(None, min_length=1)
-    """in place of path: a dataset_info.json of LLaMA-Factory, or its folder. What stands here
-    beside it wins"""
+    """A dataset_info.json of LLaMA-Factory, or its folder, in place of path. Fields of this source
+    take precedence over it."""
     name: str | None = Field(None, min_length=1)
-    """which of the data sets in dataset_info"""
+    """Name of the data set in dataset_info."""
     split: str | None = Field(None, min_length=1)
     """Split to read, of a data set of a hub, of one that `save_to_disk` wrote, or of a folder. A
     folder's dataset card (README.md), or the names of its files and folders, tell its splits
@@ -36,27 +37,27 @@ class Entry(PluginOptions):
     """Subset of a data set that has several: of a hub, or of a folder with a dataset card. Hugging
     Face also calls it config or configuration."""
     folder: str | None = Field(None, min_length=1)
-    """folder of a hub's data set whose files are read"""
+    """Folder of a hub's data set whose files are read."""
     revision: str | None = Field(None, min_length=1)
-    """branch, tag or commit of a hub's data set"""
+    """Branch, tag or commit of a hub's data set."""
     encoding: str = "utf-8"
     """Encoding of text files (.jsonl, .json, .csv, .tsv, .txt), such as latin-1, cp1252 or gbk."""
     format: Section | None = None
-    """how a record is read: the name of a format plugin, or its name and options; found from the
-    first records where not named"""
+    """Format plugin that reads the records: its name, or a mapping with name and options. Default:
+    detected from the first records."""
     columns: dict[str, str] = Field(default_factory=dict)
-    """the format's name for a column → its name in this source, such as {messages: dialogue}"""
+    """The format's name for a column → its name in this source, such as {messages: dialogue}."""
     tags: dict[str, str] = Field(default_factory=dict)
-    """the format's name for a key or a role → its name in this source, such as {assistant: bot}"""
+    """The format's name for a key or a role → its name in this source, such as {assistant: bot}."""
     limit: int | None = Field(None, gt=0)
-    """read only so many records from the start"""
+    """Maximum number of records, from the start."""
     weight: float = Field(1.0, gt=0, le=10_000)
-    """how often each row comes in an epoch: 2 is twice, 0.5 half of the rows, others in the next
-    epoch; with mixing: interleave the source's share of an epoch, in proportion to the other
-    weights"""
+    """How often each row comes in an epoch. 2: twice. 0.5: half of the rows, the others in the next
+    epoch. With mixing interleave: the source's share of an epoch, in proportion to the other
+    weights."""
     media_root: str | None = Field(None, min_length=1)
-    """folder that the paths of images, videos and audios start from, itself from the recipe's
-    folder; where not named it is the folder of the data"""
+    """Folder from which the paths of images, videos and audio files start, relative to the recipe's
+    folder. Default: the folder of the data."""
 
     @field_validator("format")
     @classmethod

@@ -24,8 +24,8 @@ class Ranking(Format):
 
     class Options(PluginOptions):
         pairs: Literal["best", "adjacent"] = "best"
-        """best: the best answer against each that is worse; adjacent: each answer against the next
-        that is worse"""
+        """Pairs of a ranking. best: the best answer and each worse one. adjacent: each answer and
+        the next worse one."""
 
     rows: ClassVar[tuple[RowKind, ...]] = ("preference",)
 

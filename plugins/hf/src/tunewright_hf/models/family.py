@@ -46,11 +46,11 @@ class HfFamily(Plugin):
 
     class Options(PluginOptions):
         revision: str | None = None
-        """branch, tag or commit of a model on the hub"""
+        """Branch, tag or commit of a model on the hub."""
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-        """format of the weights in memory; auto: the checkpoint's own"""
+        """Dtype of the weights in memory. auto: that of the checkpoint."""
         device: str = Field("auto", pattern=r"^(auto|cpu|mps|xpu|npu|cuda(:\d+)?)$")
-        """where the model is put; auto: this process's GPU, else MPS, else the CPU"""
+        """Device of the model. auto: this rank's GPU, else MPS, else the CPU."""
         attention: (
             Literal[
                 "eager",
@@ -62,15 +62,15 @@ class HfFamily(Plugin):
             ]
             | None
         ) = None
-        """how attention is computed; nothing: the fastest that is exact and needs no further
-        package"""
+        """Attention implementation. Default: the fastest one that is exact and needs no further
+        package."""
         tiny_variant: str | None = None
         """Tiny twin that `model: tiny` and `--smoke` use. Default: the twin of the recipe's
         checkpoint, without one the first."""
         tiny_hidden_size: int = Field(64, ge=16, le=2048, multiple_of=16)
-        """width of the tiny twin"""
+        """Hidden size of the tiny twin."""
         tiny_layers: int = Field(2, ge=1, le=64)
-        """depth of the tiny twin, in layers"""
+        """Layers of the tiny twin."""
 
     @hookimpl
     def load_model(self, run: "Run", request: LoadRequest) -> LoadedModel:

@@ -4,7 +4,7 @@ trained on."""
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from tunewright_hf.batching.collators import Padded
 from tunewright_hf.batching.row_stream import RowStream
 from tunewright_hf.losses.causal_lm import CausalLoss
 from tunewright_hf.training.fit import fit
-from tunewright_hf.training.reference import check_base, second_model
+from tunewright_hf.training.reference import check_base, reference_mode, second_model
 from tunewright_hf.training.rewards import WeightedReward, load
 from tunewright_hf.training.rollouts import Rollout, RolloutGenerator, Sampling
 from tunewright_hf.training.stage_trainer import StageTrainer, TrainingSetup
@@ -173,14 +173,8 @@ class PromptsTrainer(StageTrainer):
     @contextmanager
     def reference(self) -> Iterator[CausalLoss]:
         """The reference, without dropout and gradients."""
-        training = self.model.training
-        without = (
-            self.model.disable_adapter() if self.options.reference == "base" else nullcontext()
-        )
-        self.model.eval()
-        with torch.no_grad(), self.autocast(), without:
+        with reference_mode(self.model, self.options.reference == "base"), self.autocast():
             yield self.second or self.causal_loss
-        self.model.train(training)
 
     # ---- metrics ---------------------------------------------------------------------------------
 

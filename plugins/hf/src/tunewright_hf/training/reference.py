@@ -104,14 +104,8 @@ class ReferenceTrainer(LogpsTrainer):
     @contextmanager
     def _reference(self) -> Iterator[CausalLoss]:
         """The reference, without dropout and gradients."""
-        training = self.model.training
-        without = (
-            self.model.disable_adapter() if self.options.reference == "base" else nullcontext()
-        )
-        self.model.eval()
-        with torch.no_grad(), self.autocast(), without:
+        with reference_mode(self.model, self.options.reference == "base"), self.autocast():
             yield self.second or self.causal_loss
-        self.model.train(training)
 
     # ---- scoring all rows ahead of time ----------------------------------------------------------
 
@@ -176,6 +170,16 @@ def second_model(run: Any, request: TrainRequest, options: Any) -> CausalLoss | 
     (request.sharding or NoSharding()).cast(loaded.model, number_format)
     share(loaded.model, request.loaded.model)
     return CausalLoss(loaded.model.eval())
+
+
+@contextmanager
+def reference_mode(model: Any, base: bool) -> Iterator[None]:
+    """Run the model without dropout and gradients; base: without its adapter too."""
+    training = model.training
+    model.eval()
+    with torch.no_grad(), model.disable_adapter() if base else nullcontext():
+        yield
+    model.train(training)
 
 
 def check_base(loaded: LoadedModel) -> None:

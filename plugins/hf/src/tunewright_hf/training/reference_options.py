@@ -15,11 +15,11 @@ __all__ = [
 
 class ReferenceModel(PluginOptions):
     reference: str = "start"
-    """what the model is held against. start: itself, as it is when the stage begins; base: itself
-    without its adapter; else the hub id or folder of another model"""
+    """Reference model. start: the policy at the beginning of the stage. base: the policy without
+    its adapter. Else the hub id or folder of another model."""
     reference_quantizer: str | dict[str, Any] | None = None
-    """quantizer of another model that is the reference, as the recipe's own section would name it;
-    nothing: the recipe's own"""
+    """Quantizer of a reference that is another model, as the recipe's section `quantizer` names
+    one. Default: the recipe's own."""
 
     @model_validator(mode="after")
     def _is_another(self) -> "ReferenceModel":
@@ -30,9 +30,9 @@ class ReferenceModel(PluginOptions):
 
 class ReferenceOptions(ReferenceModel):
     cache_reference: bool = True
-    """score all rows with the reference once, before the first step, and keep the numbers in the
-    run folder: then no second model is in memory, and no step waits for it. Off: score every batch
-    anew, with a second model for start"""
+    """Compute the reference log-probabilities of all rows once, before the first step, and keep
+    them in the run folder: no second model is in memory. false: compute them for every batch, with
+    a second model for start."""
 
 
 class ReferenceStage(Stage):

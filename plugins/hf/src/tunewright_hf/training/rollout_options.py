@@ -23,15 +23,16 @@ class RolloutOptions(ReferenceModel):
     command line, and only there, a name may be that of a function in a file: mine.py:brief. The
     reward of a completion is their weighted sum."""
     max_new_tokens: int = Field(256, ge=1)
-    """longest answer, in tokens"""
+    """Maximum tokens of a completion."""
     temperature: float = Field(1.0, gt=0)
-    """of the distribution that answers are drawn from; what is trained is the distribution at 1"""
+    """Sampling temperature of completions. The policy is trained at temperature 1."""
     top_p: float = Field(1.0, gt=0, le=1)
-    """draw from the likeliest tokens whose probabilities come to this; 1: from all"""
+    """Nucleus sampling: sample from the most likely tokens whose probabilities add up to this. 1:
+    from all."""
     top_k: int = Field(0, ge=0)
-    """draw from so many tokens; 0: from all"""
+    """Sample from so many of the most likely tokens. 0: from all."""
     beta: float = Field(0.0, ge=0)
-    """weight of the KL divergence from the reference; 0: no reference is kept"""
+    """Weight of the KL divergence from the reference. 0: no reference is loaded."""
 
     @field_validator("rewards")
     @classmethod

@@ -16,11 +16,11 @@ class AdamW(Optimizer):
 
     class Options(PluginOptions):
         beta1: float = Field(0.9, ge=0, lt=1)
-        """share of the old mean of gradients that is kept at each step"""
+        """Decay rate of the running mean of gradients."""
         beta2: float = Field(0.999, ge=0, lt=1)
-        """share of the old mean of squared gradients that is kept at each step"""
+        """Decay rate of the running mean of squared gradients."""
         eps: float = Field(1e-8, gt=0, le=1)
-        """added to the denominator, so that tiny gradients do not blow up"""
+        """Term added to the denominator for numerical stability."""
 
     def state_bytes(self, shape: tuple[int, ...], dtype: str) -> float:
         """The means of gradients and of their squares, in the parameter's own dtype."""

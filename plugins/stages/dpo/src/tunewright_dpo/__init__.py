@@ -40,25 +40,25 @@ class Dpo(ReferenceStage):
         loss: Loss | Annotated[dict[Loss, Annotated[float, Field(gt=0)]], Field(min_length=1)] = (
             "sigmoid"
         )
-        """a loss, or several with their weights: {sigmoid: 0.8, bco_pair: 0.2} with sft_weight 1 is
+        """Loss, or several with their weights: {sigmoid: 0.8, bco_pair: 0.2} with sft_weight 1 is
         MPO (arXiv:2411.10442). sigmoid: DPO. hinge: SLiC (arXiv:2305.10425). ipo: squared distance
         of the margin per token from 1 / (2 beta) (arXiv:2310.12036). robust: unbiased where labels
-        are flipped (arXiv:2403.00409). bco_pair: each answer on its own against the mean reward so
-        far (arXiv:2404.04656). exo_pair (arXiv:2402.00856). nca_pair (arXiv:2402.05369). apo_zero,
-        apo_down: for chosen answers that are better, or worse, than what the model writes
+        are flipped (arXiv:2403.00409). bco_pair: each completion on its own against the running
+        mean reward (arXiv:2404.04656). exo_pair (arXiv:2402.00856). nca_pair (arXiv:2402.05369).
+        apo_zero, apo_down: for chosen completions that are better, or worse, than the model's own
         (arXiv:2408.06266). sppo_hard (arXiv:2405.00675). sigmoid_norm: DPO on log-probabilities per
-        token"""
+        token."""
         beta: float = Field(0.1, gt=0)
-        """how much the model is held to its reference: more keeps it closer"""
+        """Strength of the constraint to the reference: higher keeps the policy closer to it."""
         label_smoothing: float = Field(0.0, ge=0, lt=0.5)
-        """share of the pairs whose answers are taken to be swapped, for sigmoid (conservative DPO),
-        robust and exo_pair, which needs some"""
+        """Share of the pairs whose labels are assumed to be swapped, for sigmoid (conservative
+        DPO), robust, and exo_pair, which needs a value above 0."""
         ld_alpha: float | None = Field(None, ge=0, le=1)
-        """weight of an answer's tokens beyond the length of the shorter one (LD-DPO,
-        arXiv:2409.06411); nothing: 1"""
+        """Weight of a completion's tokens beyond the length of the shorter one (LD-DPO,
+        arXiv:2409.06411). Default: 1."""
         sft_weight: float = Field(0.0, ge=0)
-        """adds this times the chosen answer's mean negative log-likelihood per token (RPO,
-        arXiv:2404.19733)"""
+        """Weight of the chosen completion's mean negative log-likelihood per token, added to the
+        loss (RPO, arXiv:2404.19733)."""
 
         @model_validator(mode="after")
         def _fits(self) -> "Dpo.Options":

@@ -20,18 +20,19 @@ class Grpo(RolloutStage):
 
     class Options(RolloutOptions):
         num_generations: int = Field(8, ge=2)
-        """answers to each prompt: a group"""
+        """Completions per prompt, which make up a group."""
         loss: Literal["dapo", "grpo", "dr_grpo"] = "dapo"
-        """how tokens are averaged. dapo: all tokens of a step alike (arXiv:2503.14476). grpo:
-        within each answer, then over answers, which favours short ones. dr_grpo: over
-        max_new_tokens of every answer (arXiv:2503.20783)"""
+        """How the loss is averaged. dapo: over all tokens of a step (arXiv:2503.14476). grpo: over
+        each completion's tokens, then over completions, which favours short ones. dr_grpo: over
+        max_new_tokens of every completion (arXiv:2503.20783)."""
         scale_rewards: Literal["group", "none"] = "group"
-        """divide advantages by the standard deviation of their group, or not (arXiv:2503.20783)"""
+        """group: divide advantages by the standard deviation of their group. none: do not
+        (arXiv:2503.20783)."""
         mask_truncated: bool = False
-        """do not train on answers that were cut off at max_new_tokens"""
+        """Exclude completions that were truncated at max_new_tokens from the loss."""
         beta: float = Field(0.0, ge=0)
-        """weight of the KL divergence from the reference, estimated for each token (k3); 0: no
-        reference is kept"""
+        """Weight of the KL divergence from the reference, estimated per token (k3). 0: no reference
+        is loaded."""
 
     @hookimpl
     def train_stage(self, run: Any, request: TrainRequest) -> StageResult:

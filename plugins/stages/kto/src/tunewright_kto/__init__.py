@@ -22,15 +22,15 @@ class Kto(ReferenceStage):
 
     class Options(ReferenceOptions):
         loss: Literal["kto", "apo_zero_unpaired"] = "kto"
-        """kto; or apo_zero_unpaired, which compares rewards with 0 and spares the estimate
-        (arXiv:2408.06266)"""
+        """kto: the loss of the paper. apo_zero_unpaired: compares rewards with 0 and needs no
+        estimate of the KL divergence (arXiv:2408.06266)."""
         beta: float = Field(0.1, gt=0)
-        """how much the model is held to its reference: more keeps it closer"""
+        """Strength of the constraint to the reference: higher keeps the policy closer to it."""
         desirable_weight: float = Field(1.0, ge=0)
-        """weight of the losses of good answers; raise it where they are fewer, so that weight times
-        number is about the same for both"""
+        """Weight of the loss of desirable completions. Raise it where they are fewer, so that
+        weight times number is about the same for both."""
         undesirable_weight: float = Field(1.0, ge=0)
-        """weight of the losses of bad answers"""
+        """Weight of the loss of undesirable completions."""
 
     @hookimpl
     def train_stage(self, run: Any, request: TrainRequest) -> StageResult:

@@ -18,8 +18,8 @@ class Orpo(Stage):
 
     class Options(PluginOptions):
         beta: float = Field(0.1, gt=0)
-        """weight of the odds ratio beside the chosen answer's mean negative log-likelihood per
-        token; lambda in the paper"""
+        """Weight of the odds-ratio loss, added to the chosen completion's mean negative
+        log-likelihood per token. The paper calls it lambda."""
 
     @hookimpl
     def train_stage(self, run: Any, request: TrainRequest) -> StageResult:

@@ -23,28 +23,28 @@ class Ppo(RolloutStage):
 
     class Options(RolloutOptions):
         ppo_epochs: int = Field(4, ge=1)
-        """optimizer steps on each rollout, each over all of it"""
+        """Optimizer steps per rollout, each over the whole rollout."""
         clip_range: float = Field(0.2, gt=0)
-        """how far the ratio of a token's probability to the one it was drawn with may go from 1 and
-        still be trained"""
+        """Clip range of the ratio of a token's probability to its probability in the rollout,
+        around 1."""
         value_clip_range: float = Field(0.2, gt=0)
-        """how far a value may go from what it was when the answer was written and still be trained
-        """
+        """Clip range of values around their value in the rollout."""
         value_weight: float = Field(0.1, ge=0)
-        """of the critic's loss beside the policy's"""
+        """Weight of the value loss."""
         gamma: float = Field(1.0, gt=0, le=1)
-        """what the next token's reward is worth now"""
+        """Discount factor of rewards."""
         gae_lambda: float = Field(0.95, ge=0, le=1)
-        """of generalized advantage estimation (arXiv:1506.02438). 0: trust the critic; 1: trust the
-        rewards"""
+        """Lambda of generalized advantage estimation (arXiv:1506.02438). 0: trust the value model.
+        1: trust the rewards."""
         beta: float = Field(0.05, ge=0)
-        """weight of the KL divergence from the reference, taken off the reward token by token (k1);
-        0: no reference is kept"""
+        """Weight of the KL divergence from the reference, subtracted from the reward per token
+        (k1). 0: no reference is loaded."""
         kl_target: float | None = Field(None, gt=0)
-        """KL divergence of a whole answer from the reference, in nats, that beta is steered to
-        after each rollout (Ziegler et al. 2019, arXiv:1909.08593); nothing: beta stays as it is"""
+        """Target of the KL divergence of a completion from the reference, in nats: beta is adapted
+        to it after each rollout (Ziegler et al. 2019, arXiv:1909.08593). Default: beta is
+        constant."""
         kl_horizon: int = Field(10_000, gt=0)
-        """with kl_target: answers in which beta can change by about a fifth"""
+        """With kl_target: completions in which beta can change by about a fifth."""
 
         @model_validator(mode="after")
         def _fits(self) -> "Ppo.Options":

@@ -13,8 +13,8 @@ class Pretrain(Stage):
 
     class Options(PluginOptions):
         packing: bool = True
-        """put short documents together into rows of training.max_length tokens; they do not see
-        each other"""
+        """Pack short documents into rows of training.max_length tokens. They do not attend to each
+        other."""
 
     @hookimpl
     def train_stage(self, run: Any, request: TrainRequest) -> StageResult:

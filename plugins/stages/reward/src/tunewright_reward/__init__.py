@@ -21,8 +21,8 @@ class Reward(Stage):
 
     class Options(PluginOptions):
         center_coefficient: float = Field(0.0, ge=0)
-        """weight of the square of the sum of both rewards, which keeps rewards around 0 (Eisenstein
-        et al. 2023, arXiv:2312.09244); 0.01 is usual"""
+        """Weight of the squared sum of both rewards, which keeps rewards centred at 0 (Eisenstein
+        et al. 2023, arXiv:2312.09244). 0.01 is usual."""
 
     @hookimpl
     def train_stage(self, run: Any, request: TrainRequest) -> StageResult:

@@ -17,23 +17,21 @@ class Sft(Stage):
 
     class Options(PluginOptions):
         packing: bool = False
-        """put short conversations together into rows of training.max_length tokens; they do not see
-        each other
-        """
+        """Pack short conversations into rows of training.max_length tokens. They do not attend to
+        each other."""
         loss: Literal["nll", "dft", "eaft"] = "nll"
-        """what counts of each token's negative log-likelihood. nll: all of it. dft: the share that
-        is the token's own probability, so that unlikely tokens pull less (Dynamic Fine-Tuning,
-        arXiv:2508.05629). eaft: the share that is the entropy of the 20 likeliest tokens over its
-        maximum, so that answers which contradict what the model is sure of pull less
-        (Entropy-Adaptive Fine-Tuning, arXiv:2601.02151). Evaluation reports nll with all of them
-        """
+        """Weight of each token's negative log-likelihood. nll: 1. dft: the token's own probability,
+        so that unlikely tokens weigh less (Dynamic Fine-Tuning, arXiv:2508.05629). eaft: the
+        entropy of the 20 most likely tokens divided by its maximum, so that answers which
+        contradict a confident model weigh less (Entropy-Adaptive Fine-Tuning, arXiv:2601.02151).
+        Evaluation reports nll with all of them."""
 
         predict_with_generate: bool = False
-        """at each evaluation, also let the model answer: the last answer of each row is written
-        greedily and held against the one in the data, as exact_match, rouge-1, rouge-2, rouge-l and
-        bleu-4, in percent. Needs the extra `metrics`: pip install 'tunewright-sft[metrics]'"""
+        """Generate at each evaluation: the last answer of each row is decoded greedily and compared
+        with the one in the data, as exact_match, rouge-1, rouge-2, rouge-l and bleu-4, in percent.
+        Needs the extra `metrics`: pip install 'tunewright-sft[metrics]'."""
         max_new_tokens: int = Field(256, ge=1)
-        """with predict_with_generate, the longest answer, in tokens"""
+        """Maximum tokens of an answer, with predict_with_generate."""
 
     def __init__(self, options: Any, name: str = "") -> None:
         super().__init__(options, name)

@@ -18,13 +18,14 @@ class Simpo(Stage):
 
     class Options(PluginOptions):
         beta: float = Field(2.0, gt=0)
-        """scale of rewards"""
+        """Scale of rewards."""
         gamma: float = Field(1.0, ge=0)
-        """how much more reward the chosen answer is to have than the rejected one"""
+        """Target margin between the rewards of the chosen and the rejected completion."""
         label_smoothing: float = Field(0.0, ge=0, lt=0.5)
-        """share of the pairs whose answers are taken to be swapped"""
+        """Share of the pairs whose labels are assumed to be swapped."""
         sft_weight: float = Field(0.0, ge=0)
-        """adds this times the chosen answer's mean negative log-likelihood per token (CPO-SimPO)"""
+        """Weight of the chosen completion's mean negative log-likelihood per token, added to the
+        loss (CPO-SimPO)."""
 
     @hookimpl
     def train_stage(self, run: Any, request: TrainRequest) -> StageResult:
