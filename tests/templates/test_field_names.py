@@ -17,4 +17,4 @@ def test_the_list_is_that_of_the_vectors() -> None:
     listed = Path(__file__).with_name("field.txt").read_text("utf-8").split()
     assert listed == sorted(file.stem for file in GOLDENS.glob("*.json"))
     cases = {len(json.loads(file.read_text("utf-8"))["cases"]) for file in GOLDENS.glob("*.json")}
-    assert cases == {script("make_docs").FIELD_CASES}
+    assert cases == {script("models_page").FIELD_CASES}
