@@ -83,6 +83,20 @@ def test_small_updates_are_kept_where_the_nearest_value_loses_them():
     assert stepped(StochasticRounding(0)) == pytest.approx(0.99, abs=1e-3)
 
 
+def test_each_step_and_seed_rounds_by_numbers_of_its_own():
+    def rounded(seed, step):
+        parameter = torch.nn.Parameter(torch.ones(1000, dtype=torch.bfloat16))
+        parameter.grad = torch.ones_like(parameter)
+        rounding = StochasticRounding(seed)
+        rounding.step_number = step
+        rounding.step(torch.optim.SGD([parameter], lr=2e-3))
+        return parameter.detach()
+
+    assert torch.equal(rounded(0, 1), rounded(0, 1))
+    assert not torch.equal(rounded(0, 1), rounded(0, 2))
+    assert not torch.equal(rounded(0, 1), rounded(1, 1))
+
+
 def test_chunks_step_as_all_at_once(monkeypatch):
     """Whether states are counted by parameter or by group."""
 
