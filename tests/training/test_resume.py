@@ -129,7 +129,29 @@ def test_a_torn_checkpoint_is_passed_over(tmp_path):
     last = tmp_path / "checkpoints" / "step-12"
     (last / "weights.safetensors").write_bytes(b"torn")
     run, _ = run_training(tmp_path, loaded(model()), checkpoint=last, **LENGTH)
-    assert run.events[0].first_step == 6
+    said, started = run.events[:2]
+    assert "step-12 is damaged, and kept as step-12.damaged" in said.message
+    assert started.first_step == 6
+    assert (tmp_path / "checkpoints/step-12.damaged/weights.safetensors").read_bytes() == b"torn"
+
+
+def test_a_changed_newest_checkpoint_falls_back_to_the_one_before(tmp_path):
+    _, whole = run_training(tmp_path / "whole", loaded(model()), save_steps=4, **LENGTH)
+    run_training(tmp_path / "parts", loaded(model()), save_steps=4, **LENGTH)
+    for step in (8, 12):
+        file = tmp_path / f"parts/checkpoints/step-{step}/optimizer.safetensors"
+        data = bytearray(file.read_bytes())
+        data[-1] ^= 1
+        file.write_bytes(data)
+    checkpoint = tmp_path / "parts/checkpoints/step-12"
+    run, again = run_training(
+        tmp_path / "parts", loaded(model()), checkpoint=checkpoint, save_steps=4, **LENGTH
+    )
+    assert [event.level for event in run.events[:2]] == ["warning", "warning"]
+    assert run.events[2].first_step == 4
+    found = [path / "model/model.safetensors" for path in (tmp_path / "whole", tmp_path / "parts")]
+    assert found[0].read_bytes() == found[1].read_bytes()
+    assert again.metrics == whole.metrics
 
 
 def test_hostile_files_in_a_checkpoint_are_never_opened(tmp_path, monkeypatch):

@@ -25,12 +25,14 @@ __all__ = [
     "load_state",
     "rotate",
     "save_state",
+    "step_folders",
     "verify",
     "write_checkpoint",
     "write_folder",
 ]
 
 MANIFEST = "manifest.json"
+_HELP = "restore this checkpoint, or begin a new run with --overwrite"
 
 
 def write_checkpoint(
@@ -98,12 +100,20 @@ def write_folder(folder: Path, writer: Callable[[Path], None], *, rank: int = 0)
         raise RunError(f"cannot be written: {reason}", place=str(folder), hint=hint) from error
 
 
+def step_folders(folder: Path) -> list[Path]:
+    """Checkpoints below the folder, oldest step first, damaged ones too. Without a manifest it is
+    none: it was being removed."""
+    steps = {
+        int(path.parent.name[5:]): path.parent
+        for path in folder.glob(f"step-*/{MANIFEST}")
+        if path.parent.name[5:].isdecimal()
+    }
+    return [steps[step] for step in sorted(steps)]
+
+
 def checkpoints(folder: Path) -> list[Path]:
     """Complete checkpoints below the folder, oldest step first."""
-    steps = {
-        int(path.name[5:]): path for path in folder.glob("step-*") if path.name[5:].isdecimal()
-    }
-    return [steps[step] for step in sorted(steps) if is_complete(steps[step])]
+    return [path for path in step_folders(folder) if is_complete(path)]
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
@@ -124,13 +134,13 @@ def rotate(folder: Path, keep: int, best: int | None = None) -> None:
 
 def verify(folder: Path) -> dict[str, Any]:
     """The manifest, after every file was found to be what it says. Raises RunError."""
+    if not is_complete(folder):
+        raise RunError("is not complete", place=str(folder), hint=_HELP)
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     for name, facts in manifest["files"].items():
         if _digest(folder / name) != facts["sha256"]:
-            hint = "remove this checkpoint: --resume then takes the one before it"
-            raise RunError(
-                "is not what was written (SHA-256 differs)", place=str(folder / name), hint=hint
-            )
+            problem = "is not what was written (SHA-256 differs)"
+            raise RunError(problem, place=str(folder / name), hint=_HELP)
     return manifest
 
 

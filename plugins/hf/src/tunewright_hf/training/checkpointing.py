@@ -5,13 +5,14 @@ checkpoints.state_codec writes them. Weights and optimizer are those of training
 modes is not switched, so that a resumed run goes on bit for bit.
 """
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from tunewright import RunError
-from tunewright_hf.checkpoints.folder import rotate, verify, write_checkpoint
+from tunewright_hf.checkpoints.folder import rotate, step_folders, verify, write_checkpoint
 from tunewright_hf.checkpoints.state_codec import (
     check_state,
     load_state,
@@ -87,12 +88,40 @@ def check_can_be_saved(loop: "TrainingLoop") -> None:
     check_state(_others(loop), "others")
 
 
-def load(loop: "TrainingLoop", folder: Path) -> None:
+def newest_intact(loop: "TrainingLoop") -> tuple[Path, dict[str, Any]]:
+    """The newest checkpoint whose files are what was written, and its manifest.
+
+    Damaged ones before it are renamed, so that none is taken for a checkpoint again, with a notice.
+    Raises RunError where no checkpoint is intact.
+    """
+    found = step_folders(loop.checkpoint_folder)
+    for folder in reversed(found):
+        manifest: dict[str, Any] = {}
+        damage: RunError | None = None
+        try:
+            manifest = verify(folder)
+        except RunError as error:
+            damage = error
+        if not loop.trainer.any_rank(damage is not None):
+            return folder, manifest
+        if folder == found[0]:
+            raise damage or RunError("is damaged on another rank", place=str(folder))
+        aside = folder.with_name(f"{folder.name}.damaged")
+        if loop.trainer.rank == 0:  # every rank has looked at it
+            shutil.rmtree(aside, ignore_errors=True)
+            folder.rename(aside)
+        message = (
+            f"checkpoint {folder.name} is damaged, and kept as {aside.name}: trying the one before"
+        )
+        loop.reporter.notice(message, "warning")
+    raise RunError("holds no checkpoint", place=str(loop.checkpoint_folder))
+
+
+def load(loop: "TrainingLoop", folder: Path, manifest: dict[str, Any]) -> None:
     """Continue from a checkpoint: weights, optimizer, schedule, RNG, step and all that was counted.
 
-    Raises RunError where it is damaged, or of another model, optimizer or order of batches.
+    Raises RunError where it is of another model, optimizer or order of batches.
     """
-    manifest = verify(folder)
     others = load_state(folder, "others")
     _check_identity(others["identity"], loop.batches.identity(), folder)
     loop.step = loop.trainer.step = manifest["step"]

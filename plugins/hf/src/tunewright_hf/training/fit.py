@@ -16,7 +16,6 @@ from tunewright_hf.batching.batch_sampler import Batches, row_lengths
 from tunewright_hf.batching.repeated_sampler import Repeated
 from tunewright_hf.batching.row_stream import RowStream
 from tunewright_hf.batching.streaming_sampler import StreamedBatches
-from tunewright_hf.checkpoints.folder import latest_checkpoint
 from tunewright_hf.distributed.private import make_accelerator
 from tunewright_hf.distributed.sharding import NoSharding
 from tunewright_hf.models import precision
@@ -67,7 +66,7 @@ def fit(
     trainer = make(TrainingSetup(run, request, batches, accelerator, sharding, device, stage))
     trained = trained_names(loaded, known)
     loop = TrainingLoop(trainer, Reporter(run, stage), trained)
-    loop.train(latest_checkpoint(request.checkpoint.parent) if request.checkpoint else None)
+    loop.train(resume=request.checkpoint is not None)
     if loop.stopped:
         raise Stopped(
             f"stopped and saved at step {loop.step} of {batches.steps}", place=str(request.folder)

@@ -3,7 +3,6 @@ save."""
 
 from collections.abc import Callable, Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -45,9 +44,9 @@ class TrainingLoop:
         self.grad_norm: float | None = None  # of the last step, before clipping
         self._logged_at = self._checked_at = -1
 
-    def train(self, checkpoint: Path | None) -> None:
-        """Take all steps, from the checkpoint on where there is one."""
-        self._setup(checkpoint)
+    def train(self, *, resume: bool) -> None:
+        """Take all steps. resume: from the newest intact checkpoint on."""
+        self._setup(resume)
         self.reporter.started(self)
         batches = self._data_loader()
         while self.step < self.total_steps and not (self.stopped or self.stopped_early):
@@ -64,7 +63,7 @@ class TrainingLoop:
 
     # ---- setup -----------------------------------------------------------------------------------
 
-    def _setup(self, checkpoint: Path | None) -> None:
+    def _setup(self, resume: bool) -> None:
         self.parameter_counts = {
             "trainable_parameters": sum(each.numel() for _, each in self.trained()),
             "parameters": self.model.num_parameters(),  # of 4 bits two stand in a byte: it knows
@@ -82,8 +81,8 @@ class TrainingLoop:
         self.forward = _autocasting(module, self.accelerator)
         self.scheduler = build_scheduler(self.run, training, self.optimizer, self.total_steps)
         self.callbacks = list(callbacks_of(self.model, self.optimizer))
-        if checkpoint is not None:
-            checkpointing.load(self, checkpoint)
+        if resume:
+            checkpointing.load(self, *checkpointing.newest_intact(self))
         set_mode(self.optimizer, training=True)
         self.early_stopping.check(self.checkpoint_folder)
 
