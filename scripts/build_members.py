@@ -1,10 +1,10 @@
-"""Build an editable wheel (PEP 660) of every folder given, all in this one process.
+"""Build editable wheels (PEP 660) of all given folders in one process.
 
     python scripts/build_members.py OUT FOLDER [FOLDER …]
 
-pip starts several processes a member for the same work. That it may be one here is because all
-members use flit_core, which keeps nothing between two builds;
-docs/decisions/0001-editable-install.md has the times.
+pip starts several processes per member for the same work. One process is enough here because all
+members use flit_core, which keeps no state between builds; docs/decisions/0001-editable-install.md
+has the times.
 """
 
 import os
@@ -15,12 +15,12 @@ from flit_core import buildapi
 
 
 def build(out: Path, folders: list[Path]) -> None:
-    """Write one wheel a folder to `out`, which is made. Raises ConfigError for a bad
+    """Write one wheel per folder to `out`, which is created. Raises ConfigError for an invalid
     pyproject.toml."""
     out.mkdir(parents=True, exist_ok=True)
     start = Path.cwd()
     for folder in folders:
-        os.chdir(folder)  # a build backend builds what stands in the working directory
+        os.chdir(folder)  # a build backend builds the current directory
         try:
             buildapi.build_editable(str(out))
         finally:

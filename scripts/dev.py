@@ -1,16 +1,18 @@
-"""What a checkout needs, with nothing but Python 3.11: `python3 scripts/dev.py VERB`.
+"""Commands for a checkout, with nothing but Python 3.11: `python3 scripts/dev.py VERB`.
 
   quickstart   train docs/examples/quickstart.yaml, then ask the trained model two questions
-  test         the tests, without those marked gpu or long; more arguments go to pytest
-  check        ruff, mypy and import-linter
-  fix          let ruff mend what it can; write the generated lists and pages anew
-  install      only make the environment ready
+  test         run the tests, except those marked gpu or long; further arguments go to pytest
+  check        run ruff, mypy and import-linter
+  fix          apply ruff's fixes; update the generated lists and pages
+  install      only create or update the environment
+  env NAME     create the environment NAME of `tunewright env list` over it, in .envs/, and run its
+               tests; further arguments go to pytest
 
-Every verb first makes .venv (or the environment that TUNEWRIGHT_VENV names) ready; where nothing
-has changed since the last time, that takes no time.
+Every verb first creates or updates .venv (or the environment given by TUNEWRIGHT_VENV). If nothing
+has changed, this takes no time.
 """
 
-from __future__ import annotations  # so that an older Python gets as far as to say what is wrong
+from __future__ import annotations  # so that older Pythons get far enough to print an error
 
 import hashlib
 import json
@@ -21,11 +23,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 VENV = Path(os.environ.get("TUNEWRIGHT_VENV") or ROOT / ".venv").absolute()
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-STAMP = VENV / "tunewright.json"  # what stood here when everything had been installed
+STAMP = VENV / "tunewright.json"  # `state` of the last complete installation
 WRITE_SCHEMA = """
 import json, sys, tunewright.schema
 with open(sys.argv[1], "w", encoding="utf-8") as file:
@@ -53,9 +56,8 @@ def main() -> int:
     if verb not in VERBS:
         print(__doc__)
         return 0 if verb in ("help", "-h", "--help") else 2
-    signal.signal(
-        signal.SIGINT, lambda *_: None
-    )  # Ctrl-C is for what runs below: a training saves first
+    # Ctrl-C is handled by the child processes: a training saves first
+    signal.signal(signal.SIGINT, lambda *_: None)
     install()
     return VERBS[verb](more)
 
@@ -63,21 +65,29 @@ def main() -> int:
 # ---- the environment -----------------------------------------------------------------------------
 
 
-def members() -> dict[str, Path]:
-    """Distribution → folder, as requirements.txt lists them."""
+def members(listed: str = "requirements.txt") -> dict[str, Path]:
+    """Distribution → folder, as a list names them."""
+    lines = (ROOT / listed).read_text("utf-8").splitlines()
+    folders = [ROOT / line[len("-e ./") :] for line in lines if line.startswith("-e ./")]
+    return {project(folder)["project"]["name"]: folder for folder in folders}
+
+
+def project(folder: Path) -> dict[str, Any]:
+    """A member's pyproject.toml."""
     import tomllib
 
-    lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
-    folders = [ROOT / line[len("-e ./") :] for line in lines if line.startswith("-e ./")]
-    return {
-        tomllib.loads((f / "pyproject.toml").read_text("utf-8"))["project"]["name"]: f
-        for f in folders
-    }
+    return tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))
+
+
+def without_libraries() -> dict[str, Path]:
+    """Members whose libraries have an environment of their own: Distribution → folder."""
+    return members("requirements-envs.txt")
 
 
 def state() -> dict[str, object]:
-    """What the environment depends on: when it is what it was, there is nothing to install."""
-    found = members()
+    """Everything that the environment depends on: if it is unchanged, there is nothing to
+    install."""
+    found = {**members(), **without_libraries()}
     files = [
         *ROOT.glob("requirements*.txt"),
         ROOT / "constraints.txt",
@@ -90,7 +100,7 @@ def state() -> dict[str, object]:
 
 
 def install() -> None:
-    """Make the environment ready, one printed line a step."""
+    """Create or update the environment, printing one line per step."""
     old = json.loads(STAMP.read_text("utf-8")) if STAMP.is_file() else {}
     new = state()
     if old == new:
@@ -98,7 +108,8 @@ def install() -> None:
     STAMP.unlink(missing_ok=True)
     if not PYTHON.exists():
         step(f"making {shown(VENV)}", [sys.executable, "-m", "venv", VENV])
-    found = members()
+    complete = members()
+    found = {**complete, **without_libraries()}
     with tempfile.TemporaryDirectory() as wheels:
         step("build backend", [*PIP, "flit_core"])
         command = [PYTHON, ROOT / "scripts/build_members.py", wheels, *found.values()]
@@ -107,17 +118,16 @@ def install() -> None:
         step("installing them", [*PIP, *offline, *found])
     if gone := sorted(set(old.get("members", [])) - set(found)):
         step("removing what is gone", [PYTHON, "-m", "pip", "uninstall", "--yes", *gone])
-    libraries = ["-r", ROOT / "requirements-dev.txt", *found]
+    libraries = ["-r", ROOT / "requirements-dev.txt", *complete]
     step("installing libraries (at first some GB and minutes)", [*PIP, *libraries])
-    schema = (
-        ROOT / "docs/examples/recipe.schema.json"
-    )  # not in git: it is of the plugins that are installed
+    # not in git: it depends on the installed plugins
+    schema = ROOT / "docs/examples/recipe.schema.json"
     step("writing the schema of recipes, for editors", [PYTHON, "-c", WRITE_SCHEMA, schema])
     STAMP.write_text(json.dumps(new, indent=1), "utf-8")
 
 
 def step(title: str, command: list[object]) -> None:
-    """Run a command under one line of output; all of it is shown only where it fails."""
+    """Run a command under one line of output. Its own output is shown only if it fails."""
     print(f"{title} ... ", end="", flush=True)
     started = time.monotonic()
     output = []
@@ -127,7 +137,8 @@ def step(title: str, command: list[object]) -> None:
         assert process.stdout
         for raw in process.stdout:
             output.append(raw.decode(errors="replace").rstrip())
-            if sys.stdout.isatty():  # show that it is alive: the last line, on one line, then wiped
+            # show progress: the last line of output, on one line, then erased
+            if sys.stdout.isatty():
                 print(
                     f"\r\033[K{title} ... {' '.join(output[-1].split())[:60]}", end="", flush=True
                 )
@@ -160,11 +171,32 @@ def quickstart(more: list[str]) -> int:
 
 
 def test(more: list[str]) -> int:
-    # two processes: each test imports torch or is a process of its own, and more of them fight for
-    # memory
+    # two processes: each test imports torch or starts a process, so more would compete for memory
     return run(
         "pytest", "-q", "-m", "not gpu and not long", "-n", "2", "--dist", "worksteal", *more
     )
+
+
+def env(more: list[str]) -> int:
+    """The tests of an environment: tests/envs/NAME, the licences of what it holds, and the
+    conformance of the members whose libraries it has."""
+    name, *more = more or [""]
+    os.environ["TUNEWRIGHT_ENVS"] = str(VENV.parent / ".envs")
+    if code := run("tunewright", "env", "create", name):
+        return code
+    projects = [project(folder) for folder in without_libraries().values()]
+    plugins = [
+        f"--plugin={group.removeprefix('tunewright.')}:{plugin}"
+        for each in projects
+        if each["tool"]["tunewright"]["env"] == name
+        for group, plugins in each["project"]["entry-points"].items()
+        for plugin in plugins
+    ]
+    tests = [f"tests/envs/{name}", "tests/workspace/test_licences.py", "tests/conformance"]
+    # warnings of libraries that only these members need are nothing that we could mend
+    chosen = ["-m", "not gpu and not long", "-W", "ignore", "-n", "2", "--dist", "loadfile"]
+    pytest = ["python", "-m", "pytest", "-q", *chosen, *tests]
+    return run("tunewright", "env", "run", name, "--", *pytest, *plugins, *more)
 
 
 def check(more: list[str]) -> int:
@@ -199,6 +231,7 @@ VERBS = {
     "check": check,
     "fix": fix,
     "install": lambda more: 0,
+    "env": env,
 }
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
-"""Write the lists of members anew, from their pyproject.toml files: requirements.txt, and the
-tables [known.…] of the kernel's plugins.toml, which tell what to install for a name that is
-missing.
+"""Write the lists of members from their pyproject.toml files.
+
+- requirements.txt: the members of the default install
+- requirements-envs.txt: those whose libraries have an environment of their own, `[tool.tunewright]
+  env = "NAME"`; `scripts/dev.py install` installs them without libraries
+- the tables [known.…] of the kernel's plugins.toml: what to install for a missing name
 
     python scripts/make_lists.py
 """
@@ -10,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PLUGINS = ROOT / "kernel/src/tunewright/plugins.toml"
-#: folder below plugins/ → the entry-point groups of its members; the order is that of the lists
+#: folder below plugins/ → entry-point groups of its members; in the order of the lists
 FOLDERS = {
     "families": ("family", "model_type", "template"),
     "templates": ("template",),
@@ -24,12 +27,14 @@ FOLDERS = {
     "stages": ("stage",),
     "loggers": ("logger",),
     "engines": ("engine",),
+    "exporters": ("exporter",),
+    "evaluators": ("evaluator",),
     "commands": ("command",),
 }
 
 
 def members() -> list[Path]:
-    """The folders of all members: the kernel and what plugins share first, conformance last."""
+    """Folders of all members: the kernel and plugins/hf first, conformance last."""
     found = [
         path.parent
         for folder in FOLDERS
@@ -38,8 +43,14 @@ def members() -> list[Path]:
     return [ROOT / "kernel", ROOT / "plugins/hf", *found, ROOT / "tests/conformance"]
 
 
+def env_of(member: Path) -> str:
+    """The environment in which a member's libraries are, "" for the default install."""
+    data = tomllib.loads((member / "pyproject.toml").read_text("utf-8"))
+    return str(data.get("tool", {}).get("tunewright", {}).get("env", ""))
+
+
 def known() -> dict[str, dict[str, str]]:
-    """Group → name → the distribution that brings it."""
+    """Group → name → distribution that provides it."""
     groups: dict[str, dict[str, str]] = {
         group: {} for groups in FOLDERS.values() for group in groups
     }
@@ -53,14 +64,22 @@ def known() -> dict[str, dict[str, str]]:
 
 
 def key(name: str) -> str:
-    """A name as a key of TOML, in which a dot would divide it."""
+    """A name as a TOML key; quoted if it contains a dot."""
     return f'"{name}"' if "." in name else name
 
 
 def main() -> None:
-    lines = [f"-e ./{member.relative_to(ROOT).as_posix()}\n" for member in members()]
+    lists: dict[bool, list[str]] = {False: [], True: []}
+    for member in members():
+        line = f"-e ./{member.relative_to(ROOT).as_posix()}\n"
+        lists[bool(env_of(member))].append(line)
     (ROOT / "requirements.txt").write_text(
-        "# Every member of the workspace, editable.\n" + "".join(lines), "utf-8"
+        "# Every member of the default install, editable.\n" + "".join(lists[False]), "utf-8"
+    )
+    (ROOT / "requirements-envs.txt").write_text(
+        "# Members whose libraries have an environment of their own: pip install --no-deps\n"
+        + "".join(lists[True]),
+        "utf-8",
     )
     head = PLUGINS.read_text("utf-8").partition("[known.")[0]
     tables = [

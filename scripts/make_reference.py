@@ -3,7 +3,7 @@
   docs/reference/commands.md   from the command line of the kernel and of the members' plugins
   docs/reference/events.md     from the source of events.py
 
-With --check nothing is written; the exit code is 1 where a page is out of date.
+With --check nothing is written; the exit code is 1 if a page is out of date.
 """
 
 import ast
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from make_lists import members
 
 from tunewright import cli, errors, events
 
@@ -43,8 +44,8 @@ def main(arguments: list[str]) -> int:
 
 def commands_page() -> str:
     intro = (
-        "Options can stand anywhere behind a command. `--debug` with any of them shows "
-        "where an error was noticed."
+        "Options may stand anywhere after a command. `--debug` with any command shows the "
+        "traceback of an error."
     )
     return "\n".join(
         [f"# Command line\n\n{NOTE}{intro}\n", *commands(whole(), "tunewright"), exit_codes()]
@@ -52,30 +53,31 @@ def commands_page() -> str:
 
 
 def whole() -> Any:
-    """The command line with the commands of all members, and of nobody else."""
-    lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
-    files = [
-        ROOT / line.removeprefix("-e ./") / "pyproject.toml"
-        for line in lines
-        if line.startswith("-e ./")
-    ]
+    """The command line with the commands of all members, and no others."""
+    files = [member / "pyproject.toml" for member in members()]
     ours = {tomllib.loads(file.read_text("utf-8"))["project"]["name"] for file in files}
     return typer.main.get_command(cli.build(distributions=ours))
 
 
 def commands(command: Any, name: str) -> Iterator[str]:
-    """A section for each command, in the order of their names."""
+    """Yield a section for each command, ordered by name."""
     if inner := getattr(command, "commands", None):  # only groups of commands have some
+        if command.invoke_without_command:
+            yield section(command, name)
         for verb in sorted(inner):
             yield from commands(inner[verb], f"{name} {verb}")
         return
+    yield section(command, name)
+
+
+def section(command: Any, name: str) -> str:
     rows = [row(parameter) for parameter in command.params if parameter.name != "help"]
     table = ["| | default | |", "|---|---|---|", *rows, ""] if rows else []
-    yield "\n".join([f"## {name}\n", f"{inspect.cleandoc(command.help or '')}\n", *table])
+    return "\n".join([f"## {name}\n", f"{inspect.cleandoc(command.help or '')}\n", *table])
 
 
 def row(parameter: Any) -> str:
-    """An argument or option."""
+    """Table row of an argument or option."""
     argument = parameter.param_type_name == "argument"
     shown = parameter.metavar or parameter.name.upper() if argument else ", ".join(parameter.opts)
     default = parameter.default if isinstance(parameter.default, str | int | float | Path) else ""
@@ -92,7 +94,7 @@ def exit_codes() -> str:
         "## Exit codes\n",
         "| code | error | |",
         "|---|---|---|",
-        "| 0 | | everything was done |",
+        "| 0 | | Success. |",
     ]
     for kind in (errors.RunError, errors.RowError, errors.RecipeError, errors.Stopped):
         about = " ".join(inspect.cleandoc(kind.__doc__ or "").split()).partition(" Exit code")[0]

@@ -1,6 +1,6 @@
-"""Make the README's pictures from a real run: `python scripts/pictures.py`. Needs a POSIX system.
+"""Create the README's pictures from a real run: `python scripts/pictures.py`. Needs a POSIX system.
 
-docs/images/terminal.svg   what the quickstart prints in a terminal of 100 columns, and two answers
+docs/images/terminal.svg   output of the quickstart in a terminal of 100 columns, and two answers
 docs/images/loss.png       the loss curve of that run
 """
 
@@ -33,7 +33,7 @@ COMMANDS = [
         "Who made you?",
     ],
 ]
-# what a program may send that moves the cursor; colours (…m) stay in the text
+# control sequences that move the cursor; colours (…m) stay in the text
 CONTROL = re.compile(r"(\r\n|\r|\x1b\[[0-9;?]*[A-KSTfhl])")
 
 
@@ -43,9 +43,8 @@ def main() -> None:
         console.print(Text.assemble(("$ ", "bold green"), subprocess.list2cmdline(command)))
         console.print(Text.from_ansi("\n".join(screen(in_terminal(command)))))
     svg = console.export_svg(title="tunewright")
-    svg = re.sub(
-        r"@font-face \{.*?\}", "", svg, flags=re.DOTALL
-    )  # they would be fetched from elsewhere
+    # fonts, which would be downloaded
+    svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)
     IMAGES.mkdir(parents=True, exist_ok=True)
     (IMAGES / "terminal.svg").write_text(svg, "utf-8")
     shutil.copy(ROOT / "runs/quickstart/loss.png", IMAGES / "loss.png")
@@ -53,7 +52,7 @@ def main() -> None:
 
 
 def in_terminal(command: list[str]) -> str:
-    """Run a command in a terminal of its own, and return all that it sent. Exits where it fails."""
+    """Run a command in a pseudo-terminal, and return its output. Exits if it fails."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
     env = os.environ | {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
@@ -75,14 +74,14 @@ def in_terminal(command: list[str]) -> str:
 
 
 def screen(sent: str) -> list[str]:
-    """The lines that are left when a terminal has obeyed everything; colours are still in them."""
+    """The lines on the screen after all output was processed, with their colours."""
     lines, row, fresh = [""], 0, False
     for part in CONTROL.split(sent):
         if part == "\r\n":
             row, fresh = row + 1, False
             lines += [""] * (row + 1 - len(lines))
         elif part == "\r":
-            fresh = True  # what comes next is written over this line
+            fresh = True  # the next text overwrites this line
         elif part.endswith("A") and part.startswith("\x1b["):
             row = max(0, row - int(part[2:-1] or 1))
         elif part.endswith("K") and part.startswith("\x1b["):

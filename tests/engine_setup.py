@@ -1,6 +1,5 @@
 """Tiny models and a run for tests of the engine hf, without plugins."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,19 +9,27 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers  # noqa: E402
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: E402
 from transformers.modeling_outputs import CausalLMOutputWithPast  # noqa: E402
 
+from tunewright import Template, hookimpl  # noqa: E402
+from tunewright.inference import (  # noqa: E402
+    EngineRequest,
+    GenerateRequest,
+    InferenceEngine,
+    Piece,
+    answers,
+)
 from tunewright.types import (  # noqa: E402
     Conversation,
-    GenerateRequest,
     LoadedModel,
     Message,
     Rendered,
-    Reply,
     TemplateRequest,
 )
+from tunewright_conformance.doubles import FakeRun  # noqa: E402
 from tunewright_engine_hf import HfEngine  # noqa: E402
 from tunewright_hf.templates.info import TemplateInfo  # noqa: E402
 
 END = "<|im_end|>"
+INFO = TemplateInfo(stop=(END,), control=("<|im_start|>", END))
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
@@ -50,27 +57,26 @@ class Parrot(LlamaForCausalLM):
         return CausalLMOutputWithPast(logits=logits)
 
 
-class Run:
-    """As much of a run as an engine sees."""
+class Plain(Template):
+    """Writes what is said between two tokens, and remembers what it was asked."""
 
-    def __init__(self, model: Any, tokenizer: Any, info: TemplateInfo) -> None:
-        self.loaded = LoadedModel(model, tokenizer)
-        self.info, self.loads = info, 0
+    def __init__(self, info: TemplateInfo) -> None:
+        super().__init__(None, "plain")
+        self.info = info
         self.asked: list[TemplateRequest] = []
 
-    def load_policy(self) -> LoadedModel:
-        self.loads += 1
-        return self.loaded
-
-    def plugin(self, kind: str) -> Any:
-        return SimpleNamespace(info=self.info)
-
-    def call(self, kind: str, hook: str, request: TemplateRequest) -> Rendered:
-        assert (kind, hook) == ("template", "format_template")
+    @hookimpl
+    def format_template(self, request: TemplateRequest) -> Rendered:
         self.asked.append(request)
         return Rendered(
             "".join(f"<|im_start|>{m.content}{END}" for m in request.conversation.messages)
         )
+
+
+def run_of(model: Any, tokenizer: Any, info: TemplateInfo) -> FakeRun:
+    """A run whose policy is this model; `run.loads()` gives it without being counted."""
+    loaded = LoadedModel(model, tokenizer)
+    return FakeRun(plugins={"template": Plain(info)}, loads=lambda: loaded)
 
 
 def tiny(model_class: type[Any], tokenizer: Any, **more: Any) -> Any:
@@ -89,29 +95,36 @@ def tiny(model_class: type[Any], tokenizer: Any, **more: Any) -> Any:
     return model_class(config)
 
 
-def parrot(text: str, *ids: int, info: TemplateInfo | None = None) -> Run:
+def parrot(text: str, *ids: int, info: TemplateInfo | None = None) -> FakeRun:
     tokenizer = byte_tokenizer()
     model = tiny(Parrot, tokenizer)
     model.script = [*tokenizer(text, add_special_tokens=False).input_ids, *ids]
-    return Run(model, tokenizer, info or TemplateInfo(stop=(END,), control=("<|im_start|>", END)))
+    return run_of(
+        model, tokenizer, info or TemplateInfo(stop=(END,), control=("<|im_start|>", END))
+    )
 
 
-def real(**more: Any) -> Run:
+def real(**more: Any) -> FakeRun:
     """A run of a Llama with random weights. more: of its config."""
     tokenizer = byte_tokenizer()
-    info = TemplateInfo(stop=(END,), control=("<|im_start|>", END))
-    return Run(tiny(LlamaForCausalLM, tokenizer, **more), tokenizer, info)
+    return run_of(tiny(LlamaForCausalLM, tokenizer, **more), tokenizer, INFO)
 
 
 def request(text: str = "hi", **more: Any) -> GenerateRequest:
     return GenerateRequest(Conversation([Message("user", text)]), **{"max_new_tokens": 50, **more})
 
 
-def replies(run: Run, **more: Any) -> list[Reply]:
-    return list(HfEngine(None).generate(run=run, request=request(**more)))
+def opened(run: FakeRun, **more: Any) -> InferenceEngine:
+    """The engine hf over the run's model. more: of the EngineRequest."""
+    return HfEngine(HfEngine.Options()).open_engine(run=run, request=EngineRequest(**more))
 
 
-def text_of(found: list[Reply]) -> str:
+def replies(run: FakeRun, **more: Any) -> list[Piece]:
+    with opened(run) as engine:
+        return list(answers(engine, request(**more)))
+
+
+def text_of(found: list[Piece]) -> str:
     assert [reply.finish_reason is None for reply in found] == [True] * (len(found) - 1) + [False]
     return "".join(reply.text for reply in found)
 

@@ -30,24 +30,31 @@ if hasattr(os, "fork"):
 
 @dataclass
 class Done:
-    """What came of the processes: exit codes (negative: killed by that signal), and what all
-    printed."""
+    """Result of the processes: exit codes (negative: killed by that signal), and the output of
+    all."""
 
     codes: list[int]
     output: str
     error: str
 
 
-def run(script: Path, *arguments: str, processes: int = 1, timeout: float = 500) -> Done:
+def run(
+    script: Path,
+    *arguments: str,
+    processes: int = 1,
+    timeout: float = 500,
+    patience: float = 0,
+    address: str = "127.0.0.1",
+) -> Done:
     """Run a script, with the variables of torchrun where it is to have several processes. When one
-    of them fails, the others are ended."""
+    of them fails, the others are ended after `patience` seconds. address: of rank 0."""
     folder = Path(os.environ["TUNEWRIGHT_CACHE"]).parent / f"forked-{time.monotonic_ns()}"
     folder.mkdir()
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     if processes > 1:
         environment |= {
             "WORLD_SIZE": str(processes),
-            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_ADDR": address,
             "MASTER_PORT": str(free_port()),
         }
     made = [
@@ -58,7 +65,11 @@ def run(script: Path, *arguments: str, processes: int = 1, timeout: float = 500)
         process.start()
     deadline = time.monotonic() + timeout
     try:
-        while any(each.is_alive() for each in made) and not any(each.exitcode for each in made):
+        while any(each.is_alive() for each in made):
+            if any(each.exitcode for each in made):
+                deadline = min(deadline, time.monotonic() + patience)
+                if time.monotonic() >= deadline:
+                    break
             assert time.monotonic() < deadline, f"{script.name} takes longer than {timeout} s"
             time.sleep(0.02)
     finally:

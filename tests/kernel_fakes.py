@@ -5,18 +5,25 @@ SOURCE = """
 import json, time
 from pathlib import Path
 from tunewright import events
-from tunewright.errors import RunError, Stopped
+from tunewright.errors import RecipeError, RunError, Stopped
 from tunewright.types import Data, LoadedModel, Rendered, StageResult
 
 CALLS = []
+LISTED = "listed"
 
 class Family(Plugin):
     @hookimpl
     def load_model(self, request):
         CALLS.append(("load_model", request.model, request.head))
-        return LoadedModel(["weights"], "tokenizer", template="mine")
+        return LoadedModel(
+            ["weights"], "tokenizer", template="mine", template_options={"system": LISTED, "a": "b"}
+        )
 
 class Template(Plugin):
+    class Options(PluginOptions):
+        system: str | None = None
+        a: str | None = None
+
     @hookimpl
     def format_template(self):
         return Rendered("")
@@ -26,6 +33,11 @@ class Adapter(Plugin):
     def apply_adapter(self, request):
         CALLS.append(("apply_adapter", request.adapter_path))
         return request.loaded
+
+    @hookimpl
+    def prepare_adapter(self, loaded, data):
+        CALLS.append(("prepare_adapter", data.fingerprint))
+        return loaded
 
 class Dataset(Plugin):
     class Entry(PluginOptions):
@@ -43,7 +55,7 @@ class Optimizer(Plugin):
 
 class Engine(Plugin):
     @hookimpl
-    def generate(self): ...
+    def open_engine(self): ...
 
 class MineStage(Stage):
     rows = "messages"
@@ -57,6 +69,8 @@ class MineStage(Stage):
         run.emit(events.Logged(stage=self.name, step=1, total_steps=1, metrics={"loss": 1.0}))
         if self.options.fail == "error":
             raise RunError("the model broke", place="here")
+        if self.options.fail.startswith("at "):
+            raise RecipeError("is wrong", place=self.options.fail[3:])
         if self.options.fail == "bug":
             raise KeyError("oops")
         if self.options.fail == "stop":
@@ -92,6 +106,7 @@ KINDS = ("family", "template", "adapter", "dataset", "optimizer", "engine", "log
 POINTS = {kind: {"mine": f"tw_mine:{kind.title()}"} for kind in KINDS} | {
     "stage": {"mine": "tw_mine:MineStage", "score": "tw_mine:Score"}
 }
+POINTS["template"] |= {"other": "tw_mine:Template"}
 POINTS["logger"] |= {"raises": "tw_mine:Raises", "slow": "tw_mine:Slow"}
 RECIPE = """\
 model: some/model

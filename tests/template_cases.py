@@ -1,4 +1,4 @@
-"""What the tests of templates share: the templates, conversations of every sort, and offline
+"""Helpers for the tests of templates: the templates, conversations of all kinds, and offline
 tokenizers."""
 
 from pathlib import Path

@@ -1,20 +1,20 @@
-"""How fast is data prepared, in how much memory, and where does the time go?
+"""Benchmark of data preparation: speed, memory, and time per step.
 
     python tests/bench/data.py [--kind alpaca|chats] [--samples 100000|30000] [--times 10]
-    [--template chatml|qwen3]
-                               [--workers 1 2] [--repeat 3] [--parts] [--profile] [--keep FOLDER]
+                               [--template chatml|qwen3] [--workers 1 2] [--repeat 3]
+                               [--parts] [--profile] [--keep FOLDER]
 
-Makes synthetic data (words of syllables, frequent ones often; the same on every machine) and a
-byte-level BPE of 32,000 tokens, trained on some of it. Each measurement runs in a process of its
-own, one of each in turn, --repeat times. Reading, converting, rendering, masking, tokenising and
-writing to disk are measured together, the start of workers with them; imports and the loading of
-the tokenizer are not. The yardstick is `encode_batch_fast` of the tokenizers library alone, on all
-cores, over the same rendered texts. The fastest of each is shown, and its share of the yardstick:
-the median of those of each turn, since other work on a machine comes and goes. CPU seconds are
-those of all threads and workers, and hardly depend on other work. Memory is the largest sum of what
-the process and its workers have resident, and what it was before preparation began. --times: the
-samples so many times, without the yardstick, to show that cost grows linearly and memory does not.
---parts runs step after step; --profile shows Python's own for the first rows.
+Generates synthetic data (words of syllables with realistic frequencies; the same on every machine)
+and a byte-level BPE of 32,000 tokens, trained on part of it. Each measurement runs in a separate
+process, alternating, --repeat times. Measured are reading, converting, rendering, masking,
+tokenising and writing to disk together, including the start of workers, but not imports and loading
+the tokenizer. The baseline is `encode_batch_fast` of the tokenizers library alone, on all cores,
+over the same rendered texts. Prints the fastest of each, and its share of the baseline: the median
+of the shares of each turn, since other load varies. CPU seconds count all threads and workers, and
+hardly depend on other load. Memory is the peak resident memory of the process and its workers, and
+that before preparation began. --times: repeat the samples so many times, without the baseline, to
+show that cost grows linearly and memory does not. --parts runs step after step; --profile shows
+Python's profile for the first records.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def data_path(options: argparse.Namespace) -> Path:
 
 
 def make_run(options: argparse.Namespace) -> tuple[Any, Any]:
-    """A run of a recipe with the data, and its request."""
+    """A run of a recipe with the data, and its data request."""
     from transformers import PreTrainedTokenizerFast
 
     from tunewright.check import resolve
@@ -79,7 +79,7 @@ def make_run(options: argparse.Namespace) -> tuple[Any, Any]:
 
 
 def prepared(options: argparse.Namespace) -> dict[str, Any]:
-    """All of it, from the file to rows on disk."""
+    """Measure the whole preparation, from the file to rows on disk."""
     import tunewright_dataset_chat.build  # noqa: F401
     from tunewright_hf.batching.batch_sampler import row_lengths
 
@@ -96,7 +96,7 @@ def prepared(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def yardstick(options: argparse.Namespace) -> dict[str, Any]:
-    """The tokenizer alone, over the texts that the template makes."""
+    """Measure the tokenizer alone, over the rendered texts."""
     from tokenizers import Tokenizer
 
     run, request = make_run(options)
@@ -122,7 +122,7 @@ def rendered(run: Any, request: Any) -> Iterator[list[str]]:
 
 
 def opened(run: Any, request: Any) -> tuple[Any, Any, Any, Any]:
-    """What a chunk goes through."""
+    """Objects that process a chunk."""
     from tunewright_dataset_chat import source
     from tunewright_dataset_chat.row_processor import RowProcessor
 
@@ -133,7 +133,7 @@ def opened(run: Any, request: Any) -> tuple[Any, Any, Any, Any]:
 
 
 def each_part(options: argparse.Namespace) -> dict[str, Any]:
-    """Microseconds a sample of each step, one after the other."""
+    """Microseconds per sample of each step, run in sequence."""
     from tunewright_dataset_chat import columns
     from tunewright_dataset_chat.chunk_processor import collected_once
     from tunewright_dataset_chat.unread import Unread
@@ -167,8 +167,8 @@ def each_part(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def batches(lengths: list[int]) -> dict[str, float]:
-    """Share of padding in batches of 8 rows, in the mean with token_budget, and how full packs of
-    2,048 tokens are."""
+    """Share of padding in batches of 8 rows, on average with token_budget, and fill of packs of
+    2,048 tokens."""
     from tunewright.recipe import Training
     from tunewright_hf.batching.batch_sampler import Batches
 
@@ -216,7 +216,7 @@ WHAT = {"prepared": prepared, "yardstick": yardstick, "parts": each_part, "profi
 
 
 def measure(what: str, options: argparse.Namespace, **dataset: Any) -> dict[str, Any]:
-    """In a process of its own."""
+    """Run a measurement in a separate process."""
     shutil.rmtree(Path(options.keep) / "cache", ignore_errors=True)
     arguments = [
         "--samples",
@@ -252,7 +252,7 @@ def measure(what: str, options: argparse.Namespace, **dataset: Any) -> dict[str,
 
 
 class Watch(threading.Thread):
-    """Looks at the memory of a process and of those that it started, all the time."""
+    """Samples the memory of a process and its children."""
 
     def __init__(self, process: int) -> None:
         super().__init__(daemon=True)
@@ -347,9 +347,8 @@ def main() -> None:
         write_data(data_path(options), options.kind, options.samples, options.times)
         size = data_path(options).stat().st_size
         train_tokenizer(Path(options.keep))
-        load = (
-            f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-        )  # Windows tells none
+        # not available on Windows
+        load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
         rows = (
             f"{options.samples * options.times:,} {options.kind}, {size / 1e6:,.0f} MB, "
             f"{options.template}"

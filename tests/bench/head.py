@@ -1,10 +1,10 @@
-"""How long do the head's loss and gradient take on a CPU, left to torch and some words at a time?
+"""Benchmark of the head's loss and gradient on a CPU: torch's own, and in blocks of the vocabulary.
 
     python tests/bench/head.py [--positions 1024]
 
 For heads of several vocabularies and hidden sizes in fp32: milliseconds of
-`cross_entropy.weighted_sum` with the gradients of states and weights, the best of five, as for a
-head of any kind and as for one that is a matrix.
+`chunked_cross_entropy.weighted_sum` with the gradients of states and weights, the best of five,
+with the general head and with the matrix head.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from tunewright_hf.losses.chunked_cross_entropy import weighted_sum
 
-HEADS = [(32_000, 256), (32_000, 2048), (128_256, 256), (151_936, 896)]  # words, hidden size
+HEADS = [(32_000, 256), (32_000, 2048), (128_256, 256), (151_936, 896)]  # vocabulary, hidden size
 
 
 def milliseconds(words: int, size: int, positions: int, is_plain: bool) -> float:

@@ -1,11 +1,10 @@
-"""How long do N editable members take to install, in each way that there is?
+"""Benchmark of installing N editable members, in several ways.
 
     python tests/bench/install.py [--members 60] [--repeat 1] [--way TEXT …]
 
-Makes N trivial members in a temporary folder and installs them, `--no-deps`, into a virtual
-environment that holds pip and what the way needs, no torch. Then asks the environment whether N
-entry points are there, and how long `python -c pass` takes in it. Prints seconds, and the ratio to
-the fastest way.
+Creates N trivial members in a temporary folder and installs them, `--no-deps`, into a virtual
+environment with pip and what the way needs, without torch. Then checks that N entry points exist,
+and measures `python -c pass` in it. Prints seconds, and the ratio to the fastest way.
 """
 
 import argparse
@@ -41,7 +40,7 @@ TOOLS = ["flit_core>=3.12", "hatchling", "editables", "setuptools>=80", "uv"]
 
 @dataclass
 class Bench:
-    """One environment with the tools, and N members of one backend."""
+    """An environment with the tools, and N members of one build backend."""
 
     python: Path
     folder: Path
@@ -143,7 +142,7 @@ def make_members(folder: Path, backend: str, count: int) -> list[Path]:
 
 
 def measure(way: Way, count: int, folder: Path) -> tuple[float, float]:
-    """Seconds to install, and seconds that `python -c pass` takes afterwards (best of 5)."""
+    """Seconds to install, and seconds of `python -c pass` afterwards (best of 5)."""
     subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
     python = folder / "venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     bench = Bench(python, folder, make_members(folder, way.backend, count))

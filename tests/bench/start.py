@@ -1,19 +1,19 @@
-"""How long does it take from the start of a process to the end of its first training step?
+"""Benchmark of the time from process start to the end of the first training step.
 
     python tests/bench/start.py [--repeat 5] [--adapters full lora] [--imports]
 
-Makes a Llama of two layers with a byte tokenizer and a few rows, and trains one step on them, each
-way in a process of its own, in turn:
+Creates a Llama of two layers with a byte tokenizer and a few rows, and trains one step on them,
+each way in a separate process, alternating:
 
-- floor: imports torch and transformers, loads model and tokenizer, tokenises, and makes one step of
-  AdamW by hand: what no program on transformers does without. With lora it imports peft too.
+- floor: imports torch and transformers, loads model and tokenizer, tokenises, and takes one step of
+  AdamW by hand: the minimum for any program on transformers. With lora it also imports peft.
 - trainer: a minimal script with transformers.Trainer.
-- tunewright: `tunewright train` on a recipe, data preparation included.
+- tunewright: `tunewright train` on a recipe, including data preparation.
 
-Shown are the medians of wall seconds to the end of the first step and of CPU seconds of the whole
-process, and the median of the ratio to trainer, turn by turn. Other work on the machine changes
-seconds more than ratios. The first turn is not counted: it writes bytecode. --imports shows instead
-what one run of Tunewright imports, by package, in seconds that each package's own modules take.
+Prints the medians of wall seconds to the end of the first step and of CPU seconds of the whole
+process, and the median of the ratio to trainer, turn by turn. Other load changes seconds more than
+ratios. The first turn is not counted: it writes bytecode. --imports instead prints the imports of
+one run of Tunewright, by package, in seconds that each package's own modules take.
 """
 
 import argparse
@@ -69,7 +69,7 @@ Trainer(model, settings, train_dataset=rows, callbacks=[Done()]).train()
 
 
 def write_inputs(folder: Path) -> None:
-    """The checkpoint and the rows, all of one length."""
+    """Write the checkpoint and the rows, all of equal length."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -114,6 +114,7 @@ def command(way: str, adapter: str, folder: Path, turn: int) -> list[str]:
         "stage": "sft",
         "training": {
             "max_steps": 1,
+            "max_length": 512,
             "logging_steps": 1,
             "per_device_train_batch_size": 2,
             "precision": "fp32",
@@ -127,8 +128,8 @@ def command(way: str, adapter: str, folder: Path, turn: int) -> list[str]:
 
 
 def measure(way: str, adapter: str, folder: Path, turn: int) -> tuple[float, float]:
-    """Wall seconds from the start of the process to the end of the first step, and CPU seconds of
-    the whole process. Exits where the command fails."""
+    """Wall seconds from process start to the end of the first step, and CPU seconds of the whole
+    process. Exits if the command fails."""
     arguments = command(way, adapter, folder, turn)
     with tempfile.TemporaryFile() as output:
         started = time.time()
@@ -146,7 +147,7 @@ def measure(way: str, adapter: str, folder: Path, turn: int) -> tuple[float, flo
 
 
 def show_imports(adapter: str, folder: Path) -> None:
-    """Print how long each package's own modules take to import, the longest first."""
+    """Print how long each package's own modules take to import, longest first."""
     arguments = command("tunewright", adapter, folder, 0)
     arguments[1:1] = ["-X", "importtime"]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""Synthetic data for data.py, and a tokenizer for it: the same on every machine."""
+"""Synthetic data for data.py, and a tokenizer for it; the same on every machine."""
 
 import itertools
 import json
@@ -26,11 +26,11 @@ CONSONANTS, VOWELS = "b c d f g h k l m n p r s t v w st tr pl", "a e i o u ai o
 
 
 class Writer:
-    """Texts of made-up words, with sentences, numbers, lists and code."""
+    """Generates texts of made-up words, with sentences, numbers, lists and code."""
 
     def __init__(self, seed: int = 0) -> None:
         self.random = random.Random(seed)
-        made = random.Random(1)  # the words are the same for all seeds
+        made = random.Random(1)  # the same words for all seeds
         parts = [a + b for a in CONSONANTS.split() for b in VOWELS.split()]
         self.words = [
             "".join(made.choices(parts, k=made.choice((1, 2, 2, 3, 3, 4)))) for _ in range(40_000)

@@ -1,14 +1,14 @@
-"""How fast is training, in how much memory, and how soon does it begin?
+"""Benchmark of training: speed, memory, and time to the first step.
 
     python tests/bench/train.py [--steps 20] [--rows 2000] [--precision fp32] [--adapters full lora]
                                 [--batching random token_budget packed] [--keep FOLDER]
 
-Makes a Llama of 19 M parameters with random weights (hidden size 256, 4 layers, vocabulary 32,000)
-and synthetic conversations of log-normal length, and runs `tunewright train` on them, each way in a
-process of its own. Shown are real tokens a second (padding left out) from the third step on, the
-share of padding in what was computed, the largest resident memory of the process, the seconds from
-its start to the end of the first step, and those that its imports take alone. `random` is batches
-of --batch rows as they come; the others hold as many tokens in the mean.
+Creates a Llama of 19 M parameters with random weights (hidden size 256, 4 layers, vocabulary
+32,000) and synthetic conversations of log-normal length, and runs `tunewright train` on them, each
+way in a separate process. Prints real tokens per second (without padding) from the third step on,
+the share of padding, the peak resident memory of the process, the seconds from its start to the end
+of the first step, and those of its imports alone. `random` is shuffled batches of --batch rows; the
+others hold as many tokens on average.
 """
 
 import argparse
@@ -28,7 +28,7 @@ IMPORTS = "import tunewright_hf.training.causal_lm, tunewright_dataset_chat.buil
 
 
 def write_rows(path: Path, rows: int) -> None:
-    """Alpaca-like records; the answer's length in words is log-normal, with a tail up to
+    """Write alpaca-like records; the answer's length in words is log-normal, with a tail up to
     max_length."""
     writer = Writer()
     with path.open("w", encoding="utf-8") as file:
@@ -43,7 +43,7 @@ def write_rows(path: Path, rows: int) -> None:
 
 
 def write_model(folder: Path) -> int:
-    """The checkpoint; gives its parameters."""
+    """Write the checkpoint. Returns its number of parameters."""
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     train_tokenizer(folder)
@@ -98,7 +98,7 @@ def recipe(options: argparse.Namespace, folder: Path, adapter: str, batching: st
 
 
 def padding(folder: Path, options: argparse.Namespace, batching: str) -> float:
-    """The share of padding in the batches of the first epoch."""
+    """Share of padding in the batches of the first epoch."""
     from tunewright.recipe import Training
     from tunewright_hf.batching.batch_sampler import Batches
 
@@ -115,7 +115,7 @@ def padding(folder: Path, options: argparse.Namespace, batching: str) -> float:
 
 
 def measure(path: Path, run: Path) -> tuple[float, float, float]:
-    """Tokens a second, peak memory in MB, and seconds to the end of the first step."""
+    """Tokens per second, peak memory in MB, and seconds to the end of the first step."""
     started = time.time()
     process = subprocess.Popen(
         [sys.executable, "-m", "tunewright", "train", str(path), "--overwrite"]
@@ -128,7 +128,7 @@ def measure(path: Path, run: Path) -> tuple[float, float, float]:
 
 
 def waited(process: subprocess.Popen, name: str) -> float:
-    """The largest resident memory of a process that ends well, in MB."""
+    """Wait for a process to end well. Returns its peak resident memory in MB."""
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"{name} failed")
@@ -136,8 +136,8 @@ def waited(process: subprocess.Popen, name: str) -> float:
 
 
 def gflops() -> float:
-    """Floating-point operations a second (1e9) of a product of large square matrices: more than
-    training can do."""
+    """Floating-point operations per second (1e9) of a product of large square matrices: an upper
+    bound for training."""
     import torch
 
     size = 2048
@@ -151,8 +151,7 @@ def gflops() -> float:
 
 
 def lengths_of(folder: Path, path: Path) -> None:
-    """Write the lengths of the rows, as they are prepared; training then finds them in the
-    cache."""
+    """Write the lengths of the prepared rows; training then finds the rows in the cache."""
     from tunewright.check import resolve
     from tunewright.run import Run
     from tunewright_hf.batching.batch_sampler import row_lengths

@@ -1,15 +1,15 @@
-"""How fast does LLaMA-Factory train the same model on the same rows, on this machine?
+"""Benchmark of LLaMA-Factory on the same model, rows and machine.
 
     python -m venv peer && peer/bin/pip install llamafactory
     python tests/bench/train.py --keep FOLDER
     python tests/bench/train_peer.py --keep FOLDER --command peer/bin/llamafactory-cli [--steps 20]
-                                     [--adapters full lora] [--ways default batch2 neat_packing
-                                     packing]
+                                     [--adapters full lora]
+                                     [--ways default batch2 neat_packing packing]
 
-Reads the model and the rows that train.py left in FOLDER. `default` is its batch of 8, `batch2` a
-batch of 2, `packing` lets packed samples see each other, `neat_packing` does not. Shown are real
-tokens a second from the third step on, the largest resident memory, and the seconds from the start
-of the process to the end of the first step, as in train.py.
+Reads the model and the rows that train.py left in FOLDER. `default` is LLaMA-Factory's batch size
+of 8, `batch2` a batch size of 2, `packing` lets packed samples attend to each other, `neat_packing`
+does not. Prints real tokens per second from the third step on, the peak resident memory, and the
+seconds from process start to the end of the first step, as train.py does.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def write_recipe(folder: Path, adapter: str, way: str, steps: int) -> Path:
         "use_cpu": True,
         "bf16": False,
         **WAYS[way],
-        # packs hold no padding; and counted by their mask of 0.9.5, the number is none
+        # packs hold no padding; and 0.9.5 counts none by their attention mask
         "include_num_input_tokens_seen": "all" if "packing" in WAYS[way] else "non_padding",
     }
     if adapter == "lora":
@@ -63,7 +63,7 @@ def write_recipe(folder: Path, adapter: str, way: str, steps: int) -> Path:
 
 
 def measure(command: str, path: Path) -> tuple[float, float, float]:
-    """Tokens a second, peak memory in MB, and seconds to the end of the first step."""
+    """Tokens per second, peak memory in MB, and seconds to the end of the first step."""
     started, steps = time.monotonic(), []
     environment = {**os.environ, "FORCE_TORCHRUN": "0", "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Families, adapters, optimizers, stages, datasets and engines that do harm in one way each: the
+"""Families, adapters, stages, datasets and engines that do harm in one way each: the
 suite names the way.
 
 Their names begin with x_, so that the suite takes none of them where a test of another kind needs a
@@ -32,22 +32,6 @@ class Subject(Lora):
         {merging}
         return super().merge(loaded)
 '''
-
-OPTIMIZER = '''
-from tunewright import Plugin, hookimpl
-
-
-class Subject(Plugin):
-    """An optimizer with a fault."""
-
-    @hookimpl
-    def build_optimizer(self, request):
-        import torch
-        from tunewright_hf.training.param_groups import parameter_groups
-
-        {body}
-'''
-ADAMW = "return torch.optim.AdamW(parameter_groups(request))"
 
 FAMILY = '''
 from tunewright import hookimpl
@@ -101,7 +85,7 @@ class Subject(Chat):
 
 ENGINE = '''
 from tunewright import hookimpl
-from tunewright.types import Reply
+from tunewright.inference import Piece
 from tunewright_engine_hf import HfEngine
 
 
@@ -109,19 +93,22 @@ class Subject(HfEngine):
     """An engine with a fault."""
 
     @hookimpl
-    def generate(self, run, request):
-        {before}
-        pieces = super().generate(run, request)
-        {after}
+    def open_engine(self, run, request):
+        engine = super().open_engine(run, request)
+        stop = next(iter(run.plugin("template").info.stop), "</s>")
+        submit = engine.submit
+        def faulty(request, listener):
+            {before}
+            def heard(piece, kept=[]):
+                {heard}
+            return submit(request, heard)
+        engine.submit = faulty
+        return engine
 '''
 
 
 def adapter(before: str = "pass", after: str = "pass", merging: str = "pass") -> Subject:
     return Subject("adapter", ADAPTER.format(before=before, after=after, merging=merging))
-
-
-def optimizer(body: str = ADAMW) -> Subject:
-    return Subject("optimizer", OPTIMIZER.format(body=body))
 
 
 TINY = """
@@ -176,8 +163,8 @@ def dataset(after: str) -> Subject:
     return Subject("dataset", DATASET.format(after=after), files={**golden, **beside})
 
 
-def engine(before: str = "pass", after: str = "yield from pieces") -> Subject:
-    return Subject("engine", ENGINE.format(before=before, after=after))
+def engine(before: str = "pass", heard: str = "listener(piece)") -> Subject:
+    return Subject("engine", ENGINE.format(before=before, heard=heard))
 
 
 SUBJECTS: dict[str, tuple[Subject, set[str]]] = {
@@ -200,33 +187,6 @@ SUBJECTS: dict[str, tuple[Subject, set[str]]] = {
             merging="[p.data.mul_(2) for n, p in loaded.model.named_parameters() if 'lora_B' in n]"
         ),
         {"test_merged"},
-    ),
-    "x_good_optimizer": (optimizer(), set()),
-    "x_forgets_a_parameter": (
-        optimizer("request.parameters.pop(); " + ADAMW),
-        {"test_covers_every_parameter", "test_falls_on_a_quadratic"},
-    ),
-    "x_deaf_to_rates": (
-        optimizer("request.learning_rate_scales = {}; " + ADAMW),
-        {"test_learning_rates"},
-    ),
-    "x_decays_all": (
-        optimizer(
-            "return torch.optim.AdamW([p for _, p in request.parameters], lr=request.learning_rate,"
-            " weight_decay=request.weight_decay)"
-        ),
-        {"test_weight_decay", "test_learning_rates"},
-    ),
-    "x_climbs": (
-        optimizer("return torch.optim.AdamW(parameter_groups(request), maximize=True)"),
-        {"test_falls_on_a_quadratic"},
-    ),
-    "x_loses_its_state": (
-        optimizer(
-            "made = torch.optim.AdamW(parameter_groups(request)); real = made.state_dict;"
-            " made.state_dict = lambda: {**real(), 'state': {}}; return made"
-        ),
-        {"test_state_round_trip"},
     ),
     "x_good_family": (family(), set()),
     "x_ignores_the_seed": (family(before="request.seed = 0"), {"test_seed"}),
@@ -309,28 +269,22 @@ SUBJECTS: dict[str, tuple[Subject, set[str]]] = {
     "x_knows_no_fingerprint": (dataset("data.fingerprint = 'same'"), {"test_fingerprint"}),
     "x_good_engine": (engine(), set()),
     "x_says_its_stop_token": (
-        engine(
-            after=(
-                "yield from pieces; yield "
-                "Reply(next(iter(run.plugin('template').info.stop), '</s>'), 'stop')"
-            )
-        ),
-        {"test_end", "test_length", "test_stop_string"},
-    ),
-    "x_gives_no_reason": (
-        engine(after="yield from (Reply(piece.text) for piece in pieces)"),
-        {"test_end", "test_length", "test_stop_string"},
+        engine(heard="piece.text += stop if piece.finish_reason else ''; listener(piece)"),
+        {"test_end", "test_length", "test_stop_string", "test_logprobs", "test_guide"},
     ),
     "x_answers_at_once": (
         engine(
-            after=(
-                "read = list(pieces); yield Reply(''.join(p.text for p in read), "
-                "read[-1].finish_reason)"
+            heard=(
+                "kept.append(piece.text); piece.text = ''.join(kept); "
+                "piece.finish_reason and listener(piece)"
             )
         ),
-        {"test_streams"},
+        {"test_streams", "test_logprobs"},
     ),
-    "x_forgets_the_model": (engine(before="self._generator = None"), {"test_loads_once"}),
+    "x_ends_twice": (
+        engine(heard="listener(piece); piece.finish_reason and listener(piece)"),
+        {"test_one_end", "test_cancel"},
+    ),
     "x_ignores_seeds": (engine(before="request.seed = 0"), {"test_seed"}),
 }
 

@@ -54,11 +54,11 @@ BROKEN = {
     "default value": ("test_hook_signatures", GOOD.replace("event)", "event, run=None)")),
     "unmarked hook": (
         "test_hook_signatures",
-        GOOD + "\n    def generate(self, request):\n        return iter(())\n",
+        GOOD + "\n    def open_engine(self, request):\n        return iter(())\n",
     ),
     "foreign hook": (
         "test_hooks",
-        GOOD + "\n    @hookimpl\n    def generate(self, request):\n        return iter(())\n",
+        GOOD + "\n    @hookimpl\n    def open_engine(self, request):\n        return iter(())\n",
     ),
     "deviation of no test": (
         "test_deviations",

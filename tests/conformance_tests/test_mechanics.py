@@ -1,4 +1,4 @@
-"""How the suite is started, what it selects, and how a deviation is declared."""
+"""Tests of the suite itself: starting it, selecting plugins, declaring deviations."""
 
 import subprocess
 import sys
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from conformance_tests import broken_schedulers
 from conformance_tests.test_hygiene import GOOD
 from conformance_tests.verdict import Subject, Verdict, judge
 
@@ -29,6 +30,14 @@ def verdict(tmp_path_factory: pytest.TempPathFactory) -> Verdict:
     site = tmp_path_factory.mktemp("site")
     (site / "torch.py").touch()  # the real one takes seconds to import
     return judge(site, SUBJECTS, "-k", "hygiene")
+
+
+def test_a_plugin_without_its_library_is_not_let_work(tmp_path: Path) -> None:
+    needs = "tunewright>=0.1\nRequires-Dist: no-such-library>=1"
+    lacking = {"lacking": Subject("logger", GOOD, requires=needs)}
+    output = judge(tmp_path, lacking, "-k", "test_class or test_whole_run").output
+    assert "lacking needs no-such-library, which is not installed" in output
+    assert "1 passed, 1 skipped" in output
 
 
 def test_a_plugin_that_does_not_import_is_blamed_and_no_other(verdict: Verdict) -> None:
@@ -98,3 +107,24 @@ def test_check_is_what_the_command_line_calls(tmp_path: Path) -> None:
         ).returncode
         != 0
     )
+
+
+@pytest.mark.slow
+def test_what_is_tried_is_read_from_the_package(tmp_path: Path) -> None:
+    """Options are tried one by one; what cannot run here is skipped with the reason."""
+    tried = "options = [{ floor = 0.5 }, { floor = 0.1 }]\nends_at = 0.5"
+    subjects = {
+        "x_two": broken_schedulers.scheduler(tried=tried),
+        "x_packages": broken_schedulers.scheduler(tried="packages = ['no_such_package']"),
+        "x_needs": broken_schedulers.scheduler(tried="needs = 'It needs a server.'"),
+    }
+    verdict = judge(tmp_path, subjects, "-k", "test_end")
+    assert "test_end[scheduler-x_two-floor=0.1]" in verdict.output
+    assert "test_end[scheduler-x_two-floor=0.5]" not in verdict.output  # it passes
+    assert "needs the package no_such_package" in verdict.output
+    assert "It needs a server." in verdict.output
+
+
+def test_a_key_that_no_test_knows_is_an_error(tmp_path: Path) -> None:
+    verdict = judge(tmp_path, {"x_odd": broken_schedulers.scheduler(tried="tolerence = 1")})
+    assert "x_odd: the tests of kind scheduler have no 'tolerence'" in verdict.output

@@ -24,6 +24,7 @@ class Subject:
         ""  # of the entry point, with {name} for its name; empty: the class Subject of the module
     )
     more_points: str = ""  # further lines of entry_points.txt, with {name} for its name
+    tried: str = ""  # the plugin's table in conformance.toml; empty: no such file
     files: dict[str, str] = field(
         default_factory=dict
     )  # path below the package, with {name} for its name → text
@@ -72,7 +73,10 @@ def _install(site: Path, name: str, subject: Subject) -> None:
         f"[tunewright.{subject.kind}]\n{name} = {value}\n{subject.more_points.format(name=name)}"
     )
     (info / "entry_points.txt").write_text(points, encoding="utf-8")
-    for path, text in {"__init__.py": subject.source, **subject.files}.items():
+    written = {"__init__.py": subject.source, **subject.files}
+    if subject.tried:
+        written["conformance.toml"] = f"[[{name}]]\n{subject.tried}\n"
+    for path, text in written.items():
         target = site / name / path.format(name=name)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(textwrap.dedent(text), encoding="utf-8")

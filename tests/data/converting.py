@@ -1,4 +1,4 @@
-"""What the tests of formats share."""
+"""Helpers for the tests of formats."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ FORMATS: dict[str, type[Format]] = {
 def convert_all(
     name: str, record: Any, rows: Any = None, options: Any = None, **names: Any
 ) -> list[Row | RowError]:
-    """What becomes of one record, which stands in line 7 of a file."""
+    """Convert one record, as line 7 of a file."""
     plugin: Any = FORMATS[name](FORMATS[name].Options.model_validate(options or {}), name)
     request = RowsRequest(iter([(Origin("a.jsonl", 7), record)]), rows or plugin.rows[0], **names)
     return list(plugin.convert_rows(request))

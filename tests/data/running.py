@@ -1,17 +1,15 @@
-"""A run with the installed formats, a small template and a tokenizer of its own: no recipe, no
-model."""
+"""A run with the installed formats, a small template and a tokenizer of its own: no model."""
 
 import functools
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from tunewright import registry
 from tunewright.types import DataRequest, LoadedModel
+from tunewright_conformance.doubles import FakeRun
 from tunewright_dataset_chat import Chat
 from tunewright_hf.templates.jinja_template import from_file
 
@@ -45,38 +43,13 @@ def tokenizer() -> Any:
     )
 
 
-class StubRun:
-    """What the dataset asks of a run."""
-
-    def __init__(self, folder: Path, template: str = TEMPLATE, **options: Any) -> None:
-        file = folder / "stub.jinja"
-        file.write_text(template, encoding="utf-8")
-        kind = from_file(file)
-        self.recipe = SimpleNamespace(accelerators=[])
-        self.plugins = {
-            "template": kind(kind.Options(), "stub"),
-            "dataset": Chat(Chat.Options.model_validate(options), "chat"),
-        }
-
-    def check_stop(self) -> None:
-        """Nobody asks it to stop."""
-
-    def plugin(self, kind: str) -> Any:
-        return self.plugins[kind]
-
-    def call(self, kind: str, hook: str, request: Any) -> Any:
-        assert (kind, hook) == ("template", "format_template")
-        return self.plugins[kind].format_template(request)
-
-    def named(self, kind: str, name: str, **written: Any) -> registry.PluginCaller:
-        entry = registry.find(kind, name)
-        plugin = registry.load(entry)
-        return registry.PluginCaller(
-            entry, plugin(plugin.Options.model_validate(written), entry.name)
-        )
-
-    def installed(self, kind: str) -> list[str]:
-        return sorted({entry.name for entry in registry.entries(kind)})
+def chat_run(folder: Path, template: str = TEMPLATE, **options: Any) -> FakeRun:
+    """A run with a template and the dataset chat. options: of the dataset."""
+    file = folder / "stub.jinja"
+    file.write_text(template, encoding="utf-8")
+    kind = from_file(file)
+    dataset = Chat(Chat.Options.model_validate(options), "chat")
+    return FakeRun(folder, {"template": kind(kind.Options(), "stub"), "dataset": dataset})
 
 
 def request(folder: Path, *entries: dict[str, Any] | str, **changes: Any) -> DataRequest:
@@ -97,16 +70,6 @@ def build(run: Any, asked: DataRequest) -> Any:
     return run.plugin("dataset").build_dataset(run, asked)
 
 
-class CountingRun(StubRun):
-    """Counts how often the template is called."""
-
-    calls = 0
-
-    def call(self, kind: str, hook: str, request: Any) -> Any:
-        self.calls += 1
-        return super().call(kind, hook, request)
-
-
 def write(path: Path, *texts: str) -> str:
     records = [
         {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": text}]}
@@ -116,8 +79,13 @@ def write(path: Path, *texts: str) -> str:
     return path.name
 
 
-def made(run: CountingRun, asked: Any) -> int:
+def rendered(run: FakeRun) -> int:
+    """Rows that the template has rendered."""
+    return run.called["format_template"]
+
+
+def made(run: FakeRun, asked: Any) -> int:
     """Rows that were rendered for this."""
-    before = run.calls
+    before = rendered(run)
     build(run, asked)
-    return run.calls - before
+    return rendered(run) - before

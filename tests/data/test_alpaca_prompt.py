@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from data.converting import convert_all
-from data.running import StubRun, build, request, tokenizer
+from data.running import build, chat_run, request, tokenizer
 from tunewright import registry
 from tunewright.types import Conversation
 
@@ -28,7 +28,7 @@ SECTION = {"name": "alpaca", "input": "section"}
 def text(folder: Path, record: dict[str, Any], format_: Any) -> tuple[str, str]:
     """The text of the row, and what of it is trained."""
     (folder / "a.jsonl").write_text(json.dumps(record) + "\n")
-    run = StubRun(folder)
+    run = chat_run(folder)
     kind = registry.load(registry.find("template", "alpaca"))
     run.plugins["template"] = kind(kind.Options(), "alpaca")
     entry = {"path": "a.jsonl", "format": format_}

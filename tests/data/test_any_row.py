@@ -1,5 +1,5 @@
-"""Whatever a record holds: nothing but a TunewrightError comes out of reading, converting,
-rendering, masking and tokenising, and every error is one line with its place."""
+"""Property test: for any record, reading, converting, rendering, masking and tokenising raise only
+TunewrightErrors, each one line with its place."""
 
 import contextlib
 import io
@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 
 from data import strategies
 from data.converting import FORMATS
-from data.running import StubRun, request, tokenizer
+from data.running import chat_run, request, tokenizer
 from tunewright import RowError
 from tunewright.types import RowKind
 from tunewright_dataset_chat import columns
 from tunewright_dataset_chat.chunk_processor import ChunkProcessor
 from tunewright_dataset_chat.convert import Conversion
 from tunewright_dataset_chat.limits import MAX_RECORD_BYTES
+from tunewright_dataset_chat.media import Folders
 from tunewright_dataset_chat.readers import Read, json_file, json_lines
 from tunewright_templates import Auto
 
@@ -51,7 +52,7 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Any
     made: dict[tuple[str, str], Any] = {}
     for kind in sorted(set(KINDS.values())):
         for template in ("own", "auto"):
-            run = StubRun(folder, template=TEMPLATE)
+            run = chat_run(folder, template=TEMPLATE)
             own: Any = type(run.plugins["template"])
             plugin = Auto if template == "auto" else own
             run.plugins["template"] = plugin(plugin.Options(role_order="any"), template)
@@ -61,7 +62,7 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Any
 
 
 def checked(step: ChunkProcessor, name: str, items: list[Read], folder: Path, padded: bool) -> None:
-    conversion = Conversion(name, {}, KINDS[name], {}, {}, folder, padded)
+    conversion = Conversion(name, {}, KINDS[name], {}, {}, Folders(folder), padded)
     made = step(conversion, columns.schema(KINDS[name]), items)
     for error in made.errors:
         said = str(error)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from data.running import StubRun, build, request, tokenizer
+from data.running import build, chat_run, request, tokenizer
 from tunewright_formats.arrow_nulls import schema_without_nulls, without_nulls
 
 TEMPLATE = """\
@@ -45,7 +45,7 @@ ROWS = [
 
 
 def texts(folder: Path, name: str) -> list[str]:
-    run = StubRun(folder, template=TEMPLATE, cache=str(folder / "cache"))
+    run = chat_run(folder, template=TEMPLATE, cache=str(folder / "cache"))
     data = build(run, request(folder, name, max_length=2000)).train
     return [tokenizer().decode(ids) for ids in data["input_ids"]]
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from data.running import TEMPLATE, StubRun, build, request, tokenizer
+from data.running import TEMPLATE, build, chat_run, request, tokenizer
 from tunewright import RecipeError, RowError
 
 MEDIA = "{#- tunewright\nmedia = true\n-#}" + TEMPLATE  # a template with a place for media
@@ -54,7 +54,7 @@ def refused(folder: Path, media: str, kind: str = "images") -> str:
     bad = {"instruction": f"<{kind.removesuffix('s')}> what is it?", "output": "c", kind: [media]}
     (folder / "rows.jsonl").write_text(f"{json.dumps(good)}\n{json.dumps(bad)}\n")
     with pytest.raises(RowError) as raised:
-        build(StubRun(folder, MEDIA), request(folder, "rows.jsonl"))
+        build(chat_run(folder, MEDIA), request(folder, "rows.jsonl"))
     assert raised.value.place.endswith("rows.jsonl:2")
     return str(raised.value)
 
@@ -78,7 +78,7 @@ def test_row_14_control_tokens_in_texts_are_text(tmp_path: Path, text: str, plac
     for turn in turns:
         turn["content"] = text if turn["role"] == place else "x"
     (tmp_path / "a.jsonl").write_text(f"{clean}\n{json.dumps({'messages': turns})}\n")
-    plain, spelled = build(StubRun(tmp_path), request(tmp_path, "a.jsonl")).train
+    plain, spelled = build(chat_run(tmp_path), request(tmp_path, "a.jsonl")).train
     special = set(tokenizer().all_special_ids) | {tokenizer().convert_tokens_to_ids("<|im_start|>")}
     of_template = [
         [token for token in row["input_ids"] if token in special] for row in (plain, spelled)
@@ -101,7 +101,7 @@ def test_row_14_places_for_media_are_counted(
     with pytest.raises(
         RowError, match=r"a\.jsonl:1: images: has 1, but the texts have \d times <image>"
     ):
-        build(StubRun(tmp_path, MEDIA), request(tmp_path, "a.jsonl"))
+        build(chat_run(tmp_path, MEDIA), request(tmp_path, "a.jsonl"))
 
 
 # ---- rows 24 and 25: media that are elsewhere ----------------------------------------------------
@@ -221,7 +221,7 @@ def test_row_39_archives_are_not_unpacked(tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     for name in ("data/a.zip", "data/b.tar.gz", "data"):
         with pytest.raises(RecipeError, match=r"archives are not opened|finds no file"):
-            build(StubRun(data), request(tmp_path, name))
+            build(chat_run(data), request(tmp_path, name))
     assert [path for path in sorted(tmp_path.rglob("*")) if path.name != "stub.jinja"] == before
 
 
@@ -236,7 +236,7 @@ def test_row_39_names_in_a_saved_data_set_stay_in_its_folder(
     (saved / "state.json").write_text(json.dumps({"_data_files": [{"filename": name}]}))
     seen.clear()
     with pytest.raises(RecipeError, match="which is not in the folder"):
-        build(StubRun(tmp_path), request(tmp_path, "saved"))
+        build(chat_run(tmp_path), request(tmp_path, "saved"))
     assert_untouched(seen, "bashrc", "passwd", "secret", "x.arrow")
 
 
@@ -249,5 +249,5 @@ def test_row_39_names_of_hubs_are_names(
     with pytest.raises(
         RecipeError, match=r"data\.0\.path: found .*, expected the name of a data set"
     ):
-        build(StubRun(tmp_path), request(tmp_path, {"path": name, "hub": "hf"}))
+        build(chat_run(tmp_path), request(tmp_path, {"path": name, "hub": "hf"}))
     assert_untouched(seen, "bashrc", "/etc/x")

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.running import TEMPLATE, CountingRun, StubRun, build, made, request, write
+from data.running import TEMPLATE, build, chat_run, made, rendered, request, write
 from tunewright import RecipeError, RowError, RunError
 from tunewright.check import resolve
 from tunewright.run import Run
@@ -25,10 +25,10 @@ from tunewright_dataset_chat.samples import Sample
 
 def test_a_second_run_reads_what_the_first_one_made(tmp_path: Path) -> None:
     name = write(tmp_path / "a.jsonl", "a", "b", "c")
-    first, second = (CountingRun(tmp_path, cache="cache") for _ in range(2))
+    first, second = (chat_run(tmp_path, cache="cache") for _ in range(2))
     one = build(first, request(tmp_path, name))
     two = build(second, request(tmp_path, name))
-    assert (first.calls, second.calls) == (3, 0)
+    assert (rendered(first), rendered(second)) == (3, 0)
     assert list(one.train) == list(two.train)
     assert (one.rows_read, one.dropped, one.fingerprint) == (
         two.rows_read,
@@ -42,7 +42,7 @@ def test_a_second_run_reads_what_the_first_one_made(tmp_path: Path) -> None:
 
 def test_rows_are_read_where_they_lie(tmp_path: Path) -> None:
     data = build(
-        StubRun(tmp_path, cache="cache"), request(tmp_path, write(tmp_path / "a.jsonl", "a", "b"))
+        chat_run(tmp_path, cache="cache"), request(tmp_path, write(tmp_path / "a.jsonl", "a", "b"))
     )
     (file,) = (tmp_path / "cache").glob("*/rows.arrow")
     assert [each["filename"] for each in data.train.cache_files] == [str(file)]
@@ -55,11 +55,11 @@ def test_rows_are_read_where_they_lie(tmp_path: Path) -> None:
 
 def test_another_mixing_needs_no_new_rows(tmp_path: Path) -> None:
     names = [write(tmp_path / f"{letter}.jsonl", letter, letter) for letter in "ab"]
-    run = CountingRun(tmp_path, cache="cache")
+    run = chat_run(tmp_path, cache="cache")
     one = build(run, request(tmp_path, *names))
-    mixed = CountingRun(tmp_path, cache="cache", mixing="interleave", validation=1)
+    mixed = chat_run(tmp_path, cache="cache", mixing="interleave", validation=1)
     two = build(mixed, request(tmp_path, {"path": names[0], "weight": 2}, {"path": names[1]}))
-    assert (run.calls, mixed.calls) == (4, 0)
+    assert (rendered(run), rendered(mixed)) == (4, 0)
     assert one.fingerprint != two.fingerprint  # but a run is not resumed with it
 
 
@@ -68,13 +68,13 @@ def test_a_row_error_leaves_nothing_behind(tmp_path: Path) -> None:
     with (tmp_path / "a.jsonl").open("a") as file:
         file.write("{}\n")
     with pytest.raises(RowError):
-        build(StubRun(tmp_path, cache="cache"), request(tmp_path, "a.jsonl"))
+        build(chat_run(tmp_path, cache="cache"), request(tmp_path, "a.jsonl"))
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
 
 
-def test_what_is_not_whole_is_made_anew(tmp_path: Path) -> None:
+def test_what_is_not_whole_is_rebuilt(tmp_path: Path) -> None:
     run, asked = (
-        CountingRun(tmp_path, cache="cache"),
+        chat_run(tmp_path, cache="cache"),
         request(tmp_path, write(tmp_path / "a.jsonl", "a")),
     )
     build(run, asked)
@@ -88,11 +88,11 @@ def test_what_is_not_whole_is_made_anew(tmp_path: Path) -> None:
         assert made(run, asked) == 0
 
 
-def test_a_full_or_closed_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_or_closed_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     asked = request(tmp_path, write(tmp_path / "a.jsonl", "a"))
     with pytest.raises(RunError, match="prepared data cannot be written") as caught:
-        build(StubRun(tmp_path, cache="file"), asked)
+        build(chat_run(tmp_path, cache="file"), asked)
     assert "cache: FOLDER" in caught.value.hint
 
     def full(*_: Any) -> None:
@@ -100,7 +100,7 @@ def test_a_full_or_closed_disk_is_said(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr("tunewright_dataset_chat.cached_shards.os.fsync", full)
     with pytest.raises(RunError, match="No space left on device"):
-        build(StubRun(tmp_path, cache="cache"), asked)
+        build(chat_run(tmp_path, cache="cache"), asked)
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
 
 
@@ -108,17 +108,12 @@ PROCESS = """
 import sys
 from pathlib import Path
 sys.path[:0] = [{tests!r}]
-from data.running import StubRun, build, request
-class Run(StubRun):
-    calls = 0
-    def call(self, *asked):
-        self.calls += 1
-        return super().call(*asked)
+from data.running import build, chat_run, request
 folder, own = Path(sys.argv[1]), Path(sys.argv[2])
 own.mkdir()
-run = Run(own, cache="cache")
+run = chat_run(own, cache="cache")
 build(run, request(folder, "a.jsonl"))
-print(run.calls)
+print(run.called["format_template"])
 """
 
 
@@ -147,12 +142,12 @@ def test_prepared_rows_need_no_sources(tmp_path: Path) -> None:
         {"path": write(home / "a.jsonl", "a", "b")},
         {"path": write(home / "b.jsonl", "c"), "weight": 2},
     ]
-    whole = build(StubRun(home, cache="made"), request(home, *entries))
+    whole = build(chat_run(home, cache="made"), request(home, *entries))
     shutil.copytree(home / "made", other / "made")
-    run = CountingRun(other, prepared="made")
+    run = chat_run(other, prepared="made")
     data = build(run, request(other, *entries))
     assert list(data.train) == list(whole.train)
-    assert (run.calls, data.rows_read, data.fingerprint) == (0, 3, whole.fingerprint)
+    assert (rendered(run), data.rows_read, data.fingerprint) == (0, 3, whole.fingerprint)
     assert made(run, request(other, {**entries[0], "weight": 3})) == 0
 
 
@@ -170,8 +165,8 @@ def test_prepared_rows_of_other_settings_are_refused(
     tmp_path: Path, change: dict[str, Any], named: str
 ) -> None:
     name = write(tmp_path / "a.jsonl", "a")
-    build(StubRun(tmp_path, cache="made"), request(tmp_path, name))
-    run = StubRun(
+    build(chat_run(tmp_path, cache="made"), request(tmp_path, name))
+    run = chat_run(
         tmp_path, change.get("template", TEMPLATE), prepared="made", **change.get("options", {})
     )
     asked = request(
@@ -186,9 +181,11 @@ def test_prepared_rows_of_other_settings_are_refused(
 def test_two_versions_of_a_source_in_a_prepared_folder_are_refused(tmp_path: Path) -> None:
     """None of them is silently the old one."""
     for text in "ab":
-        build(StubRun(tmp_path, cache="made"), request(tmp_path, write(tmp_path / "a.jsonl", text)))
+        build(
+            chat_run(tmp_path, cache="made"), request(tmp_path, write(tmp_path / "a.jsonl", text))
+        )
     with pytest.raises(RecipeError, match=r"holds 2 versions of data\.0") as caught:
-        build(StubRun(tmp_path, prepared="made"), request(tmp_path, "a.jsonl"))
+        build(chat_run(tmp_path, prepared="made"), request(tmp_path, "a.jsonl"))
     assert "delete the folder" in caught.value.hint
 
 
@@ -260,10 +257,10 @@ def test_a_prompt_with_another_type_ends_the_run_with_its_line(tmp_path: Path) -
     records = [{"prompt": "a", "answer": answer} for answer in (1, 2, "three", 4)]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     with pytest.raises(RowError, match="column 'answer' changes its type") as caught:
-        build(StubRun(tmp_path, cache="cache"), request(tmp_path, "a.jsonl", rows="prompts"))
+        build(chat_run(tmp_path, cache="cache"), request(tmp_path, "a.jsonl", rows="prompts"))
     assert caught.value.place.endswith("a.jsonl:3")
     data = build(
-        StubRun(tmp_path, cache="cache", on_bad_row="skip"),
+        chat_run(tmp_path, cache="cache", on_bad_row="skip"),
         request(tmp_path, "a.jsonl", rows="prompts"),
     )
     assert (data.train["answer"][:], data.dropped) == ([1, 2, 4], {"cannot be used": 1})
@@ -277,7 +274,7 @@ def test_training_rows_have_no_fingerprint_of_the_library(
         datasets.fingerprint.Hasher, "hash", lambda value: pytest.fail("hashed by pickle")
     )
     name = write(tmp_path / "a.jsonl", *"abcd")
-    build(StubRun(tmp_path, cache="cache", validation=2), request(tmp_path, name))
+    build(chat_run(tmp_path, cache="cache", validation=2), request(tmp_path, name))
 
 
 def test_chunks_leave_no_garbage(tmp_path: Path) -> None:

@@ -8,13 +8,18 @@ from typing import Any
 
 import pytest
 
-from data.running import TEMPLATE, CountingRun, made, request, tokenizer, write
-from tunewright.recipe import Section
+from data.running import TEMPLATE, chat_run, made, request, tokenizer, write
+from tunewright.recipe import Recipe
 from tunewright.types import LoadedModel
+from tunewright_conformance.doubles import RECIPE, FakeRun
 from tunewright_dataset_chat import fingerprint
 
 
-def changes() -> dict[str, Callable[[Path], tuple[CountingRun, Any]]]:
+def with_accelerators(*sections: Any) -> Recipe:
+    return Recipe.model_validate({**RECIPE, "accelerators": list(sections)})
+
+
+def changes() -> dict[str, Callable[[Path], tuple[FakeRun, Any]]]:
     """What is changed → a run and a request in which it is."""
 
     def of(
@@ -25,17 +30,17 @@ def changes() -> dict[str, Callable[[Path], tuple[CountingRun, Any]]]:
         accelerators: Any = (),
         **fields: Any,
     ) -> Any:
-        def change(folder: Path) -> tuple[CountingRun, Any]:
+        def change(folder: Path) -> tuple[FakeRun, Any]:
             asked = request(folder, {"path": "a.jsonl", **(entry or {})}, **fields)
-            run = CountingRun(folder, template, cache="cache", **(options or {}))
+            run = chat_run(folder, template, cache="cache", **(options or {}))
             kind = type(run.plugins["template"])
             run.plugins["template"] = kind(kind.Options(train_on=train_on), "stub")
-            run.recipe.accelerators = [Section.model_validate(each) for each in accelerators]
+            run.recipe = with_accelerators(*accelerators)
             return run, asked
 
         return change
 
-    def bytes_changed(folder: Path) -> tuple[CountingRun, Any]:
+    def bytes_changed(folder: Path) -> tuple[FakeRun, Any]:
         file = folder / "a.jsonl"
         before = file.stat()
         write(file, "a", "x")
@@ -119,9 +124,9 @@ def others(install: Any) -> None:
 
 @pytest.mark.parametrize("changed", changes())
 @pytest.mark.usefixtures("others")
-def test_what_changes_is_made_anew(tmp_path: Path, changed: str) -> None:
+def test_what_changes_is_rebuilt(tmp_path: Path, changed: str) -> None:
     write(tmp_path / "a.jsonl", "a", "b")
-    run = CountingRun(tmp_path, cache="cache")
+    run = chat_run(tmp_path, cache="cache")
     assert made(run, request(tmp_path, "a.jsonl")) == 2
     assert made(run, request(tmp_path, "a.jsonl")) == 0
     run, asked = changes()[changed](tmp_path)
@@ -140,19 +145,19 @@ def test_options_of_plugins_are_among_it(tmp_path: Path, one: str, other: str) -
 
 
 @pytest.mark.usefixtures("others")
-def test_an_accelerator_that_cannot_change_rows_makes_nothing_anew(tmp_path: Path) -> None:
+def test_an_accelerator_that_cannot_change_rows_rebuilds_nothing(tmp_path: Path) -> None:
     run, asked = (
-        CountingRun(tmp_path, cache="cache"),
+        chat_run(tmp_path, cache="cache"),
         request(tmp_path, write(tmp_path / "a.jsonl", "a")),
     )
     assert made(run, asked) == 1
-    run.recipe.accelerators = [Section(name="watching")]
+    run.recipe = with_accelerators("watching")
     assert made(run, asked) == 0
 
 
-def test_new_code_makes_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_code_rebuilds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, asked = (
-        CountingRun(tmp_path, cache="cache"),
+        chat_run(tmp_path, cache="cache"),
         request(tmp_path, write(tmp_path / "a.jsonl", "a")),
     )
     assert made(run, asked) == 1
@@ -168,10 +173,10 @@ def test_new_code_makes_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     ids=str,
 )
 @pytest.mark.parametrize("kind", ["format", "accelerator"])
-def test_new_code_of_a_plugin_makes_anew(
+def test_new_code_of_a_plugin_rebuilds(
     tmp_path: Path, install: Any, monkeypatch: pytest.MonkeyPatch, kind: str, shape: str, files: int
 ) -> None:
-    """Whether it is one file, beside which those of others may lie, or a package."""
+    """For a plugin that is one file, beside which others may be, and for a package."""
     write(tmp_path / "a.jsonl", "a")
     install("others", POINTS, OTHERS)
     if shape != "others.py":
@@ -180,8 +185,8 @@ def test_new_code_of_a_plugin_makes_anew(
         (tmp_path / shape).parent.mkdir(exist_ok=True)
         (tmp_path / shape).touch()
     entry = {"path": "a.jsonl", **({"format": "shouting"} if kind == "format" else {})}
-    run, asked = CountingRun(tmp_path, cache="cache"), request(tmp_path, entry)
-    run.recipe.accelerators = [Section(name="marking")] * (kind == "accelerator")
+    run, asked = chat_run(tmp_path, cache="cache"), request(tmp_path, entry)
+    run.recipe = with_accelerators(*["marking"] * (kind == "accelerator"))
     assert made(run, asked) == 1
     (tmp_path / "beside.py").touch()
     assert made(run, asked) == 0

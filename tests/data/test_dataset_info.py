@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from data.running import StubRun
+from data.running import chat_run
 from data.running import request as asked
 from shared import SHARED
-from tunewright import RecipeError, RowError
+from tunewright import RecipeError, RowError, check
 from tunewright.types import Preference, Row, Unpaired
 from tunewright_dataset_chat import dataset_info
 from tunewright_dataset_chat.entry import Entry
@@ -166,6 +166,41 @@ def test_file_that_is_not_there_or_broken(tmp_path: Path) -> None:
         dataset_info.resolve(Entry(dataset_info=".", name="item"), tmp_path, "data.0")
 
 
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('{"it": {"file_name": "a.json"}, "it": {"file_name": "b.json"}}', "it"),
+        ('{"it": {"file_name": "a.json", "file_name": "b.json"}}', "file_name"),
+        ('{"x": {}, "it": {"file_name": "a", "tags": {"role_tag": "a", "role_tag": "b"}}}', "role"),
+    ],
+)
+def test_a_key_twice_is_an_error(tmp_path: Path, text: str, key: str) -> None:
+    (tmp_path / dataset_info.FILE).write_text(text)
+    with pytest.raises(RecipeError, match=rf"an object has the key {key}.* twice \(leave one"):
+        dataset_info.resolve(Entry(dataset_info=".", name="it"), tmp_path, "data.0")
+
+
+def test_a_check_finds_what_is_not_there(tmp_path: Path) -> None:
+    """With its line, before a model is loaded; not where a run is only opened."""
+    write = (tmp_path / "r.yaml").write_text
+    recipe = (
+        "model: tiny\nfamily: qwen\nstage: sft\noutput: out\n"
+        "data:\n  - {dataset_info: ., name: it}\n  - {dataset_info: ., name: ti}\n"
+        "  - {dataset_info: gone, name: it}\n"
+    )
+    write(recipe)
+    (tmp_path / dataset_info.FILE).write_text('{"it": {"file_name": "a.jsonl"}}')
+    with pytest.raises(RecipeError) as caught:
+        check.resolve(tmp_path / "r.yaml", look=True)
+    first, second, third = caught.value.lines
+    assert "r.yaml:6: data.0: " in first and "there is no file" in first
+    assert "r.yaml:7: data.1.dataset_info: " in second and "there is: it" in second
+    assert "r.yaml:8: data.2.dataset_info: there is no file" in third
+    check.resolve(tmp_path / "r.yaml")
+    write(recipe + "dataset: {name: chat, prepared: elsewhere}\n")
+    check.resolve(tmp_path / "r.yaml", look=True)
+
+
 # ---- the real file, and records as peers convert them --------------------------------------------
 
 
@@ -174,7 +209,7 @@ def names() -> list[str]:
 
 
 def rows_of(source: Any, folder: Path, needed: Any) -> tuple[list[Row], list[RowError]]:
-    run: Any = StubRun(folder)
+    run: Any = chat_run(folder)
     records, conversion = opened(run, source, asked(folder, rows=needed))
     assert conversion
     found = conversion(run, conversion.handle(run), records, Unread())

@@ -178,7 +178,7 @@ def test_file_without_records(tmp_path: Path, name: str, content: str) -> None:
         ("a.json", '[{"a": 1},\n{"a": 2}'),
     ],
 )
-def test_a_file_that_was_cut_off_is_said_to_be(tmp_path: Path, name: str, content: str) -> None:
+def test_a_file_that_was_cut_off_is_reported(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / name).write_text(content)
     try:
         said = read(tmp_path, name)[-1]

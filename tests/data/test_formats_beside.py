@@ -1,4 +1,4 @@
-"""What formats read besides the plain turns: weights, thinking, calls, and tools of the old API."""
+"""Formats: weights, thinking, calls, and tools of the old API."""
 
 import json
 from typing import Any
@@ -53,6 +53,48 @@ def test_sharegpt_calls_with_thinking_and_text_before_them(
     call = ToolCall("f", {"a": 1})
     expected = Message("assistant", text, reasoning, tool_calls=[call] * count)
     assert messages("sharegpt", turns)[1] == expected
+
+
+@pytest.mark.parametrize("key", ["arguments", "parameters", "args", "input"])
+@pytest.mark.parametrize("below", [False, True], ids=["bare", "below function"])
+def test_arguments_have_the_names_of_several_libraries(key: str, below: bool) -> None:
+    for value in ({"a": 1}, '{"a": 1}'):
+        call: dict[str, Any] = {"name": "f", key: value}
+        written = {"function": call} if below else call
+        row = messages("openai", talk(USER, {"role": "assistant", "tool_calls": [written]}))
+        assert row[1].tool_calls == [ToolCall("f", {"a": 1})]
+    turns = chat(("human", "q"), ("function_call", json.dumps({"name": "f", key: {"a": 1}})))
+    assert messages("sharegpt", turns)[1].tool_calls == [ToolCall("f", {"a": 1})]
+
+
+def test_arguments_beside_the_function_are_its_arguments() -> None:
+    call = {"function": {"name": "f"}, "arguments": {"a": 1}}
+    row = messages("openai", talk(USER, {"role": "assistant", "tool_calls": [call]}))
+    assert row[1].tool_calls == [ToolCall("f", {"a": 1})]
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (
+            {"name": "f", "kwargs": {"a": 1}},
+            "name, kwargs, and no arguments: expected arguments, par",
+        ),
+        ({"function": {"name": "f", "kw": {"a": 1}}}, "name, kw, and no arguments: expected"),
+        ({"name": "f", "args": {"a": 1}, "input": {"a": 2}}, "has args and input that differ"),
+        ({"name": "f", "parameters": [1]}, "parameters: found a list, expected an object"),
+    ],
+)
+def test_arguments_that_cannot_be_read_are_never_trained_as_none(call: Any, expected: str) -> None:
+    assert expected in problem("openai", talk(USER, {"role": "assistant", "tool_calls": [call]}))
+    turns = chat(("human", "q"), ("function_call", json.dumps(call)))
+    assert expected in problem("sharegpt", turns)
+
+
+def test_a_call_may_have_no_arguments() -> None:
+    for call in ({"name": "f"}, {"name": "f", "arguments": None}, {"name": "f", "arguments": ""}):
+        row = messages("openai", talk(USER, {"role": "assistant", "tool_calls": [call]}))
+        assert row[1].tool_calls == [ToolCall("f", {})]
 
 
 def test_sharegpt_calls_join_the_turn_of_gpt_before_them_with_all_they_have() -> None:

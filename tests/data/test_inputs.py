@@ -1,5 +1,5 @@
-"""What data may be kept in: packed, in tables, saved by datasets, in folders, on stores, and what
-is refused."""
+"""Data sources: compressed, in tables, saved by datasets, in folders, on stores; and refused
+ones."""
 
 import bz2
 import gzip
@@ -24,7 +24,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from data.running import StubRun, build, request
+from data.running import build, chat_run, request
 from tunewright import RecipeError, RowError
 from tunewright.types import Conversation, MediaPart, Message
 from tunewright_dataset_chat import files, media, readers, remote
@@ -124,7 +124,7 @@ def test_a_record_that_is_too_long_is_left_out_alone(tmp_path: Path) -> None:
     table = pa.Table.from_pylist([json.loads(line) for line in (text + text).splitlines()])
     pa.parquet.write_table(table, tmp_path / "a.parquet")
     for name, kept in (("a.jsonl", [1, 3]), ("a.parquet", [1, 3])):
-        run = StubRun(tmp_path, on_bad_row="skip", max_record_bytes=1000)
+        run = chat_run(tmp_path, on_bad_row="skip", max_record_bytes=1000)
         data = build(run, request(tmp_path, name))
         assert len(data.train) == len(kept)
         assert data.dropped["cannot be used"] == data.rows_read - len(kept)
@@ -452,7 +452,7 @@ def test_failing_store_is_one_line_without_secrets(
 
     monkeypatch.setattr(type(store), "isdir", fail)
     with pytest.raises(
-        RecipeError, match=r"cannot be read: no answer from memory://box/a\.jsonl"
+        RecipeError, match=r"cannot be read: no answer from memory://\*\*\*@box/a\.jsonl"
     ) as caught:
         read(Path(), url)
     assert "secret" not in str(caught.value)
@@ -510,11 +510,11 @@ def test_media_stay_below_their_root(tmp_path: Path) -> None:
     (root / "zero.png").symlink_to("/dev/zero")
     os.mkfifo(root / "fifo.png")
     row = with_image("a.png")
-    media.locate(row, root)
-    media.locate(row, root)
+    media.locate(row, media.Folders(root))
+    media.locate(row, media.Folders(root))
     assert [part.path for part in media.parts(row)] == [str((root / "a.png").resolve())]
     data = with_image("data:image/png;base64,AA==")
-    media.locate(data, None)
+    media.locate(data, media.Folders(None))
     for path, expected in {
         "out.png": "leads out of the media folder",
         "zero.png": "leads out of the media folder",
@@ -525,9 +525,9 @@ def test_media_stay_below_their_root(tmp_path: Path) -> None:
         "a\0b.png": "is not there",
     }.items():
         with pytest.raises(RowError, match=expected):
-            media.locate(with_image(path), root)
+            media.locate(with_image(path), media.Folders(root))
     with pytest.raises(RowError, match="no folder for media is known"):
-        media.locate(with_image("a.png"), None)
+        media.locate(with_image("a.png"), media.Folders(None))
 
 
 def test_media_root_is_the_datas_folder_or_named(tmp_path: Path) -> None:
@@ -536,6 +536,6 @@ def test_media_root_is_the_datas_folder_or_named(tmp_path: Path) -> None:
     roots = {"sub/a.jsonl": "sub", "sub": "sub", "sub/*.jsonl": "."}
     for path, root in roots.items():
         (source,) = open_sources([Entry(path=path)], "data", tmp_path)
-        assert source.media_root == tmp_path / root
+        assert source.media.root == tmp_path / root
     (source,) = open_sources([Entry(path="sub", media_root="pictures")], "data", tmp_path)
-    assert source.media_root == tmp_path / "pictures"
+    assert source.media.root == tmp_path / "pictures"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from data.running import StubRun, request, tokenizer
+from data.running import chat_run, request, tokenizer
 from tunewright.types import Span
 from tunewright_data.draw import draw
 from tunewright_data.stats import percentile, tables
@@ -32,7 +32,7 @@ RECORDS: dict[str, tuple[str, Any]] = {
 def look(folder: Path, name: str, **options: Any) -> tuple[Any, Any]:
     rows, record = RECORDS[name]
     (folder / "a.jsonl").write_text((json.dumps(record) + "\n") * 3)
-    run = StubRun(folder, **options)
+    run = chat_run(folder, **options)
     asked = request(folder, {"path": "a.jsonl", "format": name}, rows=rows)
     return run.plugin("dataset").preview(run, asked, 2), run.plugin("dataset").stats(run, asked)
 
@@ -68,7 +68,7 @@ def test_of_a_cut_row_what_is_left_is_shown(tmp_path: Path, policy: str) -> None
         {"messages": [*ASKED, {"role": "assistant", "content": " ".join(map(str, range(100)))}]}
     ]
     (tmp_path / "a.jsonl").write_text(json.dumps(turns[0]))
-    run = StubRun(tmp_path, truncate=policy)
+    run = chat_run(tmp_path, truncate=policy)
     (sample,) = (
         run.plugin("dataset").preview(run, request(tmp_path, "a.jsonl", max_length=80), 1).samples
     )
@@ -82,7 +82,7 @@ def test_of_a_cut_row_what_is_left_is_shown(tmp_path: Path, policy: str) -> None
 
 def test_of_a_split_document_each_piece_is_shown(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("the cat sat on the mat " * 9)
-    run = StubRun(tmp_path)
+    run = chat_run(tmp_path)
     asked = request(tmp_path, "a.txt", rows="text", max_length=20)
     samples = run.plugin("dataset").preview(run, asked, 9).samples
     assert len(samples) > 2
@@ -98,7 +98,7 @@ def test_what_is_left_out_is_counted_and_its_roles_too(tmp_path: Path) -> None:
     }
     lines = [json.dumps(each) for each in (RECORDS["openai"][1], long)]
     (tmp_path / "a.jsonl").write_text("\n".join([*lines, "broken"]))
-    run = StubRun(tmp_path, on_bad_row="skip")
+    run = chat_run(tmp_path, on_bad_row="skip")
     found = run.plugin("dataset").stats(run, request(tmp_path, "a.jsonl"))
     assert found.dropped == {"longer than max_length (200 tokens)": 1, "cannot be used": 1}
     assert found.roles == {"system": 1, "user": 3, "assistant": 3}

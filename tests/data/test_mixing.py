@@ -1,5 +1,4 @@
-"""Which rows an epoch has: how many of each source, in which order, and which are kept for
-validation."""
+"""Rows of an epoch: how many of each source, in which order, and the validation split."""
 
 import json
 from collections import Counter
@@ -11,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.running import StubRun, build, request, tokenizer
+from data.running import build, chat_run, request, tokenizer
 from tunewright import RecipeError
 from tunewright.recipe import Training
 from tunewright_dataset_chat.mix import Mix, counts, split
@@ -67,9 +66,8 @@ def test_epochs_have_their_counts_and_every_row_its_turn(mix: Mix, epochs: int) 
     seen = np.bincount(np.concatenate(orders), minlength=sum(mix.sizes))
     for start, size in zip(np.cumsum([0, *mix.sizes]), mix.sizes, strict=False):
         of_source = seen[start : start + size]
-        assert (
-            of_source.max() - of_source.min() <= 1
-        )  # no row again before all others of its source
+        # no row again before all others of its source
+        assert of_source.max() - of_source.min() <= 1
     assert [mix(epoch).tolist() for epoch in range(epochs)] == [order.tolist() for order in orders]
 
 
@@ -152,18 +150,18 @@ def test_weights_stop_and_notes(tmp_path: Path) -> None:
     names = [
         write(tmp_path / f"{letter}.jsonl", letter, rows) for letter, rows in (("a", 6), ("b", 10))
     ]
-    plain = build(StubRun(tmp_path), request(tmp_path, *names))
+    plain = build(chat_run(tmp_path), request(tmp_path, *names))
     assert plain.order is None
     entries = [{"path": names[0], "weight": 2}, {"path": names[1], "weight": 0.5}]
-    weighted = build(StubRun(tmp_path), request(tmp_path, *entries))
+    weighted = build(chat_run(tmp_path), request(tmp_path, *entries))
     assert letters(weighted, weighted.order(0)) == {"a": 12, "b": 5}
     assert "data.0: 12 of 6 rows an epoch (70.6 % of it)" in weighted.notes
     for stop, expected in (("first", {"a": 6, "b": 6}), ("all", {"a": 10, "b": 10})):
-        data = build(StubRun(tmp_path, mixing="interleave", stop=stop), request(tmp_path, *names))
+        data = build(chat_run(tmp_path, mixing="interleave", stop=stop), request(tmp_path, *names))
         assert letters(data, data.order(0)) == expected
         assert letters(data, data.order(0)[:4]) == {"a": 2, "b": 2}
     assert (
-        weighted.order(0) != build(StubRun(tmp_path), request(tmp_path, *entries, seed=9)).order(0)
+        weighted.order(0) != build(chat_run(tmp_path), request(tmp_path, *entries, seed=9)).order(0)
     ).any()
 
 
@@ -171,7 +169,7 @@ def test_validation_rows_are_not_trained(tmp_path: Path) -> None:
     words = [f"{first}{second}" for first in "abcd" for second in "vwxyz"]
     (tmp_path / "a.txt").write_text("".join(f"{f'{word} ' * 30}\n" for word in words))
     asked = request(tmp_path, {"path": "a.txt", "weight": 2}, rows="text", max_length=20)
-    data = build(StubRun(tmp_path, validation=0.25), asked)
+    data = build(chat_run(tmp_path, validation=0.25), asked)
     assert list(data.evals) == ["validation"]
     held = data.evals["validation"]
 
@@ -183,16 +181,15 @@ def test_validation_rows_are_not_trained(tmp_path: Path) -> None:
         }
 
     assert documents(data.train) | documents(held) == set(words)
-    assert not documents(data.train) & documents(
-        held
-    )  # no document is in both with some of its pieces
+    # no document is in both with some of its pieces
+    assert not documents(data.train) & documents(held)
     assert (
         f"{len(held)} of {len(data.train) + len(held)} rows are set aside for validation"
         in data.notes
     )
     assert Counter(data.order(0).tolist()) == dict.fromkeys(range(len(data.train)), 2)
-    with pytest.raises(RecipeError, match="a set of that name"):
+    with pytest.raises(RecipeError, match="eval_data has a set validation"):
         build(
-            StubRun(tmp_path, validation=1),
+            chat_run(tmp_path, validation=1),
             request(tmp_path, "a.txt", eval_entries={"validation": asked.entries}),
         )

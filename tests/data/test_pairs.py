@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data.running import TEMPLATE, StubRun, tokenizer
+from data.running import TEMPLATE, chat_run, tokenizer
 from tunewright import RowError
 from tunewright.types import (
     Conversation,
@@ -31,7 +31,7 @@ JOINING = TEMPLATE.replace(
 
 class RowProcessor:
     def __init__(self, folder: Path, template: str = TEMPLATE) -> None:
-        self.run = StubRun(folder, template)
+        self.run = chat_run(folder, template)
         self.tokeniser = Tokeniser(tokenizer(), self.run.plugin("template").info)
 
     def render(self, conversation: Conversation, add_generation_prompt: bool) -> Rendered:

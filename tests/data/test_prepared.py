@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data.running import CountingRun, StubRun, build, made, request, tokenizer, write
+from data.running import build, chat_run, made, request, tokenizer, write
 from tunewright import RecipeError
 from tunewright.errors import TunewrightError
 
@@ -41,7 +41,7 @@ def prepare(tmp_path: Path) -> Callable[..., Path]:
             records[0]["messages"][1]["weight"] = weight
         text = "".join(json.dumps(record) + "\n" for record in records)
         (tmp_path / "a.jsonl").write_text(text)
-        build(StubRun(tmp_path, cache="made"), request(tmp_path, "a.jsonl", rows=rows))
+        build(chat_run(tmp_path, cache="made"), request(tmp_path, "a.jsonl", rows=rows))
         (folder,) = (tmp_path / "made").glob("*/")
         return folder
 
@@ -49,7 +49,7 @@ def prepare(tmp_path: Path) -> Callable[..., Path]:
 
 
 def trained(root: Path, rows: Any = "messages", **changes: Any) -> Any:
-    return build(StubRun(root, prepared="made"), request(root, "a.jsonl", rows=rows, **changes))
+    return build(chat_run(root, prepared="made"), request(root, "a.jsonl", rows=rows, **changes))
 
 
 def refused(root: Path, rows: Any = "messages") -> str:
@@ -263,9 +263,9 @@ def test_flipped_bytes_are_found(prepare: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "manifest", "gone"])
-def test_a_damaged_cache_is_made_anew(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_cache_is_rebuilt(tmp_path: Path, damage: str) -> None:
     name = write(tmp_path / "a.jsonl", "the cat", "the mat")
-    run, asked = CountingRun(tmp_path, cache="cache"), request(tmp_path, name)
+    run, asked = chat_run(tmp_path, cache="cache"), request(tmp_path, name)
     before = list(build(run, asked).train)
     (rows,) = (tmp_path / "cache").glob("*/rows.arrow")
     data = bytearray(rows.read_bytes())

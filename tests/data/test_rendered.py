@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from data.converting import convert, matching, problem
-from data.running import TEMPLATE, StubRun, build, request, tokenizer
+from data.running import TEMPLATE, build, chat_run, request, tokenizer
 from tunewright.types import RenderedText
 from tunewright_dataset_chat.spelling import RENDERED
 
@@ -18,7 +18,7 @@ ASKED = "<|im_start|>user\nthe cat<|im_end|>\n<|im_start|>assistant\n"
 def rows(folder: Path, *records: dict[str, Any], kind: str = "messages", **options: Any) -> Any:
     (folder / "a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     entry = {"path": "a.jsonl", "format": "rendered"}
-    return build(StubRun(folder, **options), request(folder, entry, rows=kind))
+    return build(chat_run(folder, **options), request(folder, entry, rows=kind))
 
 
 def decoded(ids: list[int]) -> str:
@@ -42,7 +42,7 @@ SAME: list[dict[str, Any]] = [
 def test_rendered_text_gives_the_rows_of_the_template(tmp_path: Path, kind: str) -> None:
     turns = [{"role": "user", "content": "the cat"}, {"role": "assistant", "content": "on the mat"}]
     (tmp_path / "b.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
-    (whole,) = build(StubRun(tmp_path), request(tmp_path, "b.jsonl")).train
+    (whole,) = build(chat_run(tmp_path), request(tmp_path, "b.jsonl")).train
     data = rows(tmp_path, *SAME, kind=kind)
     special = tokenizer().convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
     for row in data.train:
@@ -50,7 +50,7 @@ def test_rendered_text_gives_the_rows_of_the_template(tmp_path: Path, kind: str)
         assert row["input_ids"] == whole["input_ids"][:size]
         assert row["labels"] == whole["labels"][:size]
         assert row["labels"][-1] == special[1]
-    assert f"3 {RENDERED}" in data.notes
+    assert f"{RENDERED}: 3" in data.notes
 
 
 def test_only_what_is_marked_is_trained(tmp_path: Path) -> None:
@@ -82,9 +82,9 @@ def test_text_alone_is_trained_whole_and_nothing_is_added(tmp_path: Path) -> Non
         assert row["input_ids"] == row["labels"] == tokenizer()("the cat")["input_ids"]
 
 
-def test_an_end_that_is_missing_is_said(tmp_path: Path) -> None:
+def test_an_end_that_is_missing_is_reported(tmp_path: Path) -> None:
     data = rows(tmp_path, {"prompt": "a", "completion": "b"}, SAME[0])
-    note = "1 rows of rendered text do not end what is trained with a stop token (<|im_end|>)"
+    note = "rows of rendered text whose trained part does not end with a stop token (<|im_end|>): 1"
     assert note in data.notes
     assert not any("stop token" in note for note in rows(tmp_path, *SAME).notes)
 
@@ -145,7 +145,7 @@ def test_it_is_never_detected(record: dict[str, Any]) -> None:
 
 def notes(folder: Path, kind: str, *records: dict[str, Any], template: str = TEMPLATE) -> list[str]:
     (folder / "a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    run = StubRun(folder, template)
+    run = chat_run(folder, template)
     return [
         note
         for note in build(run, request(folder, "a.jsonl", rows=kind, max_length=400)).notes
@@ -153,8 +153,8 @@ def notes(folder: Path, kind: str, *records: dict[str, Any], template: str = TEM
     ]
 
 
-ANSWER = "rows have an answer that spells <|im_end|>: it is trained as text"
-PROMPT = "rows have a prompt that spells <|im_start|>: it is text there, no token"
+ANSWER = "rows with an answer that spells <|im_end|>, which is trained as text"
+PROMPT = "rows with a prompt that spells <|im_start|>, which is text there, no token"
 
 
 def test_answers_and_prompts_that_spell_tokens_are_counted(tmp_path: Path) -> None:
@@ -165,8 +165,8 @@ def test_answers_and_prompts_that_spell_tokens_are_counted(tmp_path: Path) -> No
     both = prompt | {"output": answer["output"]}
     found = notes(tmp_path, "messages", plain, answer, answer, prompt, both)
     assert sorted(found) == [
-        f"2 {PROMPT} (`format: rendered` takes rendered text as it is)",
-        f"3 {ANSWER}",
+        f"{PROMPT} (`format: rendered` takes rendered text as it is): 2",
+        f"{ANSWER}: 3",
     ]
 
 
@@ -180,10 +180,10 @@ def test_answers_and_prompts_that_spell_tokens_are_counted(tmp_path: Path) -> No
 def test_pairs_are_counted_by_row(tmp_path: Path, kind: str, record: dict[str, Any]) -> None:
     asked = record | {"prompt": "<|im_start|>a"}
     found = notes(tmp_path, kind, record, asked)
-    assert sorted(found)[0].startswith(f"1 {PROMPT}")
-    assert sorted(found)[1] == f"2 {ANSWER}"
+    assert sorted(found)[0].startswith(PROMPT) and sorted(found)[0].endswith(": 1")
+    assert sorted(found)[1] == f"{ANSWER}: 2"
 
 
 def test_prompts_are_counted(tmp_path: Path) -> None:
     (found,) = notes(tmp_path, "prompts", {"prompt": "<|im_start|>a"}, {"prompt": "b"})
-    assert found.startswith(f"1 {PROMPT}")
+    assert found.startswith(PROMPT) and found.endswith(": 1")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from data.converting import problem
-from data.running import StubRun, build, request
+from data.running import build, chat_run, request
 from tunewright import RowError
 from tunewright_dataset_chat import files
 from tunewright_dataset_chat.limits import MAX_RECORD_BYTES
@@ -164,7 +164,7 @@ def test_no_prompt_names_what_the_record_has() -> None:
 
 
 def run(folder: Path, **options: Any) -> Any:
-    return StubRun(folder, cache=str(folder / "cache"), on_bad_row="skip", **options)
+    return chat_run(folder, cache=str(folder / "cache"), on_bad_row="skip", **options)
 
 
 def kept(folder: Path, *records: Any, rows: str = "messages", **options: Any) -> Any:
@@ -228,3 +228,28 @@ def test_what_is_nested_too_deeply_is_a_row_error(tmp_path: Path) -> None:
 {%- endgeneration %}{% endif %}{% endfor %}"""
     data = kept(tmp_path, record, {"messages": [USER, ANSWER]}, template=template)
     assert (len(data.train), data.dropped) == (1, {"cannot be used": 1})
+
+
+# ---- columns that stand there twice --------------------------------------------------------------
+
+
+def test_a_column_twice_is_an_error_of_the_file(tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import feather, parquet
+
+    (tmp_path / "a.csv").write_text("output,instruction,output\nlost,q,kept\n")
+    (tmp_path / "a.tsv").write_text("output\tinstruction\toutput\nlost\tq\tkept\n")
+    table = pa.table([["lost"], ["q"], ["kept"]], names=["output", "instruction", "output"])
+    parquet.write_table(table, tmp_path / "a.parquet")
+    feather.write_feather(table, tmp_path / "a.feather", compression="uncompressed")
+    for name in ("a.csv", "a.tsv", "a.parquet", "a.feather"):
+        found = files.read(files.find(name, tmp_path, files.Wanted("")).files, MAX_RECORD_BYTES)
+        with pytest.raises(RowError, match=rf"{name}(:1)?: has the column output twice \(rename"):
+            list(found)
+
+
+def test_columns_without_a_name_are_told_apart(tmp_path: Path) -> None:
+    """As a table with an index, or with empty columns at the end, is written."""
+    assert reading(tmp_path, ",a,,\n0,x,,y\n", "a.csv") == [
+        '{"column 1": "0", "a": "x", "column 3": "", "column 4": "y"}'
+    ]

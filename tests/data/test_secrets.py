@@ -9,8 +9,10 @@ from typing import Any
 import fsspec
 import pytest
 
-from data.running import StubRun, build, request
+from data.running import build, chat_run, request
 from tunewright import RecipeError
+from tunewright.recipe import mask
+from tunewright.urls import mask_url
 from tunewright_dataset_chat import files, fingerprint, remote
 from tunewright_dataset_chat.entry import Entry
 from tunewright_dataset_chat.source import open_sources
@@ -26,22 +28,29 @@ URLS = [
     "https://user:pa55word@host",
     "https://user:pa55word@[::1/x.jsonl",
     "ftp://user:pa55word@host/x.jsonl",
+    "simplecache::https://pa55word@host/x.jsonl",
 ]
 
 
 @pytest.mark.parametrize("url", URLS)
 def test_a_url_is_shown_without_secrets(url: str) -> None:
     assert "pa55word" not in remote.shown(url)
-    assert "pa55word" not in remote.without_secrets(url)
+    assert "pa55word" not in mask_url(url) and "pa55word" not in json.dumps(mask({"path": url}))
     assert remote.shown(url).partition("/x")[0].endswith(("host", "host:8080", "bucket", "[::1"))
 
 
 @pytest.mark.parametrize(
     "url",
-    ["az://container@account/a.jsonl", "s3://bucket/a@b/c.jsonl", "https://host/a?part=2", "a/b@c"],
+    [
+        "az://container@account/a.jsonl",
+        "s3://bucket/a@b/c.jsonl",
+        "https://host/a?part=2",
+        "a/b@c",
+        "an answer: https://user:word@host is not masked in text",
+    ],
 )
 def test_what_is_no_secret_stays(url: str) -> None:
-    assert remote.without_secrets(url) == url
+    assert mask_url(url) == url
 
 
 def test_what_a_library_says_is_cleaned() -> None:
@@ -70,11 +79,11 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def test_nothing_that_is_written_holds_the_password(tmp_path: Path, store: Any) -> None:
     url = "memory://me:pa55word@box/a.jsonl.gz"
     (source,) = open_sources([Entry(path=url)], "data", tmp_path)
-    data = build(StubRun(tmp_path, cache="cache"), request(tmp_path, url))
+    data = build(chat_run(tmp_path, cache="cache"), request(tmp_path, url))
     assert len(data.train) == 1
     said = [source.title, source.note, *(file.name for file in source.files), *data.notes]
     written = [path.read_bytes() for path in (tmp_path / "cache").rglob("*") if path.is_file()]
-    assert "memory://box/a.jsonl.gz" in said[0]
+    assert "memory://***@box/a.jsonl.gz" in said[0]
     assert all("pa55word" not in text for text in said)
     assert all(b"pa55word" not in each for each in written)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from data.running import StubRun, build, request, write
+from data.running import build, chat_run, request, write
 from tunewright import RecipeError
 from tunewright_dataset_chat import dataset_card, files
 from tunewright_dataset_chat.splits import split_of
@@ -35,7 +35,7 @@ SHARDS = ("data/test-00000-of-00001.jsonl", "data/train-00000-of-00002.jsonl")
 MORE = ("data/train-00001-of-00002.jsonl", "data/validation-00000-of-00001.jsonl")
 
 
-def test_train_is_read_and_the_rest_is_said(tmp_path: Path) -> None:
+def test_train_is_read_and_the_rest_is_reported(tmp_path: Path) -> None:
     folder(tmp_path, *SHARDS, *MORE, "data/notes.pdf")
     assert chosen(tmp_path) == [SHARDS[1], MORE[0]]
     assert chosen(tmp_path, split="train") == chosen(tmp_path)
@@ -52,10 +52,10 @@ def test_the_note_reaches_the_user_and_only_train_is_trained(tmp_path: Path) -> 
     (tmp_path / "repo").mkdir()
     write(tmp_path / "repo" / "train.jsonl", "the cat", "the mat")
     write(tmp_path / "repo" / "test.jsonl", "secret answer")
-    data = build(StubRun(tmp_path), request(tmp_path, "repo"))
+    data = build(chat_run(tmp_path), request(tmp_path, "repo"))
     assert len(data.train) == 2
-    assert any("left out 1 files of other splits (test.jsonl)" in note for note in data.notes)
-    data = build(StubRun(tmp_path), request(tmp_path, {"path": "repo", "split": "test"}))
+    assert any("left out 1 file of other splits (test.jsonl)" in note for note in data.notes)
+    data = build(chat_run(tmp_path), request(tmp_path, {"path": "repo", "split": "test"}))
     assert len(data.train) == 1
 
 
@@ -191,7 +191,7 @@ def test_what_a_card_does_not_have_is_named(repo: Path) -> None:
         "configs: !!python/object/apply:os.system [echo]",
     ],
 )
-def test_a_broken_card_is_said_and_not_used(tmp_path: Path, front: str) -> None:
+def test_a_broken_card_is_reported_and_not_used(tmp_path: Path, front: str) -> None:
     folder(tmp_path, "train.jsonl", "test.jsonl")
     (tmp_path / "repo" / "README.md").write_text(f"---\n{front}\n---\n")
     assert chosen(tmp_path) == ["train.jsonl"]

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.running import StubRun, build, request, tokenizer
+from data.running import build, chat_run, request, tokenizer
 from tunewright import RecipeError, RowError
 from tunewright.types import DataRequest, LoadedModel
 from tunewright_dataset_chat import Chat, streamed_dataset
@@ -44,7 +44,7 @@ def streamed(
     folder: Path, *entries: Any, changes: dict[str, Any] | None = None, **options: Any
 ) -> Any:
     return build(
-        StubRun(folder, streaming=True, **options), request(folder, *entries, **(changes or {}))
+        chat_run(folder, streaming=True, **options), request(folder, *entries, **(changes or {}))
     )
 
 
@@ -192,8 +192,8 @@ def test_from_any_window_on_it_is_the_same(tmp_path: Path, options: dict[str, An
         ]
         assert [window.seen for window in rest] == [window.seen for window in whole[at:]]
     summary = data.train.summary(json.loads(json.dumps(whole[-1].seen)))
-    assert "1 rows dropped: cannot be used" in summary
-    assert "1 rows dropped: longer than max_length (200 tokens)" in summary
+    assert "1 row dropped: cannot be used" in summary
+    assert "1 row dropped: longer than max_length (200 tokens)" in summary
     assert any("b.jsonl:15: is not valid JSON" in line for line in summary)
     assert f"{whole[-1].seen['records']} records read while training" == summary[0]
 
@@ -201,7 +201,7 @@ def test_from_any_window_on_it_is_the_same(tmp_path: Path, options: dict[str, An
 def test_memory_is_bounded_and_nothing_is_stored(tmp_path: Path) -> None:
     """A source without end: only so much is read as is asked for."""
     name = write(tmp_path / "a.jsonl", names("a", 500))
-    run = StubRun(tmp_path, streaming=True, shuffle_buffer=20, cache="cache")
+    run = chat_run(tmp_path, streaming=True, shuffle_buffer=20, cache="cache")
     data = build(run, request(tmp_path, name))
     windows = list(islice(data.train.windows(0, 0, {}), 2))
     assert [len(window.rows) for window in windows] == [8, 8]
@@ -222,7 +222,7 @@ def test_documents_are_streamed_in_pieces(tmp_path: Path) -> None:
     data = streamed(tmp_path, "a.txt", changes={"rows": "text", "max_length": 16})
     rows = [row for window in data.train.windows(0, 0, {}) for row in window.rows]
     assert max(len(row["input_ids"]) for row in rows) == 16
-    plain = build(StubRun(tmp_path), request(tmp_path, "a.txt", rows="text", max_length=16))
+    plain = build(chat_run(tmp_path), request(tmp_path, "a.txt", rows="text", max_length=16))
     assert sorted(row["input_ids"] for row in rows) == sorted(
         row["input_ids"] for row in plain.train
     )
@@ -256,7 +256,7 @@ def test_documents_are_streamed_in_pieces(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_a_stream_cannot_do_is_said(
+def test_what_a_stream_cannot_do_is_reported(
     tmp_path: Path,
     options: dict[str, Any],
     entry: dict[str, Any],
@@ -294,6 +294,6 @@ def test_a_preview_reads_only_the_first_records(
 ) -> None:
     monkeypatch.setattr("tunewright_dataset_chat.look.LOOKED_AT", 4)
     name = write(tmp_path / "a.jsonl", names("a", 50))
-    run = StubRun(tmp_path, streaming=True)
+    run = chat_run(tmp_path, streaming=True)
     shown = run.plugin("dataset").preview(run, request(tmp_path, name), 2)
     assert (shown.rows_read, len(shown.samples)) == (4, 2)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data.running import StubRun, build, request, tokenizer
+from data.running import build, chat_run, request, tokenizer
 from tunewright.types import Message, Prompt
 from tunewright_dataset_chat.truncate import cut, cut_pair, pair_length, with_prompt, without_oldest
 from tunewright_hf.tokenization.encode import Encoded
@@ -97,9 +97,9 @@ def test_nothing_ends_that_does_not_end_in_the_data(
         for texts in ([["a", "b"], *chats])
     ]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    whole = list(build(StubRun(tmp_path), request(tmp_path, "a.jsonl", max_length=9999)).train)
+    whole = list(build(chat_run(tmp_path), request(tmp_path, "a.jsonl", max_length=9999)).train)
     data = build(
-        StubRun(tmp_path, truncate=policy), request(tmp_path, "a.jsonl", max_length=max(size, 20))
+        chat_run(tmp_path, truncate=policy), request(tmp_path, "a.jsonl", max_length=max(size, 20))
     )
     size = max(size, 20)
     kept = list(data.train)
@@ -121,8 +121,8 @@ def test_nothing_ends_that_does_not_end_in_the_data(
         row for row in found if row and any(label != -100 for label in row["labels"][1:])
     ]
     long = sum(len(row["input_ids"]) > size for row in whole)
-    notes = [note for note in data.notes if note.endswith(f"to fit into {size} tokens")]
-    changed = sum(int(note.split()[0]) for note in notes)
+    notes = [note for note in data.notes if f"to fit into {size} tokens: " in note]
+    changed = sum(int(note.split()[-1]) for note in notes)
     assert changed + sum(data.dropped.values()) == long
 
 
@@ -131,7 +131,7 @@ def test_documents_are_split_whatever_truncate_says(tmp_path: Path) -> None:
     made = [
         list(
             build(
-                StubRun(tmp_path, truncate=policy),
+                chat_run(tmp_path, truncate=policy),
                 request(tmp_path, "a.txt", rows="text", max_length=20),
             ).train
         )
@@ -179,9 +179,9 @@ def test_long_preferences(tmp_path: Path, policy: str, expected: int) -> None:
         {"prompt": turns, "chosen": "d", "rejected": "e"},
     ]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    run = StubRun(tmp_path, TEMPLATE_WITH_PROMPT, truncate=policy)
+    run = chat_run(tmp_path, TEMPLATE_WITH_PROMPT, truncate=policy)
     whole = build(
-        StubRun(tmp_path, TEMPLATE_WITH_PROMPT), request(tmp_path, "a.jsonl", rows="preference")
+        chat_run(tmp_path, TEMPLATE_WITH_PROMPT), request(tmp_path, "a.jsonl", rows="preference")
     ).train
     size = pair_length(whole[1]) - 1
     data = build(run, request(tmp_path, "a.jsonl", rows="preference", max_length=size))

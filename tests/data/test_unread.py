@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.converting import FORMATS
-from data.running import StubRun, build, request
+from data.running import build, chat_run, request
 from tunewright import RecipeError, RowError
 from tunewright.types import Origin, RowsRequest
 from tunewright_dataset_chat.unread import Unread
@@ -65,8 +65,8 @@ def talk(*said: dict[str, Any], **more: Any) -> dict[str, Any]:
         ("openai", talk(USER, ANSWER, functions=["a"]), "column functions"),
         (
             "openai",
-            talk(USER, ANSWER | {"tool_calls": [{"name": "f", "parameters": {"a": 1}}]}),
-            "message key tool_calls.parameters",
+            talk(USER, ANSWER | {"tool_calls": [{"name": "f", "arguments": {"a": 1}, "cost": 2}]}),
+            "message key tool_calls.cost",
         ),
         (
             "openai",
@@ -150,7 +150,7 @@ def test_a_line_stays_short_and_printable() -> None:
 
 
 @given(st.dictionaries(st.text(), st.none() | st.integers() | st.just("")))
-def test_every_name_that_holds_something_is_said(more: dict[str, Any]) -> None:
+def test_every_name_that_holds_something_is_reported(more: dict[str, Any]) -> None:
     found = Unread()
     plugin: Any = FORMATS["text"](FORMATS["text"].Options(), "text")
     record = more | {"text": "t"}
@@ -173,10 +173,10 @@ def alpaca(file: Path, count: int = 3, **more: Any) -> str:
 LINE = "a.jsonl: not read: column context ({} rows)"
 
 
-def test_it_is_said_when_rows_are_prepared_and_when_they_come_from_the_cache(
+def test_it_is_reported_when_rows_are_prepared_and_when_they_come_from_the_cache(
     tmp_path: Path,
 ) -> None:
-    run = StubRun(tmp_path, cache=str(tmp_path / "cache"))
+    run = chat_run(tmp_path, cache=str(tmp_path / "cache"))
     asked = request(tmp_path, alpaca(tmp_path / "a.jsonl", context="lost"))
     first, again = build(run, asked), build(run, asked)
     assert LINE.format(3) in first.notes
@@ -185,7 +185,7 @@ def test_it_is_said_when_rows_are_prepared_and_when_they_come_from_the_cache(
 
 
 def test_preview_and_stats_say_it(tmp_path: Path) -> None:
-    run: Any = StubRun(tmp_path)
+    run: Any = chat_run(tmp_path)
     asked = request(tmp_path, alpaca(tmp_path / "a.jsonl", context="lost"))
     chat = run.plugin("dataset")
     assert LINE.format(3) in chat.preview(run, asked, 1).notes
@@ -193,7 +193,7 @@ def test_preview_and_stats_say_it(tmp_path: Path) -> None:
 
 
 def test_each_source_has_its_line(tmp_path: Path) -> None:
-    run = StubRun(tmp_path, cache=str(tmp_path / "cache"))
+    run = chat_run(tmp_path, cache=str(tmp_path / "cache"))
     one = alpaca(tmp_path / "a.jsonl", context="lost")
     other, clean = alpaca(tmp_path / "b.jsonl", 2, id=7), alpaca(tmp_path / "c.jsonl")
     notes = build(run, request(tmp_path, one, other, clean)).notes
@@ -204,7 +204,7 @@ def test_each_source_has_its_line(tmp_path: Path) -> None:
 
 
 def test_streaming_says_it_before_and_after(tmp_path: Path) -> None:
-    run = StubRun(tmp_path, streaming=True)
+    run = chat_run(tmp_path, streaming=True)
     asked = request(tmp_path, alpaca(tmp_path / "a.jsonl", 30, context="lost"))
     data = build(run, asked)
     assert LINE.format(20) + " in the first 20 records" in data.notes
@@ -218,24 +218,24 @@ def test_error_refuses_such_a_row_or_leaves_it_out(tmp_path: Path) -> None:
     with (tmp_path / "a.jsonl").open("a") as file:
         file.write('{"instruction": "a", "output": "b", "context": "c"}\n')
     asked = request(tmp_path, "a.jsonl")
-    run = StubRun(tmp_path, cache=str(tmp_path / "cache"), on_unread="error")
+    run = chat_run(tmp_path, cache=str(tmp_path / "cache"), on_unread="error")
     with pytest.raises(RowError, match=r"a\.jsonl:3: has what is not read: column context \(name"):
         build(run, asked)
-    run = StubRun(tmp_path, cache=str(tmp_path / "cache"), on_unread="error", on_bad_row="skip")
+    run = chat_run(tmp_path, cache=str(tmp_path / "cache"), on_unread="error", on_bad_row="skip")
     data = build(run, asked)
     assert (len(data.train), data.dropped) == (2, {"cannot be used": 1})
-    warned = build(StubRun(tmp_path, cache=str(tmp_path / "cache")), asked)
+    warned = build(chat_run(tmp_path, cache=str(tmp_path / "cache")), asked)
     assert len(warned.train) == 3
 
 
 def test_other_values_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="on_unread"):
-        StubRun(tmp_path, on_unread="ignore")
+        chat_run(tmp_path, on_unread="ignore")
 
 
 def test_reward_columns_may_be_renamed(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"prompt": "the cat", "solution": "7", "level": 2}\n')
-    run = StubRun(tmp_path, cache=str(tmp_path / "cache"))
+    run = chat_run(tmp_path, cache=str(tmp_path / "cache"))
     source = {"path": "a.jsonl", "columns": {"answer": "solution"}}
     data = build(run, request(tmp_path, source, rows="prompts")).train
     assert (data["answer"], data["level"]) == (["7"], [2])
@@ -249,4 +249,4 @@ def test_turns_under_another_name_have_a_remedy(tmp_path: Path) -> None:
     record = {"conversations": [USER, ANSWER]}
     (tmp_path / "a.jsonl").write_text(json.dumps(record))
     with pytest.raises(RecipeError, match=r"format: openai, columns: \{messages: conversations\}"):
-        build(StubRun(tmp_path), request(tmp_path, "a.jsonl"))
+        build(chat_run(tmp_path), request(tmp_path, "a.jsonl"))

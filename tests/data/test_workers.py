@@ -12,6 +12,7 @@ import pytest
 from data.running import build, request, tokenizer
 from tunewright import RowError, RunError
 from tunewright.check import resolve
+from tunewright.recipe import Section
 from tunewright.run import Run
 from tunewright_dataset_chat import source_stream
 from tunewright_dataset_chat.chunk_processor import ChunkProcessor
@@ -110,7 +111,7 @@ def streams(folder: Path, kind: Any = "messages", skip: bool = False) -> Iterato
 
 
 @pytest.mark.slow
-def test_the_first_bad_row_ends_the_run_and_a_dead_worker_is_said(
+def test_the_first_bad_row_ends_the_run_and_a_dead_worker_is_reported(
     tmp_path: Path, workers: Workers
 ) -> None:
     records: list[Any] = [chat(0)] * 60
@@ -129,9 +130,8 @@ def test_the_first_bad_row_ends_the_run_and_a_dead_worker_is_said(
     assert places[0][0].endswith("a.jsonl:24")
 
     write(tmp_path, [chat(0)] * 60)
-    assert (
-        sum(made.batch.num_rows for made in next(of).batches(None, workers) if made.batch) == 60
-    )  # started anew
+    # started anew
+    assert sum(made.batch.num_rows for made in next(of).batches(None, workers) if made.batch) == 60
     for process in multiprocessing.active_children():
         process.kill()
         process.join()
@@ -161,3 +161,16 @@ def test_prompts_have_the_columns_of_the_first_ones(tmp_path: Path) -> None:
     assert (
         len(found[0][0]) == 49 and "a.jsonl:45: column 'answer' changes its type" in found[0][1][0]
     )
+
+
+def test_workers_use_the_template_with_the_checkpoints_options(tmp_path: Path) -> None:
+    write(tmp_path, [chat(number) for number in range(12)])
+    rows = []
+    for count in (1, 2):
+        run = run_of(tmp_path, workers=count)
+        run.use("template", Section(name="qwen", system=f"Ask {'twice. ' * 9}"))
+        rows.append(build(run, request(tmp_path, "a.jsonl", max_length=400)).train["input_ids"])
+    assert list(rows[0]) == list(rows[1])
+    plain = run_of(tmp_path)
+    plain.use("template", Section(name="qwen"))
+    assert build(plain, request(tmp_path, "a.jsonl", max_length=400)).train["input_ids"] != rows[0]

@@ -37,8 +37,17 @@ PAGES.append(
     DOCS / "reference/run-folder.md"
 )  # the others there are made, and tested in tests/workspace
 RUN = {"console", "yaml", "python"}
-FILES = {"json", "toml", "jinja", "text", *RUN}
-REASONS = {"needs a GPU", "needs the network", "is another program's", "is stopped by hand"}
+#: yml, bash: a configuration of another program
+FILES = {"bash", "json", "toml", "jinja", "text", "yml", *RUN}
+REASONS = {
+    "needs a GPU",
+    "needs a terminal",
+    "needs the network",
+    "needs a library of its own",
+    "needs a tracker's library",
+    "is another program's",
+    "is stopped by hand",
+}
 BLOCK = re.compile(
     r"(?:^<!-- not run: (.+?) -->\n)?^```(\w*)(?: title=\"(.+?)\")?\n(.*?)^```$",
     re.MULTILINE | re.DOTALL,

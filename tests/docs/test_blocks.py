@@ -61,7 +61,8 @@ def test_a_broken_block_fails(page: str, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    "command", ["trian a.yaml", "train a.yaml --smok", "train", "data previw a.yaml", "chat a b"]
+    "command",
+    ["trian a.yaml", "train a.yaml --smok", "train", "data previw a.yaml", "chat a --smok"],
 )
 def test_a_command_that_there_is_not_is_noticed(command: str) -> None:
     with pytest.raises(AssertionError):

@@ -1,5 +1,4 @@
-"""What the documentation says works: its commands run, its recipes are good, its links lead
-somewhere."""
+"""Tests of the documentation: its commands run, its recipes are valid, its links exist."""
 
 import os
 import re

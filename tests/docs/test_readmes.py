@@ -1,4 +1,5 @@
-"""What the README says works, and the Chinese one says the same, as far as a program can tell."""
+"""Tests of the READMEs: the commands work, and both languages have the same content, as far as a
+program can tell."""
 
 import os
 import re
@@ -31,7 +32,7 @@ def commands(text: str) -> list[str]:
 
 
 def links(text: str) -> list[str]:
-    """Where links lead, but for headings and the other language."""
+    """Targets of links, except headings and the other language."""
     found = re.findall(r"\]\(([^)#]+)\)", text)
     return sorted(set(found) - {"README.md", "README.zh-CN.md"})
 
@@ -60,9 +61,8 @@ def test_commands_work(tmp_path: Path) -> None:
     ran = []
     for command in commands(ENGLISH):
         if "scripts/dev.py" not in command:
-            asked = (
-                ANSWERS if command == "tunewright recipe new" else ""
-            )  # chat ends where nothing more is said
+            # chat ends where nothing more is said
+            asked = ANSWERS if command == "tunewright recipe new" else ""
             done = subprocess.run(
                 ["bash", "-ec", command],
                 cwd=tmp_path,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from e2e.spread_setup import (
+from e2e.sharding_setup import (
     CELLS,
     check_equal,
     check_near,
@@ -17,6 +17,7 @@ from e2e.spread_setup import (
     train_all,
 )
 from tunewright import RecipeError, RunError
+from tunewright.types import LoadedModel
 
 
 @pytest.fixture(scope="module", params=[2, 3])
@@ -59,14 +60,15 @@ def test_quantized_weights_are_refused() -> None:
     weight = torch.zeros(2, 2, dtype=torch.float8_e4m3fn)
     model["up_proj"].weight = torch.nn.Parameter(weight, requires_grad=False)
     with pytest.raises(RecipeError, match="up_proj is quantized"):
-        Zero(3).begin(model, "fp32")
+        Zero(3).begin(LoadedModel(model, None), "fp32", lambda _: None)
 
 
 def test_fp16_is_refused() -> None:
     from tunewright_deepspeed.zero import Zero
 
+    model = torch.nn.Linear(2, 2)
     with pytest.raises(RecipeError, match="trains in bf16 or fp32"):
-        Zero(2).begin(torch.nn.Linear(2, 2), "fp16")
+        Zero(2).begin(LoadedModel(model, None), "fp16", lambda _: None)
 
 
 def test_an_optimizer_that_needs_whole_parameters_is_refused() -> None:
@@ -74,6 +76,17 @@ def test_an_optimizer_that_needs_whole_parameters_is_refused() -> None:
 
     with pytest.raises(RecipeError, match="Adafactor needs them whole"):
         Zero(2).optimizer_made(torch.optim.Adafactor(torch.nn.Linear(2, 2).parameters()))
+
+
+def test_an_optimizer_that_switches_parameters_is_refused() -> None:
+    from tunewright_deepspeed.zero import Zero
+
+    zero, model = Zero(2), torch.nn.Linear(2, 2)
+    zero.model, zero.active = model, frozenset({"weight", "bias"})
+    zero.step_begins()
+    model.bias.requires_grad_(False)
+    with pytest.raises(RunError, match="cannot train other parameters than it began with"):
+        zero.step_begins()
 
 
 def test_a_second_accelerator_that_spreads_is_refused() -> None:

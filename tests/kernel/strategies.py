@@ -138,7 +138,7 @@ def recipes(draw: st.DrawFn) -> dict[str, Any]:
 
 @st.composite
 def overrides(draw: st.DrawFn) -> str:
-    """What stands behind the recipe on the command line."""
+    """Arguments after the recipe on the command line."""
     dotted = ".".join(
         map(str, draw(st.sampled_from([path for recipe in GOOD for path in paths(recipe)])))
     )

@@ -39,9 +39,11 @@ def called(monkeypatch, capsys):
         ("trian r.yaml", "no such command 'trian' (did you mean 'train'?; see tunewright --help)"),
         ("recipe chek", "no such command 'chek' (did you mean 'check'?; see tunewright recipe"),
         ("plugins lst", "no such command 'lst' (did you mean 'list'?; see tunewright plugins"),
-        ("xyzzy", "no such command 'xyzzy' (there is: chat, data, env, models, plugins, recipe"),
-        ("eval r.yaml", "no such command 'eval' (evaluation is a part of training: name `eval"),
-        ("export r.yaml", "no such command 'export' (nothing to export: the run's folder model/"),
+        (
+            "xyzzy",
+            "no such command 'xyzzy' (there is: chat, compare, data, env, evaluate, export, import",
+        ),
+        ("eval r.yaml", "no such command 'eval' (tunewright evaluate measures a trained model"),
         ("webui", "no such command 'webui' (there is no web page yet; tunewright recipe new"),
         ("train", "missing argument 'RECIPE' (see tunewright train --help)"),
         ("train --nope r.yaml", "no such option: --nope (did you mean --smoke?; see tunewright"),
@@ -149,7 +151,7 @@ def test_a_verb_of_a_group_that_there_is_not_is_left_out(called, install):
 
 
 @pytest.mark.parametrize("source", ["raise SystemExit(3)", "1 / 0", "mine = 5", "import nothing"])
-def test_a_broken_verb_is_said_when_it_is_called_and_only_then(called, install, source):
+def test_a_broken_verb_is_reported_when_it_is_called_and_only_then(called, install, source):
     install("tw-broken", {"command": {"broken": "tw_broken:mine"}}, source)
     assert called("--help")[0] == called("version")[0] == 0
     code, _, error = called("broken")

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import tunewright
-from tunewright import errors, events, rows, types
+from tunewright import errors, evaluators, events, inference, rows, tracker, types
 from tunewright.kinds import kinds
 
 ROOT = Path(__file__).parents[2]
@@ -36,18 +36,23 @@ def printed() -> str:
             if hasattr(hook, "tunewright_spec"):
                 lines.append(f"{name}{signature(hook)}")
     lines.append("\n# dataclasses: fields")
-    for module in (types, rows, events, errors):
+    for module in (types, rows, inference, evaluators, events, errors, tracker):
         for name, found in inspect.getmembers(module, dataclasses.is_dataclass):
             if found.__module__ == module.__name__:
                 fields = ", ".join(field.name for field in dataclasses.fields(found))
                 lines.append(f"{name}: {fields}")
     lines.append("\n# what plugins may ask of a run")
     lines += members("RunContext", types.RunContext)
+    lines.append("\n# an open engine")
+    lines += members("InferenceEngine", inference.InferenceEngine)
+    lines += members("Ticket", inference.Ticket)
     lines.append("\n# base classes")
     for name in sorted(tunewright.__all__):
         found = getattr(tunewright, name)
-        if getattr(found, "__module__", "") == "tunewright.plugin":
+        if getattr(found, "__module__", "").startswith("tunewright.plugin"):
             lines += members(name, found)
+    lines.append("\n# tunewright.tracker")
+    lines += members("Tracker", tracker.Tracker)
     lines.append("\n# importable from tunewright")
     lines.append(", ".join(tunewright.__all__))
     lines.append("\n# public in tunewright-hf")

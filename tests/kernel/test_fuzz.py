@@ -1,4 +1,4 @@
-"""Whatever a recipe holds, nothing but a TunewrightError comes out, in lines that can be shown."""
+"""Property test: any recipe raises only TunewrightErrors, in printable lines."""
 
 import pytest
 import yaml

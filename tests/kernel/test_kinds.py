@@ -2,14 +2,16 @@
 
 import json
 import sys
+import tomllib
 
 import pytest
 
 import kernel_fakes as fakes
-from tunewright import check, cli, kinds, run
-from tunewright.errors import RecipeError
+from tunewright import check, cli, kinds, registry, run
+from tunewright.errors import RecipeError, RunError
 from tunewright.recipe import RecipeFields
 from tunewright.schema import schema
+from tunewright_new.plugin import write_plugin
 
 KIND = """
 from tunewright.kinds import Kind
@@ -81,6 +83,52 @@ def test_a_kind_of_which_a_recipe_takes_many(resolved):
     assert [choice.at for choice in found.lists["mixer"]] == [("mixers", 0), ("mixers", 1)]
 
 
+def test_plugins_of_which_a_recipe_takes_many_are_reached_through_the_run(resolved):
+    made = run.Run(resolved("many=True,", "mixers: [even, {name: even, power: 2}]\n"))
+    callers = made.callers("mixer")
+    assert [each.call("weigh_sources", run=made, request=["a"]) for each in callers] == [[1], [2]]
+    assert made.callers("logger") == made.callers("adapter") == made.callers("nothing") == []
+    with pytest.raises(RunError, match="this run has no mixer"):
+        made.plugin("mixer")
+
+
+def test_they_are_closed_when_the_run_ends(resolved):
+    made = run.Run(resolved("many=True,", "mixers: [even]\n"))
+    (caller,) = made.callers("mixer")
+    closed = []
+    caller.plugin.close = lambda: closed.append("mixer")
+    with made.reporting(lambda event: None):
+        assert closed == []
+    assert closed == ["mixer"]
+
+
+def test_its_plugins_are_described(resolved, capsys, monkeypatch):
+    resolved("")
+    monkeypatch.setattr(sys, "argv", ["tunewright", "plugins", "info", "mixer:even"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert "mixer even, from tw-mixers 1.0" in shown and "power (1.0)" in shown
+
+
+def test_a_plugin_of_it_can_be_begun(resolved, tmp_path, install):
+    resolved("many=True,")
+    files = write_plugin("uneven", "mixer", tmp_path / "new")
+    names = {str(path.relative_to(tmp_path / "new")) for path in files}
+    assert names == {"pyproject.toml", "README.md", "src/tunewright_uneven/__init__.py"}
+    project = tomllib.loads((tmp_path / "new/pyproject.toml").read_text())["project"]
+    assert project["entry-points"]["tunewright.mixer"] == {"uneven": "tunewright_uneven:Uneven"}
+    assert project["dependencies"] == ["tunewright>=0.1,<0.2", "tw-kind"]
+    source = (tmp_path / "new/src/tunewright_uneven/__init__.py").read_text()
+    install("tw-uneven", {"mixer": {"uneven": "tw_uneven:Uneven"}}, source)
+    caller = registry.PluginCaller(
+        registry.find("mixer", "uneven"), registry.load(registry.find("mixer", "uneven"))(None)
+    )
+    with pytest.raises(NotImplementedError):
+        caller.call("weigh_sources", run=None, request=None)
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
@@ -140,7 +188,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_declaration_is_said_where_it_is_used_and_harms_nobody_else(resolved, name):
+def test_a_broken_declaration_is_reported_where_it_is_used_and_harms_nobody_else(resolved, name):
     source, said = BROKEN[name]
     found = resolved("", source=source)
     assert run.Run(found).plugin("adapter").name == "mine"

@@ -79,7 +79,7 @@ MISTAKES = {
         "adapter: {rank: 8}",
         4,
         "adapter.name: is missing",
-        "there is: freeze, full, lora",
+        "freeze, full",
     ),
     "option of a peer": (
         "adapter: lora",
@@ -105,7 +105,13 @@ MISTAKES = {
         "data: found 'alpaca_en_demo', expected a valid list",
         "- path: my.jsonl",
     ),
-    "missing file": ("good.jsonl", "gone.jsonl", 6, "data.0: there is no file", ""),
+    "missing file": (
+        "good.jsonl",
+        "gone.jsonl",
+        6,
+        "data.0: there is no file",
+        "did you mean 'good.jsonl'?",
+    ),
     "format": (
         "path: good.jsonl",
         "{path: good.jsonl, format: sharegtp}",
@@ -200,7 +206,13 @@ MISTAKES = {
     ),
     "tab": ("stage: sft", "\tstage: sft", 7, "is not safe, valid YAML", "indent with spaces"),
     "tag": ("stage: sft", "stage: !mine sft", 7, "is not safe, valid YAML", "leave the tag out"),
-    "key twice": ("stage: sft", "stage: sft\nmodel: x", 8, "model stands there twice", ""),
+    "key twice": (
+        "stage: sft",
+        "stage: sft\nmodel: x",
+        8,
+        "model stands there twice",
+        "in line 1: leave one",
+    ),
     "processes": (
         "stage: sft",
         "launch: {processes: 0}\nstage: sft",

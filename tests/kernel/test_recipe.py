@@ -1,4 +1,4 @@
-"""What a recipe may say, and the one line for everything that it may not."""
+"""Valid recipes, and the one-line errors of invalid ones."""
 
 import time
 
@@ -123,6 +123,11 @@ def test_the_resolved_recipe_reads_back_as_itself(recipe, tmp_path):
             "batching: random, tokens_per_batch: 9",
             "tokens_per_batch goes with batching: token_budget",
         ),
+        (
+            "epochs: 1",
+            "rows_per_step: 9",
+            "rows_per_step goes with batching: random or length_grouped",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_with_file_line_field_and_remedy(recipe, before, after, line):
@@ -163,7 +168,7 @@ def test_overrides(recipe):
         ("model.x.y=1", "command line: model"),
     ],
 )
-def test_a_wrong_override_is_said_as_one(recipe, override, line):
+def test_a_wrong_override_is_reported_as_one(recipe, override, line):
     assert line in said(recipe, GOOD, override)
 
 

@@ -1,4 +1,4 @@
-"""How a name finds its plugin, and what is said when it does not."""
+"""Finding plugins by name, and the errors."""
 
 import sys
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import kernel_fakes as fakes
-from tunewright import check, cli, events, folder, report, run
+from tunewright import check, cli, detection, events, folder, report, run
 from tunewright.errors import RecipeError, RunError, Stopped
 
 
@@ -41,10 +41,14 @@ def test_the_steps_of_a_run_in_order(train):
         "load_model",
         "apply_adapter",
         "build_dataset",
+        "prepare_adapter",
         "train_stage",
     ]
     assert calls()[0] == ("load_model", "some/model", "causal_lm")
-    assert calls()[2] == ("build_dataset", "messages", ["a.jsonl"])
+    assert calls()[2:4] == [
+        ("build_dataset", "messages", ["a.jsonl"]),
+        ("prepare_adapter", "a.jsonl"),
+    ]
     assert result.path == train.out / "model"
     assert told() == [
         "RunStarted",
@@ -84,7 +88,7 @@ def test_each_stage_feeds_the_next_with_its_own_head_data_and_training(train):
     stages = "stages:\n  - mine\n  - {name: score, data: [{path: b.jsonl}], training: {epochs: 3}}"
     train(recipe=fakes.RECIPE.replace("stage: mine", stages))
     first, second = str(train.out / "stages/1-mine"), str(train.out / "stages/2-score")
-    assert [call for call in calls() if call[0] != "apply_adapter"] == [
+    assert [call for call in calls() if "adapter" not in call[0]] == [
         ("load_model", "some/model", "causal_lm"),
         ("build_dataset", "messages", ["a.jsonl"]),
         ("train_stage", first, None, 1.0),
@@ -167,6 +171,13 @@ def test_a_resumed_run_must_be_the_same_recipe_and_data(train):
     (train.out / "run.json").write_text(json.dumps(state))
     with pytest.raises(RunError, match="the data is not what it was"):
         train("stage.fail=stop", resume=True)
+
+
+def test_more_epochs_of_a_finished_run_are_told_another_recipe(train):
+    train()
+    finished = r"epochs was 1.0 .* is 2.0 now \(the run is finished: another recipe, whose"
+    with pytest.raises(RecipeError, match=finished):
+        train("training.epochs=2", resume=True)
 
 
 def test_sigterm_lets_the_stage_save_and_stop(train):
@@ -266,6 +277,56 @@ def test_a_bad_recipe_exits_with_2_and_debug_shows_the_traceback(
         assert ("Traceback" in error) == ("--debug" in arguments)
 
 
+def test_options_that_suit_the_checkpoint_are_used_and_stored(train):
+    train()
+    state = json.loads((train.out / "run.json").read_text())
+    assert state["template"] == {"name": "mine", "system": "listed", "a": "b"}
+    assert "template" not in state["recipe"]
+
+
+@pytest.mark.parametrize("named", ["template: mine", "template: {name: mine, system: mine}"])
+def test_a_recipe_that_names_that_template_gets_them_too(train, named):
+    train("template.system=mine", recipe=f"{fakes.RECIPE}{named}\n")
+    state = json.loads((train.out / "run.json").read_text())
+    assert state["template"] == {"name": "mine", "system": "mine", "a": "b"}
+
+
+def test_another_template_gets_none_of_them(train):
+    train(recipe=fakes.RECIPE + "template: other\n")
+    state = json.loads((train.out / "run.json").read_text())
+    assert state["template"] == {"name": "other"}
+
+
+def test_what_was_trained_with_is_used_whatever_is_listed_later(train, monkeypatch):
+    train()
+    monkeypatch.setattr(sys.modules["tw_mine"], "LISTED", "of a later version")
+    opened = run.open_run(train.out)
+    opened.load_policy()
+    assert opened.plugin("template").options.system == "listed"
+    train(overwrite=True)
+    state = json.loads((train.out / "run.json").read_text())
+    assert state["template"]["system"] == "of a later version"
+
+
+def test_a_resumed_run_keeps_its_template(train, monkeypatch):
+    with pytest.raises(Stopped):
+        train("stage.fail=stop")
+    monkeypatch.setattr(sys.modules["tw_mine"], "LISTED", "of a later version")
+    with pytest.raises(Stopped):
+        train("stage.fail=stop", resume=True)
+    state = json.loads((train.out / "run.json").read_text())
+    assert state["template"]["system"] == "listed"
+
+
+@pytest.mark.parametrize("written", [3, {}, {"name": ""}, [], {"system": "a"}])
+def test_a_damaged_template_in_run_json_is_one_line(train, written):
+    train()
+    file = train.out / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"template": written}))
+    with pytest.raises(RunError, match=r"run.json: describes no template"):
+        run.open_run(train.out)
+
+
 def test_open_run_gives_the_trained_model(train):
     train()
     opened = run.open_run(train.out)
@@ -279,6 +340,20 @@ def test_a_model_that_gives_numbers_is_none_to_talk_to(train):
     train("stage=score")
     with pytest.raises(RecipeError, match="does not generate text"):
         run.open_run(train.out).load_policy()
+
+
+def test_a_reward_model_is_loaded_by_its_head(train):
+    train("stage=score")
+    opened = run.open_run(train.out)
+    assert opened.policy_head == "score"
+    opened.load_policy("score")
+    assert calls()[-1] == ("load_model", str(train.out / "model"), "score")
+
+
+def test_a_model_without_scores_has_none_to_give(train):
+    train()
+    with pytest.raises(RecipeError, match="is no reward model"):
+        run.open_run(train.out).load_policy("score")
 
 
 def test_smoke_keeps_every_plugin_and_changes_model_steps_and_output(tmp_path, install):
@@ -298,11 +373,47 @@ def test_the_family_is_found_from_the_checkpoint(tmp_path, install):
         (fakes.RECIPE % "a").replace("some/model", str(tmp_path)).replace("family: mine\n", "")
     )
     recipe = check.resolve(tmp_path / "r.yaml").recipe
-    assert run.detect_family(recipe) == "mine"
+    assert detection.detect_family(recipe.model) == "mine"
     (tmp_path / "config.json").write_text('{"model_type": "unheard_of"}')
     with pytest.raises(RecipeError, match="model_type 'unheard_of' belongs to no installed family"):
-        run.detect_family(recipe)
+        detection.detect_family(recipe.model)
     (tmp_path / "config.json").write_text('{"model_type": "mine_typ2"}')
     with pytest.raises(RecipeError) as near:
-        run.detect_family(recipe)
+        detection.detect_family(recipe.model)
     assert near.value.hint == "did you mean 'mine_type'?; name one with `family:`"
+
+
+#: recipe → the place that a plugin names → what the user is told, with the line in the file
+PLACES = [
+    ("stage: {name: mine, fail: at %s}", "stage.fail: at", "r.yaml:10: stage.fail: at"),
+    ("stage: {name: mine, fail: at %s}", "stage", "r.yaml:10: stage"),
+    ("stage: {name: mine, fail: at %s}", "data.0.path", "r.yaml:9: data.0.path"),
+    ("stage: {name: mine, fail: at %s}", "training.epochs", "r.yaml: training.epochs"),
+    ("stage: {name: mine, fail: at %s}", "adapter.targets", "r.yaml:3: adapter.targets"),
+    ("stage: {name: mine, fail: at %s}", "reward length", "reward length"),
+    ("stage: {name: mine, fail: at %s}", "data/a.jsonl:17", "data/a.jsonl:17"),
+    (
+        "stages:\n  - {name: mine, fail: at %s, training: {\n    epochs: 2}}",
+        "training.epochs",
+        "r.yaml:12: stages.0.training.epochs",
+    ),
+    (
+        "stages:\n  - mine\n  - {name: score, fail: at %s}",
+        "stage.fail",
+        "r.yaml:12: stages.1.fail",
+    ),
+]
+
+
+@pytest.mark.parametrize(("stage", "place", "said"), PLACES)
+def test_errors_of_a_field_have_its_line(train, stage, place, said):
+    written = stage % place if ":" not in place else stage.replace("at %s", f"'at {place}'")
+    with pytest.raises(RecipeError, match="is wrong") as error:
+        train(recipe=fakes.RECIPE.replace("stage: mine", written))
+    assert error.value.place.removeprefix(f"{train.out.parent.parent}/") == said
+
+
+def test_errors_of_a_field_of_the_command_line_say_so(train):
+    with pytest.raises(RecipeError) as error:
+        train("stage.fail=at training.epochs", "training.epochs=3")
+    assert error.value.place == "command line: training.epochs"

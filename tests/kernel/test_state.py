@@ -1,4 +1,4 @@
-"""What a run writes of itself: events.jsonl, run.json while it goes, and what is left of it."""
+"""State files of a run: events.jsonl, run.json during the run and after it."""
 
 import json
 import math
@@ -11,7 +11,7 @@ import time
 import pytest
 
 import kernel_fakes as fakes
-from tunewright import check, folder, run
+from tunewright import check, events, folder, run
 from tunewright.errors import RecipeError, RunError, Stopped
 from tunewright.state import StateWriter
 
@@ -132,6 +132,14 @@ def test_every_event_is_in_the_file_and_reaches_the_caller(train):
     assert logged["metrics"] == {"loss": None, "grad_norm": None, "tokens": 7}
     assert all(isinstance(event["time"], float) for event in written)
     assert math.isnan(told[-2].metrics["loss"])
+
+
+def test_warnings_are_in_run_json_once_each(tmp_path):
+    state = {}
+    write = StateWriter(tmp_path, state)
+    for message, level in (("a", "warning"), ("b", "info"), ("a", "warning"), ("c", "warning")):
+        write(events.Notice(message=message, level=level))
+    assert state["warnings"] == ["a", "c"]
 
 
 def test_run_json_tells_a_live_run_from_a_dead_one(train):

@@ -9,7 +9,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from loading_setup import Listener, load, save
+from loading_setup import load, save
+
+from tunewright_conformance.doubles import FakeRun
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -20,12 +22,12 @@ def one_thread() -> None:
 
 
 @pytest.fixture
-def run() -> Listener:
-    return Listener()
+def run() -> FakeRun:
+    return FakeRun()
 
 
 @pytest.fixture
-def checkpoint(run: Listener, tmp_path: Path) -> Path:
+def checkpoint(run: FakeRun, tmp_path: Path) -> Path:
     return save(load(run), tmp_path / "checkpoint")
 
 

@@ -1,9 +1,11 @@
 """A hub with one repository, a/b, that speaks as much of the hub's protocol as snapshot_download
 needs."""
 
+import contextlib
 import json
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -11,10 +13,19 @@ COMMIT = "a" * 40
 
 
 class FakeHub:
-    """files: what a/b holds; asked: the paths of all requests so far."""
+    """files: what a/b holds; asked: the paths of all requests so far; endless: a file that is never
+    sent to its end, flows: set when it is asked for."""
 
     def __init__(self, files: dict[str, bytes], port: int) -> None:
         self.files, self.url, self.asked = files, f"http://127.0.0.1:{port}", list[str]()
+        self.endless, self.flows = "", threading.Event()
+
+    def drip(self, write: Callable[[bytes], object]) -> None:
+        with contextlib.suppress(OSError):  # until the other side has enough
+            while True:
+                write(bytes(2**20))
+                self.flows.set()
+                time.sleep(0.02)
 
     def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
         self.asked.append(path)
@@ -43,11 +54,13 @@ def fake_hub(files: dict[str, bytes]) -> Iterator[FakeHub]:
         def do_GET(self) -> None:
             code, headers, body = hub.answer(self.path)
             self.send_response(code)
-            for name, value in (headers | {"Content-Length": str(len(body))}).items():
+            endless = bool(hub.endless) and self.path.endswith(hub.endless)
+            length = 2**32 if endless else len(body)
+            for name, value in (headers | {"Content-Length": str(length)}).items():
                 self.send_header(name, value)
             self.end_headers()
             if self.command == "GET":
-                self.wfile.write(body)
+                hub.drip(self.wfile.write) if endless else self.wfile.write(body)
 
         do_HEAD = do_GET  # noqa: N815
 

@@ -1,15 +1,13 @@
-"""Tiny twins, checkpoints made of them, and a run that only collects what it is told."""
+"""Tiny twins, and checkpoints made of them."""
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 
-from tunewright.events import Event, Notice
-from tunewright.recipe import Recipe
 from tunewright.types import AdapterRequest, LoadedModel, LoadRequest
+from tunewright_conformance.doubles import FakeRun
 from tunewright_gpt2 import Gpt2
 from tunewright_llama import Llama
 from tunewright_qwen import Qwen
@@ -25,27 +23,15 @@ FAMILIES = {
 }
 
 
-class Listener:
-    """Stands where the run does: its recipe names no template."""
-
-    recipe = SimpleNamespace(template=None)
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-        self.recipe = Recipe.model_validate({"model": "tiny", "stages": ["sft"], "output": "out"})
-
-    def emit(self, event: Event) -> None:
-        self.events.append(event)
-
-    @property
-    def notices(self) -> str:
-        return "\n".join(event.message for event in self.events if isinstance(event, Notice))
+def said(run: FakeRun) -> str:
+    """The notices of a run, a line each."""
+    return "\n".join(run.notices)
 
 
 def load(
-    run: Listener, model: str = "tiny", *, twin: str = "qwen3", options: Any = None, **request: Any
+    run: FakeRun, model: str = "tiny", *, twin: str = "qwen3", options: Any = None, **request: Any
 ) -> LoadedModel:
-    """What the family of `twin` loads; options: of the family, request: fields of LoadRequest."""
+    """Load with the family of `twin`; options: of the family, request: fields of LoadRequest."""
     family = FAMILIES[twin]
     chosen = {"tiny_variant": twin, "device": "cpu"} | (options or {})
     loaded: LoadedModel = family(family.Options(**chosen)).load_model(
@@ -55,7 +41,7 @@ def load(
 
 
 def apply(
-    run: Listener, plugin: Any, loaded: LoadedModel | None = None, **request: Any
+    run: FakeRun, plugin: Any, loaded: LoadedModel | None = None, **request: Any
 ) -> LoadedModel:
     adapted: LoadedModel = plugin.apply_adapter(run, AdapterRequest(loaded or load(run), **request))
     return adapted
@@ -64,7 +50,7 @@ def apply(
 def save(loaded: LoadedModel, folder: Path) -> Path:
     """A checkpoint as transformers writes it."""
     loaded.model.save_pretrained(folder)
-    loaded.tokenizer.save_pretrained(folder)
+    (loaded.processor or loaded.tokenizer).save_pretrained(folder)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Which files a test opens."""
+"""Record the files that a test opens."""
 
 import sys
 from collections.abc import Iterator

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from loading_setup import Listener, apply, edit_json, load, logits, train
+from loading_setup import apply, edit_json, load, logits, train
 
 from tunewright import RunError
 from tunewright.types import AdapterRequest, LoadedModel
+from tunewright_conformance.doubles import FakeRun
 from tunewright_hf.models import peft_config
 from tunewright_hf.models.peft_fields import COMMON
 from tunewright_lora import Lora
@@ -22,7 +23,7 @@ PLUGIN = Lora(Lora.Options(rank=4))
 
 
 @pytest.fixture
-def folder(run: Listener, tmp_path: Path) -> Path:
+def folder(run: FakeRun, tmp_path: Path) -> Path:
     """A trained adapter."""
     loaded = apply(run, PLUGIN)
     train(loaded)
@@ -30,11 +31,11 @@ def folder(run: Listener, tmp_path: Path) -> Path:
     return tmp_path / "adapter"
 
 
-def restore(run: Listener, folder: Path, **request: Any) -> LoadedModel:
+def restore(run: FakeRun, folder: Path, **request: Any) -> LoadedModel:
     return apply(run, PLUGIN, adapter_path=folder, trainable=False, **request)
 
 
-def refused(run: Listener, folder: Path, **changes: Any) -> str:
+def refused(run: FakeRun, folder: Path, **changes: Any) -> str:
     """The error for a file with these changes. It is one line."""
     edit_json(folder / "adapter_config.json", **changes)
     with pytest.raises(RunError) as caught:
@@ -68,7 +69,7 @@ HOSTILE: list[tuple[str, Any]] = [
 
 
 @pytest.mark.parametrize(("field", "value"), HOSTILE, ids=lambda value: ascii(value)[:40])
-def test_hostile_value(run: Listener, folder: Path, field: str, value: Any) -> None:
+def test_hostile_value(run: FakeRun, folder: Path, field: str, value: Any) -> None:
     line = refused(run, folder, **{field: value})
     assert f"adapter_config.json: {field}: " in line
     assert "expected" in line or "regular expression" in line
@@ -99,7 +100,7 @@ def test_hostile_value(run: Listener, folder: Path, field: str, value: Any) -> N
     ],
     ids=lambda value: ascii(value)[:60],
 )
-def test_what_does_not_fit(run: Listener, folder: Path, change: dict[str, Any]) -> None:
+def test_what_does_not_fit(run: FakeRun, folder: Path, change: dict[str, Any]) -> None:
     refused(run, folder, **change)
 
 
@@ -114,7 +115,7 @@ def test_what_does_not_fit(run: Listener, folder: Path, change: dict[str, Any]) 
     ids=str,
 )
 def test_a_pattern_that_takes_for_ever(
-    run: Listener, folder: Path, field: str, value: Any, monkeypatch: pytest.MonkeyPatch
+    run: FakeRun, folder: Path, field: str, value: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(peft_config, "_SECONDS", 0.5)
     begun = time.monotonic()
@@ -133,9 +134,9 @@ ODD: list[Any] = [
 
 @pytest.mark.parametrize("field", [*FIELDS, "peft_type", "init_lora_weights", "no_such_field"])
 def test_odd_values_end_in_a_config_or_an_error(
-    run: Listener, folder: Path, field: str, monkeypatch: pytest.MonkeyPatch
+    run: FakeRun, folder: Path, field: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is no error loads, or does not fit: nothing but a RunError comes out."""
+    """Valid values load, or do not fit: only RunErrors are raised."""
     found = peft_config.read_json(folder / "adapter_config.json")
     for value in ODD:
         monkeypatch.setattr(
@@ -168,7 +169,7 @@ def error_of(call: Callable[[], Any]) -> str:
         r"(?:.*?(?:self_attn|mlp).*?(?:q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj).*?)",
     ],
 )
-def test_a_pattern_that_is_meant_well(run: Listener, folder: Path, pattern: str) -> None:
+def test_a_pattern_that_is_meant_well(run: FakeRun, folder: Path, pattern: str) -> None:
     expected = logits(restore(run, folder))
     edit_json(folder / "adapter_config.json", target_modules=pattern)
     assert torch.equal(logits(restore(run, folder)), expected)
@@ -188,7 +189,7 @@ def test_a_pattern_that_is_meant_well(run: Listener, folder: Path, pattern: str)
     ],
     ids=str,
 )
-def test_read_as_peft_reads_it(run: Listener, folder: Path, change: dict[str, Any]) -> None:
+def test_read_as_peft_reads_it(run: FakeRun, folder: Path, change: dict[str, Any]) -> None:
     from peft import PeftModel
 
     edit_json(folder / "adapter_config.json", **change)
@@ -196,13 +197,13 @@ def test_read_as_peft_reads_it(run: Listener, folder: Path, change: dict[str, An
     assert torch.equal(logits(restore(run, folder)), logits(theirs))
 
 
-def test_modules_that_are_named_and_not_in_the_file(run: Listener, folder: Path) -> None:
+def test_modules_that_are_named_and_not_in_the_file(run: FakeRun, folder: Path) -> None:
     """PEFT would keep the model's own weights and say nothing."""
     line = refused(run, folder, modules_to_save=["model.norm"])
     assert "does not fit the model: lacks base_model.model.model.norm.weight and 0 more" in line
 
 
-def test_weights_of_another_tool(run: Listener, folder: Path) -> None:
+def test_weights_of_another_tool(run: FakeRun, folder: Path) -> None:
     """`load_external` gives the adapter to use and to merge."""
     from peft import PeftModel
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from loading_setup import Listener, apply, load, train, trainable
+from loading_setup import apply, load, train, trainable
 
 from tunewright import RecipeError
+from tunewright_conformance.doubles import FakeRun
 from tunewright_freeze import Freeze
 from tunewright_full import Full
 from tunewright_hf.models.modules import quantized_modules
@@ -17,14 +18,14 @@ def freeze(**options: Any) -> Freeze:
     return Freeze(Freeze.Options(**options))
 
 
-def test_full(run: Listener) -> None:
+def test_full(run: FakeRun) -> None:
     loaded = apply(run, Full(Full.Options()))
     assert loaded.saves == "model"
     assert trainable(loaded) == {name for name, _ in loaded.model.named_parameters()}
     assert not trainable(apply(run, Full(Full.Options()), trainable=False))
 
 
-def test_full_without_embeddings(run: Listener) -> None:
+def test_full_without_embeddings(run: FakeRun) -> None:
     loaded = apply(run, Full(Full.Options(train_embeddings=False)), load(run, twin="llama3"))
     frozen = {name for name, _ in loaded.model.named_parameters()} - trainable(loaded)
     assert frozen == {"model.embed_tokens.weight"}
@@ -43,9 +44,21 @@ def test_full_without_embeddings(run: Listener) -> None:
         ),
         ({"trainable_layers": 1, "extra_modules": ["norm"]}, {"model.layers.2.", "model.norm."}),
         ({"trainable_layers": 0, "extra_modules": ["lm_head"]}, {"lm_head."}),
+        (
+            {"trainable_layers": 0, "parameters": [r"model\.layers\.[01]\.mlp\.up", "lm_head"]},
+            {"model.layers.0.mlp.up", "model.layers.1.mlp.up", "lm_head."},
+        ),
+        (
+            {"trainable_layers": 1, "parameters": [r".*layers\.0.*norm"]},
+            {
+                "model.layers.2.",
+                "model.layers.0.input_layernorm",
+                "model.layers.0.post_attention_layernorm",
+            },
+        ),
     ],
 )
-def test_freeze(run: Listener, options: dict[str, Any], expected: set[str]) -> None:
+def test_freeze(run: FakeRun, options: dict[str, Any], expected: set[str]) -> None:
     loaded = apply(run, freeze(**options), load(run, twin="llama3", options={"tiny_layers": 3}))
     wanted = {
         name for name, _ in loaded.model.named_parameters() if name.startswith(tuple(expected))
@@ -62,7 +75,7 @@ def test_freeze(run: Listener, options: dict[str, Any], expected: set[str]) -> N
     assert moved == wanted
 
 
-def test_freeze_trains_a_new_head(run: Listener) -> None:
+def test_freeze_trains_a_new_head(run: FakeRun) -> None:
     loaded = apply(run, freeze(trainable_layers=1), load(run, head="score"), head="score")
     assert "score.weight" in trainable(loaded)
     assert "model.layers.0.mlp.up_proj.weight" not in trainable(loaded)
@@ -75,18 +88,22 @@ def test_freeze_trains_a_new_head(run: Listener) -> None:
         ({"modules": ["mlpp"]}, "the model has no module 'mlpp'"),
         ({"extra_modules": ["head"]}, "the model has no module 'head'"),
         ({"trainable_layers": 0}, "nothing is left to train"),
+        ({"parameters": ["mlp"]}, "parameters: 'mlp' matches no parameter, such as model.embed"),
     ],
 )
-def test_freeze_mistakes(run: Listener, options: dict[str, Any], problem: str) -> None:
+def test_freeze_mistakes(run: FakeRun, options: dict[str, Any], problem: str) -> None:
     with pytest.raises(RecipeError, match=problem):
         apply(run, freeze(**options))
 
 
+def test_freeze_with_a_broken_pattern() -> None:
+    with pytest.raises(ValueError, match=r"'\(' is no regular expression"):
+        freeze(parameters=["("])
+
+
 @pytest.mark.parametrize("plugin", [Full(Full.Options()), freeze()])
 @pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn, torch.float8_e5m2])
-def test_quantized_weights_cannot_be_trained(
-    run: Listener, plugin: Any, dtype: torch.dtype
-) -> None:
+def test_quantized_weights_cannot_be_trained(run: FakeRun, plugin: Any, dtype: torch.dtype) -> None:
     loaded = load(run)
     quantize(loaded.model.model.layers[1].mlp.up_proj, dtype)
     loaded.quantized = quantized_modules(loaded.model)
@@ -100,7 +117,7 @@ def quantize(linear: torch.nn.Linear, dtype: torch.dtype) -> None:
     linear.weight = torch.nn.Parameter(linear.weight.detach().to(dtype), requires_grad=False)
 
 
-def test_quantized_modules(run: Listener) -> None:
+def test_quantized_modules(run: FakeRun) -> None:
     """By dtype, by what transformers' quantizer of the model says, and by packed buffers."""
 
     class Quantizer:
@@ -128,7 +145,7 @@ def test_quantized_modules(run: Listener) -> None:
 @pytest.mark.parametrize(
     "plugin", [Full(Full.Options()), Full(Full.Options(train_embeddings=False)), freeze()]
 )
-def test_names_of_what_is_trained(run: Listener, plugin: Any) -> None:
+def test_names_of_what_is_trained(run: FakeRun, plugin: Any) -> None:
     loaded = apply(run, plugin)
     assert loaded.trained == trainable(loaded)
     assert loaded.trained
@@ -136,7 +153,7 @@ def test_names_of_what_is_trained(run: Listener, plugin: Any) -> None:
 
 
 @pytest.mark.parametrize("plugin", [Full(Full.Options()), freeze()])
-def test_nothing_to_merge(run: Listener, plugin: Any) -> None:
+def test_nothing_to_merge(run: FakeRun, plugin: Any) -> None:
     loaded = apply(run, plugin)
     before = {name: value.clone() for name, value in loaded.model.state_dict().items()}
     merged = plugin.merge(loaded)
@@ -147,6 +164,6 @@ def test_nothing_to_merge(run: Listener, plugin: Any) -> None:
 
 
 @pytest.mark.parametrize("plugin", [Full(Full.Options()), freeze()])
-def test_no_adapter_to_go_on_from(run: Listener, plugin: Any, tmp_path: Path) -> None:
+def test_no_adapter_to_go_on_from(run: FakeRun, plugin: Any, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="the run trained an adapter"):
         apply(run, plugin, adapter_path=tmp_path)

@@ -16,10 +16,10 @@ from tunewright.recipe import Recipe, Section
 from tunewright.run import Run
 from tunewright.types import LoadRequest
 from tunewright_bitsandbytes import BitsAndBytes
-from tunewright_bitsandbytes.linear import keep_layout
 from tunewright_freeze import Freeze
 from tunewright_full import Full
 from tunewright_hf.models.modules import quantized_modules
+from tunewright_hf.models.stored_weights import keep_layout
 from tunewright_lora import Lora
 
 RECIPE: dict[str, Any] = {
@@ -37,6 +37,7 @@ IDS = torch.arange(12).reshape(2, 6)  # (B, T)
 
 def load(head: Any = "causal_lm", adapter: Any = None, **quantizer: Any) -> Any:
     changed = {
+        "training": {"precision": "fp32"},  # auto is bf16 on CPUs with AMX
         "quantizer": {"name": "bitsandbytes", **quantizer},
         "adapter": adapter or RECIPE["adapter"],
     }
@@ -111,8 +112,8 @@ def test_no_layer_is_repacked(repacking: list[int]) -> None:
 def test_without_the_remedy_layers_are_repacked(
     repacking: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where this fails bitsandbytes has been mended, and `keep_layout` can go."""
-    monkeypatch.setattr("tunewright_bitsandbytes.linear.keep_layout", lambda model: None)
+    """If this fails, bitsandbytes is fixed, and `keep_layout` can be removed."""
+    monkeypatch.setattr("tunewright_hf.models.stored_weights.keep_layout", lambda model: None)
     model = load().model
     with torch.no_grad():
         model.eval()(input_ids=IDS)
@@ -139,10 +140,11 @@ def test_what_was_quantized() -> None:
 
 
 def test_merging_dequantizes(tmp_path: Path) -> None:
-    """What was trained on quantized weights says the same as a plain model: the sum is not rounded
-    to 4 bits again."""
+    """After merging, the model gives the same logits as in training: the sum is not rounded to 4
+    bits again."""
     for bits, tolerance in ((4, 1e-5), (8, 0.02)):
         adapter = {"name": "lora", "rank": 4, "bias": "all", "modules_to_save": ["norm"]}
+        # in fp32: a CPU with AMX computes in bf16 otherwise
         loaded = load(adapter=adapter, bits=bits)
         optimizer = torch.optim.SGD([p for p in loaded.model.parameters() if p.requires_grad], 0.5)
         before = loaded.model.eval()(input_ids=IDS).logits.detach()
@@ -173,7 +175,7 @@ def test_merging_dequantizes(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("shape", [(64, 64), (48, 200), (333, 128)])
 def test_bytes_of_a_weight(options: dict[str, Any], dtype: str, shape: tuple[int, int]) -> None:
-    """As many as the tensors of a quantized layer take."""
+    """Equal to the size of a quantized layer's tensors."""
     quantizer = BitsAndBytes(BitsAndBytes.Options(**options))
     kind = bitsandbytes.nn.Linear8bitLt if options["bits"] == 8 else bitsandbytes.nn.Linear4bit
     chosen: dict[str, Any] = {"has_fp16_weights": False}
@@ -227,7 +229,7 @@ class Resolved:
         self.recipe = Recipe.model_validate(
             {"model": "-", "stages": ["-"], "output": "-", "adapter": Section(name=name)}
         )
-        self._adapter = adapter
+        self._adapter, self.lists = adapter, {}
 
     def plugin(self, kind: str) -> type[Plugin] | None:
         assert kind == "adapter"
@@ -257,3 +259,22 @@ def test_quantized_weights_cannot_be_trained(adapter: Any) -> None:
     assert "lora" in caught.value.hint
     with pytest.raises(RecipeError, match="quantized weights cannot be trained"):
         resolve(RECIPE | {"quantizer": "bitsandbytes", "adapter": adapter})
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "bits", "refused"),
+    [("fsdp", 4, False), ("fsdp", 8, True), ("deepspeed", 4, True)],
+)
+def test_only_fsdp_shards_it_and_only_in_four_bits(
+    accelerator: str, bits: int, refused: bool
+) -> None:
+    recipe = RECIPE | {
+        "quantizer": {"name": "bitsandbytes", "bits": bits},
+        "accelerators": [accelerator],
+        "launch": {"processes": 2},
+    }
+    if not refused:
+        assert resolve(recipe).plugin("quantizer") is BitsAndBytes
+        return
+    with pytest.raises(RecipeError, match=f"{accelerator} cannot shard weights that bitsandbytes"):
+        resolve(recipe)

@@ -1,4 +1,4 @@
-"""What is found out about a loaded model before it is trained: numbers, vocabulary, positions."""
+"""Checks of a loaded model before training: finite weights, vocabulary, positions."""
 
 import json
 from pathlib import Path
@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from loading_setup import Listener, edit_json, load, save
+from loading_setup import edit_json, load, said, save
 from pydantic import ValidationError
 
 from tunewright import RunError
+from tunewright_conformance.doubles import FakeRun
 from tunewright_hf.models.checks import check_finite, check_fit
 from tunewright_qwen import Qwen
 
@@ -17,7 +18,7 @@ from tunewright_qwen import Qwen
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_weights_that_are_no_numbers(
-    run: Listener, tmp_path: Path, value: float, dtype: str
+    run: FakeRun, tmp_path: Path, value: float, dtype: str
 ) -> None:
     loaded = load(run, dtype=dtype)
     name, last = list(loaded.model.named_parameters())[-1]
@@ -28,7 +29,7 @@ def test_weights_that_are_no_numbers(
     assert caught.value.place == str(tmp_path)
 
 
-def test_large_weights_are_numbers(run: Listener) -> None:
+def test_large_weights_are_numbers(run: FakeRun) -> None:
     """Their sum would be none."""
     model = load(run).model
     next(model.parameters()).data.fill_(torch.finfo(torch.float32).max)
@@ -38,7 +39,7 @@ def test_large_weights_are_numbers(run: Listener) -> None:
 # ---- vocabulary ----------------------------------------------------------------------------------
 
 
-def test_tokens_without_embeddings(run: Listener, tmp_path: Path) -> None:
+def test_tokens_without_embeddings(run: FakeRun, tmp_path: Path) -> None:
     """The usual mistake: tokens were added, and the embeddings are as they were."""
     loaded = load(run)
     rows = loaded.model.get_input_embeddings().num_embeddings
@@ -53,7 +54,7 @@ def test_tokens_without_embeddings(run: Listener, tmp_path: Path) -> None:
     assert len(load(run, str(tmp_path)).tokenizer) == rows + 2
 
 
-def test_pad_token_without_embedding(run: Listener, tmp_path: Path) -> None:
+def test_pad_token_without_embedding(run: FakeRun, tmp_path: Path) -> None:
     """As some Llama 2 checkpoints have it: another token pads, and nothing is refused."""
     loaded = load(run)
     rows = loaded.model.get_input_embeddings().num_embeddings
@@ -61,16 +62,16 @@ def test_pad_token_without_embedding(run: Listener, tmp_path: Path) -> None:
     save(loaded, tmp_path)
     found = load(run, str(tmp_path))
     assert found.tokenizer.pad_token_id < rows
-    assert "no embedding for its pad token <pad>" in run.notices
+    assert "no embedding for its pad token <pad>" in said(run)
 
 
-def test_an_empty_pad_token_is_none(run: Listener, checkpoint: Path) -> None:
+def test_an_empty_pad_token_is_none(run: FakeRun, checkpoint: Path) -> None:
     edit_json(checkpoint / "tokenizer_config.json", pad_token="")
     assert load(run, str(checkpoint)).tokenizer.pad_token in ("<|endoftext|>", "<|im_end|>")
-    assert "has no pad token" in run.notices
+    assert "has no pad token" in said(run)
 
 
-def test_placeholder_of_pictures_without_embedding(run: Listener, tmp_path: Path) -> None:
+def test_placeholder_of_pictures_without_embedding(run: FakeRun, tmp_path: Path) -> None:
     """Gemma 3 1B knows only text, and has the tokenizer of its line."""
     loaded = load(run)
     loaded.tokenizer.add_special_tokens({"additional_special_tokens": ["<image_soft_token>"]})
@@ -82,7 +83,7 @@ def test_placeholder_of_pictures_without_embedding(run: Listener, tmp_path: Path
     load(run, str(tmp_path))
 
 
-def test_the_tokenizer_alone_is_not_compared(run: Listener, tmp_path: Path) -> None:
+def test_the_tokenizer_alone_is_not_compared(run: FakeRun, tmp_path: Path) -> None:
     loaded = load(run)
     loaded.tokenizer.add_tokens(["<sql>"])
     save(loaded, tmp_path)
@@ -93,7 +94,7 @@ def test_the_tokenizer_alone_is_not_compared(run: Listener, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("twin", "limit"), [("qwen3", 4096), ("gpt2", 1024), ("llama2", 4096)])
-def test_rows_longer_than_positions(run: Listener, twin: str, limit: int) -> None:
+def test_rows_longer_than_positions(run: FakeRun, twin: str, limit: int) -> None:
     loaded = load(run, twin=twin)
     check_fit(loaded, limit)
     with pytest.raises(RunError) as caught:
@@ -110,7 +111,7 @@ def test_rows_longer_than_positions(run: Listener, twin: str, limit: int) -> Non
         {"rope_type": "dynamic", "factor": 2.0},
     ],
 )
-def test_scaled_positions_have_no_such_end(run: Listener, tmp_path: Path, parameters: Any) -> None:
+def test_scaled_positions_have_no_such_end(run: FakeRun, tmp_path: Path, parameters: Any) -> None:
     loaded = load(run)
     save(loaded, tmp_path)
     own = json.loads((tmp_path / "config.json").read_text())["rope_parameters"]
@@ -134,7 +135,7 @@ def test_scaled_positions_have_no_such_end(run: Listener, tmp_path: Path, parame
     ],
 )
 def test_a_config_of_a_huge_model(
-    run: Listener, checkpoint: Path, change: dict[str, Any], problem: str
+    run: FakeRun, checkpoint: Path, change: dict[str, Any], problem: str
 ) -> None:
     """Memory would be taken for all of it before shapes are compared."""
     path = checkpoint / "config.json"

@@ -7,7 +7,7 @@ from tunewright_hf.models.errors import first_line, one_line
 
 
 class PanicException(BaseException):
-    """As that of pyo3, which cannot be imported or raised from Python."""
+    """Like pyo3's exception, which cannot be imported or raised from Python."""
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from loading_setup import Listener, load, save
+from loading_setup import load, save
 
 from tunewright import TunewrightError
+from tunewright_conformance.doubles import FakeRun
 from tunewright_hf.models.export import save_result
 
 NAMES = ("config.json", "tokenizer_config.json", "tokenizer.json", "generation_config.json")
@@ -77,7 +78,7 @@ def changed(draw: st.DrawFn, content: dict[str, Any], name: str) -> Any:
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = save(load(Listener()), tmp_path_factory.mktemp("fuzzed") / "original")
+    folder = save(load(FakeRun()), tmp_path_factory.mktemp("fuzzed") / "original")
     weights = ["model.embed_tokens.weight", "model.norm.weight"]
     index = {"metadata": {}, "weight_map": dict.fromkeys(weights, "model.safetensors")}
     (folder / INDEX).write_text(json.dumps(index))
@@ -104,7 +105,7 @@ def test_nothing_but_one_line_comes_out(original: Path, name: str, tmp_path: Pat
         (folder / name).write_text(json.dumps(found))
         said = ""
         try:
-            save_result(load(Listener(), str(folder)), tmp_path / f"{folder.name}-saved")
+            save_result(load(FakeRun(), str(folder)), tmp_path / f"{folder.name}-saved")
         except TunewrightError as error:
             said = str(error)
         assert "\n" not in said

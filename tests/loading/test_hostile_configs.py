@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loading_setup import Listener, edit_json, load
+from loading_setup import edit_json, load, said
 
 from tunewright import RunError
+from tunewright_conformance.doubles import FakeRun
 from tunewright_hf.models.safety import sanitised
 
 # ---- 7, 8, 9: config.json ------------------------------------------------------------------------
@@ -32,16 +33,16 @@ def add_own_code(checkpoint: Path, marker: Path) -> None:
     edit_json(checkpoint / "config.json", auto_map=names)
 
 
-def test_own_code_does_not_run(run: Listener, checkpoint: Path, marker: Path) -> None:
+def test_own_code_does_not_run(run: FakeRun, checkpoint: Path, marker: Path) -> None:
     add_own_code(checkpoint, marker)
     loaded = load(run, str(checkpoint))
     assert type(loaded.model).__module__.startswith("transformers.")
-    assert "auto_map" in run.notices
+    assert "auto_map" in said(run)
     assert not marker.exists()
 
 
 @pytest.mark.usefixtures("modules_of_checkpoints")
-def test_own_code_runs_where_it_is_trusted(run: Listener, checkpoint: Path, marker: Path) -> None:
+def test_own_code_runs_where_it_is_trusted(run: FakeRun, checkpoint: Path, marker: Path) -> None:
     add_own_code(checkpoint, marker)
     edit_json(checkpoint / "config.json", model_type="evil")
     loaded = load(run, str(checkpoint), trust_remote_code=True)
@@ -49,9 +50,7 @@ def test_own_code_runs_where_it_is_trusted(run: Listener, checkpoint: Path, mark
     assert marker.exists()
 
 
-def test_unknown_architecture_says_what_helps(
-    run: Listener, checkpoint: Path, marker: Path
-) -> None:
+def test_unknown_architecture_says_what_helps(run: FakeRun, checkpoint: Path, marker: Path) -> None:
     add_own_code(checkpoint, marker)
     edit_json(checkpoint / "config.json", model_type="evil")
     with pytest.raises(RunError, match="knows no model_type 'evil'") as caught:
@@ -60,7 +59,7 @@ def test_unknown_architecture_says_what_helps(
     assert not marker.exists()
 
 
-def test_trust_in_config_is_ignored(run: Listener, checkpoint: Path, marker: Path) -> None:
+def test_trust_in_config_is_ignored(run: FakeRun, checkpoint: Path, marker: Path) -> None:
     add_own_code(checkpoint, marker)
     edit_json(
         checkpoint / "config.json",
@@ -69,7 +68,7 @@ def test_trust_in_config_is_ignored(run: Listener, checkpoint: Path, marker: Pat
     )
     load(run, str(checkpoint))
     for name in ("trust_remote_code", "extra.trust_remote_code", "extra.list.auto_map"):
-        assert name in run.notices
+        assert name in said(run)
     assert not marker.exists()
 
 
@@ -82,10 +81,10 @@ def test_trust_in_config_is_ignored(run: Listener, checkpoint: Path, marker: Pat
         "_experts_implementation_internal",
     ],
 )
-def test_attention_code_is_ignored(run: Listener, checkpoint: Path, key: str) -> None:
+def test_attention_code_is_ignored(run: FakeRun, checkpoint: Path, key: str) -> None:
     edit_json(checkpoint / "config.json", **{key: "evil/kernel"})
     loaded = load(run, str(checkpoint))
-    assert key in run.notices
+    assert key in said(run)
     assert loaded.model.config._attn_implementation == "sdpa"
     assert "evil" not in json.dumps(loaded.model.config.to_dict())
 
@@ -120,7 +119,7 @@ def test_sanitising_keeps_the_rest() -> None:
     ],
 )
 def test_strange_values_of_config(
-    run: Listener, checkpoint: Path, change: dict[str, Any], problem: str
+    run: FakeRun, checkpoint: Path, change: dict[str, Any], problem: str
 ) -> None:
     edit_json(checkpoint / "config.json", **change)
     with pytest.raises(RunError) as caught:
@@ -131,7 +130,7 @@ def test_strange_values_of_config(
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"temperature": "hot"}', '{"eos_token_id": {}}'])
-def test_broken_generation_config(run: Listener, checkpoint: Path, content: str) -> None:
+def test_broken_generation_config(run: FakeRun, checkpoint: Path, content: str) -> None:
     """Found at load: the result of a training could not be saved with it."""
     (checkpoint / "generation_config.json").write_text(content)
     with pytest.raises(RunError) as caught:
@@ -152,7 +151,7 @@ def test_broken_generation_config(run: Listener, checkpoint: Path, content: str)
     ],
 )
 def test_strange_values_of_tokenizer_config(
-    run: Listener, checkpoint: Path, change: dict[str, Any]
+    run: FakeRun, checkpoint: Path, change: dict[str, Any]
 ) -> None:
     edit_json(checkpoint / "tokenizer_config.json", **change)
     with pytest.raises(RunError) as caught:
@@ -164,14 +163,14 @@ def test_strange_values_of_tokenizer_config(
 @pytest.mark.parametrize(
     "content", ["", "[]", "{", '{"model_type": ["qwen3"]}', '{"model_type": null}', "[" * 100_000]
 )
-def test_broken_config(run: Listener, checkpoint: Path, content: str) -> None:
+def test_broken_config(run: FakeRun, checkpoint: Path, content: str) -> None:
     (checkpoint / "config.json").write_text(content)
     with pytest.raises(RunError) as caught:
         load(run, str(checkpoint))
     assert "\n" not in str(caught.value)
 
 
-def test_shapes_that_do_not_fit(run: Listener, checkpoint: Path) -> None:
+def test_shapes_that_do_not_fit(run: FakeRun, checkpoint: Path) -> None:
     edit_json(checkpoint / "config.json", hidden_size=128)
     with pytest.raises(
         RunError, match=r"weight is \[.*64.*\] in the weights, \[.*128.*\] by config"
@@ -192,7 +191,7 @@ def test_shapes_that_do_not_fit(run: Listener, checkpoint: Path) -> None:
     ],
 )
 def test_strange_tokenizer_is_refused(
-    run: Listener, checkpoint: Path, change: dict[str, Any], problem: str
+    run: FakeRun, checkpoint: Path, change: dict[str, Any], problem: str
 ) -> None:
     edit_json(checkpoint / "tokenizer_config.json", **change)
     with pytest.raises(RunError, match=problem) as caught:
@@ -200,21 +199,21 @@ def test_strange_tokenizer_is_refused(
     assert "--trust-remote-code" in caught.value.hint
 
 
-def test_tokenizer_class_of_config(run: Listener, checkpoint: Path) -> None:
+def test_tokenizer_class_of_config(run: FakeRun, checkpoint: Path) -> None:
     edit_json(checkpoint / "config.json", tokenizer_class="EvilTokenizer")
     with pytest.raises(RunError, match="knows no tokenizer class 'EvilTokenizer'"):
         load(run, str(checkpoint))
 
 
 @pytest.mark.parametrize("content", ["{", '{"model": 1}', ""])
-def test_broken_tokenizer(run: Listener, checkpoint: Path, content: str) -> None:
+def test_broken_tokenizer(run: FakeRun, checkpoint: Path, content: str) -> None:
     (checkpoint / "tokenizer.json").write_text(content)
     with pytest.raises(RunError, match=r"tokenizer\.json: ") as caught:
         load(run, str(checkpoint))
     assert "\n" not in str(caught.value)
 
 
-def test_the_folder_is_only_read(run: Listener, checkpoint: Path) -> None:
+def test_the_folder_is_only_read(run: FakeRun, checkpoint: Path) -> None:
     edit_json(checkpoint / "config.json", auto_map={"AutoConfig": "a.B"})
     before = {path: path.read_bytes() for path in checkpoint.rglob("*")}
     load(run, str(checkpoint))

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loading_setup import Listener, load
+from loading_setup import load
 
 from tunewright import RunError
+from tunewright_conformance.doubles import FakeRun
 from tunewright_hf.models import tiny
 from tunewright_hf.models.tokenizer_json import check_tokenizer_json
 from tunewright_hf.models.tokenizer_probe import find_problem
@@ -49,7 +50,7 @@ def template(**fields: Any) -> Json:
     } | fields
 
 
-def refused(run: Listener, checkpoint: Path, change: Callable[[Json], Any]) -> str:
+def refused(run: FakeRun, checkpoint: Path, change: Callable[[Json], Any]) -> str:
     """What loading a checkpoint says whose tokenizer.json was changed."""
     path = checkpoint / "tokenizer.json"
     content = json.loads(path.read_text())
@@ -115,12 +116,12 @@ def test_every_twin_passes(tmp_path: Path) -> None:
     ],
 )
 def test_strange_step_is_refused(
-    run: Listener, checkpoint: Path, section: str, step: Any, problem: str
+    run: FakeRun, checkpoint: Path, section: str, step: Any, problem: str
 ) -> None:
     assert problem in refused(run, checkpoint, lambda found: found.update({section: step}))
 
 
-def test_nested_too_deep(run: Listener, checkpoint: Path) -> None:
+def test_nested_too_deep(run: FakeRun, checkpoint: Path) -> None:
     step: Json = {"type": "NFC"}
     for _ in range(50):
         step = {"type": "Sequence", "normalizers": [step]}
@@ -129,7 +130,7 @@ def test_nested_too_deep(run: Listener, checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize("section", ["normalizer", "decoder"])
-def test_replacements_that_grow_are_refused(run: Listener, checkpoint: Path, section: str) -> None:
+def test_replacements_that_grow_are_refused(run: FakeRun, checkpoint: Path, section: str) -> None:
     """Six of them make four thousand million letters of one."""
     inner = "normalizers" if section == "normalizer" else "decoders"
     chain = {"type": "Sequence", inner: [replace("e", "e" * 40)] * 6}
@@ -137,7 +138,7 @@ def test_replacements_that_grow_are_refused(run: Listener, checkpoint: Path, sec
     assert f"{section}: makes a text up to 4,096,000,000 times as long" in problem
 
 
-def test_replacements_of_real_tokenizers_pass(run: Listener, checkpoint: Path) -> None:
+def test_replacements_of_real_tokenizers_pass(run: FakeRun, checkpoint: Path) -> None:
     path = checkpoint / "tokenizer.json"
     steps = [replace("``", '"'), replace(" ", "▁"), {"type": "Prepend", "prepend": "▁"}]
     steps.append({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "▁"})
@@ -168,7 +169,7 @@ def test_exponential_pattern(pattern: str) -> None:
     assert "retry-limit" in problem or "take more than" in problem
 
 
-def test_cubic_pattern_is_ended(run: Listener, checkpoint: Path) -> None:
+def test_cubic_pattern_is_ended(run: FakeRun, checkpoint: Path) -> None:
     """It does not panic: 1,000 letters take a minute and a half, and 10,000 a day."""
     start = time.process_time()
     step = split("a*a*a*b|.")
@@ -215,7 +216,7 @@ def test_pattern_of_a_real_kind_passes(pattern: str) -> None:
     ids=["short", "no base64", "empty", "null", "points nowhere", "length", "grows"],
 )
 def test_broken_table_of_characters(
-    run: Listener, checkpoint: Path, content: bytes | str | None, capfd: pytest.CaptureFixture[str]
+    run: FakeRun, checkpoint: Path, content: bytes | str | None, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Each is a panic in Rust, which is no Exception and prints a stack trace."""
     step = precompiled(content)
@@ -258,7 +259,7 @@ def test_no_process_without_patterns(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_strange_model_is_refused(
-    run: Listener, checkpoint: Path, model: Json, problem: str
+    run: FakeRun, checkpoint: Path, model: Json, problem: str
 ) -> None:
     assert problem in refused(run, checkpoint, lambda found: found.update(model=model))
 
@@ -284,12 +285,12 @@ def token(number: int, content: Any = "<|new|>") -> Json:
     ],
 )
 def test_strange_added_token_is_refused(
-    run: Listener, checkpoint: Path, added: Any, problem: str
+    run: FakeRun, checkpoint: Path, added: Any, problem: str
 ) -> None:
     assert problem in refused(run, checkpoint, lambda found: found["added_tokens"].append(added))
 
 
-def test_hole_between_added_tokens(run: Listener, checkpoint: Path) -> None:
+def test_hole_between_added_tokens(run: FakeRun, checkpoint: Path) -> None:
     """The library would give all that follow other ids than the model was trained with."""
 
     def remove(found: Json) -> None:
@@ -298,7 +299,7 @@ def test_hole_between_added_tokens(run: Listener, checkpoint: Path) -> None:
     assert "1011 there, 1010 when loaded" in refused(run, checkpoint, remove)
 
 
-def test_post_processor_that_writes_unknown_ids(run: Listener, checkpoint: Path) -> None:
+def test_post_processor_that_writes_unknown_ids(run: FakeRun, checkpoint: Path) -> None:
     piece = [{"SpecialToken": {"id": "x", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
     tokens = {"x": {"id": "x", "ids": [99_999], "tokens": ["x"]}}
     step = template(single=piece, special_tokens=tokens)

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loading_setup import Listener, edit_json, load
+from loading_setup import edit_json, load, said
 from opened import no_pickle_is_opened
 
 from tunewright import RunError
 from tunewright.types import AdapterRequest
+from tunewright_conformance.doubles import FakeRun
 from tunewright_hf.models.safety import check_safetensors
 from tunewright_lora import Lora
 
@@ -33,7 +34,7 @@ def test_the_hostile_pickle_is_one(marker: Path) -> None:
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "consolidated.00.pth"])
 def test_pickle_weights_are_refused(
-    run: Listener, checkpoint: Path, marker: Path, name: str
+    run: FakeRun, checkpoint: Path, marker: Path, name: str
 ) -> None:
     (checkpoint / "model.safetensors").unlink()
     (checkpoint / name).write_bytes(hostile_pickle(marker))
@@ -47,7 +48,7 @@ def test_pickle_weights_are_refused(
     assert not marker.exists()
 
 
-def test_no_fallback_from_broken_safetensors(run: Listener, checkpoint: Path, marker: Path) -> None:
+def test_no_fallback_from_broken_safetensors(run: FakeRun, checkpoint: Path, marker: Path) -> None:
     weights = checkpoint / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     (checkpoint / "pytorch_model.bin").write_bytes(hostile_pickle(marker))
@@ -60,7 +61,7 @@ def test_no_fallback_from_broken_safetensors(run: Listener, checkpoint: Path, ma
 
 
 def test_pickles_beside_safetensors_are_left_alone(
-    run: Listener, checkpoint: Path, marker: Path
+    run: FakeRun, checkpoint: Path, marker: Path
 ) -> None:
     for name in (
         "pytorch_model.bin",
@@ -79,7 +80,7 @@ def test_pickles_beside_safetensors_are_left_alone(
     "shard", ["evil.bin", "../evil.safetensors", "/evil.safetensors", "missing.safetensors"]
 )
 def test_index_names_only_files_beside_it(
-    run: Listener, checkpoint: Path, marker: Path, shard: str
+    run: FakeRun, checkpoint: Path, marker: Path, shard: str
 ) -> None:
     """transformers hands whatever an index names to torch.load, unless it ends in .safetensors."""
     (checkpoint / "model.safetensors").rename(checkpoint.parent / "evil.safetensors")
@@ -91,24 +92,24 @@ def test_index_names_only_files_beside_it(
     assert not marker.exists()
 
 
-def test_config_cannot_name_the_weights(run: Listener, checkpoint: Path, marker: Path) -> None:
+def test_config_cannot_name_the_weights(run: FakeRun, checkpoint: Path, marker: Path) -> None:
     """`transformers_weights: adapter_model.bin` in a config.json makes transformers call
     torch.load."""
     edit_json(checkpoint / "config.json", transformers_weights="adapter_model.bin")
     (checkpoint / "adapter_model.bin").write_bytes(hostile_pickle(marker))
     with no_pickle_is_opened():
         load(run, str(checkpoint))
-    assert "transformers_weights" in run.notices
+    assert "transformers_weights" in said(run)
     assert not marker.exists()
 
 
-def adapter_folder(run: Listener, folder: Path) -> Path:
+def adapter_folder(run: FakeRun, folder: Path) -> Path:
     made = Lora(Lora.Options(rank=2)).apply_adapter(run, AdapterRequest(load(run)))
     made.model.save_pretrained(folder, save_embedding_layers=False)
     return folder
 
 
-def test_pickled_adapter_is_refused(run: Listener, tmp_path: Path, marker: Path) -> None:
+def test_pickled_adapter_is_refused(run: FakeRun, tmp_path: Path, marker: Path) -> None:
     folder = adapter_folder(run, tmp_path / "adapter")
     (folder / "adapter_model.safetensors").unlink()
     (folder / "adapter_model.bin").write_bytes(hostile_pickle(marker))
@@ -133,7 +134,7 @@ def test_pickled_adapter_is_refused(run: Listener, tmp_path: Path, marker: Path)
     ],
 )
 def test_strange_adapter_is_refused(
-    run: Listener, tmp_path: Path, change: dict[str, Any], problem: str
+    run: FakeRun, tmp_path: Path, change: dict[str, Any], problem: str
 ) -> None:
     folder = adapter_folder(run, tmp_path / "adapter")
     edit_json(folder / "adapter_config.json", **change)
@@ -142,7 +143,7 @@ def test_strange_adapter_is_refused(
     assert "antigravity" not in sys.modules
 
 
-def test_adapter_in_place_of_a_model(run: Listener, checkpoint: Path) -> None:
+def test_adapter_in_place_of_a_model(run: FakeRun, checkpoint: Path) -> None:
     """transformers would load the base model from wherever adapter_config.json says."""
     (checkpoint / "adapter_config.json").write_text(
         '{"base_model_name_or_path": "evil/repo", "peft_type": "LORA"}'
@@ -208,7 +209,7 @@ def test_endless_header(tmp_path: Path) -> None:
         check_safetensors(path)
 
 
-def test_hostile_header_stops_the_load(run: Listener, checkpoint: Path) -> None:
+def test_hostile_header_stops_the_load(run: FakeRun, checkpoint: Path) -> None:
     (checkpoint / "model.safetensors").write_bytes(safetensors({}, length=2**63))
     with pytest.raises(RunError, match="header of 9223372036854775808 bytes"):
         load(run, str(checkpoint))

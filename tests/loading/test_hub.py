@@ -34,7 +34,7 @@ except Exception as error:
 def locate(
     home: Path, url: str, model: str, revision: str = "", *flags: str, offline: bool = False
 ) -> str:
-    """What `hub.locate` gives in a process that knows this hub only."""
+    """Run `hub.locate` in a process that knows this hub only."""
     environment = os.environ | {
         "HF_ENDPOINT": url,
         "HF_HOME": str(home),

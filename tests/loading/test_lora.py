@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from loading_setup import Listener, apply, load, logits, save, train, trainable
+from loading_setup import apply, load, logits, save, train, trainable
 from pydantic import ValidationError
 
 from tunewright import RecipeError
 from tunewright.types import LoadedModel
+from tunewright_conformance.doubles import FakeRun
 from tunewright_lora import Lora
 
 ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
@@ -27,7 +28,7 @@ def adapted(loaded: LoadedModel) -> set[str]:
 
 
 def save_adapter(loaded: LoadedModel, folder: Path) -> None:
-    """As a run saves it."""
+    """Save the adapter like a run does."""
     loaded.model.save_pretrained(folder, save_embedding_layers=False)
 
 
@@ -47,7 +48,7 @@ def leaves(names: set[str]) -> set[str]:
         ("qwen2_moe", ATTENTION | MLP),
     ],
 )
-def test_all_linear(run: Listener, twin: str, expected: set[str]) -> None:
+def test_all_linear(run: FakeRun, twin: str, expected: set[str]) -> None:
     loaded = apply(run, lora(), load(run, twin=twin))
     assert leaves(adapted(loaded)) == expected
     assert all(".lora_" in name for name in trainable(loaded))
@@ -55,7 +56,7 @@ def test_all_linear(run: Listener, twin: str, expected: set[str]) -> None:
     assert loaded.trained == trainable(loaded)
 
 
-def test_all_linear_leaves_out_what_the_family_excludes(run: Listener) -> None:
+def test_all_linear_leaves_out_what_the_family_excludes(run: FakeRun) -> None:
     loaded = load(run)
     loaded.model.model.visual = torch.nn.ModuleList([torch.nn.Linear(2, 2)])
     loaded.model.model.q_proj = torch.nn.Linear(2, 2)
@@ -75,28 +76,28 @@ def test_all_linear_leaves_out_what_the_family_excludes(run: Listener) -> None:
         ({"targets": ["self_attn.q_proj"]}, {"q_proj"}),
     ],
 )
-def test_targets(run: Listener, options: dict[str, Any], expected: set[str]) -> None:
+def test_targets(run: FakeRun, options: dict[str, Any], expected: set[str]) -> None:
     assert leaves(adapted(apply(run, lora(**options), load(run, twin="llama3")))) == expected
 
 
-def test_one_module_of_many(run: Listener) -> None:
+def test_one_module_of_many(run: FakeRun) -> None:
     loaded = apply(run, lora(targets=["layers.1.self_attn.q_proj"]))
     assert adapted(loaded) == {"model.layers.1.self_attn.q_proj"}
 
 
-def test_experts_when_asked(run: Listener) -> None:
+def test_experts_when_asked(run: FakeRun) -> None:
     loaded = apply(run, lora(experts=True), load(run, twin="qwen3_moe"))
     assert any("mlp.experts" in name for name in trainable(loaded))
     assert not [name for name in trainable(loaded) if "mlp.gate." in name]
 
 
-def test_further_modules(run: Listener) -> None:
+def test_further_modules(run: FakeRun) -> None:
     loaded = apply(run, lora(modules_to_save=["norm"]))
     whole = {name for name in trainable(loaded) if "lora_" not in name}
     assert whole == {"base_model.model.model.norm.modules_to_save.default.weight"}
 
 
-def test_new_head_is_trained(run: Listener, tmp_path: Path) -> None:
+def test_new_head_is_trained(run: FakeRun, tmp_path: Path) -> None:
     loaded = apply(run, lora(), load(run, head="score"), head="score")
     assert [name for name in trainable(loaded) if "score" in name]
     with torch.no_grad():
@@ -125,7 +126,7 @@ def test_new_head_is_trained(run: Listener, tmp_path: Path) -> None:
         ({"rank": 65_536}, "65536 is too large: this model takes at most 128"),
     ],
 )
-def test_lora_mistakes(run: Listener, options: dict[str, Any], problem: str) -> None:
+def test_lora_mistakes(run: FakeRun, options: dict[str, Any], problem: str) -> None:
     with pytest.raises(RecipeError, match=problem):
         apply(run, lora(**options))
 
@@ -170,7 +171,7 @@ VARIANTS: list[dict[str, Any]] = [
     ids=str,
 )
 def test_trained_saved_loaded_merged(
-    run: Listener, tmp_path: Path, twin: str, options: dict[str, Any]
+    run: FakeRun, tmp_path: Path, twin: str, options: dict[str, Any]
 ) -> None:
     """Begins as the model itself; only adapters move; saved it fits the original model, and merged
     it is the same.
@@ -204,7 +205,7 @@ def test_trained_saved_loaded_merged(
     )
 
 
-def test_others_can_load_it(run: Listener, tmp_path: Path) -> None:
+def test_others_can_load_it(run: FakeRun, tmp_path: Path) -> None:
     """A PiSSA adapter is saved as a plain one, for PEFT and all that reads its files."""
     from peft import PeftModel
 
@@ -216,7 +217,7 @@ def test_others_can_load_it(run: Listener, tmp_path: Path) -> None:
     assert torch.allclose(logits(LoadedModel(theirs, None)), logits(loaded), atol=1e-5)
 
 
-def test_going_on_from_an_adapter(run: Listener, tmp_path: Path) -> None:
+def test_going_on_from_an_adapter(run: FakeRun, tmp_path: Path) -> None:
     loaded = apply(run, lora(rank=4))
     train(loaded)
     save_adapter(loaded, tmp_path)
@@ -229,18 +230,22 @@ def test_going_on_from_an_adapter(run: Listener, tmp_path: Path) -> None:
     assert not torch.equal(logits(again), before)
 
 
-def test_experts_saved_and_merged(run: Listener, tmp_path: Path) -> None:
+def test_experts_saved_and_merged(run: FakeRun, tmp_path: Path) -> None:
+    from peft import PeftModel
+
     plugin = lora(experts=True)
     loaded = apply(run, plugin, load(run, twin="qwen3_moe"))
     train(loaded)
     save_adapter(loaded, tmp_path)
     again = apply(run, plugin, load(run, twin="qwen3_moe"), adapter_path=tmp_path, trainable=False)
     assert torch.allclose(logits(again), logits(loaded), atol=1e-5)
+    theirs = PeftModel.from_pretrained(load(run, twin="qwen3_moe").model, tmp_path)
+    assert torch.allclose(logits(LoadedModel(theirs, None)), logits(loaded), atol=1e-5)
     assert torch.allclose(logits(plugin.merge(again)), logits(loaded), atol=1e-5)
 
 
 @pytest.mark.parametrize("init", ["default", "pissa", "pissa_niter_4", "olora"])
-def test_seed(run: Listener, init: str) -> None:
+def test_seed(run: FakeRun, init: str) -> None:
     """A run that is resumed begins from the same adapters and the same rest of the weights."""
 
     def state(seed: int) -> dict[str, torch.Tensor]:
@@ -255,7 +260,7 @@ def test_seed(run: Listener, init: str) -> None:
         assert any(not torch.equal(one[name], other[name]) for name in one)
 
 
-def test_loraplus(run: Listener) -> None:
+def test_loraplus(run: FakeRun) -> None:
     loaded = apply(run, lora(loraplus_ratio=16))
     assert set(loaded.learning_rate_scales) == {
         name for name in trainable(loaded) if "lora_B" in name
@@ -264,7 +269,7 @@ def test_loraplus(run: Listener) -> None:
     assert not apply(run, lora()).learning_rate_scales
 
 
-def test_adapters_are_float32(run: Listener) -> None:
+def test_adapters_are_float32(run: FakeRun) -> None:
     loaded = apply(run, lora(), load(run, dtype="bfloat16"))
     kinds = {
         parameter.dtype
@@ -275,13 +280,13 @@ def test_adapters_are_float32(run: Listener) -> None:
     assert loaded.model.get_input_embeddings().weight.dtype == torch.bfloat16
 
 
-def test_untrained_and_frozen(run: Listener) -> None:
+def test_untrained_and_frozen(run: FakeRun) -> None:
     loaded = apply(run, lora(init="pissa"), trainable=False)
     assert not trainable(loaded)
     assert torch.equal(logits(loaded), logits(load(run)))
 
 
-def test_short_config(run: Listener) -> None:
+def test_short_config(run: FakeRun) -> None:
     """Leaf names where they say the same, so that adapter_config.json stays readable."""
     loaded = apply(run, lora(), load(run, options={"tiny_layers": 8}))
     assert set(loaded.model.peft_config["default"].target_modules) == ATTENTION | MLP

@@ -1,283 +1,136 @@
-"""Base class PeftAdapter: a method of PEFT is Options and one function, whatever sort of method."""
+"""Every PEFT adapter: what is saved loads in plain PEFT, and what PEFT saved loads here."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
-from loading_setup import Listener, apply, edit_json, load, logits, train, trainable
-from pydantic import Field
-from torch import nn
+from loading_setup import apply, load, logits, train, trainable
 
-from tunewright import RunError
-from tunewright.types import AdapterRequest, LoadedModel
-from tunewright_hf.models.peft import PeftAdapter, PeftOptions
-from tunewright_hf.models.peft_fields import (
-    FLAG,
-    NAMES_OR_PATTERN,
-    PROMPT,
-    RANK,
-    number,
-    one_of,
-    whole,
-)
+from tunewright import RecipeError, RunError, check, registry
+from tunewright.types import LoadedModel
+from tunewright_conformance.doubles import FakeRun
 
-
-class Ia3(PeftAdapter):
-    """Scales of activations."""
-
-    peft_type = "IA3"
-    config_fields: ClassVar = {"feedforward_modules": NAMES_OR_PATTERN, "init_ia3_weights": FLAG}
-
-    class Options(PeftOptions):
-        targets: list[str] = Field(["k_proj", "v_proj", "down_proj"])
-
-    def peft_config(self, request: AdapterRequest) -> Any:
-        import peft
-
-        return peft.IA3Config(
-            target_modules=self.targets(request.loaded),
-            feedforward_modules=["down_proj"],
-            **self.common(request),
-        )
-
-
-class Vera(PeftAdapter):
-    """Shared random projections."""
-
-    peft_type = "VERA"
-    config_fields: ClassVar = {
-        "r": whole(1, 4096),
-        "projection_prng_key": whole(0, 2**31),
-        "d_initial": number(0, 10),
-        "vera_dropout": number(0, 0.99),
-        "save_projection": FLAG,
-        "init_weights": FLAG,
-        "bias": one_of("none"),
-    }
-
-    class Options(PeftOptions):
-        targets: list[str] = Field(["q_proj"])
-
-    def peft_config(self, request: AdapterRequest) -> Any:
-        import peft
-
-        return peft.VeraConfig(
-            r=16, target_modules=self.targets(request.loaded), **self.common(request)
-        )
-
-
-class Oft(PeftAdapter):
-    """Orthogonal transforms."""
-
-    peft_type = "OFT"
-    config_fields: ClassVar = {
-        "r": whole(0, 4096),
-        "oft_block_size": whole(0, 4096),
-        "use_cayley_neumann": FLAG,
-        "init_weights": FLAG,
-        "bias": one_of("none"),
-    }
-
-    class Options(PeftOptions):
-        pass
-
-    def peft_config(self, request: AdapterRequest) -> Any:
-        import peft
-
-        return peft.OFTConfig(
-            oft_block_size=8,
-            r=0,
-            use_cayley_neumann=False,
-            target_modules=self.targets(request.loaded),
-            **self.common(request),
-        )
-
-
-class Hra(PeftAdapter):
-    """Householder reflections."""
-
-    peft_type = "HRA"
-    config_fields: ClassVar = {"r": RANK, "apply_GS": FLAG, "init_weights": FLAG}
-
-    class Options(PeftOptions):
-        pass
-
-    def peft_config(self, request: AdapterRequest) -> Any:
-        import peft
-
-        return peft.HRAConfig(
-            r=4, target_modules=self.targets(request.loaded), **self.common(request)
-        )
-
-
-class LnTuning(PeftAdapter):
-    """Norms: other modules than linear layers."""
-
-    peft_type = "LN_TUNING"
-
-    class Options(PeftOptions):
-        pass
-
-    def candidates(self, loaded: LoadedModel) -> list[str]:
-        return [name for name, _ in loaded.model.named_modules() if name.endswith("norm")]
-
-    def peft_config(self, request: AdapterRequest) -> Any:
-        import peft
-
-        return peft.LNTuningConfig(
-            target_modules=self.targets(request.loaded), **self.common(request)
-        )
-
-
-class PromptTuning(PeftAdapter):
-    """Virtual tokens: no targets, nothing to merge."""
-
-    peft_type = "PROMPT_TUNING"
-    config_fields: ClassVar = {**PROMPT, "prompt_tuning_init": one_of("RANDOM")}
-
-    class Options(PeftOptions):
-        pass
-
-    def peft_config(self, request: AdapterRequest) -> Any:
-        import peft
-
-        return peft.PromptTuningConfig(num_virtual_tokens=4, **self.common(request))
-
-
-ADAPTERS = [Ia3, Vera, Oft, Hra, LnTuning, PromptTuning]
-
-
-def made(kind: type[PeftAdapter], **options: Any) -> Any:
-    return kind(kind.Options(**options))
-
-
-def tokens(loaded: LoadedModel) -> torch.Tensor:
-    """Logits of the six tokens: virtual ones come before them."""
-    return logits(loaded)[:, -6:]
-
-
-@pytest.mark.parametrize("kind", ADAPTERS)
-def test_trained_saved_restored_merged(
-    run: Listener, tmp_path: Path, kind: type[PeftAdapter]
-) -> None:
-    plugin, original = made(kind), tokens(load(run))
-    loaded = apply(run, plugin)
-    assert loaded.saves == "adapter"
-    assert loaded.trained == trainable(loaded) and loaded.trained
-    train(loaded, steps=3)
-    learned = tokens(loaded)
-    assert not torch.allclose(learned, original, atol=1e-3)
-    loaded.model.save_pretrained(tmp_path, save_embedding_layers=False)
-    again = apply(run, plugin, adapter_path=tmp_path, trainable=False)
-    assert torch.allclose(tokens(again), learned, atol=1e-5)
-    assert not trainable(again) and again.trained == set()
-    further = apply(run, plugin, adapter_path=tmp_path)
-    assert further.trained == loaded.trained
-    if kind is PromptTuning:
-        with pytest.raises(RunError, match="PROMPT_TUNING cannot be merged"):
-            plugin.merge(again)
-    else:
-        merged = plugin.merge(again)
-        assert merged.saves == "model"
-        assert merged.model.state_dict().keys() == load(run).model.state_dict().keys()
-        assert torch.allclose(tokens(merged), learned, atol=1e-5)
-
-
-def test_other_candidates_than_linear_layers(run: Listener) -> None:
-    loaded = apply(run, made(LnTuning, exclude=["layers.0"]))
-    assert {name for name in loaded.trained or () if "ln_tuning_layers" not in name} == set()
-    assert any("model.norm" in name for name in loaded.trained or ())
-    assert not any("layers.0." in name for name in loaded.trained or ())
-
-
-def test_linear_layers_of_a_further_class(run: Listener) -> None:
-    """LoadedModel.linear_types: what a family or quantizer has in place of nn.Linear."""
-
-    class Packed(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.in_features = self.out_features = 64
-
-    loaded = load(run)
-    loaded.model.model.layers[0].self_attn.extra = Packed()
-    assert "model.layers.0.self_attn.extra" not in made(Oft).candidates(loaded)
-    loaded.linear_types = (Packed,)
-    assert "model.layers.0.self_attn.extra" in made(Oft).candidates(loaded)
-
-
-def test_each_type_has_its_own_fields(run: Listener, tmp_path: Path) -> None:
-    loaded = apply(run, made(Hra))
-    loaded.model.save_pretrained(tmp_path, save_embedding_layers=False)
-    with pytest.raises(RunError, match="is an adapter of type 'HRA', not OFT"):
-        apply(run, made(Oft), adapter_path=tmp_path)
-    edit_json(tmp_path / "adapter_config.json", apply_GS="yes")
-    with pytest.raises(RunError, match=r"apply_GS: is 'yes', expected true or false"):
-        apply(run, made(Hra), adapter_path=tmp_path)
-
-
-# ---- what is imported ----------------------------------------------------------------------------
-
-PLAIN_THEN_QUANTIZED = """
-import json, sys, torch
-from tunewright.check import resolve
-from tunewright.run import Run
-
-recipe = {
-    "model": "tiny", "family": {"name": "qwen", "device": "cpu"}, "template": "qwen3",
-    "stage": "sft", "loggers": [], "data": [{"path": "none.jsonl"}], "output": "none",
-    "adapter": {"name": "lora", "rank": 4},
+#: adapter → options for a tiny twin, which has layers 64 wide
+CASES: dict[str, dict[str, Any]] = {
+    "boft": {},
+    "fourierft": {"frequencies": 50},
+    "hra": {"rank": 4},
+    "ia3": {},
+    "lora": {"rank": 4},
+    "miss": {"rank": 8},
+    "oft": {"block_size": 8},
+    "prefix_tuning": {"virtual_tokens": 3},
+    "prompt_tuning": {"virtual_tokens": 3},
+    "trainable_tokens": {"tokens": ["a", "e"]},
+    "vera": {"rank": 16},
 }
 
-def load(**more):
-    run = Run(resolve(recipe | more))
-    return run, run.load()
 
-run, loaded = load()
-found = {"after": "bitsandbytes" in sys.modules}
-run.plugin("adapter").merge(loaded)
-found["merged"] = "bitsandbytes" in sys.modules
-for bits in (4, 8):
-    run, loaded = load(quantizer={"name": "bitsandbytes", "bits": bits})
-    layer = loaded.model.base_model.model.model.layers[0].self_attn.q_proj
-    found[str(bits)] = type(layer).__module__ + " " + type(layer.base_layer).__name__
-    loaded.model(input_ids=torch.arange(12).reshape(2, 6)).logits.square().mean().backward()
-    found[f"{bits} trains"] = layer.lora_B.default.weight.grad.abs().sum().item() > 0
-from transformers.utils import is_bitsandbytes_available
-import peft.import_utils
-found["seen"] = is_bitsandbytes_available() and peft.import_utils.is_bnb_4bit_available()
-print(json.dumps(found))
-"""
+def plugin(name: str, **options: Any) -> Any:
+    found = registry.load(registry.find("adapter", name))
+    return found(found.Options(**options), name)
 
 
-@pytest.mark.slow
-def test_bitsandbytes_is_imported_for_its_quantizer_only() -> None:
-    """PEFT would import it for every adapter. A quantized model in the same process gets PEFT's own
-    layers for it all the same."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", PLAIN_THEN_QUANTIZED],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert json.loads(done.stdout.splitlines()[-1]) == {
-        "after": False,
-        "merged": False,
-        "4": "peft.tuners.lora.bnb Linear4bit",
-        "4 trains": True,
-        "8": "peft.tuners.lora.bnb Linear8bitLt",
-        "8 trains": True,
-        "seen": True,
+@pytest.fixture(params=CASES)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def trained(run: FakeRun, name: str, **request: Any) -> LoadedModel:
+    loaded = apply(run, plugin(name, **CASES[name]), **request)
+    train(loaded)
+    return loaded
+
+
+def save(loaded: LoadedModel, folder: Path) -> None:
+    """As a run saves it."""
+    loaded.model.save_pretrained(folder, save_embedding_layers=False)
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")  # of plain PEFT
+def test_loads_in_plain_peft(run: FakeRun, name: str, tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    ours = trained(run, name)
+    save(ours, tmp_path)
+    theirs = PeftModel.from_pretrained(load(run).model, tmp_path)
+    assert torch.equal(logits(LoadedModel(theirs, None)), logits(ours))
+    assert not torch.equal(logits(ours), logits(apply(run, plugin(name, **CASES[name]))))
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")  # of plain PEFT
+def test_loads_what_plain_peft_saved(run: FakeRun, name: str, tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    ours = trained(run, name)
+    save(ours, tmp_path / "ours")
+    theirs = PeftModel.from_pretrained(load(run).model, tmp_path / "ours")
+    theirs.save_pretrained(tmp_path / "it", save_embedding_layers=False)
+    again = plugin(name).load_external(load(run), tmp_path / "it")
+    assert torch.equal(logits(again), logits(ours))
+    assert not trainable(again)
+
+
+def test_merged_it_says_the_same(run: FakeRun, name: str) -> None:
+    ours = trained(run, name)
+    expected = logits(ours)
+    if "prefix" in name or "prompt" in name:
+        with pytest.raises(RunError, match="cannot be merged: it adds tokens, not weights"):
+            plugin(name).merge(ours)
+        return
+    merged = plugin(name).merge(ours)
+    assert merged.saves == "model"
+    assert merged.model.state_dict().keys() == load(run).model.state_dict().keys()
+    torch.testing.assert_close(logits(merged), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_only_the_adapter_is_trained(run: FakeRun, name: str) -> None:
+    loaded = apply(run, plugin(name, **CASES[name]))
+    base = {each for each, _ in load(run).model.named_parameters()}
+    names = {each.removeprefix("base_model.").removeprefix("model.") for each in trainable(loaded)}
+    assert names
+    assert not names & base
+    assert loaded.trained == trainable(loaded)
+
+
+def test_a_reward_model_has_its_head_beside_it(run: FakeRun, name: str) -> None:
+    if name == "trainable_tokens":
+        pytest.skip("it leaves heads out, and says so before anything loads")
+    if "tuning" in name:
+        pytest.skip("virtual tokens and a head on the last token are not tried together")
+    loaded = apply(run, plugin(name, **CASES[name]), load(run, head="score"), head="score")
+    assert any("score" in each for each in trainable(loaded))
+
+
+def test_butterflies_of_more_factors_need_the_extension(run: FakeRun) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("PEFT compiles its extension here")
+    with pytest.raises(RecipeError, match="butterfly_factors: is 2, and PEFT's CUDA extension"):
+        apply(run, plugin("boft", butterfly_factors=2))
+
+
+def test_ia3_scales_the_inputs_of_the_second_layer_of_mlps(run: FakeRun) -> None:
+    loaded = apply(run, plugin("ia3"))
+    shapes = {
+        each.split(".")[-3]: tuple(parameter.shape)
+        for each, parameter in loaded.model.named_parameters()
+        if "ia3" in each
     }
+    assert shapes["down_proj"][0] == 1  # (1, inputs)
+    assert shapes["q_proj"][1] == 1  # (outputs, 1)
 
 
-def test_base_class_is_light() -> None:
-    code = (
-        "import sys, tunewright_hf.models.peft; "
-        "print([n for n in ('torch', 'transformers', 'peft', 'bitsandbytes') if n in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+@pytest.mark.parametrize("name", ["prompt_tuning", "prefix_tuning"])
+def test_virtual_tokens_are_not_packed(name: str) -> None:
+    recipe = {
+        "model": "tiny",
+        "family": "qwen",
+        "template": "chatml",
+        "adapter": name,
+        "data": [{"path": "x.jsonl"}],
+        "stage": {"name": "sft", "packing": True},
+        "output": "out",
+    }
+    with pytest.raises(RecipeError, match=r"stage.*packing: the virtual tokens of p\w+_tuning"):
+        check.resolve(recipe)

@@ -1,9 +1,8 @@
-"""Families whose modelling code is only on the hub: the way in which such a checkpoint is loaded,
-with a stand-in.
+"""Checkpoints whose modelling code lies beside their weights, written for transformers 4, with a
+stand-in that is written as such code is.
 
-The stand-in is Llama under the other name, in Python files beside the weights; further below with
-rotary tables as code for transformers 4 makes them. That the real files of a checkpoint run with
-this version of transformers is not shown here, and cannot be without them.
+That the real files of a checkpoint run with this version of transformers is not shown here, and
+cannot be without them.
 """
 
 import json
@@ -13,187 +12,290 @@ from typing import Any
 
 import pytest
 import torch
-from loading_setup import Listener
-from transformers import CONFIG_MAPPING
+import transformers
+from loading_setup import apply, edit_json, load, said
+from transformers import CONFIG_MAPPING, GenerationMixin, LlamaForCausalLM, PreTrainedModel
+from transformers.cache_utils import DynamicCache
 
-from tunewright import RunError, registry
+from stand_in import write_stand_in
+from tunewright import RecipeError, RunError, registry
 from tunewright.types import LoadedModel, LoadRequest
+from tunewright_conformance.doubles import FakeRun
+from tunewright_hf.losses.causal_lm import CausalLoss
+from tunewright_hf.models.export import save_result
+from tunewright_lora import Lora
 
-CONFIGURATION = """
-from transformers import LlamaConfig
-
-
-class StandInConfig(LlamaConfig):
-    model_type = "{model_type}"
-"""
-MODELING = """
-from transformers import LlamaForCausalLM
-
-from .configuration_stand_in import StandInConfig
-
-
-class StandInForCausalLM(LlamaForCausalLM):
-    config_class = StandInConfig
-"""
 REMOTE = {
     point.name: point.value
     for point in metadata.entry_points(group="tunewright.model_type")
     if point.name not in CONFIG_MAPPING
 }
+IDS = torch.arange(5, 45)[None]
+pytestmark = pytest.mark.usefixtures("modules_of_checkpoints")
 
 
-@pytest.fixture(params=sorted(REMOTE))
-def checkpoint(request: pytest.FixtureRequest, run: Listener, tmp_path: Path) -> tuple[Any, Path]:
-    """The family, and a checkpoint with code of its own."""
-    family: Any = registry.load(registry.find("family", REMOTE[request.param]))
-    made = family(family.Options(device="cpu"), "").load_model(
-        run, LoadRequest("tiny", weights="none")
-    )
-    llama: Any = registry.load(registry.find("family", "llama"))
-    twin = llama(llama.Options(device="cpu"), "").load_model(run, LoadRequest("tiny"))
-    twin.model.resize_token_embeddings(len(made.tokenizer))
-    twin.model.config.pad_token_id = made.tokenizer.pad_token_id
-    twin.model.save_pretrained(tmp_path)
-    made.tokenizer.save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    code = {
-        "AutoConfig": "configuration_stand_in.StandInConfig",
-        "AutoModelForCausalLM": "modeling_stand_in.StandInForCausalLM",
-    }
-    config |= {
-        "model_type": request.param,
-        "architectures": ["StandInForCausalLM"],
-        "auto_map": code,
-    }
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    (tmp_path / "configuration_stand_in.py").write_text(
-        CONFIGURATION.format(model_type=request.param)
-    )
-    (tmp_path / "modeling_stand_in.py").write_text(MODELING)
-    return family(family.Options(device="cpu"), ""), tmp_path
+def trusted(run: FakeRun, folder: Path, **request: Any) -> LoadedModel:
+    return load(run, str(folder), twin="llama2", trust_remote_code=True, **request)
 
 
-@pytest.mark.usefixtures("modules_of_checkpoints")
-def test_code_is_run_only_where_it_is_granted(run: Listener, checkpoint: tuple[Any, Path]) -> None:
-    family, folder = checkpoint
-    with pytest.raises(RunError, match="knows no model_type") as caught:
-        family.load_model(run, LoadRequest(str(folder)))
-    assert "--trust-remote-code" in caught.value.hint
-    loaded = family.load_model(run, LoadRequest(str(folder), trust_remote_code=True))
-    assert type(loaded.model).__name__ == "StandInForCausalLM"
+def written(run: FakeRun, folder: Path, **config: Any) -> LlamaForCausalLM:
+    """A checkpoint of the stand-in in `folder`; returns the native model of the same weights."""
+    return write_stand_in(folder, load(run, twin="llama2", weights="none").tokenizer, **config)
+
+
+def changed(folder: Path, *changes: tuple[str, str], file: str = "modeling_stand_in.py") -> None:
+    path = folder / file
+    text = path.read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text)
+
+
+def logits(model: Any, **inputs: Any) -> torch.Tensor:
     with torch.no_grad():
-        assert torch.isfinite(loaded.model(input_ids=torch.tensor([[5, 6, 7]])).logits).all()
+        found: torch.Tensor = model.eval()(input_ids=IDS, **inputs).logits.float()
+    return found
+
+
+# ---- whose code is run ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model_type", sorted(REMOTE))
+def test_code_is_run_only_where_it_is_granted(
+    run: FakeRun, tmp_path: Path, model_type: str
+) -> None:
+    plugin: Any = registry.load(registry.find("family", REMOTE[model_type]))
+    family = plugin(plugin.Options(device="cpu"), "")
+    tokenizer = family.load_model(run, LoadRequest("tiny", weights="none")).tokenizer
+    write_stand_in(tmp_path, tokenizer, model_type=model_type)
+    with pytest.raises(RunError, match="knows no model_type") as caught:
+        family.load_model(run, LoadRequest(str(tmp_path)))
+    assert "--trust-remote-code" in caught.value.hint
+    loaded = family.load_model(run, LoadRequest(str(tmp_path), trust_remote_code=True))
+    assert type(loaded.model).__name__ == "StandInForCausalLM"
 
 
 def test_lines_say_which_code_is_remote() -> None:
     """A family that serves a model_type which transformers does not know says so beside its
-    checkpoints."""
+    checkpoints, or which native class computes the same."""
     silent = set()
     for family in set(REMOTE.values()):
         plugin: Any = registry.load(registry.find("family", family))
         lines = plugin(plugin.Options(), "")._data("checkpoints.toml")["line"]
-        if not any(line.get("remote_code") for line in lines):
+        if not any(line.get("remote_code") or line.get("native") for line in lines):
             silent.add(family)
     assert silent == set()
 
 
-# ---- code that was written for transformers 4 ----------------------------------------------------
-
-OLD_CODE = """
-import torch
-from torch import nn
-from transformers import LlamaForCausalLM
-
-from .configuration_stand_in import StandInConfig
-
-
-class OldRotaryEmbedding(nn.Module):
-    def __init__(self, dim, positions, base=10000):
-        super().__init__()
-        inv_freq = 1.0 / (base ** (torch.arange(0, dim, 2).float() / dim))
-        self.register_buffer("inv_freq", inv_freq, persistent=False)
-        angles = torch.outer(torch.arange(positions).float(), inv_freq)
-        angles = torch.cat((angles, angles), dim=-1)
-        {tables}
-
-    def forward(self, x, position_ids):
-        {forward}
-        return self.cos[position_ids].to(x.dtype), self.sin[position_ids].to(x.dtype)
+def test_nothing_of_transformers_is_changed(run: FakeRun, tmp_path: Path) -> None:
+    before = [dict(vars(each)) for each in (PreTrainedModel, GenerationMixin, DynamicCache)]
+    written(run, tmp_path)
+    trusted(run, tmp_path)
+    assert not hasattr(transformers.utils.import_utils, "is_torch_fx_available")
+    for each, old in zip((PreTrainedModel, GenerationMixin, DynamicCache), before, strict=True):
+        assert vars(each).keys() == old.keys()
+        assert [name for name, value in vars(each).items() if value is not old[name]] == []
 
 
-class StandInForCausalLM(LlamaForCausalLM):
-    config_class = StandInConfig
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.model.rotary_emb = OldRotaryEmbedding(config.head_dim, 4096)
-"""
-BUFFERS = """self.register_buffer("cos", angles.cos(), persistent=False)
-        self.register_buffer("sin", angles.sin(), persistent=False)"""
-TENSORS = "self.cos, self.sin = angles.cos(), angles.sin()"
+# ---- what it computes ----------------------------------------------------------------------------
 
 
-def old_checkpoint(
-    run: Listener, folder: Path, tables: str, forward: str = "pass"
-) -> tuple[Any, Path, LoadedModel]:
-    """The family, a checkpoint with code of transformers 4, and the native model of its weights."""
-    llama: Any = registry.load(registry.find("family", "llama"))
-    family = llama(llama.Options(device="cpu"), "")
-    native = family.load_model(run, LoadRequest("tiny"))
-    native.model.save_pretrained(folder)
-    native.tokenizer.save_pretrained(folder)
-    config = json.loads((folder / "config.json").read_text())
-    config |= {
-        "model_type": "stand_in",
-        "architectures": ["StandInForCausalLM"],
-        "auto_map": {
-            "AutoConfig": "configuration_stand_in.StandInConfig",
-            "AutoModelForCausalLM": "modeling_stand_in.StandInForCausalLM",
-        },
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    configuration = CONFIGURATION.format(model_type="stand_in")
-    (folder / "configuration_stand_in.py").write_text(configuration)
-    code = OLD_CODE.format(tables=tables, forward=forward)
-    (folder / "modeling_stand_in.py").write_text(code)
-    return family, folder, native
-
-
-@pytest.mark.usefixtures("modules_of_checkpoints")
-@pytest.mark.parametrize("tables", [BUFFERS, TENSORS], ids=["buffers", "tensors"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_tables_that_init_computes_are_computed(
-    run: Listener, tmp_path: Path, tables: str, dtype: str
+@pytest.mark.parametrize(
+    "config",
+    [{}, {"rope_scaling": {"type": "linear", "factor": 2.0}}, {"tie_word_embeddings": True}],
+    ids=["plain", "scaled", "tied"],
+)
+def test_logits_are_those_of_the_weights(
+    run: FakeRun, tmp_path: Path, config: dict[str, Any], dtype: str
 ) -> None:
-    """transformers 5 builds without storage and fills such buffers with whatever memory held."""
-    family, folder, native = old_checkpoint(run, tmp_path, tables)
-    request = LoadRequest(str(folder), trust_remote_code=True, dtype=dtype)
-    loaded = family.load_model(run, request)
-    ids = torch.arange(5, 205)[None]
-    with torch.no_grad():
-        found = loaded.model(input_ids=ids).logits
-        expected = native.model.to(found.dtype)(input_ids=ids).logits
-    bound = 1e-5 if dtype == "float32" else 2e-2  # the tables are rounded, or made, in bfloat16
+    """transformers 5 builds without storage, and puts whatever memory held in place of tables."""
+    native = written(run, tmp_path, **config)
+    loaded = trusted(run, tmp_path, dtype=dtype)
+    found = logits(loaded.model)
+    expected = logits(native.to(getattr(torch, dtype)))
+    bound = 1e-5 if dtype == "float32" else 3e-2  # the tables are rounded to bfloat16
     assert float((found - expected).abs().max()) <= bound * float(expected.abs().max())
+    head, embeddings = loaded.model.output_layer, loaded.model.model.tok_embeddings
+    assert (head.weight is embeddings.weight) == bool(config.get("tie_word_embeddings"))
 
 
-@pytest.mark.usefixtures("modules_of_checkpoints")
+def test_saved_and_loaded_again(run: FakeRun, tmp_path: Path) -> None:
+    scaling = {"type": "linear", "factor": 2.0}
+    written(run, tmp_path / "a", rope_scaling=scaling, tie_word_embeddings=True)
+    loaded = trusted(run, tmp_path / "a")
+    save_result(loaded, tmp_path / "b")
+    assert json.loads((tmp_path / "b/config.json").read_text())["rope_scaling"] == scaling
+    again = trusted(run, tmp_path / "b")
+    assert torch.equal(logits(again.model), logits(loaded.model))
+
+
+CACHE_OBJECTS = (
+    (
+        "from transformers.activations import ACT2FN",
+        "from transformers.activations import ACT2FN\nfrom transformers.cache_utils import Cache, "
+        "DynamicCache",
+    ),
+    ("position_ids, past_key_value, head_mask", "position_ids, cache, layer, head_mask"),
+    (
+        """        if past_key_value is not None:
+            key = torch.cat([past_key_value[0], key], dim=2)
+            value = torch.cat([past_key_value[1], value], dim=2)
+        past_key_value = (key, value) if use_cache else None
+""",
+        """        if cache is not None:
+            assert cache.get_usable_length(length, layer) == mask.shape[-1] - length
+            key, value = cache.update(key, value, layer)
+""",
+    ),
+    (
+        "reshape(batch, length, -1)\n        return self.o_proj(output), past_key_value",
+        "reshape(batch, length, -1)\n        return self.o_proj(output), None",
+    ),
+    (
+        "        past = past_key_values[0][0].shape[2] if past_key_values is not None else 0\n",
+        """        legacy = use_cache and not isinstance(past_key_values, Cache)
+        if legacy:
+            past_key_values = DynamicCache.from_legacy_cache(past_key_values)
+        past = past_key_values.get_usable_length(length) if use_cache else 0
+""",
+    ),
+    (
+        "if past_key_values:\n            input_ids",
+        "if past_key_values.seen_tokens and past_key_values.get_max_length() is None:\n"
+        "            input_ids",
+    ),
+    ("position_ids[:, -1].unsqueeze(-1)", "position_ids[:, -input_ids.shape[1] :]"),
+    ("past_key_values[number] if past_key_values is not None else None", "past_key_values"),
+    ("position_ids, known, head_mask[number]", "position_ids, known, number, head_mask[number]"),
+    ("            if use_cache:\n                next_cache += (made,)\n", ""),
+    (
+        "        hidden = self.norm(hidden)\n",
+        """        hidden = self.norm(hidden)
+        next_cache = past_key_values.to_legacy_cache() if legacy else past_key_values
+""",
+    ),
+)
+
+
+@pytest.mark.parametrize("changes", [(), CACHE_OBJECTS], ids=["tuples", "objects"])
+def test_generation_with_its_own_cache(
+    run: FakeRun, tmp_path: Path, changes: tuple[tuple[str, str], ...]
+) -> None:
+    native = written(run, tmp_path)
+    changed(tmp_path, *changes)
+    loaded = trusted(run, tmp_path)
+    settings = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    mask = torch.ones_like(IDS)
+    found = loaded.model.generate(IDS, attention_mask=mask, **settings)
+    assert found.tolist() == native.generate(IDS, attention_mask=mask, **settings).tolist()
+    padded = torch.cat((torch.zeros(1, 3, dtype=torch.long), IDS), dim=1)
+    mask = torch.cat((torch.zeros(1, 3, dtype=torch.long), mask), dim=1)
+    beside = loaded.model.generate(padded, attention_mask=mask, **settings)
+    assert beside[:, 3:].tolist() == found.tolist()
+
+
+# ---- training ------------------------------------------------------------------------------------
+
+
+def test_loss_of_the_whole_vocabulary(run: FakeRun, tmp_path: Path) -> None:
+    """Its loss reshapes to the vocabulary, which the measuring of its head does not offer."""
+    native = written(run, tmp_path)
+    loss = CausalLoss(trusted(run, tmp_path).model)
+    assert loss.after_head is None
+    _, found = loss(loss.model, {"input_ids": IDS}, IDS, None)
+    expected = native(input_ids=IDS, labels=IDS).loss * (IDS.numel() - 1)
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-4, atol=1e-4)
+
+
+def test_adapter_leaves_out_head_and_further_heads(run: FakeRun, tmp_path: Path) -> None:
+    written(run, tmp_path, num_nextn_predict_layers=1)
+    made = apply(run, Lora(Lora.Options(rank=2)), trusted(run, tmp_path))
+    adapted = {
+        name.partition("base_model.model.")[2].partition(".lora_")[0]
+        for name, parameter in made.model.named_parameters()
+        if parameter.requires_grad
+    }
+    leaves = ("self_attn.W_pack", "self_attn.o_proj", "w1", "w2", "w3")
+    assert adapted == {f"model.layers.{layer}.{leaf}" for layer in (0, 1) for leaf in leaves}
+    assert "no adapter on mtp_layers.0.self_attn.W_pack, " in said(run)
+    assert " and 2 more: " in said(run)
+    made.model(input_ids=IDS, labels=IDS).loss.backward()
+    assert all(p.grad is not None for p in made.model.parameters() if p.requires_grad)
+
+
+def test_adapter_on_what_is_not_trained_is_refused(run: FakeRun, tmp_path: Path) -> None:
+    written(run, tmp_path, num_nextn_predict_layers=1)
+    plugin = Lora(Lora.Options(rank=2, targets=["mtp_layers.0.w1", "o_proj"]))
+    with pytest.raises(RecipeError, match=r"mtp_layers\.0\.w1 would get no gradient"):
+        apply(run, plugin, trusted(run, tmp_path))
+
+
+# ---- code that does not run right ----------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
     ("forward", "problem"),
     [
         ("self.cos = self.cos * float('nan')", "gives numbers that are not finite"),
         ("self.cos = self.cos * 0.5", "other numbers for the same tokens a second time"),
-        ("position_ids = position_ids * x.shape[1]", "where padding follows"),
-        ("raise KeyError('no such cache')", "its own code cannot run: KeyError: 'no such cache'"),
+        ("position_ids = position_ids * x.shape[2]", "where padding follows"),
+        ("raise KeyError('no such cache')", "through it: KeyError: 'no such cache'"),
     ],
     ids=["nan", "random", "padding", "raises"],
 )
 def test_code_that_does_not_run_right_is_refused(
-    run: Listener, tmp_path: Path, forward: str, problem: str
+    run: FakeRun, tmp_path: Path, forward: str, problem: str
 ) -> None:
-    family, folder, _ = old_checkpoint(run, tmp_path, BUFFERS, forward)
+    written(run, tmp_path)
+    line = "        half = x.shape[-1] // 2\n"
+    before = "        cos, sin = self.cos"
+    changed(tmp_path, (before, f"        {forward}\n{before}"), (line, line))
     with pytest.raises(RunError) as caught:
-        family.load_model(run, LoadRequest(str(folder), trust_remote_code=True))
+        trusted(run, tmp_path)
     assert problem in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "transformers" in caught.value.hint
+
+
+def test_missing_package_is_named(run: FakeRun, tmp_path: Path) -> None:
+    written(run, tmp_path)
+    changed(tmp_path, ("import math\n", "import math\nimport no_such_package\n"))
+    with pytest.raises(RunError, match="imports no_such_package, which is not here") as caught:
+        trusted(run, tmp_path)
+    assert caught.value.hint == "pip install no_such_package"
+
+
+def test_untested_version_is_told(
+    run: FakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(run, tmp_path)
+    monkeypatch.setattr("tunewright_hf.models.legacy_code.TESTED", ("5.20", "5.21"))
+    trusted(run, tmp_path)
+    assert "was not tested with transformers" in said(run)
+
+
+def test_code_on_a_native_model(run: FakeRun, tmp_path: Path) -> None:
+    """Code that derives from a model of transformers keeps its caches and tied weights."""
+    native = load(run, twin="llama2")
+    native.model.save_pretrained(tmp_path)
+    native.tokenizer.save_pretrained(tmp_path)
+    edit_json(
+        tmp_path / "config.json",
+        model_type="derived",
+        auto_map={
+            "AutoConfig": "derived.DerivedConfig",
+            "AutoModelForCausalLM": "derived.DerivedForCausalLM",
+        },
+    )
+    (tmp_path / "derived.py").write_text(
+        "from transformers import LlamaConfig, LlamaForCausalLM\n\n\n"
+        "class DerivedConfig(LlamaConfig):\n    model_type = 'derived'\n\n\n"
+        "class DerivedForCausalLM(LlamaForCausalLM):\n    config_class = DerivedConfig\n"
+    )
+    loaded = trusted(run, tmp_path)
+    assert torch.equal(logits(loaded.model), logits(native.model))
+    settings = {"max_new_tokens": 5, "do_sample": False, "attention_mask": torch.ones_like(IDS)}
+    found = loaded.model.generate(IDS, **settings)
+    assert found.tolist() == native.model.generate(IDS, **settings).tolist()

@@ -47,9 +47,22 @@ QWEN3_5 = (
     {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 32},
 )
 
+GEMMA3 = (
+    {"layer_types": ["sliding_attention", "full_attention"]},
+    {
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+        "image_size": 56,
+        "patch_size": 14,
+    },
+)
+
 
 @pytest.mark.parametrize(
-    ("family", "model_type", "sizes"), [("llama", "llama4", LLAMA4), ("qwen", "qwen3_5", QWEN3_5)]
+    ("family", "model_type", "sizes"),
+    [("llama", "llama4", LLAMA4), ("qwen", "qwen3_5", QWEN3_5), ("gemma", "gemma3", GEMMA3)],
 )
 def test_the_text_part_is_loaded_whole(
     family: str, model_type: str, sizes: tuple[dict[str, Any], dict[str, Any]], tmp_path: Path

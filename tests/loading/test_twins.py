@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from loading_setup import Listener, load, logits, save, trainable
+from loading_setup import load, logits, said, save, trainable
 
 from tunewright import RecipeError, RunError, registry
 from tunewright.types import LoadedModel, LoadRequest
+from tunewright_conformance.doubles import FakeRun
 
 TEMPLATES = {
     "qwen3": "qwen3",
@@ -21,7 +22,7 @@ TEMPLATES = {
 
 
 @pytest.mark.parametrize("twin", TEMPLATES)
-def test_twin(run: Listener, tmp_path: Path, twin: str) -> None:
+def test_twin(run: FakeRun, tmp_path: Path, twin: str) -> None:
     loaded = load(run, twin=twin)
     assert loaded.template == TEMPLATES[twin]
     assert loaded.tokenizer.pad_token_id not in (None, loaded.tokenizer.eos_token_id)
@@ -40,7 +41,7 @@ def test_twin(run: Listener, tmp_path: Path, twin: str) -> None:
 
 
 @pytest.mark.parametrize("head", ["score", "value"])
-def test_heads_that_judge(run: Listener, tmp_path: Path, head: str) -> None:
+def test_heads_that_judge(run: FakeRun, tmp_path: Path, head: str) -> None:
     assert logits(load(run, head=head)).shape == (1, 1)
     folder = str(save(load(run), tmp_path / "a"))
     before = torch.get_rng_state()
@@ -52,7 +53,7 @@ def test_heads_that_judge(run: Listener, tmp_path: Path, head: str) -> None:
     assert torch.equal(again.model.score.weight, one.model.score.weight)
 
 
-def test_seed_makes_the_weights(run: Listener) -> None:
+def test_seed_makes_the_weights(run: FakeRun) -> None:
     before = torch.get_rng_state()
     one, same, other = (load(run, seed=seed).model.model.norm for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
@@ -62,31 +63,39 @@ def test_seed_makes_the_weights(run: Listener) -> None:
     assert not torch.equal(one.weight, other.weight)
 
 
-def test_sizes(run: Listener) -> None:
+def test_sizes(run: FakeRun) -> None:
     config = load(run, options={"tiny_hidden_size": 32, "tiny_layers": 3}).model.config
     assert (config.hidden_size, config.num_hidden_layers) == (32, 3)
 
 
-def test_unknown_twin(run: Listener) -> None:
+def test_a_size_that_an_architecture_cannot_have(run: FakeRun) -> None:
+    family: Any = registry.load(registry.find("family", "granite"))
+    options = family.Options(tiny_variant="granite4", tiny_hidden_size=32)
+    with pytest.raises(RunError, match="no twin has 32: ") as caught:
+        family(options).load_model(run, LoadRequest("tiny"))
+    assert caught.value.place == "family.tiny_hidden_size"
+
+
+def test_unknown_twin(run: FakeRun) -> None:
     with pytest.raises(RecipeError, match="no tiny twin 'qwen33'") as caught:
         load(run, options={"tiny_variant": "qwen33"})
     assert "did you mean 'qwen3'" in caught.value.hint
 
 
-def test_tokenizer_alone(run: Listener, tmp_path: Path) -> None:
+def test_tokenizer_alone(run: FakeRun, tmp_path: Path) -> None:
     assert load(run, weights="none").model is None
     folder = save(load(run), tmp_path)
     (folder / "model.safetensors").unlink()
     assert load(run, str(folder), weights="none").template == "qwen3"
 
 
-def test_frozen(run: Listener, tmp_path: Path) -> None:
+def test_frozen(run: FakeRun, tmp_path: Path) -> None:
     assert trainable(load(run))
     assert not trainable(load(run, trainable=False))
     assert not trainable(load(run, str(save(load(run), tmp_path)), trainable=False))
 
 
-def test_another_loader(run: Listener) -> None:
+def test_another_loader(run: FakeRun) -> None:
     made = load(run, twin="qwen2")
     made.template = None
 
@@ -103,7 +112,7 @@ def test_another_loader(run: Listener) -> None:
 # ---- checkpoints ---------------------------------------------------------------------------------
 
 
-def test_dtype(run: Listener, tmp_path: Path) -> None:
+def test_dtype(run: FakeRun, tmp_path: Path) -> None:
     half = load(run, dtype="bfloat16")
     assert {parameter.dtype for parameter in half.model.parameters()} == {torch.bfloat16}
     folder = str(save(half, tmp_path))
@@ -115,7 +124,7 @@ def test_dtype(run: Listener, tmp_path: Path) -> None:
     )
 
 
-def test_attention(run: Listener, tmp_path: Path) -> None:
+def test_attention(run: FakeRun, tmp_path: Path) -> None:
     folder = str(save(load(run), tmp_path))
     eager = load(run, folder, options={"attention": "eager"})
     assert eager.model.config._attn_implementation == "eager"
@@ -125,9 +134,7 @@ def test_attention(run: Listener, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "twin"), [("bloom", "bloom"), ("gemma", "gemma2"), ("gpt_oss", "gpt_oss")]
 )
-def test_attention_that_a_class_refuses(
-    run: Listener, tmp_path: Path, name: str, twin: str
-) -> None:
+def test_attention_that_a_class_refuses(run: FakeRun, tmp_path: Path, name: str, twin: str) -> None:
     family: Any = registry.load(registry.find("family", name))
 
     def attempt(model: str, attention: str | None) -> LoadedModel:
@@ -145,36 +152,36 @@ def test_attention_that_a_class_refuses(
         assert "leave out family.attention" in caught.value.hint
 
 
-def test_model_arguments(run: Listener, tmp_path: Path) -> None:
+def test_model_arguments(run: FakeRun, tmp_path: Path) -> None:
     folder = str(save(load(run), tmp_path))
     loaded = load(run, folder, model_arguments={"attn_implementation": "eager"})
     assert loaded.model.config._attn_implementation == "eager"
 
 
-def test_missing_device(run: Listener) -> None:
+def test_missing_device(run: FakeRun) -> None:
     with pytest.raises(RunError, match="there is no device cuda:99"):
         load(run, options={"device": "cuda:99"})
 
 
-def test_missing_pad_token(run: Listener, tmp_path: Path) -> None:
+def test_missing_pad_token(run: FakeRun, tmp_path: Path) -> None:
     loaded = load(run, twin="llama3")
     loaded.tokenizer.pad_token = None
     folder = save(loaded, tmp_path)
     again = load(run, str(folder), twin="llama3")
     assert again.tokenizer.pad_token == "<|finetune_right_pad_id|>"
-    assert "<|finetune_right_pad_id|> pads" in run.notices
+    assert "<|finetune_right_pad_id|> pads" in said(run)
     again = load(run, str(folder), twin="qwen2")  # a family that names no pad tokens
     assert again.tokenizer.pad_token == again.tokenizer.eos_token == "<|eot_id|>"
     assert again.model.generation_config.pad_token_id == again.tokenizer.pad_token_id
 
 
-def test_base_model_keeps_the_name_of_the_recipe(run: Listener, tmp_path: Path) -> None:
+def test_base_model_keeps_the_name_of_the_recipe(run: FakeRun, tmp_path: Path) -> None:
     folder = str(save(load(run), tmp_path))
     assert load(run, folder).model.name_or_path == folder
     assert load(run).model.name_or_path == "tiny"
 
 
-def test_missing_weights_are_not_made_up(run: Listener, tmp_path: Path) -> None:
+def test_missing_weights_are_not_made_up(run: FakeRun, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     path = save(load(run), tmp_path) / "model.safetensors"
@@ -187,7 +194,7 @@ def test_missing_weights_are_not_made_up(run: Listener, tmp_path: Path) -> None:
         load(run, str(tmp_path))
 
 
-def test_sharded(run: Listener, tmp_path: Path) -> None:
+def test_sharded(run: FakeRun, tmp_path: Path) -> None:
     loaded = load(run)
     loaded.model.save_pretrained(tmp_path, max_shard_size="200KB")
     loaded.tokenizer.save_pretrained(tmp_path)
@@ -203,13 +210,13 @@ def test_sharded(run: Listener, tmp_path: Path) -> None:
         ("tokenizer.json", "holds no tokenizer"),
     ],
 )
-def test_incomplete(run: Listener, tmp_path: Path, remove: str, problem: str) -> None:
+def test_incomplete(run: FakeRun, tmp_path: Path, remove: str, problem: str) -> None:
     (save(load(run), tmp_path) / remove).unlink()
     with pytest.raises(RunError, match=problem):
         load(run, str(tmp_path))
 
 
-def test_a_file_is_no_checkpoint(run: Listener, tmp_path: Path) -> None:
+def test_a_file_is_no_checkpoint(run: FakeRun, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(RunError, match="is not a folder"):
         load(run, str(tmp_path / "model.safetensors"))
@@ -217,7 +224,7 @@ def test_a_file_is_no_checkpoint(run: Listener, tmp_path: Path) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_on_the_gpu(run: Listener, tmp_path: Path) -> None:
+def test_on_the_gpu(run: FakeRun, tmp_path: Path) -> None:
     cpu = load(run)
     folder = str(save(cpu, tmp_path))
     loaded = load(run, folder, options={"device": "auto"})

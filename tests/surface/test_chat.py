@@ -10,44 +10,42 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from tunewright import RecipeError, RowError
-from tunewright.types import GenerateRequest, Message, Reply
+from tunewright import Engine, RecipeError, RowError, RunError, hookimpl
+from tunewright.inference import GenerateRequest, InferenceEngine
+from tunewright.types import Message
 from tunewright_chat import command
+from tunewright_chat.session import Reply, arriving
+from tunewright_conformance.doubles import FakeRun
+from tunewright_conformance.scripted import ScriptedEngine
 from tunewright_hf.templates.info import ReplyForm, TemplateInfo
-from tunewright_hf.templates.reply_parser import parse
 
 
-class Run:
-    """A run folder whose engine gives prepared answers; an answer may be an exception."""
+class Prepared(Engine):
+    """Opens a scripted engine."""
+
+    def __init__(self, answers: list[Any]) -> None:
+        super().__init__(None, "prepared")
+        self.opened = ScriptedEngine(*answers)
+
+    @hookimpl
+    def open_engine(self) -> InferenceEngine:
+        return self.opened
+
+
+class Run(FakeRun):
+    """A run folder whose engine gives prepared answers."""
 
     def __init__(self, *answers: Any) -> None:
-        self.answers = list(answers)
-        self.asked: list[GenerateRequest] = []
-        self.used: list[str] = []
-        self.closed = 0
-
-    def use(self, kind: str, section: Any) -> None:
-        self.used.append(f"{kind} {section.name}")
-
-    def plugin(self, kind: str) -> Any:
         form = ReplyForm(call=r"<tool_call>\s*", end=r"\s*</tool_call>")
         info = TemplateInfo(thinking=("<think>", "</think>"), reply=form)
-        return SimpleNamespace(parse_reply=lambda text, tools: parse(text, info, tools))
+        template = SimpleNamespace(info=info)
+        self.engine = Prepared(list(answers))
+        super().__init__(plugins={"template": template, "engine": self.engine})
+        self.opened: list[tuple[str, list[str]]] = []
 
-    def call(self, kind: str, hook: str, request: GenerateRequest) -> Iterator[Reply]:
-        assert (kind, hook) == ("engine", "generate")
-        self.asked.append(request)
-        return self._stream(self.answers.pop(0))
-
-    def _stream(self, answer: Any) -> Iterator[Reply]:
-        try:
-            for piece in answer:
-                if isinstance(piece, BaseException):
-                    raise piece
-                yield Reply(piece)
-            yield Reply("", "stop")
-        finally:
-            self.closed += 1
+    @property
+    def asked(self) -> list[GenerateRequest]:
+        return self.engine.opened.asked
 
     def said(self, turn: int) -> list[tuple[str, Any]]:
         return [
@@ -57,8 +55,15 @@ class Run:
 
 @pytest.fixture
 def chat(monkeypatch: pytest.MonkeyPatch) -> Any:
-    def call(run: Run, *arguments: str, typed: str = "") -> Result:
-        monkeypatch.setattr("tunewright.run.open_run", lambda folder, trust_remote_code: run)
+    def call(run: Run, *arguments: str, typed: str = "", beside: Run | None = None) -> Result:
+        def open_target(target: str, overrides: list[str], **how: Any) -> Run:
+            if target == "runs/b":
+                assert beside is not None
+                return beside
+            run.opened.append((target, overrides))
+            return run
+
+        monkeypatch.setattr("tunewright_hf.inference.opening.open_target", open_target)
         app = typer.Typer()
         app.command()(command)
         return CliRunner().invoke(app, ["runs/a", *arguments], input=typed, catch_exceptions=False)
@@ -104,7 +109,7 @@ def test_the_loop_goes_on_until_its_input_ends(chat: Any) -> None:
     assert result.stdout == "one\ntwo\nthree\n"  # no prompt: standard input is no terminal
     assert run.said(1) == [("user", "a"), ("assistant", "one"), ("user", "b")]
     assert run.said(2) == [("user", "c")]
-    assert run.used == ["engine other"]
+    assert run.opened == [("runs/a", ["engine=other"])]
 
 
 def test_exit_leaves(chat: Any) -> None:
@@ -113,17 +118,28 @@ def test_exit_leaves(chat: Any) -> None:
     assert not run.asked
 
 
-def test_ctrl_c_ends_the_reply_and_not_the_conversation(chat: Any) -> None:
-    run = Run(["half ", KeyboardInterrupt()], [KeyboardInterrupt()], ["whole"])
+def interrupted(replies: list[Reply]) -> Iterator[tuple[Reply, str]]:
+    """The replies, with Ctrl-C in place of a certain error."""
+    try:
+        yield from arriving(replies)
+    except RunError as error:
+        raise (KeyboardInterrupt if "^C" in str(error) else error) from error
+
+
+def test_ctrl_c_ends_the_reply_and_not_the_conversation(
+    chat: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunewright_chat.plain.arriving", interrupted)
+    run = Run(["half ", RunError("^C")], [RunError("^C")], ["whole"])
     result = chat(run, typed="a\nb\nc\n")
     assert result.exit_code == 0
     assert "half" in result.stdout and "whole" in result.stdout
     # what was said stays; a turn without any reply is taken back
     assert run.said(2) == [("user", "a"), ("assistant", "half"), ("user", "c")]
-    assert run.closed == 3
+    assert run.engine.opened.closed
 
 
-def test_an_error_is_said_and_the_conversation_goes_on(chat: Any) -> None:
+def test_an_error_is_reported_and_the_conversation_goes_on(chat: Any) -> None:
     run = Run([RowError("no such role")], ["fine"])
     result = chat(run, typed="a\nb\n")
     assert "no such role" in result.stderr
@@ -158,6 +174,29 @@ def test_calls_of_tools_are_shown_and_answered(chat: Any, tmp_path: Path) -> Non
     ]
 
 
+def test_two_models_answer_under_their_names(chat: Any) -> None:
+    run, beside = Run(["le", "ft"]), Run([" ri", "ght"])
+    result = chat(run, "--with", "runs/b", "-m", "hi", beside=beside)
+    assert result.stdout == "[runs/a]\nleft\n[runs/b]\nright\n"
+    with pytest.raises(RecipeError, match="side by side take neither tools nor adapters"):
+        chat(run, "--with", "runs/b", "--adapter", "a=.", "-m", "hi", beside=beside)
+
+
+def test_commands_of_a_script(chat: Any, tmp_path: Path) -> None:
+    run = Run(["one"], ["two"])
+    result = chat(run, typed=f"a\n/regenerate\n/nope\n/save {tmp_path / 'a.json'}\n/quit\nb\n")
+    assert result.stdout == "one\ntwo\n"
+    assert "there is no such command" in result.stderr
+    assert '"two"' in (tmp_path / "a.json").read_text()
+    assert len(run.asked) == 2
+
+
+def test_fields_of_the_model_are_changed_on_the_command_line(chat: Any) -> None:
+    run = Run(["one"])
+    chat(run, "template=chatml", "family.device=cpu", "--engine", "other", "-m", "hi")
+    assert run.opened == [("runs/a", ["template=chatml", "family.device=cpu", "engine=other"])]
+
+
 def test_without_tools_nothing_is_a_call(chat: Any) -> None:
     call = '<tool_call>{"name": "add", "arguments": {}}</tool_call>'
     run = Run([call], ["b"])
@@ -165,8 +204,59 @@ def test_without_tools_nothing_is_a_call(chat: Any) -> None:
     assert run.said(1)[1] == ("assistant", call)
 
 
-@pytest.mark.parametrize("text", ["{", "{}", "[1]"])
+@pytest.mark.parametrize("text", ["{", "{}", "[1]", "[{}]", '[{"function": 1}]', "[" * 100_000])
 def test_tools_that_cannot_be_read(chat: Any, tmp_path: Path, text: str) -> None:
     (tmp_path / "tools.json").write_text(text)
     with pytest.raises(RecipeError, match=r"tools\.json"):
         chat(Run(), "--tools", str(tmp_path / "tools.json"), "-m", "a")
+
+
+CALL = '<tool_call>{"name": "add", "arguments": {"a": 1, "b": %s}}</tool_call>'
+
+
+def code(folder: Path, text: str = "def add(a, b):\n    return a + b\n") -> tuple[str, ...]:
+    """Options with a tool, and its code."""
+    (folder / "tools.json").write_text('[{"name": "add"}]')
+    (folder / "tools.py").write_text(text)
+    tools, file = str(folder / "tools.json"), str(folder / "tools.py")
+    return "--tools", tools, "--run-tools", file
+
+
+def test_calls_are_run_by_code_that_the_command_line_names(chat: Any, tmp_path: Path) -> None:
+    run = Run([CALL % 2 + CALL % 5], [CALL % '"x"'], ["Done."], ["Bye."])
+    result = chat(run, *code(tmp_path), "-m", "1+2?", "-m", "Thanks.")
+    assert "(gives 3)" in result.stderr and "(gives 6)" in result.stderr
+    assert "say what it gives" not in result.stderr
+    assert run.said(1)[2:] == [("tool", "3"), ("tool", "6")]
+    role, failure = run.said(2)[-1]
+    assert role == "tool" and failure.startswith("error: TypeError: unsupported operand")
+    assert run.said(3)[-2:] == [("assistant", "Done."), ("user", "Thanks.")]
+
+
+def test_a_model_that_does_not_stop_calling_is_stopped(chat: Any, tmp_path: Path) -> None:
+    run = Run([CALL % 2])
+    with pytest.raises(RunError, match="called tools 20 times in a row"):
+        chat(run, *code(tmp_path), "-m", "1+2?")
+    assert len(run.asked) == 21
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("add = 1", r"tools\.py: has no function 'add'"),
+        ("def add(:", r"tools\.py: cannot be run: SyntaxError"),
+        ("1 / 0", r"tools\.py: cannot be run: ZeroDivisionError"),
+    ],
+)
+def test_code_that_cannot_be_used(chat: Any, tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(RecipeError, match=says):
+        chat(Run(), *code(tmp_path, text), "-m", "a")
+
+
+def test_code_without_tools_or_without_a_file(chat: Any, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="there are no tools"):
+        chat(Run(), "--run-tools", "tools.py", "-m", "a")
+    options = code(tmp_path)
+    (tmp_path / "tools.py").unlink()
+    with pytest.raises(RecipeError, match="is no Python file"):
+        chat(Run(), *options, "-m", "a")

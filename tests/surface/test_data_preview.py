@@ -51,7 +51,7 @@ def test_everything_that_matters_is_printed(capsys: pytest.CaptureFixture[str]) 
     assert "\x1b" not in text
 
 
-def test_no_rows_left_is_said_too(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_rows_left_is_reported_too(capsys: pytest.CaptureFixture[str]) -> None:
     show(preview(samples=[], lengths=[], trained_tokens=0, dropped={"cannot be used": 5}))
     assert "5: cannot be used" in capsys.readouterr().out
 

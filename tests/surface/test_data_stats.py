@@ -7,6 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from tunewright import RecipeError
 from tunewright_data import app
 
 
@@ -64,3 +65,9 @@ def test_json(recipe: Path) -> None:
     (sample,) = preview["samples"]
     assert len(sample["columns"]["input_ids"]) == preview["lengths"][0]
     assert "What is 0" in sample["text"]
+
+
+def test_a_picture_in_no_folder_is_one_line_at_once() -> None:
+    found = CliRunner().invoke(app, ["stats", "gone.yaml", "--png", "gone/a.png"])
+    assert isinstance(found.exception, RecipeError)
+    assert "--png: there is no folder for gone/a.png (make the folder" in str(found.exception)

@@ -1,7 +1,6 @@
 """The engine hf on tiny models: one with random weights, and one that says what the test tells it
 to."""
 
-import threading
 from typing import Any
 
 import pytest
@@ -11,13 +10,15 @@ from engine_setup import (  # noqa: E402
     END,
     byte_tokenizer,
     id_of,
+    opened,
     parrot,
     real,
     replies,
     request,
     text_of,
 )
-from tunewright import Engine  # noqa: E402
+from tunewright import Engine, RowError, RunError  # noqa: E402
+from tunewright.inference import answers  # noqa: E402
 from tunewright_engine_hf import HfEngine  # noqa: E402
 from tunewright_hf.templates.info import TemplateInfo  # noqa: E402
 
@@ -33,7 +34,7 @@ def test_a_stop_token_ends_the_reply_and_is_no_part_of_it(stop: str) -> None:
 def test_the_prompt_is_rendered_up_to_where_the_model_writes() -> None:
     run = parrot("x", id_of(END))
     replies(run)
-    (asked,) = run.asked
+    (asked,) = run.plugin("template").asked
     assert asked.add_generation_prompt
     assert asked.special_tokens["eos_token"] == "</s>"
 
@@ -53,28 +54,27 @@ def test_stop_strings_of_the_request_and_of_a_template_without_stop_tokens() -> 
 
 def test_closing_the_stream_ends_the_generation() -> None:
     run = parrot("a")
-    before = threading.active_count()
-    stream = HfEngine(None).generate(run=run, request=request(max_new_tokens=100_000))
-    assert next(stream).text == "a"
-    stream.close()
-    assert threading.active_count() == before
-    assert run.loaded.model.steps < 100_000
+    with opened(run) as engine:
+        stream = answers(engine, request(max_new_tokens=400))
+        assert next(stream).text == "a"
+        stream.close()
+    assert run.loads().model.steps < 400
 
 
 def test_an_error_in_the_model_reaches_the_caller() -> None:
     run = parrot("a")
-    run.loaded.model.script = []  # has no last id to say
-    with pytest.raises(IndexError):
+    run.loads().model.script = []  # has no last id to say
+    with pytest.raises(RunError, match="IndexError"):
         replies(run)
 
 
 def test_a_real_model_is_loaded_once_and_repeats_itself_by_seed() -> None:
     run = real()
-    run.loaded.model.train()
-    engine = HfEngine(None)
+    run.loads().model.train()
+    engine = opened(run)
 
     def say(**more: Any) -> str:
-        return text_of(list(engine.generate(run=run, request=request(max_new_tokens=12, **more))))
+        return text_of(list(answers(engine, request(max_new_tokens=12, **more))))
 
     greedy = say()
     assert greedy == say()
@@ -82,8 +82,9 @@ def test_a_real_model_is_loaded_once_and_repeats_itself_by_seed() -> None:
     assert first == say(temperature=1.5, seed=1)
     assert len({first, *(say(temperature=1.5, seed=seed) for seed in range(2, 6))}) > 1
     assert say(temperature=1.5, top_k=1, seed=3) == greedy
-    assert run.loads == 1
-    assert not run.loaded.model.training
+    assert run.called["load_policy"] == 1
+    assert not run.loads().model.training
+    engine.close()
 
 
 def test_a_real_model_says_what_plain_greedy_decoding_gives() -> None:
@@ -92,7 +93,7 @@ def test_a_real_model_says_what_plain_greedy_decoding_gives() -> None:
     prompt = len(ids)
     with torch.no_grad():
         for _ in range(8):
-            ids.append(int(run.loaded.model(torch.tensor([ids])).logits[0, -1].argmax()))
+            ids.append(int(run.loads().model(torch.tensor([ids])).logits[0, -1].argmax()))
     assert not {id_of(END), id_of("</s>")} & set(ids[prompt:]), "another seed is needed"
     assert text_of(replies(run, max_new_tokens=8)) == tokenizer.decode(ids[prompt:])
 
@@ -110,9 +111,17 @@ def test_a_setting_of_the_checkpoint_does_not_count(setting: dict[str, Any]) -> 
     how = {"max_new_tokens": 20, "temperature": 1.0, "seed": 4}
     plain, changed = real(), real()
     for name, value in setting.items():
-        setattr(changed.loaded.model.generation_config, name, value)
+        setattr(changed.loads().model.generation_config, name, value)
     assert text_of(replies(changed, **how)) == text_of(replies(plain, **how))
 
 
 def test_it_is_an_engine() -> None:
     assert issubclass(HfEngine, Engine)
+
+
+@pytest.mark.parametrize("text", ["caf\udce9", "Hi \ud83d"])
+def test_a_message_that_is_no_text_of_utf_8_is_one_line(text: str) -> None:
+    """As bytes of another encoding on the command line, or an emoji that was cut."""
+    with pytest.raises(RowError, match="no text of UTF-8, or half of a surrogate pair") as caught:
+        replies(parrot("x", id_of(END)), text=text)
+    caught.value.problem.encode()

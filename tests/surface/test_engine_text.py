@@ -2,7 +2,7 @@
 
 import pytest
 
-from tunewright_engine_hf.text import TextStream
+from tunewright_hf.inference.text import TextStream
 
 
 def decode(ids: list[int]) -> str:

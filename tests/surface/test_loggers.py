@@ -4,13 +4,14 @@ import io
 import json
 import re
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console as Terminal
 
 from tunewright import events
+from tunewright_card import Card
+from tunewright_conformance.doubles import FakeRun
 from tunewright_console.view import View
 from tunewright_jsonl import Jsonl
 from tunewright_plot import Plot, earlier_curves
@@ -45,7 +46,7 @@ def started(first_step: int = 0, number: int = 1, stage: str = "sft") -> events.
 
 
 def tell(logger: Any, folder: Path, *told: events.Event) -> None:
-    run = SimpleNamespace(folder=folder)
+    run = FakeRun(folder)
     for event in told:
         logger.report(run=run, event=event)
 
@@ -259,3 +260,24 @@ def test_console_stops_the_bar_when_the_run_fails_in_a_stage() -> None:
     )
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
     assert "Failed" in text
+
+
+# ---- card ----------------------------------------------------------------------------------------
+
+
+def test_card_says_what_was_warned_of(tmp_path: Path) -> None:
+    recipe = RECIPE | {"loggers": [{"name": "plot"}]}
+    begun = events.RunStarted(folder="out", recipe=recipe, versions={"tunewright": "1"})
+    ended = (
+        events.StageFinished(stage="sft", steps=1, path="model", metrics={"loss": 2.0}),
+        events.RunFinished(status="completed", folder="out"),
+    )
+    tell(Card(None), tmp_path, begun, started(), *ended)
+    quiet = (tmp_path / "README.md").read_text()
+    assert "- sft: 1 step over 7 rows. loss 2\n" in quiet and "Warnings" not in quiet
+    alike = events.Notice(message="all rewards\nare alike", level="warning")
+    told = (alike, events.Notice(message="7 rows"), alike)
+    tell(Card(None), tmp_path, begun, started(), *told, *ended)
+    text = (tmp_path / "README.md").read_text()
+    assert "\n## Warnings\n\n- all rewards are alike\n" in text
+    assert text.count("alike") == 1 and "7 rows\n" not in text

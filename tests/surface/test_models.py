@@ -7,19 +7,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from tunewright import RecipeError, registry
-from tunewright_models import command, listing
+from tunewright_models import app, listing
 from tunewright_models.listing import as_text, checkpoints, select
 
 ALL = checkpoints()
 
 
 def models(*arguments: str) -> str:
-    app = typer.Typer()
-    app.command()(command)
     result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.stdout
@@ -53,7 +50,18 @@ def test_json_says_all_of_a_checkpoint() -> None:
         "twin": "llama3",
         "license": "llama3",
         "remote_code": False,
+        "template_options": {},
+        "native": None,
     }
+
+
+def test_options_of_the_template_are_told_and_long_ones_cut_off() -> None:
+    assert "template mistral (spaces: true) · licence" in models("Mixtral-8x7B")
+    assert 'template qwen (system: "You are a helpful assistant.")' in models("Qwen2-72B")
+    small = models("Mistral-Small-24B-Instruct-2501")
+    assert 'template mistral_small (system: "You are Mistral Small 3' in small and "…) ·" in small
+    (found,) = json.loads(models("Mixtral-8x7B-Instruct", "--json"))
+    assert found["template_options"] == {"spaces": True}
 
 
 def test_lines_group_checkpoints_and_name_modelscope_where_it_differs() -> None:
@@ -64,7 +72,8 @@ def test_lines_group_checkpoints_and_name_modelscope_where_it_differs() -> None:
         "LLM-Research/Meta-Llama-3-8B\n"
     ) in text
     assert "ModelScope" not in models("Qwen3-0.6B", "--kind", "chat")  # the same there
-    assert "code from the hub: --trust-remote-code" in models("MiMo-7B-RL-0530")
+    assert "code from the hub: --trust-remote-code" in models("Baichuan2-13B-Chat")
+    assert "template mimo · licence mit · native as qwen2" in models("MiMo-7B-RL-0530")
 
 
 def test_filters_narrow_together() -> None:

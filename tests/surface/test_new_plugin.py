@@ -159,7 +159,7 @@ def test_what_is_there_is_left_alone(tmp_path: Path) -> None:
         ("wren", "logger", "llama", "is for families only"),
     ],
 )
-def test_a_name_that_cannot_be_used_is_said(
+def test_a_name_that_cannot_be_used_is_reported(
     tmp_path: Path, name: str, kind: str, model_type: str, said: str
 ) -> None:
     with pytest.raises(RecipeError, match=said):

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from tunewright import RecipeError, check, registry, run
 from tunewright.cli import build
+from tunewright_new.look import stage_for
 from tunewright_new.recipe import Answers, ask
 
 
@@ -55,7 +56,7 @@ def test_without_a_terminal_defaults_are_taken(data: Path) -> None:
     ]
     text = Path("recipes/first.yaml").read_text()
     assert "20 records, format alpaca" in text
-    assert "The longest has " in text
+    assert "The longest example read has " in text
     assert recipe.training.max_length == 256
 
 
@@ -136,11 +137,13 @@ def test_a_model_that_is_not_to_be_had_tells_no_lengths(
     given = ["--model", "nobody/nothing", *GIVEN[2:]]
     assert "format alpaca" in new(*given, "--yes").stdout
     text = Path("recipe.yaml").read_text()
-    assert "How long yours are" in text
+    assert "shows the lengths of yours" in text
     assert "max_length: 2048" in text
 
 
-def test_data_that_does_not_fit_the_stage_is_said_before_anything_is_written(data: Path) -> None:
+def test_data_that_does_not_fit_the_stage_is_reported_before_anything_is_written(
+    data: Path,
+) -> None:
     data.write_text("{}\n")
     with pytest.raises(RecipeError):
         new(*GIVEN, "--yes")
@@ -169,7 +172,7 @@ def test_an_option_without_a_default_is_asked_for(data: Path) -> None:
     recipe = check.resolve(Path("recipe.yaml")).recipe
     assert recipe.stages[0].options["rewards"] == [{"name": "length", "target": 7}]
     assert "\n# rewards: Reward plugins" in (text := Path("recipe.yaml").read_text())
-    assert "stands an example" not in text
+    assert "Example values" not in text
 
 
 PROMPTS = '{"prompt": "What is your name?"}\n{"prompt": "Say goodbye."}\n' * 8
@@ -181,6 +184,38 @@ ROWS = {
     + '{"prompt": "Hi", "completion": "Hello.", "label": false}\n' * 8,
     "prompts": PROMPTS,
 }
+
+
+@pytest.mark.parametrize(
+    ("rows", "stage"),
+    [
+        ("messages", "sft"),
+        ("text", "pretrain"),
+        ("preference", "dpo"),
+        ("unpaired", "kto"),
+        ("prompts", "grpo"),
+    ],
+)
+def test_the_stage_that_fits_the_data_is_proposed(data: Path, rows: str, stage: str) -> None:
+    data.write_text(ROWS[rows])
+    result = new(*GIVEN, "--yes")
+    assert check.resolve(Path("recipe.yaml")).stages[0].choice.entry.name == stage
+    assert f"format {rows if rows != 'messages' else 'alpaca'} (detected)" in result.stdout
+    text = Path("recipe.yaml").read_text()
+    assert ("\n# Example values: replace them.\n" in text) == (stage == "grpo")
+
+
+@pytest.mark.parametrize("content", ["{}\n", "{broken", "", '{"strange": 1}\n'])
+def test_data_that_tells_no_stage_proposes_sft(data: Path, content: str) -> None:
+    data.write_text(content)
+    assert stage_for(str(data)) == stage_for("gone.jsonl") == stage_for("s3://a/b.jsonl") == "sft"
+
+
+def test_a_stage_that_does_not_fit_is_told_which_do(data: Path) -> None:
+    data.write_text(ROWS["preference"])
+    with pytest.raises(RecipeError, match="stages that train on preference: dpo, orpo, reward, si"):
+        new(*GIVEN, "--stage", "sft", "--yes")
+    assert not Path("recipe.yaml").exists()
 
 
 @pytest.mark.slow

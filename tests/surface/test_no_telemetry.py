@@ -16,6 +16,7 @@ from huggingface_hub import constants
 from tunewright import registry
 from tunewright.run import train
 from tunewright.types import LoadRequest
+from tunewright_conformance.doubles import FakeRun
 from tunewright_dataset_chat import hub as data_hub
 from tunewright_dataset_chat import remote
 from tunewright_hf.models import hub
@@ -94,7 +95,7 @@ def test_an_import_changes_nothing() -> None:
 
 def _load_tiny_tokenizer() -> None:
     family = registry.load(registry.find("family", "qwen"))
-    run = SimpleNamespace(emit=lambda event: None, recipe=SimpleNamespace(template=None))
+    run = FakeRun()
     request = LoadRequest("tiny", weights="none")
     family(family.Options(), "qwen").load_model(run=run, request=request)
 

@@ -158,6 +158,13 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         call("render", "chatml", "--input", str(tmp_path / "none.jsonl"))
 
 
+@pytest.mark.parametrize("text", ["{", "{}", "[1]", "[" * 100_000])
+def test_tools_that_cannot_be_read(tmp_path: Path, text: str) -> None:
+    (tmp_path / "tools.json").write_text(text)
+    with pytest.raises(RecipeError, match=r"tools\.json"):
+        call("parse", "auto", "--tools", str(tmp_path / "tools.json"), typed="a")
+
+
 def test_a_reply_is_parsed(tmp_path: Path) -> None:
     tools = tmp_path / "tools.json"
     tools.write_text(json.dumps([TOOL]))

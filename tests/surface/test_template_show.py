@@ -45,6 +45,27 @@ def test_the_answer_is_marked_and_the_question_is_not(template: str, example: st
         assert "Answer in one word." in text
 
 
+def test_a_listed_checkpoint_is_shown_with_its_options() -> None:
+    text = show("Qwen/Qwen2-7B-Instruct").stdout
+    assert text.startswith("<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n")
+    assert '\nOption system: "You are a helpful assistant."\n' in text
+    assert "[INST] What is the capital of France? [/INST]" in (
+        show("mistralai/Mixtral-8x7B-Instruct-v0.1").stdout
+    )
+
+
+def test_the_options_of_a_template_are_described() -> None:
+    text = show("mistral").stdout
+    assert "\nOption spaces: Spaces before [INST]" in text
+    assert "Default: that of the recipe's checkpoint, else false." in text
+    assert "Option" not in show("chatml").stdout
+
+
+def test_a_checkpoint_that_nobody_lists() -> None:
+    with pytest.raises(RecipeError, match="command line: no installed family lists some/model"):
+        show("some/model")
+
+
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_a_generation_prompt_is_where_the_answer_begins(template: str) -> None:
     def text(*arguments: str) -> str:

@@ -17,20 +17,20 @@ GOLDENS = Path(__file__).parents[1] / "conformance/src/tunewright_conformance/go
 OWN = Path(str(find_spec("trl").origin)).parent / "chat_templates"  # type: ignore[union-attr]
 SPECIAL = {"bos_token": "<｜begin▁of▁sentence｜>", "eos_token": "<｜end▁of▁sentence｜>"}
 ASSISTANT, OPENED = "<｜Assistant｜>", "<｜Assistant｜><think>\n"
+# DeepSeek's own drops all thinking
 THOUGHT = {
     "thinking",
     "thinking_tag",
     "thinking_history",
     "tool_thinking",
-}  # DeepSeek's own drops all thinking
+}
 
 
 def own_text(name: str, data: dict[str, Any], prompt: bool, **variables: Any) -> str:
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    nearly = json.loads((GOLDENS / f"{name}.json").read_text("utf-8"))[
-        "nearly"
-    ]  # which the documentation tells too
+    # which the documentation tells too
+    nearly = json.loads((GOLDENS / f"{name}.json").read_text("utf-8"))["nearly"]
     found, _ = render_jinja_template(
         [data["messages"]],
         tools=data["tools"],
@@ -44,8 +44,8 @@ def own_text(name: str, data: dict[str, Any], prompt: bool, **variables: Any) ->
 
 
 def with_text_arguments(conversation: Conversation) -> dict[str, Any]:
-    """As DeepSeek's own wants it: arguments are text, and a message with calls and nothing else has
-    no content."""
+    """For DeepSeek's official template: arguments are text, and a message with calls only has no
+    content."""
     data = json.loads(json.dumps(template_data(conversation, media=False)))
     for message in data["messages"]:
         for call in message.get("tool_calls", []):
@@ -95,7 +95,6 @@ def test_deepseekr1_but_for_the_offer_of_tools_and_the_thinking_of_the_last_turn
     )
     assert render(made, talk, SPECIAL).text == f"{before}{OPENED}\n</think>\n\n{after}"
     own = own_text("deepseekr1", with_text_arguments(asked(talk)), True)
-    if (
-        sort != "tools_parallel"
-    ):  # a prompt in which its own has no thinking, and ours had to close it
+    # a prompt in which its own has no thinking, and ours had to close it
+    if sort != "tools_parallel":
         assert render(made, asked(talk), SPECIAL, prompt=True).text == own

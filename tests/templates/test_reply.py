@@ -24,7 +24,8 @@ HARMONY = ReplyForm(
     call=r"<\|channel\|>commentary to=functions\.(?P<name>\S+) <\|constrain\|>json<\|message\|>",
     end=r"<\|call\|>",
     drop=r"(?:<\|start\|>assistant)?<\|channel\|>(?:final|commentary)<\|message\|>|<\|end\|>",
-    thinking=r"<\|channel\|>analysis<\|message\|>(?P<text>.*?)<\|end\|>",
+    thinking=r"<\|channel\|>analysis<\|message\|>",
+    thinking_end=r"<\|end\|>",
 )
 SCHEMA = [
     {

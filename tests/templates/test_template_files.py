@@ -114,6 +114,8 @@ def test_spans_that_fit_no_message(tmp_path: Path) -> None:
     [
         ("{#- tunewright\nstop = -#}", "the head comment is not TOML"),
         ("{#- tunewright\nstopp = []\n-#}", "unknown in the head comment: stopp"),
+        ("{#- tunewright\n[options.a]\ndefault = 1\ndescription = 'b'\n-#}", "options.a: expected"),
+        ("{#- tunewright\n[options.a]\ndefault = 'b'\n-#}", "options.a: expected"),
         ("{% if %}", "the template cannot be read, line 1"),
         ("{% include 'x' %}", "may not load other templates"),
         ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "what the sandbox forbids"),
@@ -138,6 +140,33 @@ include = ["macros.jinja"]
 {%- endfor %}"""
 
 
+def test_options_of_a_files_own(tmp_path: Path) -> None:
+    path = tmp_path / "own.jinja"
+    head = """{#- tunewright
+[options.mark]
+default = "!"
+description = "After each message."
+[options.loud]
+default = false
+description = "Twice."
+-#}
+"""
+    body = "{%- for message in messages %}{{- message.content + mark + (mark if loud else '') }}"
+    path.write_text(head + body + "{%- endfor %}")
+    made = from_file(path)
+    plain = made(made.Options(), "own")
+    assert render(plain, talk(user("Hi"))).text == "Hi!"
+    other = made(made.Options(mark='"', loud=True), "own")
+    assert render(other, talk(user("Hi"))).text == 'Hi""'
+    assert made.Options.model_fields["loud"].description == (
+        "Twice. Default: that of the recipe's checkpoint, else false."
+    )
+    with pytest.raises(ValueError, match="silent"):
+        made.Options(silent=True)
+    with pytest.raises(ValueError, match="loud"):
+        made.Options(loud="very")
+
+
 def test_shared_macros_are_included_by_name(tmp_path: Path) -> None:
     talk_with_thinking = talk(user("x"), assistant("4.", reasoning="2 and 2"))
     text = render(write(tmp_path, INCLUDES), talk_with_thinking).text
@@ -156,7 +185,7 @@ def test_an_included_file_that_does_not_exist(tmp_path: Path) -> None:
         write(tmp_path, INCLUDES.replace("macros", "macro"))
     assert str(error.value) == (
         f"{tmp_path / 'mine.jinja'}: there is no file 'macro.jinja' to include "
-        "(there is: calls.jinja, macros.jinja)"
+        "(there is: calls.jinja, macros.jinja, parts.jinja)"
     )
 
 

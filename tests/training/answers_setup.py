@@ -7,33 +7,12 @@ from typing import Any
 
 import datasets
 import torch
-from training_setup import VOCAB, FakeRun
+from training_setup import VOCAB, a_run, use_scheduler
 from training_setup import rows as sequences
 
 from tunewright.recipe import Training
 from tunewright.types import Data, LoadedModel, StageResult, TrainRequest
-
-
-class Run(FakeRun):
-    """With the metrics of answers among those that are compared, and a reference that can be
-    loaded."""
-
-    def __init__(
-        self, folder: Path, load: Callable[..., LoadedModel] | None = None, **facts: Any
-    ) -> None:
-        super().__init__(folder, **facts)
-        self.load = load
-
-    def logged(self) -> list[dict[str, float]]:
-        logs = [event for event in self.events if type(event).__name__ == "Logged"]
-        of_the_machine = ("tokens_per_second", "memory")
-        return [
-            {
-                "step": log.step,
-                **{name: each for name, each in log.metrics.items() if name not in of_the_machine},
-            }
-            for log in logs
-        ]
+from tunewright_conformance.doubles import FakeRun
 
 
 def preference(
@@ -93,7 +72,7 @@ def run_stage(
 ) -> tuple[FakeRun, StageResult]:
     """`stage.train_stage` with settings that are quick; `training` are fields of
     recipe.Training."""
-    run = run or Run(folder)
+    run = run or a_run(folder)
     sorts = {
         "preference": preference,
         "unpaired": unpaired,
@@ -117,5 +96,5 @@ def run_stage(
         checkpoint=checkpoint,
         stop_requested=lambda: stop(run),
     )
-    run.scheduler = request.training.lr_scheduler_type or "cosine"
+    use_scheduler(run, request.training)
     return run, stage.train_stage(run, request)

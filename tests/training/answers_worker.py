@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 
 import torch
-from answers_setup import Run, run_stage
+from answers_setup import run_stage
 from test_pairs_training import CASES, adapted
+from training_setup import a_run, logs_of
 
 
 def main(folder: Path, settings: dict) -> None:
@@ -19,14 +20,14 @@ def main(folder: Path, settings: dict) -> None:
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     for name, how in settings.pop("stages"):
         case = CASES[name]
-        run = Run(folder / name, rank=rank, world_size=world_size)
+        run = a_run(folder / name, rank=rank, world_size=world_size)
         evals = {"it": case.rows(5, seed=4)}
         made = adapted(case, how)
         _, result = run_stage(
             folder / name, made, case.stage, case.rows(14), evals=evals, run=run, **settings
         )
         if rank == 0:
-            print("RESULT " + json.dumps([run.logged(), result.metrics, result.tokens]))
+            print("RESULT " + json.dumps([logs_of(run), result.metrics, result.tokens]))
         else:
             assert not run.events
     torch.distributed.destroy_process_group()

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from training_setup import FakeRun, loaded, lora, model, rows, run_training
+from training_setup import a_run, loaded, logs_of, lora, model, rows, run_training
+
+from tunewright import events
 
 #: the loss falls, and is said to be better the higher it is: so the first evaluation is the best
 SETTINGS = {
@@ -28,28 +30,28 @@ SETTINGS = {
 }
 
 
-class Dying(FakeRun):
-    killed_at: int | None = None
-
-    def emit(self, event: Any) -> None:
-        super().emit(event)
-        if type(event).__name__ == "Evaluated" and event.step == self.killed_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
 def trained(folder: Path, settings: dict[str, Any], checkpoint: Path | None = None) -> list[Any]:
-    """What must be the same however it was trained: steps, metrics, what was logged and said."""
+    """Results that must be equal however the model was trained: steps, metrics, logs and
+    notices."""
     settings = SETTINGS | settings
     made = lora(model(), dropout=0.0) if settings.pop("lora", False) else loaded(model())
-    run = Dying(folder, int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
-    run.killed_at = settings.pop("killed_at", None)
+    ranks = {
+        "rank": int(os.environ.get("RANK", "0")),
+        "world_size": int(os.environ.get("WORLD_SIZE", "1")),
+    }
+    killed_at = settings.pop("killed_at", None)
+
+    def kill(event: events.Event) -> None:
+        if isinstance(event, events.Evaluated) and event.step == killed_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    run = a_run(folder, on_event=kill, **ranks)
     evals = {"it": rows(7, seed=4)}
     _, result = run_training(
         folder, made, rows(30), evals=evals, run=run, checkpoint=checkpoint, **settings
     )
     assert run.rank == 0 or not run.events
-    said = [event.message for event in run.events if type(event).__name__ == "Notice"]
-    return [result.steps, result.metrics, run.logged(), said]
+    return [result.steps, result.metrics, logs_of(run), run.notices]
 
 
 def main() -> None:

@@ -14,11 +14,11 @@ from typing import Any
 import answers_setup
 import prompts_setup
 import torch
-from answers_setup import Run
-from prompts_setup import PromptsRun
+from prompts_setup import prompts_run
 from test_pairs_training import CASES, Case, adapted
-from training_setup import rows
+from training_setup import a_run, rows
 
+from tunewright.events import Event, Logged
 from tunewright_grpo import Grpo
 from tunewright_ppo import Ppo
 from tunewright_pretrain import Pretrain
@@ -53,18 +53,11 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-class Killed(Run):
-    """Ends its process after a step, as when the machine is taken away: nothing is closed or
+def kill(event: Event) -> None:
+    """End this process after a step, as when the machine is taken away: nothing is closed or
     written any more."""
-
-    def emit(self, event: Any) -> None:
-        super().emit(event)
-        if type(event).__name__ == "Logged" and event.step == KILLED_AFTER:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-class KilledPrompts(Killed, PromptsRun):
-    pass
+    if isinstance(event, Logged) and event.step == KILLED_AFTER:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def train(name: str, how: str, folder: Path, *, killed: bool = False, **settings: Any) -> Any:
@@ -72,7 +65,8 @@ def train(name: str, how: str, folder: Path, *, killed: bool = False, **settings
     case = MAKE[name]()
     with_answers = case.stage.rows != "prompts"
     setup = answers_setup if with_answers else prompts_setup
-    run: Any = (Killed if with_answers else KilledPrompts)(folder) if killed else None
+    make = a_run if with_answers else prompts_run
+    run = make(folder, on_event=kill) if killed else None
     given = {"data": case.rows(13), "evals": {"it": case.rows(3)}, **SETTINGS, **settings}
     reference = None if with_answers else adapted(case, how)
     return setup.run_stage(

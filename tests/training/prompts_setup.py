@@ -8,27 +8,20 @@ from typing import Any
 
 import datasets
 import pytest
-from answers_setup import Run
 from pydantic import ConfigDict
-from training_setup import VOCAB
+from training_setup import VOCAB, a_run, use_scheduler
 
 from tunewright import PluginOptions, hookimpl, registry
 from tunewright.plugin import Reward
 from tunewright.recipe import Training
 from tunewright.types import Data, LoadedModel, RewardRequest, StageResult, TrainRequest
+from tunewright_conformance.doubles import FakeRun
 
 
-class PromptsRun(Run):
-    """With a template that has no stop token beside the tokenizer's own, and a recipe from no
-    command line."""
-
-    def from_command_line(self, *path: str | int) -> bool:
-        return False
-
-    def plugin(self, kind: str) -> Any:
-        if kind == "optimizer":
-            return super().plugin(kind)
-        return SimpleNamespace(info=SimpleNamespace(stop=()), chat_template=lambda: None)
+def prompts_run(folder: Path, **facts: Any) -> FakeRun:
+    """A run with a template that has no stop token beside the tokenizer's own."""
+    template = SimpleNamespace(info=SimpleNamespace(stop=()), chat_template=lambda: None)
+    return a_run(folder, plugins={"template": template}, **facts)
 
 
 def wanted(completions: list[str], **_: Any) -> list[float]:
@@ -163,14 +156,14 @@ def run_stage(
     *,
     evals: dict[str, datasets.Dataset] | None = None,
     reference: LoadedModel | None = None,
-    stop: Callable[[PromptsRun], bool] = lambda run: False,
+    stop: Callable[[FakeRun], bool] = lambda run: False,
     checkpoint: Path | None = None,
-    run: PromptsRun | None = None,
+    run: FakeRun | None = None,
     **training: Any,
-) -> tuple[PromptsRun, StageResult]:
+) -> tuple[FakeRun, StageResult]:
     """`stage.train_stage` with settings that are quick; `training` are fields of
     recipe.Training."""
-    run = run or PromptsRun(folder, lambda **_: reference)
+    run = run or prompts_run(folder, loads=lambda **_: reference)
     settings = {
         "learning_rate": 1e-2,
         "per_device_train_batch_size": 4,
@@ -188,5 +181,5 @@ def run_stage(
         checkpoint=checkpoint,
         stop_requested=lambda: stop(run),
     )
-    run.scheduler = request.training.lr_scheduler_type or "cosine"
+    use_scheduler(run, request.training)
     return run, stage.train_stage(run, request)

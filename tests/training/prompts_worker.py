@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 import torch
-from prompts_setup import PromptsRun, install_rewards, prompts, run_stage
+from prompts_setup import install_rewards, prompts, prompts_run, run_stage
 from test_prompts import stages
-from training_setup import loaded, model
+from training_setup import loaded, logs_of, model
 
 
 def main(folder: Path, settings: dict) -> None:
@@ -20,12 +20,12 @@ def main(folder: Path, settings: dict) -> None:
     install_rewards()
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     for name, stage in stages().items():
-        run = PromptsRun(folder / name, rank=rank, world_size=world_size)
+        run = prompts_run(folder / name, rank=rank, world_size=world_size)
         _, result = run_stage(
             folder / name, loaded(model()), stage, evals={"it": prompts(3)}, run=run, **settings
         )
         if rank == 0:
-            print("RESULT " + json.dumps([run.logged(), result.metrics, result.tokens]))
+            print("RESULT " + json.dumps([logs_of(run), result.metrics, result.tokens]))
         else:
             assert not run.events
     torch.distributed.destroy_process_group()

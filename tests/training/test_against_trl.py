@@ -11,7 +11,7 @@ import pytest
 import torch
 from answers_setup import preference, run_stage, unpaired
 from torch.nn.utils.rnn import pad_sequence
-from training_setup import VOCAB, loaded, model, rows, run_training, tokenizer
+from training_setup import VOCAB, loaded, logs_of, model, rows, run_training, tokenizer
 
 from tunewright_dpo import Dpo
 from tunewright_kto import Kto
@@ -49,7 +49,7 @@ def ours(folder, stage, data, **given) -> dict[str, float]:
     run, _ = run_stage(
         folder, loaded(model()), stage, data, learning_rate=1e-12, **settings, **given
     )
-    return run.logged()[0]
+    return logs_of(run)[0]
 
 
 def their_loss(trainer, data) -> float:
@@ -78,7 +78,7 @@ def test_sft(tmp_path):
         train_dataset=data,
         processing_class=tokenizer(),
     )
-    assert run.logged()[0]["loss"] == pytest.approx(their_loss(trainer, data), rel=1e-5)
+    assert logs_of(run)[0]["loss"] == pytest.approx(their_loss(trainer, data), rel=1e-5)
 
 
 class Prepared:

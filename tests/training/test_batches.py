@@ -1,7 +1,7 @@
-"""Which rows stand in which batch."""
+"""Rows of each batch."""
 
 from collections import Counter
-from itertools import chain
+from itertools import chain, islice
 
 import numpy as np
 import pytest
@@ -134,7 +134,7 @@ def test_one_row_of_data_reaches_no_two_processes():
     assert batches([5, 6, 7], per_device_train_batch_size=1, world_size=2).left_over == 1
 
 
-def test_what_does_not_fit_is_said():
+def test_what_does_not_fit_is_reported():
     with pytest.raises(RunError, match="no rows to train on"):
         batches([])
     with pytest.raises(RecipeError, match="the longest row has 12 tokens"):
@@ -149,3 +149,19 @@ def test_row_lengths_follow_the_order_of_the_dataset():
     rows = datasets.Dataset.from_list([{"input_ids": [1] * length} for length in LENGTHS])
     assert row_lengths(rows) == LENGTHS
     assert row_lengths(rows.select([4, 0, 4])) == [7, 3, 7]
+
+
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+def test_ten_million_steps_are_not_counted_before_the_first(monkeypatch, mode):
+    """Epochs are made as they come, of which there are millions."""
+    made, units = [], Batches._units
+    monkeypatch.setattr(
+        Batches, "_units", lambda self, epoch: made.append(epoch) or units(self, epoch)
+    )
+    many, few = batches(**mode, max_steps=10_000_000), batches(**mode, max_steps=12)
+    assert many.steps == 10_000_000
+    assert many.trained_rows().tolist() == list(range(len(LENGTHS)))
+    assert list(islice(many, 12)) == list(few)
+    epochs = [many.epoch_at(step) for step in range(13)]
+    assert epochs == [few.epoch_at(step) for step in range(13)] == sorted(epochs)
+    assert max(made) < 30

@@ -1,5 +1,4 @@
-"""What holds of batches, packs and their masks whatever the rows, the sizes and the number of
-processes."""
+"""Property tests of batches, packs and their masks, for any rows, sizes and number of ranks."""
 
 from collections import Counter
 from itertools import chain

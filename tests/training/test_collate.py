@@ -70,7 +70,7 @@ def test_packing_is_refused_where_layers_carry_a_state():
 
 @pytest.mark.parametrize("name", ["bloom", "falcon"])
 def test_packing_is_refused_where_rows_see_each_other(name):
-    """Where this fails, transformers has mended the class."""
+    """If this fails, transformers has fixed the class."""
     check_rows_apart(model())
     config = AutoConfig.for_model(
         name, vocab_size=64, hidden_size=32, num_hidden_layers=1, num_attention_heads=4

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 import answers_setup
+import every_stage
 import prompts_setup
 import pytest
 import torch
@@ -13,10 +14,11 @@ from prompts_setup import own_rewards
 from safetensors.torch import load_file
 from test_pairs_training import CASES, adapted
 from test_resume import MODELS, assert_same_state, no_pickle
-from training_setup import loaded, model, rows, run_training
+from training_setup import loaded, logs_of, model, rows, run_training, stop_after
 
 from tunewright import RecipeError, RunError
 from tunewright.errors import Stopped
+from tunewright.evaluation import best_metric
 from tunewright.recipe import Training
 from tunewright_hf.checkpoints.folder import (
     checkpoints,
@@ -85,7 +87,7 @@ def test_the_result_is_the_best_evaluation(tmp_path, curve, kind):
     assert (result.steps, result.metrics["best_step"], result.metrics["it_loss"]) == (12, 6, 1.0)
     assert notices(run) == ["the result has the weights of step 6, of 12: it_loss 1"]
     last, _ = train(tmp_path / "last", MODELS[kind](), save_steps=6)
-    assert run.logged() == last.logged()  # to keep the best one changes nothing in training
+    assert logs_of(run) == logs_of(last)  # to keep the best one changes nothing in training
     assert [event.step for event in run.events if type(event).__name__ == "Saved"] == [2, 4, 6]
     sixth = load_state(tmp_path / "last" / "checkpoints" / "step-6", "weights")
     assert same(
@@ -130,19 +132,22 @@ def test_the_best_one_is_never_rotated_away(tmp_path, curve):
 @settings(
     deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(st.sets(st.integers(0, 30), max_size=12), st.integers(1, 6), st.none() | st.integers(0, 30))
+@given(st.sets(st.integers(1, 30), max_size=12), st.integers(1, 6), st.none() | st.integers(1, 30))
 def test_rotation(tmp_path_factory, made, keep, best):
     folder = tmp_path_factory.mktemp("checkpoints")
     for step in made:
-        write_checkpoint(folder / f"step-{step}", lambda path: None, facts={"step": step})
+        write_checkpoint(
+            folder / f"step-{step}",
+            lambda path: path.joinpath("weights.json").write_text("{}"),
+            facts={"step": step},
+        )
     rotate(folder, keep, best)
     left = [int(path.name[5:]) for path in checkpoints(folder)]
     assert len(left) == min(len(made), max(keep, len({best, max(made, default=0)} & made)))
     assert {best, max(made, default=best)} & made <= set(left)
     others = sorted(made - {best})
-    assert (
-        sorted(set(left) - {best}) == others[len(others) - len(set(left) - {best}) :]
-    )  # the newest
+    # the newest
+    assert sorted(set(left) - {best}) == others[len(others) - len(set(left) - {best}) :]
 
 
 # ---- other stages --------------------------------------------------------------------------------
@@ -216,7 +221,7 @@ def test_stops_after_evaluations_without_improvement(tmp_path, curve):
     ]
     assert "best_step" not in result.metrics
     assert result.metrics["it_loss"] == 1.2  # of the weights that it has
-    assert run.logged()[-1]["step"] == 10
+    assert logs_of(run)[-1]["step"] == 10
 
 
 def test_no_more_than_the_threshold_is_no_improvement(tmp_path, curve):
@@ -235,35 +240,18 @@ def test_no_more_than_the_threshold_is_no_improvement(tmp_path, curve):
     assert result.metrics["best_step"] == 6
 
 
-def test_a_stop_that_is_asked_for_at_the_last_evaluation_is_none(tmp_path, curve):
-    asked = []
-
-    def stop(run):
-        asked.append(run)
-        return len(asked) == 10
-
-    _, result = train(tmp_path, early_stopping_patience=2, stop=stop)
-    assert result.steps == 10
-
-
 # ---- resumed -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("at", [5, 6, 8, 9])
+@pytest.mark.parametrize("at", [5, 6, 8, 9, 10])
 @pytest.mark.parametrize("kind", MODELS)
 def test_resumed_equals_uninterrupted(tmp_path, curve, kind, at):
-    """Wherever it was stopped: before the best evaluation, at it, and while it is waited for a
-    better one."""
+    """Wherever it was stopped: before the best evaluation, at it, while it is waited for a better
+    one, and at the last. An evaluation that was stopped is done when the run goes on."""
     settings = {"load_best_model_at_end": True, "early_stopping_patience": 2, "logging_steps": 1}
     whole, result = train(tmp_path / "whole", MODELS[kind](), **settings)
-    asked = []
-
-    def stop(run):
-        asked.append(run)
-        return len(asked) == at
-
     with pytest.raises(Stopped, match=f"at step {at} of 12"):
-        train(tmp_path / "parts", MODELS[kind](), stop=stop, **settings)
+        train(tmp_path / "parts", MODELS[kind](), stop=stop_after(at), **settings)
     checkpoint = latest_checkpoint(tmp_path / "parts" / "checkpoints")
     second, again = train(tmp_path / "parts", MODELS[kind](), checkpoint=checkpoint, **settings)
     assert (again.steps, again.metrics) == (result.steps, result.metrics) and again.metrics[
@@ -304,6 +292,35 @@ def test_a_metric_that_no_evaluation_gives(tmp_path):
         train(tmp_path, load_best_model_at_end=True, metric_for_best_model="accuracy", eval_steps=1)
 
 
+@pytest.mark.parametrize(
+    ("sets", "written", "meant"),
+    [
+        (["it"], None, ("it", "loss")),
+        (["it"], "loss", ("it", "loss")),
+        (["it"], "it_loss", ("it", "loss")),
+        (["it"], "eval_loss", ("it", "loss")),
+        (["it"], "eval_it_loss", ("it", "loss")),
+        (["it"], "eval_rewards/margins", ("it", "rewards/margins")),
+        (["held out"], "held out_rouge-l", ("held out", "rouge-l")),
+        (["eval"], "eval_loss", ("eval", "loss")),
+        (["a", "eval"], "eval_loss", ("eval", "loss")),
+        (["a", "a_b"], "a_b_loss", ("a_b", "loss")),
+        (["a", "b"], "eval_b_loss", ("b", "loss")),
+        (["a", "b"], None, ("a", "loss")),
+    ],
+)
+def test_the_metric_is_written_as_here_or_as_in_transformers(sets, written, meant):
+    training = Training(load_best_model_at_end=True, metric_for_best_model=written)
+    assert best_metric(training, sets) == meant
+
+
+def test_eval_loss_is_the_loss_of_the_only_set(tmp_path, curve):
+    settings = {"load_best_model_at_end": True, "eval_steps": 2}
+    _, ours = train(tmp_path / "ours", metric_for_best_model="it_loss", **settings)
+    _, theirs = train(tmp_path / "theirs", metric_for_best_model="eval_loss", **settings)
+    assert theirs.metrics == ours.metrics and "best_step" in theirs.metrics
+
+
 def test_a_metric_of_no_evaluation_set(tmp_path):
     with pytest.raises(RecipeError, match=r"'c_loss' is of no evaluation set .*: a_loss, b_loss"):
         train(tmp_path, evals=("a", "b"), early_stopping_patience=1, metric_for_best_model="c_loss")
@@ -342,7 +359,7 @@ def test_fields_that_would_do_nothing(fields, message):
 @settings(deadline=None)
 @given(st.lists(st.floats(0, 3), min_size=1, max_size=12), st.booleans(), st.integers(1, 4))
 def test_judging_in_two_parts_is_judging_at_once(values, rises, patience):
-    """What was best, and how long ago, goes on from a state as if it had never been stored."""
+    """The best evaluation, and the evaluations since, survive storing the state."""
     training = Training(early_stopping_patience=patience, greater_is_better=rises)
     whole, part = EarlyStopping(training, ["it"]), EarlyStopping(training, ["it"])
     for step, value in enumerate(values):
@@ -354,3 +371,14 @@ def test_judging_in_two_parts_is_judging_at_once(values, rises, patience):
     best = max(values) if rises else min(values)
     assert whole.state["value"] == best and whole.state["step"] == values.index(best)
     assert whole.state["waited"] == len(values) - 1 - values.index(best)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", every_stage.MAKE)
+def test_stages_declare_the_metrics_of_their_evaluations(tmp_path, own_rewards, name):
+    """`recipe check` refuses others."""
+    run, _ = every_stage.train(name, "full", tmp_path, max_steps=1, eval_steps=1, save_steps=None)
+    evaluated = [event for event in run.events if type(event).__name__ == "Evaluated"]
+    assert evaluated
+    declared = set(every_stage.MAKE[name]().stage.eval_metrics)
+    assert {metric for event in evaluated for metric in event.metrics} == declared

@@ -41,7 +41,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path):
 
 
 def test_two_processes_decide_as_one(tmp_path):
-    """What is best, when to stop, what is written; also when they were interrupted."""
+    """The best evaluation, early stopping and the written files; also after an interruption."""
     settings = {"lora": True, "generate": 6}
 
     def two(*checkpoint: Path):

@@ -1,4 +1,4 @@
-"""What a model writes while it is evaluated, and how like it is to what the data says."""
+"""Generation in evaluation, and its similarity to the reference answers."""
 
 import math
 from functools import cache
@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_evaluation import same, train
 from test_resume import MODELS, no_pickle, tensors
-from training_setup import loaded, model, rows, run_training, tokenizer
+from training_setup import loaded, logs_of, model, rows, run_training, tokenizer
 from transformers import AutoModelForCausalLM
 
 from tunewright import RecipeError
 from tunewright_hf.checkpoints.state_codec import load_state
-from tunewright_sft import Sft
+from tunewright_sft import METRICS, Sft
 from tunewright_sft.generation import Generation, last_answer
-from tunewright_sft.similarity import METRICS, Similarity, common_subsequence, tokens
+from tunewright_sft.similarity import Similarity, common_subsequence, tokens
 
 __all__ = ["no_pickle"]  # a fixture
 
@@ -53,9 +53,8 @@ def test_similarity_by_hand():
         {"exact_match": 100, "rouge-1": 100, "rouge-2": 100, "rouge-l": 100, "bleu-4": 100}
     )
     assert set(Similarity()("", "words").values()) == {0.0}
-    assert Similarity()("a b", "a b c d")["bleu-4"] == pytest.approx(
-        100 * math.exp(1 - 4 / 2)
-    )  # for being short
+    # for being short
+    assert Similarity()("a b", "a b c d")["bleu-4"] == pytest.approx(100 * math.exp(1 - 4 / 2))
 
 
 def test_words_of_scripts_with_and_without_spaces():
@@ -65,7 +64,7 @@ def test_words_of_scripts_with_and_without_spaces():
 
 @cache
 def longest_common(one: tuple, other: tuple) -> int:
-    """As it is defined."""
+    """By definition."""
     if not one or not other:
         return 0
     if one[-1] == other[-1]:
@@ -124,7 +123,7 @@ def test_answers_leave_training_alone(tmp_path, kind):
     with_answers, result = train(tmp_path / "a", made[0], eval_steps=1, save_steps=12, generate=5)
     without, _ = train(tmp_path / "b", made[1], eval_steps=3, save_steps=12)
     assert "it_bleu-4" in result.metrics
-    assert with_answers.logged() == without.logged()
+    assert logs_of(with_answers) == logs_of(without)
     ends = [tmp_path / name / "checkpoints" / "step-12" for name in "ab"]
     for name in ("weights", "optimizer", "rng-0"):
         one, other = (tensors(load_state(end, name)) for end in ends)
@@ -166,7 +165,7 @@ def test_a_model_that_is_spread_cannot_answer():
         Generation(SimpleNamespace(sharding=lambda model: None), (), 4)
 
 
-def test_without_the_library_it_is_said_before_anything_is_loaded(monkeypatch):
+def test_without_the_library_it_is_reported_before_anything_is_loaded(monkeypatch):
     monkeypatch.setattr("tunewright_sft.find_spec", lambda name: None)
     assert Sft(Sft.Options()).options.predict_with_generate is False
     with pytest.raises(

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from prompts_setup import own_rewards, prompts, run_stage, wanted
+from prompts_setup import own_rewards, prompts, prompts_run, run_stage, wanted
 from test_pairs_training import weights
 from test_resume import assert_same_state, no_pickle
-from training_setup import loaded, lora, model
+from training_setup import loaded, logs_of, lora, model, stop_after
 
 from tunewright import RecipeError, RunError
 from tunewright.errors import Stopped
@@ -82,7 +82,7 @@ def one_step(folder: Path, monkeypatch, reference: LoadedModel | None = None, **
     run, _ = run_stage(
         folder, made, grpo(**options), reference=reference, learning_rate=1e-12, max_steps=1
     )
-    return run.logged()[0], *seen[0], made.model
+    return logs_of(run)[0], *seen[0], made.model
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -190,13 +190,13 @@ def test_reward_rises_and_only_what_it_is_to_train_moves(tmp_path, how):
     run, result = run_stage(
         tmp_path, made, grpo(num_generations=8), max_steps=12, learning_rate=rate, logging_steps=3
     )
-    rewards = [each["reward"] for each in run.logged()]
+    rewards = [each["reward"] for each in logs_of(run)]
     assert rewards[0] < 0.65
     assert rewards[-1] > rewards[0] + 0.15
     assert {
         name for name, each in weights(made).items() if not torch.equal(each, before[name])
     } == trained
-    assert (result.steps, result.tokens) == (12, run.logged()[-1]["tokens"])
+    assert (result.steps, result.tokens) == (12, logs_of(run)[-1]["tokens"])
     assert (result.path / f"{'adapter_' if how == 'lora' else ''}model.safetensors").exists()
 
 
@@ -209,7 +209,7 @@ def test_four_passes_of_one_prompt_are_one_of_four(tmp_path):
         made = loaded(model())
         how = {"per_device_train_batch_size": size, "gradient_accumulation_steps": 4 // size}
         run, _ = run_stage(tmp_path / name, made, grpo(beta=0.1), reference=loaded(model()), **how)
-        found.append((run.logged(), weights(made)))
+        found.append((logs_of(run), weights(made)))
     (one, one_weights), (four, four_weights) = found
     for left, right in zip(one, four, strict=True):
         assert left == pytest.approx(right, rel=1e-5, abs=1e-5)
@@ -226,7 +226,7 @@ def test_evaluation_leaves_training_alone(tmp_path):
         tmp_path / "b", made[1], grpo(), evals=evals, eval_steps=4, per_device_eval_batch_size=7
     )
     alone, _ = run_stage(tmp_path / "c", made[2], grpo())
-    assert run.logged() == alone.logged()
+    assert logs_of(run) == logs_of(alone)
     assert all(torch.equal(each, weights(made[2])[name]) for name, each in weights(made[0]).items())
     assert result.metrics["it_loss"] == -result.metrics["it_reward"]
     assert result.metrics == pytest.approx(other.metrics)
@@ -248,18 +248,13 @@ def test_resumed_equals_uninterrupted(tmp_path, how):
         )[0]
 
     whole = train("whole", save_steps=6)
-    asked = []
-
-    def stop(run):  # is asked once after each step
-        asked.append(run)
-        return len(asked) == 4
-
+    first = prompts_run(tmp_path / "parts")
     with pytest.raises(Stopped):
-        train("parts", stop=stop)
+        train("parts", stop=stop_after(4), run=first)
     second = train(
         "parts", checkpoint=latest_checkpoint(tmp_path / "parts" / "checkpoints"), save_steps=6
     )
-    assert asked[0].logged() + second.logged() == whole.logged()
+    assert logs_of(first) + logs_of(second) == logs_of(whole)
     assert_same_state(*(tmp_path / name / "checkpoints" / "step-6" for name in ("whole", "parts")))
 
 
@@ -275,9 +270,9 @@ def test_a_second_model_and_the_model_below_a_new_adapter_are_the_same_reference
     )
     one, _ = run_stage(tmp_path / "a", adapted("lora"), base)
     two, _ = run_stage(tmp_path / "b", adapted("lora"), start, reference=adapted("lora"))
-    assert one.logged() == two.logged()
-    assert one.logged()[0]["kl"] == pytest.approx(0, abs=1e-6)
-    assert one.logged()[-1]["kl"] > 1e-4
+    assert logs_of(one) == logs_of(two)
+    assert logs_of(one)[0]["kl"] == pytest.approx(0, abs=1e-6)
+    assert logs_of(one)[-1]["kl"] > 1e-4
 
 
 def test_more_beta_stays_closer(tmp_path):
@@ -290,7 +285,7 @@ def test_more_beta_stays_closer(tmp_path):
             reference=loaded(model()),
             max_steps=8,
         )
-        found[beta] = run.logged()[-1]["kl"]
+        found[beta] = logs_of(run)[-1]["kl"]
     assert 0 < found[10.0] < found[0.01] / 2
 
 

@@ -9,6 +9,7 @@ import pytest
 from every_stage import KILLED_AFTER, MAKE, STEPS, WAYS
 from prompts_setup import own_rewards
 from test_resume import assert_same_state, no_pickle
+from training_setup import logs_of
 
 import forked
 from tunewright_hf.checkpoints.folder import checkpoints, latest_checkpoint
@@ -44,7 +45,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, killed, monkeypatch, 
     resumed, result = every_stage.train(name, how, folder, checkpoint=checkpoint)
     assert result.steps == STEPS
     assert resumed.events[0].first_step == KILLED_AFTER - 1
-    assert resumed.logged() == whole.logged()[KILLED_AFTER - 1 :]
+    assert logs_of(resumed) == logs_of(whole)[KILLED_AFTER - 1 :]
     assert_same_state(*(each / "checkpoints" / f"step-{STEPS}" for each in (tmp_path, folder)))
     assert files(tmp_path / "model") == files(folder / "model")
     assert (folder / "value_head.safetensors").exists() == (name == "ppo")

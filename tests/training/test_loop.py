@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from test_resume import LENGTH, assert_same_state
-from training_setup import FakeRun, loaded, model, rows, run_training
+from training_setup import a_run, loaded, model, rows, run_training, stop_after
 
-from tunewright import RecipeError, RunError, events
+from tunewright import RunError, events, hookimpl
 from tunewright.errors import Stopped
 from tunewright.plugin import Optimizer
 from tunewright_hf.checkpoints.folder import checkpoints, latest_checkpoint
@@ -22,30 +22,25 @@ from tunewright_hf.training.causal_lm import CausalTrainer
 class Built(Optimizer):
     """An optimizer plugin that builds what it was given."""
 
-    def __init__(self, build) -> None:
+    def __init__(self, build, in_backward=False) -> None:
         super().__init__(None, "built")
-        self.build = build
+        self.build, self.steps_in_backward = build, in_backward
 
-    def build_optimizer(self, run, request):
+    @hookimpl
+    def build_optimizer(self, request):
         return self.build([each for _, each in request.parameters], request.learning_rate)
 
 
-class Run(FakeRun):
+def run_with(folder, build, in_backward=False, **facts):
     """A run with another optimizer."""
-
-    build = None
-    steps_in_backward = False
-
-    def plugin(self, kind):
-        made = Built(self.build)
-        made.steps_in_backward = self.steps_in_backward
-        return made if kind == "optimizer" else None
+    return a_run(folder, plugins={"optimizer": Built(build, in_backward)}, **facts)
 
 
-def go(folder, build, made=None, stop=lambda run: False, **settings):
-    """(run, result, model), trained by the optimizer that `build` makes of parameters and rate."""
-    run, made = Run(folder), made or loaded(model(dropout=0.2))
-    run.build = build
+def go(folder, build, made=None, stop=lambda run: False, ranks=(0, 1), **settings):
+    """(run, result, model), trained by the optimizer that `build` makes of parameters and rate.
+    ranks: this one, and their number."""
+    facts = {"rank": ranks[0], "world_size": ranks[1]}
+    run, made = run_with(folder, build, **facts), made or loaded(model(dropout=0.2))
     _, result = run_training(
         folder, made, settings.pop("data", rows(30)), run=run, stop=stop, **settings
     )
@@ -130,14 +125,8 @@ def test_optimizers_with_modes_are_evaluated_and_exported_in_theirs(tmp_path, mo
 def test_optimizers_with_modes_resume_bit_for_bit(tmp_path):
     settings = {**LENGTH, "evals": {"it": rows(6, seed=4)}, "eval_steps": 4}
     _, _, whole = go(tmp_path / "whole", Averaging, save_steps=12, **settings)
-    steps = []
-
-    def stop(run):
-        steps.append(1)
-        return len(steps) == 5
-
     with pytest.raises(Stopped):
-        go(tmp_path / "parts", Averaging, stop=stop, **settings)
+        go(tmp_path / "parts", Averaging, stop=stop_after(5), **settings)
     found = latest_checkpoint(tmp_path / "parts" / "checkpoints")
     _, _, parts = go(tmp_path / "parts", Averaging, checkpoint=found, save_steps=12, **settings)
     for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
@@ -158,8 +147,7 @@ def test_the_best_of_an_optimizer_with_modes_is_what_was_evaluated(tmp_path):
         greater_is_better=True,  # the loss falls: the first is the best
     )
     assert result.metrics["best_step"] == 2
-    again = Run(tmp_path / "again")
-    again.build = torch.optim.SGD
+    again = run_with(tmp_path / "again", torch.optim.SGD)
     from transformers import AutoModelForCausalLM
 
     saved = loaded(AutoModelForCausalLM.from_pretrained(result.path))
@@ -187,10 +175,8 @@ class Unheld(torch.optim.SGD):
 
 
 def test_a_state_that_cannot_be_held_is_an_error_after_the_first_step(tmp_path):
-    steps = []
     with pytest.raises(RunError, match=r"optimizer.*is a builtins.set, which a checkpoint cannot"):
-        go(tmp_path, Unheld, stop=lambda run: bool(steps.append(1)), **LENGTH)
-    assert not steps
+        go(tmp_path, Unheld, stop=stop_after(1), **LENGTH)
     assert not (tmp_path / "checkpoints").exists()
 
 
@@ -226,14 +212,8 @@ def test_a_checkpoint_holds_all_that_is_trained_whatever_is_frozen_now(tmp_path)
     for folder in checkpoints(tmp_path / "whole" / "checkpoints"):
         assert load_state(folder, "weights").keys() == names
     parts = tmp_path / "parts"
-    steps = []
-
-    def stop(run):
-        steps.append(1)
-        return len(steps) == 6
-
     with pytest.raises(Stopped):
-        go(parts, Switching, stop=stop, **LENGTH)
+        go(parts, Switching, stop=stop_after(6), **LENGTH)
     found = latest_checkpoint(parts / "checkpoints")
     _, _, resumed = go(parts, Switching, checkpoint=found, save_steps=6, **LENGTH)
     for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
@@ -315,31 +295,8 @@ def test_callbacks_of_model_and_optimizer(tmp_path):
 # ---- updates inside the backward pass ------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        (
-            {"max_grad_norm": 1.0},
-            "training.max_grad_norm: is 1.0, and the optimizer updates inside",
-        ),
-        (
-            {"max_grad_norm": 0.0, "gradient_accumulation_steps": 2},
-            "training.gradient_accumulation_steps: is 2",
-        ),
-    ],
-)
-def test_updates_inside_the_backward_pass_fit_no_clipping_and_no_accumulation(
-    tmp_path, settings, message
-):
-    class InBackward(Run):
-        build, steps_in_backward = torch.optim.SGD, True
-
-    with pytest.raises(RecipeError, match=message):
-        run_training(tmp_path, loaded(model()), run=InBackward(tmp_path), **settings)
-
-
 def test_updates_inside_the_backward_pass(tmp_path):
-    """As plain SGD, in which every parameter is updated as soon as its gradient is there."""
+    """With plain SGD that updates every parameter as soon as its gradient exists."""
 
     class Inside(torch.optim.SGD):
         def __init__(self, parameters, lr):
@@ -355,11 +312,10 @@ def test_updates_inside_the_backward_pass(tmp_path):
         def step(self, closure=None):
             pass
 
-    class InBackward(Run):
-        build, steps_in_backward = Inside, True
-
     made, settings = loaded(model()), {"max_grad_norm": 0.0, "data": rows(30)}
-    run, _ = run_training(tmp_path / "a", made, run=InBackward(tmp_path / "a"), **settings)
+    run, _ = run_training(
+        tmp_path / "a", made, run=run_with(tmp_path / "a", Inside, True), **settings
+    )
     _, _, plain = go(tmp_path / "b", torch.optim.SGD, loaded(model()), **settings)
     for one, other in zip(made.model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(one, other)
@@ -430,14 +386,14 @@ def test_weights_that_are_not_finite_are_never_written(tmp_path):
 # ---- what is said --------------------------------------------------------------------------------
 
 
-def test_a_warm_up_longer_than_the_run_is_said(tmp_path):
+def test_a_warm_up_longer_than_the_run_is_reported(tmp_path):
     run, *_ = go(tmp_path, torch.optim.SGD, warmup_steps=10)
     assert "training.warmup_steps is 10 and the stage has 6 steps" in messages(run)[0]
     run, *_ = go(tmp_path / "other", torch.optim.SGD, warmup_steps=0.5)
     assert not messages(run)
 
 
-def test_epochs_that_are_one_step_are_said(tmp_path):
+def test_epochs_that_are_one_step_are_reported(tmp_path):
     run, result, _ = go(tmp_path, torch.optim.SGD, data=rows(4), max_steps=None, epochs=1.0)
     assert result.steps == 1
     assert messages(run)[0].startswith("training.epochs: 1 of 4 rows is 1 optimizer step")

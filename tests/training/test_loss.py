@@ -79,7 +79,7 @@ def test_chunks_add_up(config, batch, monkeypatch):
 
 
 class RowsOfLogits(TorchDispatchMode):
-    """How many positions each tensor with the vocabulary's width has."""
+    """Number of positions of each tensor with the vocabulary's width."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -77,7 +77,7 @@ def uncompiled(monkeypatch):
 
 
 def dense(query, key, value, block_mask=None, scale=None, **_):
-    """What flex attention computes, out of plain operations."""
+    """Flex attention's result, from plain operations."""
     size = (*query.shape[:-1], key.shape[-2])
     mask = create_mask(block_mask.mask_mod, *size, device=query.device)
     return scaled_dot_product_attention(
@@ -110,8 +110,7 @@ def test_on_a_gpu(attention, trained):
     flash = attention.startswith("flash")
     if flash:
         pytest.importorskip("flash_attn" if attention.endswith("2") else "flash_attn_interface")
-    config = LlamaConfig(
-        **{**SIZE, "hidden_size": 128, "head_dim": 32}
-    )  # flash and flex know no smaller heads
+    # flash and flex know no smaller heads
+    config = LlamaConfig(**{**SIZE, "hidden_size": 128, "head_dim": 32})
     made = model(config, attention).to("cuda", torch.bfloat16 if flash else torch.float32)
     assert_equal(made, trained, rtol=3e-2 if flash else 1e-3, atol=3e-2 if flash else 1e-3)

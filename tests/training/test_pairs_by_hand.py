@@ -6,10 +6,10 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from answers_setup import Run, run_stage
+from answers_setup import run_stage
 from test_pairs_losses import s
 from test_pairs_training import CASES, plain
-from training_setup import loaded, model
+from training_setup import a_run, loaded, logs_of, model
 
 from tunewright_dpo import Dpo
 from tunewright_kto import Kto
@@ -49,13 +49,13 @@ def logps(made, rows, name, others=None) -> tuple[np.ndarray, np.ndarray]:
 
 def first_step(folder, stage, rows, made=None, reference=None):
     """What is reported of a step that moves nothing."""
-    run = Run(folder, lambda **_: loaded(reference))
+    run = a_run(folder, loads=lambda **_: loaded(reference))
     data, how = (
         datasets.Dataset.from_list(rows),
         {"max_steps": 1, "learning_rate": 1e-12, "batching": "random"},
     )
     run_stage(folder, loaded(made or sharp(20)), stage, data, run=run, **how)
-    (logged,) = run.logged()
+    (logged,) = logs_of(run)
     return logged
 
 

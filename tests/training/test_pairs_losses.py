@@ -6,7 +6,7 @@ import pytest
 import torch
 from answers_setup import preference, run_stage, unpaired
 from safetensors.torch import load_file
-from training_setup import SIZE, loaded, lora, model
+from training_setup import SIZE, loaded, logs_of, lora, model
 from transformers import AutoModelForSequenceClassification, LlamaConfig
 
 from tunewright import RunError
@@ -58,7 +58,7 @@ def test_several_losses_with_their_weights(tmp_path):
     term (MPO)."""
     stage = Dpo(Dpo.Options(loss={"sigmoid": 0.8, "bco_pair": 0.2}, sft_weight=1.0), "dpo")
     run, _ = run_stage(tmp_path, loaded(model()), stage, max_steps=1)
-    (first,) = run.logged()
+    (first,) = logs_of(run)
     assert first["loss"] == pytest.approx(1.2 * np.log(2) + first["nll_loss"], rel=1e-6)
 
 
@@ -127,7 +127,7 @@ def test_the_first_loss_is_known(tmp_path):
     run, _ = run_stage(
         tmp_path, loaded(model()), Dpo(Dpo.Options(sft_weight=0.5), "dpo"), max_steps=1
     )
-    (first,) = run.logged()
+    (first,) = logs_of(run)
     assert first["loss"] == pytest.approx(np.log(2) + 0.5 * first["nll_loss"], rel=1e-6)
     assert first["rewards/margins"] == 0
 
@@ -192,7 +192,7 @@ def test_ktos_divergence_is_that_of_the_whole_step(tmp_path):
         "logging_steps": 1,
     }
     run, _ = run_stage(tmp_path, made, stage, data, max_steps=2, **settings)
-    assert run.logged()[0]["kl"] == 0
+    assert logs_of(run)[0]["kl"] == 0
     again, before = loaded(model()), model()
     run_stage(tmp_path / "one", again, stage, data, max_steps=1, **settings)
     rows = Mismatched(data, 42, 2048)
@@ -206,7 +206,7 @@ def test_ktos_divergence_is_that_of_the_whole_step(tmp_path):
         )
     expected = (one - first).mean().item()
     assert expected > 0
-    assert run.logged()[1]["kl"] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    assert logs_of(run)[1]["kl"] == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
 def test_ktos_weights(tmp_path):
@@ -215,9 +215,9 @@ def test_ktos_weights(tmp_path):
     for name, weight in (("desirable_weight", 3.0), ("undesirable_weight", 1.0)):
         stage = Kto(Kto.Options(**{name: 3.0}), "kto")
         run, _ = run_stage(tmp_path / name, loaded(model()), stage, data, max_steps=1)
-        assert run.logged()[0]["loss"] == pytest.approx(weight / 2, rel=1e-5)
+        assert logs_of(run)[0]["loss"] == pytest.approx(weight / 2, rel=1e-5)
         assert not [
-            key for key in run.logged()[0] if key in ("rewards/rejected", "rewards/margins")
+            key for key in logs_of(run)[0] if key in ("rewards/rejected", "rewards/margins")
         ]
 
 
@@ -244,7 +244,7 @@ def test_a_reward_is_read_at_the_last_token_even_where_that_pads_too(tmp_path):
 
 
 def test_a_reward_model_in_half_precision_has_its_head_in_full(tmp_path):
-    """As under QLoRA, where the model computes in bf16 and the head is trained (TRL: float !=
+    """Like under QLoRA, where the model computes in bf16 and the head is trained (TRL: float !=
     BFloat16)."""
     torch.manual_seed(0)
     made = AutoModelForSequenceClassification.from_config(
@@ -255,7 +255,7 @@ def test_a_reward_model_in_half_precision_has_its_head_in_full(tmp_path):
         if not parameter.requires_grad:
             assert parameter.dtype == torch.bfloat16, name
     run, result = run_stage(tmp_path, adapted, Reward(Reward.Options(), "reward"), precision="bf16")
-    assert np.isfinite(run.logged()[-1]["loss"])
+    assert np.isfinite(logs_of(run)[-1]["loss"])
     assert "score" in " ".join(load_file(result.path / "adapter_model.safetensors"))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from answers_setup import run_stage
 from test_pairs_training import CASES, adapted
+from training_setup import logs_of
 
 import forked
 
@@ -35,5 +36,5 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path):
         )
         assert tokens == result.tokens
         assert metrics == pytest.approx(result.metrics, rel=1e-3, abs=1e-5)
-        for two, one in zip(logged, run.logged(), strict=True):
+        for two, one in zip(logged, logs_of(run), strict=True):
             assert two == pytest.approx(one, rel=1e-3, abs=1e-5)

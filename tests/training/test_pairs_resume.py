@@ -8,6 +8,7 @@ import torch
 from answers_setup import run_stage
 from test_pairs_training import CASES, adapted
 from test_resume import assert_same_state, no_pickle
+from training_setup import a_run, logs_of, stop_after
 
 from tunewright.check import resolve
 from tunewright.errors import Stopped
@@ -26,16 +27,10 @@ LENGTH = {
 
 def interrupted(folder: Path, made, stage, at: int, **settings):
     """Train until step `at`, stop there as after SIGTERM: the run, and the checkpoint."""
-    runs, steps = [], []
-
-    def stop(run):  # is asked once after each step
-        runs[:] = [run]
-        steps.append(1)
-        return len(steps) == at
-
+    run = a_run(folder)
     with pytest.raises(Stopped):
-        run_stage(folder, made, stage, stop=stop, **settings)
-    return runs[0], latest_checkpoint(folder / "checkpoints")
+        run_stage(folder, made, stage, stop=stop_after(at), run=run, **settings)
+    return run, latest_checkpoint(folder / "checkpoints")
 
 
 BOTH = [
@@ -54,9 +49,8 @@ def test_resumed_equals_uninterrupted(tmp_path, monkeypatch, name, how):
         tmp_path / "parts", adapted(case, how, 0.2), case.stage, at=6, **settings
     )
     if "reference" in type(case.stage.options).model_fields:
-        monkeypatch.setattr(
-            reference.ReferenceTrainer, "_score_all", None
-        )  # nothing is scored again
+        # nothing is scored again
+        monkeypatch.setattr(reference.ReferenceTrainer, "_score_all", None)
     second, result = run_stage(
         tmp_path / "parts",
         adapted(case, how, 0.2),
@@ -66,7 +60,7 @@ def test_resumed_equals_uninterrupted(tmp_path, monkeypatch, name, how):
         **settings,
     )
     assert result.steps == 8
-    assert first.logged() + second.logged() == whole.logged()
+    assert logs_of(first) + logs_of(second) == logs_of(whole)
     assert_same_state(*(tmp_path / name / "checkpoints" / "step-8" for name in ("whole", "parts")))
 
 
@@ -80,7 +74,7 @@ def test_what_was_counted_since_the_last_report_goes_on(tmp_path):
     run, _ = run_stage(
         tmp_path, adapted(case, "full"), case.stage, checkpoint=checkpoint, **settings
     )
-    (fifth, _), (_, expected, _) = run.logged(), whole.logged()
+    (fifth, _), (_, expected, _) = logs_of(run), logs_of(whole)
     averaged = [name for name in fifth if "/" in name]
     assert [fifth[name] for name in averaged] == [expected[name] for name in averaged]
 
@@ -96,7 +90,7 @@ def test_scores_of_other_rows_are_made_anew(tmp_path):
         "train"
     ]
     assert (before.shape, after.shape) == ((8, 2), (9, 2))
-    assert run.logged()[0]["loss"] == pytest.approx(torch.tensor(2.0).log().item(), rel=1e-5)
+    assert logs_of(run)[0]["loss"] == pytest.approx(torch.tensor(2.0).log().item(), rel=1e-5)
 
 
 def test_a_run_that_is_begun_anew_scores_anew(tmp_path):

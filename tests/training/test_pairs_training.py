@@ -1,5 +1,5 @@
-"""What holds for every stage that trains on pairs and labels: it learns, and what should make no
-difference makes none."""
+"""Tests of all stages on pairs and labels: the loss falls, and equivalent settings give equal
+results."""
 
 import math
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from answers_setup import Run, preference, run_stage, unpaired
-from training_setup import SIZE, loaded, lora, model
+from answers_setup import preference, run_stage, unpaired
+from training_setup import SIZE, a_run, loaded, logs_of, lora, model
 from transformers import AutoModelForSequenceClassification, LlamaConfig
 
 from tunewright import RecipeError
@@ -95,7 +95,7 @@ def test_it_learns_and_only_what_it_is_to_train_moves(tmp_path, case, how):
         logging_steps=4,
         **LOSSLESS,
     )
-    first, *_, last = run.logged()
+    first, *_, last = logs_of(run)
     assert last["loss"] < first["loss"]
     assert last["rewards/margins"] > first["rewards/margins"]
     assert last["rewards/margins"] == pytest.approx(
@@ -119,7 +119,7 @@ def test_how_rows_are_spread_over_passes_and_padded_makes_no_difference(tmp_path
     }.items():
         made = adapted(case, "full")
         run, _ = run_stage(tmp_path / name, made, case.stage, case.rows(11), max_steps=4, **how)
-        found[name] = run.logged(), weights(made)
+        found[name] = logs_of(run), weights(made)
     (one, one_weights), (four, four_weights) = found.values()
     for left, right in zip(one, four, strict=True):
         assert left == pytest.approx(right, rel=1e-3, abs=1e-5)
@@ -141,7 +141,7 @@ def test_rows_of_like_length_side_by_side_are_the_same_rows(tmp_path, case):
         run, _ = run_stage(
             tmp_path / name, adapted(case, "full"), case.stage, case.rows(12), max_steps=3, **how
         )
-        found[name] = run.logged()
+        found[name] = logs_of(run)
     for left, right in zip(*found.values(), strict=True):
         assert left == pytest.approx(right, rel=1e-3, abs=1e-5)
 
@@ -157,7 +157,7 @@ def test_evaluation_leaves_training_alone_and_is_what_it_is_in_any_batches(tmp_p
         tmp_path / "b", made[1], case.stage, evals=evals, eval_steps=5, per_device_eval_batch_size=7
     )
     alone, _ = run_stage(tmp_path / "c", made[2], case.stage, per_device_eval_batch_size=2)
-    assert run.logged() == alone.logged()
+    assert logs_of(run) == logs_of(alone)
     assert all(torch.equal(each, weights(made[2])[name]) for name, each in weights(made[0]).items())
     assert {
         "it_loss",
@@ -175,7 +175,7 @@ def test_an_adapter_that_is_new_is_held_against_the_model_below_it(tmp_path, opt
     stage = Dpo(Dpo.Options(**options), "dpo")
     run, _ = run_stage(tmp_path, lora(model(), 0.0), stage)
     expected, _ = run_stage(tmp_path / "other", lora(model(), 0.0), Dpo(Dpo.Options(), "dpo"))
-    for left, right in zip(run.logged(), expected.logged(), strict=True):
+    for left, right in zip(logs_of(run), logs_of(expected), strict=True):
         assert left == pytest.approx(right, rel=1e-4, abs=1e-6)
 
 
@@ -189,7 +189,7 @@ def test_a_second_model_gives_what_scoring_ahead_gives(tmp_path, name):
     run, _ = run_stage(tmp_path / "a", loaded(model()), stage, reference=loaded(model()))
     expected, _ = run_stage(tmp_path / "b", loaded(model()), plugin(plugin.Options(), name))
     assert plugin(plugin.Options(), name).models == ("policy",)
-    for left, right in zip(run.logged(), expected.logged(), strict=True):
+    for left, right in zip(logs_of(run), logs_of(expected), strict=True):
         assert left == pytest.approx(right, rel=1e-4, abs=1e-6)
 
 
@@ -206,9 +206,9 @@ def test_another_model_may_be_the_reference(tmp_path, cached):
     with torch.no_grad():
         other.model.lm_head.weight.mul_(2)
     stage = Dpo(Dpo.Options(reference="some/model", cache_reference=cached), "dpo")
-    run, _ = run_stage(tmp_path, other, stage, run=Run(tmp_path, load))
+    run, _ = run_stage(tmp_path, other, stage, run=a_run(tmp_path, loads=load))
     assert [str(how["prior"].path) for how in asked] == [str(Path("some/model"))]
-    assert run.logged()[0]["rewards/margins"] != 0
+    assert logs_of(run)[0]["rewards/margins"] != 0
 
 
 def test_the_reference_of_an_adapter_that_goes_on_is_the_adapter_as_it_was(tmp_path):
@@ -218,7 +218,7 @@ def test_the_reference_of_an_adapter_that_goes_on_is_the_adapter_as_it_was(tmp_p
             if "lora_B" in name:
                 parameter.normal_(std=0.1)
     run, _ = run_stage(tmp_path, made, Dpo(Dpo.Options(), "dpo"), max_steps=1)
-    assert run.logged()[0]["loss"] == pytest.approx(math.log(2), rel=1e-5)
+    assert logs_of(run)[0]["loss"] == pytest.approx(math.log(2), rel=1e-5)
 
 
 def test_base_needs_an_adapter_that_left_the_model_as_it_was(tmp_path):
@@ -257,13 +257,13 @@ def test_rows_may_be_read_while_training_goes_on(tmp_path):
             tmp_path / stage.name, lora(model(), 0.0), stage, Stream(preference(12)), max_steps=4
         )
         assert result.steps == 4
-        assert math.isfinite(run.logged()[-1]["rewards/margins"])
+        assert math.isfinite(logs_of(run)[-1]["rewards/margins"])
 
 
 @pytest.mark.parametrize(
     ("name", "message"), [("dpo", "cannot score rows"), ("kto", "answers of other rows")]
 )
-def test_what_cannot_be_done_with_rows_that_are_read_meanwhile_is_said(tmp_path, name, message):
+def test_what_cannot_be_done_with_rows_that_are_read_meanwhile_is_reported(tmp_path, name, message):
     case = CASES[name]
     with pytest.raises(RecipeError, match=message):
         run_stage(tmp_path, loaded(model()), case.stage, Stream(case.rows(12)), max_steps=4)

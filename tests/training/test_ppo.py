@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from test_grpo import adapted
 from test_pairs_training import weights
 from test_resume import assert_same_state, no_pickle
-from training_setup import SIZE, loaded, model
+from training_setup import SIZE, loaded, logs_of, model
 
 from tunewright import RunError
 from tunewright.errors import Stopped
@@ -47,7 +47,8 @@ def test_gae():
 
 
 def test_policy_loss():
-    """What would move the ratio farther than 0.2 from 1 is not trained; what brings it back is."""
+    """Changes that move the ratio farther than 0.2 from 1 get no gradient; changes that bring it
+    back do."""
     ratios = torch.tensor([1.5, 1.5, 0.5, 0.5, 1.1], requires_grad=True)
     advantages = torch.tensor([1.0, -1.0, 1.0, -1.0, 2.0])
     loss = policy_loss(ratios, advantages, 0.2)
@@ -88,7 +89,7 @@ def test_beta_is_steered(tmp_path, target, rises):
     run, _ = run_stage(
         tmp_path, loaded(model()), stage, reference=loaded(reference), max_steps=6, logging_steps=1
     )
-    betas = [line["beta"] for line in run.logged() if "beta" in line]  # not of steps on old answers
+    betas = [line["beta"] for line in logs_of(run) if "beta" in line]  # not of steps on old answers
     assert betas == pytest.approx(
         [0.1 * (1.1 if rises else 0.9) ** rollout for rollout in range(3)]
     )
@@ -156,7 +157,7 @@ def test_a_rollout(tmp_path, monkeypatch):
     assert torch.equal(before["returns"], before["advantages"])
     whitened = (np.array(every) - np.mean(every)) / np.std(every)
     np.testing.assert_allclose(batch["advantages"][known], whitened, rtol=1e-3, atol=1e-4)
-    first, second = run.logged()
+    first, second = logs_of(run)
     assert first["kl"] == pytest.approx(np.mean(kl), rel=1e-4)
     assert first["loss/value"] == pytest.approx(0.5 * np.mean(np.square(every)), rel=1e-4)
     assert first["loss/policy"] == pytest.approx(0, abs=1e-5)
@@ -190,9 +191,8 @@ def test_the_critic_learns_what_to_expect(tmp_path, monkeypatch):
 def test_reward_rises_and_only_what_it_is_to_train_moves(tmp_path, how):
     made = adapted(how)
     with torch.no_grad():
-        made.model.get_output_embeddings().weight.mul_(
-            10
-        )  # else layers below the head have little say
+        # else layers below the head have little say
+        made.model.get_output_embeddings().weight.mul_(10)
     before = weights(made)
     trained = {name for name, each in made.model.named_parameters() if each.requires_grad}
     rate = {"full": 1e-2, "freeze": 3e-2, "lora": 5e-2}[how]
@@ -206,13 +206,13 @@ def test_reward_rises_and_only_what_it_is_to_train_moves(tmp_path, how):
         logging_steps=4,
         per_device_train_batch_size=32,
     )
-    rewards = [each["reward"] for each in run.logged()]
+    rewards = [each["reward"] for each in logs_of(run)]
     assert rewards[-1] > rewards[0] + 0.15
     assert weights(made).keys() == before.keys()  # the critic is taken out
     assert {
         name for name, each in weights(made).items() if not torch.equal(each, before[name])
     } == trained
-    assert (result.steps, result.tokens) == (20, run.logged()[-1]["tokens"])
+    assert (result.steps, result.tokens) == (20, logs_of(run)[-1]["tokens"])
     saved = load_file(result.path / f"{'adapter_' if how == 'lora' else ''}model.safetensors")
     assert not [name for name in saved if "value_head" in name]
     head = load_file(tmp_path / "value_head.safetensors")
@@ -232,7 +232,7 @@ def test_four_passes_of_one_prompt_are_one_of_four(tmp_path):
         made = loaded(model())
         how = {"per_device_train_batch_size": size, "gradient_accumulation_steps": 4 // size}
         run, _ = run_stage(tmp_path / name, made, ppo(beta=0.1), reference=loaded(model()), **how)
-        found.append((run.logged(), weights(made)))
+        found.append((logs_of(run), weights(made)))
     (one, one_weights), (four, four_weights) = found
     for left, right in zip(one, four, strict=True):
         assert left == pytest.approx(right, rel=1e-4, abs=1e-5)
@@ -242,7 +242,7 @@ def test_four_passes_of_one_prompt_are_one_of_four(tmp_path):
 def test_the_model_below_a_new_adapter_is_the_same_reference_as_a_second_model(tmp_path):
     one, _ = run_stage(tmp_path / "a", adapted("lora"), ppo(beta=0.5, reference="base"))
     two, _ = run_stage(tmp_path / "b", adapted("lora"), ppo(beta=0.5), reference=adapted("lora"))
-    assert one.logged() == two.logged()
+    assert logs_of(one) == logs_of(two)
 
 
 def test_another_model_may_be_the_reference(tmp_path):
@@ -251,12 +251,11 @@ def test_another_model_may_be_the_reference(tmp_path):
         other.lm_head.weight.mul_(-20)
     stage = ppo(beta=0.5, reference="some/model")
     assert stage.models == ("policy",)
-    one, _ = run_stage(
-        tmp_path / "a", loaded(model()), stage, reference=loaded(other)
-    )  # which the run loads
+    # which the run loads
+    one, _ = run_stage(tmp_path / "a", loaded(model()), stage, reference=loaded(other))
     two, _ = run_stage(tmp_path / "b", loaded(model()), ppo(beta=0.5), reference=loaded(other))
-    assert one.logged() == two.logged()
-    assert one.logged()[0]["kl"] > 0.1
+    assert logs_of(one) == logs_of(two)
+    assert logs_of(one)[0]["kl"] > 0.1
 
 
 @pytest.mark.parametrize("how", ["full", "lora"])
@@ -266,11 +265,12 @@ def test_resumed_equals_uninterrupted_and_stops_between_rollouts_only(tmp_path, 
         "per_device_train_batch_size": 2,
         "gradient_accumulation_steps": 2,
     }
+    # 7 is rounded up to 8
     settings |= {
         "max_steps": 7,
         "logging_steps": 2,
         "save_total_limit": 100,
-    }  # 7 is rounded up to 8
+    }
 
     def train(folder, **others):
         made, reference = adapted(how, 0.2), adapted(how)
@@ -288,14 +288,14 @@ def test_resumed_equals_uninterrupted_and_stops_between_rollouts_only(tmp_path, 
 
     def stop(run):  # from the first report, at step 1, on
         runs[:] = [run]
-        return bool(run.logged())
+        return bool(logs_of(run))
 
     with pytest.raises(Stopped, match="at step 2 of 8"):
         train("parts", stop=stop)
     second, _ = train(
         "parts", checkpoint=latest_checkpoint(tmp_path / "parts" / "checkpoints"), save_steps=3
     )
-    assert runs[0].logged() + second.logged() == whole.logged()
+    assert logs_of(runs[0]) + logs_of(second) == logs_of(whole)
     assert_same_state(*(tmp_path / name / "checkpoints" / "step-8" for name in ("whole", "parts")))
 
 
@@ -306,7 +306,7 @@ def test_evaluation_leaves_training_alone(tmp_path):
         tmp_path / "a", made[0], ppo(), evals=evals, eval_steps=1, per_device_eval_batch_size=2
     )
     alone, _ = run_stage(tmp_path / "b", made[1], ppo())
-    assert run.logged() == alone.logged()
+    assert logs_of(run) == logs_of(alone)
     assert all(torch.equal(each, weights(made[1])[name]) for name, each in weights(made[0]).items())
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from training_setup import loaded, model, qwen, rows, run_training
+from training_setup import loaded, logs_of, model, qwen, rows, run_training
 
 from tunewright import RecipeError
 from tunewright_hf.models.precision import resolve
@@ -37,7 +37,7 @@ def test_bf16_learns_as_fp32_does(config, tmp_path):
             learning_rate=3e-3,
             precision=precision,
         )
-        curves[precision] = [line["loss"] for line in run.logged()]
+        curves[precision] = [line["loss"] for line in logs_of(run)]
     assert curves["bf16"] == pytest.approx(curves["fp32"], rel=TOLERANCE)
     assert curves["bf16"] != curves["fp32"]
     assert curves["fp32"][-1] < (1 - 3 * TOLERANCE) * curves["fp32"][0]

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from training_setup import loaded, lora, model, rows, run_training
+from training_setup import a_run, loaded, logs_of, lora, model, rows, run_training
+from worker import with_optimizer
 
 import forked
 
@@ -31,8 +32,9 @@ def on_two_processes(folder: Path, checkpoint: Path | None = None, **settings):
             "lora": True,
             "gradient_accumulation_steps": 2,
         },
+        {"rows": 32, "batching": "random", "optimizer": "adalomo", "max_grad_norm": 0},
     ],
-    ids=["full", "lora, packed, accumulated"],
+    ids=["full", "lora, packed, accumulated", "updates inside the backward pass"],
 )
 def test_two_processes_are_one_with_twice_the_batch(tmp_path, settings):
     logged, metrics, tokens = on_two_processes(
@@ -41,17 +43,19 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path, settings):
     how = dict(settings)
     made = lora(model(), dropout=0.0) if how.pop("lora", False) else loaded(model())
     data = rows(how.pop("rows"))
-    run, result = run_training(
+    run = with_optimizer(a_run(tmp_path / "one"), how.pop("optimizer", None))
+    _, result = run_training(
         tmp_path / "one",
         made,
         data,
+        run=run,
         evals={"it": rows(7, seed=4)},
         per_device_train_batch_size=4,
         **how,
     )
     assert tokens == result.tokens
     assert metrics == pytest.approx(result.metrics, rel=1e-5)
-    for two, one in zip(logged, run.logged(), strict=True):
+    for two, one in zip(logged, logs_of(run), strict=True):
         assert two == pytest.approx(one, rel=1e-5)
 
 

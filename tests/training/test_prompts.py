@@ -1,4 +1,4 @@
-"""What the stages on prompts share: how answers are drawn, and that two processes are one."""
+"""Tests of the stages on prompts: sampling, and two processes equal one."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from prompts_setup import REWARDS, own_rewards, prompts, run_stage
-from training_setup import loaded, lora, model, qwen
+from training_setup import loaded, logs_of, lora, model, qwen
 
 import forked
 from tunewright import events
@@ -139,7 +139,11 @@ def test_an_answer_ends_at_a_stop_token_and_keeps_it():
         ([2], "", True),
         ([4, 5, 6, 7], "w4 w5 w6 w7", False),
     ]
-    assert ends[0].row() == {"input_ids": [5, 6, 7, 4, 9], "labels": [-100, -100, -100, 4, 9]}
+    assert ends[0].row() == {
+        "input_ids": [5, 6, 7, 4, 9],
+        "labels": [-100, -100, -100, 4, 9],
+        "media": (),
+    }
 
 
 @pytest.mark.slow
@@ -163,7 +167,7 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path, own_rewards):
         )
         assert tokens == result.tokens
         assert metrics == pytest.approx(result.metrics, rel=1e-4)
-        for two, one in zip(logged, run.logged(), strict=True):
+        for two, one in zip(logged, logs_of(run), strict=True):
             assert two == pytest.approx(one, rel=1e-4, abs=1e-6)
 
 
@@ -183,7 +187,7 @@ def test_some_completions_are_shown_at_each_log(tmp_path, own_rewards, name):
 
 
 @pytest.mark.parametrize("differ", [False, True])
-def test_rewards_that_are_all_alike_are_said(tmp_path, own_rewards, monkeypatch, differ):
+def test_rewards_that_are_all_alike_are_reported(tmp_path, own_rewards, monkeypatch, differ):
     if not differ:
         monkeypatch.setattr("prompts_setup.REWARDS", {**REWARDS, "wanted": REWARDS["same"]})
     for name, stage in stages().items():

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from test_resume import LENGTH, assert_same_state, interrupted
-from training_setup import loaded, lora, model, rows, run_training
+from training_setup import loaded, logs_of, lora, model, rows, run_training
 from transformers import AutoModelForCausalLM
 
 import forked
@@ -45,12 +45,12 @@ def test_it_learns_and_resumes_bit_for_bit(tmp_path, kind, rounding):
 
     settings = {"data": rows(30), **LENGTH, **PURE, "stochastic_rounding": rounding}
     whole, _ = run_training(tmp_path / "whole", made(), save_steps=6, **settings)
-    assert whole.logged()[-1]["loss"] < whole.logged()[0]["loss"]
+    assert logs_of(whole)[-1]["loss"] < logs_of(whole)[0]["loss"]
     first, checkpoint = interrupted(tmp_path / "parts", made(), at=6, **settings)
     second, _ = run_training(
         tmp_path / "parts", made(), checkpoint=checkpoint, save_steps=6, **settings
     )
-    assert first.logged() + second.logged() == whole.logged()
+    assert logs_of(first) + logs_of(second) == logs_of(whole)
     assert_same_state(*(tmp_path / name / "checkpoints" / "step-12" for name in ("whole", "parts")))
 
 
@@ -98,7 +98,7 @@ def test_each_step_and_seed_rounds_by_numbers_of_its_own():
 
 
 def test_chunks_step_as_all_at_once(monkeypatch):
-    """Whether states are counted by parameter or by group."""
+    """With states counted by parameter or by group."""
 
     def stepped(chunk):
         monkeypatch.setattr("tunewright_hf.training.stochastic_rounding.CHUNK", chunk)
@@ -137,5 +137,5 @@ def test_two_processes_are_one(tmp_path):
     two = json.loads(done.output.partition("RESULT ")[2])[0]
     for name in ("loss", "grad_norm"):
         assert [log[name] for log in two] == pytest.approx(
-            [log[name] for log in one.logged()], rel=2e-2
+            [log[name] for log in logs_of(one)], rel=2e-2
         )

@@ -1,15 +1,18 @@
 """Interrupted and resumed is the same as uninterrupted, bit for bit; nothing in a checkpoint is a
 pickle."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from training_setup import loaded, lora, model, rows, run_training
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from training_setup import a_run, loaded, logs_of, lora, model, rows, run_training, stop_after
 
-from tunewright import RunError
+from tunewright import RunError, TunewrightError
 from tunewright.errors import Stopped
 from tunewright_hf.checkpoints.folder import latest_checkpoint
 from tunewright_hf.checkpoints.state_codec import load_state
@@ -42,16 +45,10 @@ def no_pickle(monkeypatch):
 
 def interrupted(folder: Path, made, at: int, **settings):
     """Train until step `at`, stop there as after SIGTERM: the run, and the checkpoint."""
-    runs, steps = [], []
-
-    def stop(run):  # is asked once after each step
-        runs[:] = [run]
-        steps.append(1)
-        return len(steps) == at
-
+    run = a_run(folder)
     with pytest.raises(Stopped, match=f"stopped and saved at step {at} of 12"):
-        run_training(folder, made, stop=stop, **settings)
-    return runs[0], latest_checkpoint(folder / "checkpoints")
+        run_training(folder, made, stop=stop_after(at), run=run, **settings)
+    return run, latest_checkpoint(folder / "checkpoints")
 
 
 def assert_same_state(one: Path, other: Path):
@@ -94,7 +91,7 @@ def test_resumed_equals_uninterrupted(tmp_path, kind, mode):
         tmp_path / "parts", MODELS[kind](), checkpoint=checkpoint, save_steps=6, **settings
     )
     assert result.steps == 12
-    assert first.logged() + second.logged() == whole.logged()
+    assert logs_of(first) + logs_of(second) == logs_of(whole)
     assert_same_state(*(tmp_path / name / "checkpoints" / "step-12" for name in ("whole", "parts")))
     started = second.events[0]
     assert (started.first_step, started.total_steps) == (6, 12)
@@ -239,7 +236,8 @@ def test_checkpoints_hold_nothing_but_json_and_safetensors(tmp_path):
 
 
 def test_no_trainer_of_other_libraries_and_no_pickle_in_the_sources():
-    """TRL and transformers' Trainer serve in tests only, and checkpoints are ours."""
+    """TRL and transformers' Trainer serve in tests only, and checkpoints are ours. Pickles are read
+    in one module, which runs in a process of its own."""
     forbidden = ("import trl", "from trl", "import Trainer", "TrainingArguments", "pickle.load")
     forbidden += ("torch.load(", "torch.save(", "transformers import Trainer")
     sources = list(Path(__file__).parents[2].glob("plugins/**/src/**/*.py"))
@@ -247,7 +245,68 @@ def test_no_trainer_of_other_libraries_and_no_pickle_in_the_sources():
     found = [
         f"{path.name}: {each}"
         for path in sources
+        if path.name != "pickle_worker.py"
         for each in forbidden
         if each in path.read_text("utf-8")
     ]
     assert not found
+
+
+# ---- checkpoints that hold something else --------------------------------------------------------
+
+ODD = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2**70) | st.floats() | st.text(max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["$tensor", "$tuple", "$pairs", "$float", "files", "step", "0"]),
+            inner,
+            max_size=2,
+        )
+    ),
+    max_leaves=5,
+)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"files": ["a"]}', '{"files": {}}', "[" * 100_000])
+def test_a_manifest_that_is_none_is_passed_over(tmp_path, text):
+    run_training(tmp_path, loaded(model()), save_steps=6, **LENGTH)
+    last = tmp_path / "checkpoints" / "step-12"
+    (last / "manifest.json").write_text(text)
+    run, _ = run_training(tmp_path, loaded(model()), checkpoint=last, **LENGTH)
+    assert run.events[1].first_step == 6
+
+
+@pytest.mark.slow
+def test_whatever_a_checkpoint_holds_it_is_one_line(tmp_path):
+    """With digests that fit, as one of another version or of a stranger would have them."""
+    run_training(tmp_path / "whole", loaded(model()), save_steps=12, **LENGTH)
+    good = tmp_path / "whole/checkpoints/step-12"
+    number = iter(range(10_000))
+
+    @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(st.sampled_from(["others", "rng-0", "optimizer", "weights", "manifest"]), st.data())
+    def tried(name, data):
+        folder = tmp_path / str(next(number))
+        step = folder / "checkpoints/step-12"
+        shutil.copytree(good, step)
+        found = json.loads((step / f"{name}.json").read_text())
+        key = data.draw(st.sampled_from(sorted(found)))
+        value = data.draw(ODD)
+        found = value if data.draw(st.booleans()) else found | {key: value}
+        (step / f"{name}.json").write_text(json.dumps(found))
+        if name != "manifest":
+            manifest = json.loads((step / "manifest.json").read_text())
+            content = (step / f"{name}.json").read_bytes()
+            facts = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            manifest["files"][f"{name}.json"] = facts
+            (step / "manifest.json").write_text(json.dumps(manifest))
+        lines = ["good"]
+        try:
+            run_training(folder, loaded(model()), checkpoint=step, **LENGTH)
+        except TunewrightError as error:
+            lines = error.lines
+        assert len(lines) == 1 and len(lines[0]) < 1500
+        shutil.rmtree(folder)
+
+    tried()

@@ -5,12 +5,11 @@ import math
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
 import torch
-from prompts_setup import PromptsRun, own_rewards
+from prompts_setup import own_rewards, prompts_run
 from tokenizers import pre_tokenizers
 from training_setup import SIZE, VOCAB, loaded, tokenizer
 from training_setup import model as policy
@@ -18,8 +17,10 @@ from transformers import AutoModelForSequenceClassification, LlamaConfig
 
 from tunewright import RecipeError, RunError
 from tunewright.check import resolve
+from tunewright.recipe import Recipe
 from tunewright.run import train
 from tunewright.types import LoadedModel
+from tunewright_conformance.doubles import RECIPE, FakeRun
 from tunewright_hf.training import rewards
 from tunewright_hf.training.rewards import WeightedReward
 from tunewright_rewards import model
@@ -29,7 +30,7 @@ __all__ = ["own_rewards"]  # a fixture
 
 def load(section, place, *, policy=None, from_command_line=False) -> WeightedReward:
     return rewards.load(
-        section, place, PromptsRun(Path("no/run")), policy, from_command_line=from_command_line
+        section, place, prompts_run(Path("no/run")), policy, from_command_line=from_command_line
     )
 
 
@@ -95,7 +96,7 @@ def test_the_ready_rewards_are_found_by_name():
         ),
     ],
 )
-def test_a_reward_that_fails_is_said_by_name(own_rewards, name, problem):
+def test_a_reward_that_fails_is_reported_by_name(own_rewards, name, problem):
     with pytest.raises(RunError) as found:
         load(name, "stage.rewards.0")(["a", "b"], {})
     assert str(found.value).startswith(problem)
@@ -107,7 +108,7 @@ def test_a_reward_may_have_nothing_to_say_of_an_answer(own_rewards):
     assert second == 0
 
 
-def test_what_cannot_be_loaded_is_said_with_its_place():
+def test_what_cannot_be_loaded_is_reported_with_its_place():
     with pytest.raises(
         RecipeError, match=r"stage.rewards.1: .* the reward 'lenth' \(did you mean 'length'"
     ):
@@ -123,7 +124,7 @@ def test_what_cannot_be_loaded_is_said_with_its_place():
 
 @pytest.mark.parametrize("pad", ["<pad>", "</s>"])
 def test_reward_model_scores_the_last_token(monkeypatch, pad):
-    """Where the pad token is the end token, transformers would take the token before."""
+    """If the pad token is the stop token, transformers would take the token before it."""
     torch.manual_seed(0)
     config = LlamaConfig(**{**SIZE, "pad_token_id": {"<pad>": 0, "</s>": 2}[pad]}, num_labels=1)
     made, words = AutoModelForSequenceClassification.from_config(config).eval(), tokenizer()
@@ -137,11 +138,10 @@ def test_reward_model_scores_the_last_token(monkeypatch, pad):
     assert found[0] != found[1]
 
 
-def asking(precision="fp32") -> SimpleNamespace:
-    """The run that asks, as far as it is looked at."""
-    return SimpleNamespace(
-        recipe=SimpleNamespace(training=SimpleNamespace(precision=precision)), folder=Path("none")
-    )
+def asking(precision="fp32") -> FakeRun:
+    """The run that asks."""
+    recipe = Recipe.model_validate({**RECIPE, "training": {"precision": precision}})
+    return FakeRun(Path("none"), recipe=recipe)
 
 
 def recipe(folder, **sections):
@@ -212,8 +212,12 @@ def test_a_function_in_a_file(tmp_path, monkeypatch):
     [
         ({"name": "mine.py:brief", "most": 2}, [], False),
         ({"name": "mine.py:brief", "most": 2}, ["stage.rewards.0.weight=2"], False),
-        ({"name": "length", "most": 2}, ["stage.rewards.0.name=mine.py:brief"], True),
-        ("length", ["stage.rewards=[{name: mine.py:brief, most: 2}]"], True),
+        (
+            {"name": "length", "target": 2},
+            ["stage.rewards.0.name=mine.py:brief", "stage.rewards.0.most=2"],
+            True,
+        ),
+        ("valid_json", ["stage.rewards=[{name: mine.py:brief, most: 2}]"], True),
     ],
 )
 def test_only_the_command_line_may_name_a_file(tmp_path, monkeypatch, written, overrides, runs):
@@ -230,7 +234,7 @@ def test_only_the_command_line_may_name_a_file(tmp_path, monkeypatch, written, o
     else:
         with pytest.raises(RecipeError, match="only the command line may name it") as found:
             train(asked)
-        assert found.value.place == "stage.rewards.0"
+        assert found.value.place.endswith("stage.rewards.0")
     assert (tmp_path / "ran").exists() == runs
 
 
@@ -324,3 +328,20 @@ def test_addresses_that_are_no_good(options, problem):
     with pytest.raises(RunError, match=problem) as found:
         load({"name": "http", **options}, "")(["a"], {"prompts": ["b"]})
     assert "hush" not in str(found.value)
+
+
+# ---- columns that they need ----------------------------------------------------------------------
+
+
+def test_a_function_needs_what_it_has_no_default_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(
+        "def kind(completions, gold, *, level, limit, tries=3, **others):\n    return [0.0]\n"
+    )
+    section = {"name": "mine.py:kind", "limit": 5}
+    found = load(section, "", from_command_line=True)
+    assert found.needed == ("gold", "level")
+    problem, hint = rewards.missing("kind", found.needed, {"gold", "prompts", "lvl"})
+    assert problem == "reward kind needs the column 'level', and the rows have gold, lvl"
+    assert "`columns: {level: gold}`" in hint
+    assert rewards.missing("kind", found.needed, {"gold", "prompts", "level"}) == ("", "")

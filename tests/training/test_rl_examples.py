@@ -21,7 +21,7 @@ SHORT = [
 
 
 def run(name: str, *overrides: str) -> list[dict]:
-    """What the example logged."""
+    """Metrics that the example logged."""
     resolved = check.resolve(EXAMPLES / f"{name}.yaml", [*SHORT, *overrides])
     train(resolved, limit=8)
     lines = (Path(resolved.recipe.output) / "metrics.jsonl").read_text("utf-8").splitlines()

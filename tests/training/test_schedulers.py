@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from training_setup import FakeRun, loaded, model, run_training
+from training_setup import a_run, loaded, logs_of, model, run_training
 from transformers import get_scheduler
 
 from tunewright import RecipeError
@@ -36,7 +36,7 @@ def curve(build, steps):
 
 
 def ours(tmp_path, name, warmup, total, **options):
-    run = FakeRun(tmp_path)
+    run = a_run(tmp_path)
     plugin = run.named("scheduler", name, **options)
 
     def build(optimizer):
@@ -76,7 +76,7 @@ def test_final_rates_and_shares(tmp_path):
 def test_either_of_two_options(tmp_path):
     for options in ({}, {"min_lr": 1e-5, "min_lr_rate": 0.1}):
         with pytest.raises(ValueError, match="set either min_lr or min_lr_rate"):
-            FakeRun(tmp_path).named("scheduler", "cosine_with_min_lr", **options)
+            a_run(tmp_path).named("scheduler", "cosine_with_min_lr", **options)
 
 
 @pytest.mark.parametrize("name", sorted(NAMES.keys() - {"cosine_with_min_lr", "polynomial"}))
@@ -84,7 +84,7 @@ def test_training_takes_them_by_name(tmp_path, name):
     run, _ = run_training(
         tmp_path, loaded(model()), lr_scheduler_type=name, warmup_steps=2, logging_steps=1
     )
-    rates = [log["learning_rate"] for log in run.logged()]
+    rates = [log["learning_rate"] for log in logs_of(run)]
     expected = ours(tmp_path, name, 2, 6)  # of a peak of 1e-3
     assert rates == pytest.approx([10 * pair[0] for pair in expected[1:7]])
 

@@ -5,7 +5,7 @@ from math import log
 
 import pytest
 import torch
-from training_setup import FakeRun, loaded, model, rows
+from training_setup import a_run, loaded, logs_of, model, rows
 
 import tunewright_hf.losses.chunked_cross_entropy
 from tunewright.recipe import Training
@@ -105,7 +105,7 @@ def test_packed_is_padded(loss):
 
 def trained(folder, loss, evals=None, **settings):
     """Stage sft as the kernel calls it: (run, result, model)."""
-    run, made = FakeRun(folder), loaded(model())
+    run, made = a_run(folder), loaded(model())
     training = Training(
         **{
             "learning_rate": 1e-2,
@@ -126,7 +126,7 @@ def test_how_rows_are_spread_over_passes_makes_no_difference(tmp_path, loss):
     four, _, other = trained(
         tmp_path / "1x4", loss, per_device_train_batch_size=1, gradient_accumulation_steps=4
     )
-    for left, right in zip(one.logged(), four.logged(), strict=True):
+    for left, right in zip(logs_of(one), logs_of(four), strict=True):
         assert left == pytest.approx(right, rel=1e-3, abs=1e-5)
     torch.testing.assert_close(
         dict(made.named_parameters()), dict(other.named_parameters()), rtol=1e-3, atol=1e-4
@@ -140,7 +140,7 @@ def test_evaluation_reports_the_same_loss_for_all(tmp_path):
         run, result, _ = trained(
             tmp_path / loss, loss, {"it": rows(5, seed=4)}, max_steps=1, learning_rate=1e-12
         )
-        found[loss] = run.logged()[0]["loss"], result.metrics["it_loss"]
+        found[loss] = logs_of(run)[0]["loss"], result.metrics["it_loss"]
     (nll, evaluated), *others = found.values()
     assert all(loss < 0.99999 * nll for loss, _ in others)  # a new model is hardly sure of anything
     assert [each for _, each in others] == pytest.approx([evaluated] * 2, rel=1e-6)

@@ -6,7 +6,7 @@ from itertools import chain, islice
 import pytest
 import torch
 from test_resume import LENGTH, assert_same_state, interrupted
-from training_setup import loaded, model, rows, run_training
+from training_setup import loaded, logs_of, model, rows, run_training
 
 from tunewright import RecipeError, RowError, RunError
 from tunewright.recipe import Training
@@ -68,9 +68,8 @@ def test_every_row_comes_once_an_epoch(mode):
     passes = ids(made)
     assert len(passes) == len(made) == 80
     counts = Counter(chain(*passes))
-    assert (
-        max(counts.values()) - min(counts.values()) <= 1
-    )  # as many epochs for all, but for the last one
+    # as many epochs for all, but for the last one
+    assert max(counts.values()) - min(counts.values()) <= 1
     assert len(counts) == 26
     assert passes == ids(batches(80, **mode)) != ids(batches(80, **mode, seed=1))
 
@@ -144,13 +143,13 @@ def test_resumed_equals_uninterrupted(tmp_path, mode):
         tmp_path / "parts", dropping(), Numbers(), checkpoint=checkpoint, save_steps=6, **settings
     )
     assert result.steps == 12
-    assert first.logged() + second.logged() == whole.logged()
+    assert logs_of(first) + logs_of(second) == logs_of(whole)
     assert_same_state(*(tmp_path / name / "checkpoints" / "step-12" for name in ("whole", "parts")))
     assert second.events[-1].message == whole.events[-1].message
     assert second.events[-1].message.endswith(" rows seen")
 
 
-def test_what_a_stream_needs_is_said(tmp_path):
+def test_what_a_stream_needs_is_reported(tmp_path):
     with pytest.raises(RecipeError, match=r"training.max_steps: is missing"):
         run_training(tmp_path, loaded(model()), Numbers(), max_steps=None)
     with pytest.raises(RecipeError, match="the longest row has"):

@@ -1,10 +1,22 @@
 """Training as a whole: it learns, and equal settings give equal results."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
-from training_setup import SIZE, FakeRun, loaded, lora, model, qwen, rows, run_training, tokenizer
+from training_setup import (
+    SIZE,
+    a_run,
+    loaded,
+    logs_of,
+    lora,
+    model,
+    qwen,
+    rows,
+    run_training,
+    tokenizer,
+)
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from tunewright import RecipeError, RunError, events
@@ -41,7 +53,7 @@ def small(tmp_path):
 @pytest.mark.parametrize("config", [None, qwen], ids=["llama", "qwen3"])
 def test_the_loss_falls(small, config):
     run, result, _ = small(loaded(model(config and config())), max_steps=40, logging_steps=20)
-    first, *_, last = run.logged()
+    first, *_, last = logs_of(run)
     assert last["loss"] < 0.7 * first["loss"]
     assert result.metrics["loss"] == last["loss"]
     assert (result.steps, result.tokens) == (40, last["tokens"])
@@ -53,7 +65,7 @@ def test_lora_learns_and_only_its_own_weights(small):
         name: each.clone() for name, each in made.model.named_parameters() if not each.requires_grad
     }
     run, result, _ = small(made, max_steps=30, learning_rate=5e-2)
-    assert run.logged()[-1]["loss"] < run.logged()[0]["loss"]
+    assert logs_of(run)[-1]["loss"] < logs_of(run)[0]["loss"]
     after = dict(made.model.named_parameters())
     assert all(torch.equal(each, after[name]) for name, each in before.items())
     assert (result.path / "adapter_model.safetensors").exists()
@@ -70,7 +82,7 @@ def test_four_times_one_is_one_times_four(small, packing, weighted):
     how = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}
     other, _, four = small(data=data, name="other", **how, **same)
     torch.testing.assert_close(one, four, rtol=1e-4, atol=1e-5)
-    for left, right in zip(run.logged(), other.logged(), strict=True):
+    for left, right in zip(logs_of(run), logs_of(other), strict=True):
         assert left == pytest.approx(right, rel=1e-5)
 
 
@@ -90,7 +102,7 @@ def test_batches_of_several_sizes_are_one_mean_over_the_tokens_of_their_step(sma
     norm = torch.cat([each.grad.flatten() for each in made.model.parameters()]).norm()
     made.model.zero_grad()
     run, *_ = small(made, data, **settings)
-    (first,) = run.logged()
+    (first,) = logs_of(run)
     assert first["loss"] == pytest.approx(loss.item(), rel=1e-5)
     assert first["grad_norm"] == pytest.approx(norm.item(), rel=1e-4)
 
@@ -101,8 +113,8 @@ def test_packed_training_equals_unpacked(small):
     run, _, padded = small(data=data, per_device_train_batch_size=8, batching="random")
     other, _, packed = small(data=data, name="other", packing=True, max_length=500)
     torch.testing.assert_close(padded, packed, rtol=1e-4, atol=1e-5)
-    assert [log["loss"] for log in run.logged()] == pytest.approx(
-        [log["loss"] for log in other.logged()]
+    assert [log["loss"] for log in logs_of(run)] == pytest.approx(
+        [log["loss"] for log in logs_of(other)]
     )
 
 
@@ -124,14 +136,14 @@ def test_recomputed_activations_change_nothing(small):
 
 def test_lora_with_recomputed_activations(small):
     run, *_ = small(lora(model()), activation_checkpointing=True)
-    assert run.logged()[-1]["grad_norm"] > 0
+    assert logs_of(run)[-1]["grad_norm"] > 0
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_model_in_half_precision_is_trained_in_full_and_saved_as_it_was(small, precision):
     made = loaded(model().bfloat16())
     run, result, _ = small(made, precision=precision, max_steps=30)
-    assert run.logged()[-1]["loss"] < run.logged()[0]["loss"]
+    assert logs_of(run)[-1]["loss"] < logs_of(run)[0]["loss"]
     assert {each.dtype for each in made.model.parameters()} == {torch.bfloat16}
     saved = AutoModelForCausalLM.from_pretrained(result.path)
     assert saved.dtype == torch.bfloat16
@@ -195,7 +207,7 @@ def test_evaluation_is_the_mean_over_tokens_and_leaves_training_alone(small):
     data = rows(7, seed=5, weighted=True)
     run, result, trained = small(evals={"it": data}, eval_steps=2, per_device_eval_batch_size=2)
     other, _, alone = small(name="other")
-    assert run.logged() == other.logged()
+    assert logs_of(run) == logs_of(other)
     assert all(torch.equal(trained[name], alone[name]) for name in trained)
     made = AutoModelForCausalLM.from_pretrained(result.path)
     batch = Padded(0)(list(data))
@@ -278,6 +290,31 @@ def test_the_result_can_be_loaded_and_talks_as_it_was_trained(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+@pytest.mark.parametrize("adapter", [False, True])
+def test_what_ends_answers_is_saved_beside_what_ended_them_before(tmp_path, adapter):
+    """Plain transformers and vLLM read it from generation_config.json, and stop where we stop."""
+    from types import SimpleNamespace
+
+    from tunewright_hf.models.export import save_result
+    from tunewright_hf.models.modules import base_model
+
+    made = lora(model()) if adapter else loaded(model())
+    base = base_model(made.model)
+    base.generation_config.eos_token_id = [9, 7]
+    base.generation_config.top_k = 20
+    info = SimpleNamespace(stop=("w7", "w5"))
+    template = SimpleNamespace(info=info, chat_template=lambda: None)
+    save_result(made, tmp_path / "model", template)
+    saved = json.loads((tmp_path / "model/generation_config.json").read_text())
+    assert saved["eos_token_id"] == [7, 5, tokenizer().eos_token_id, 9]
+    assert saved["top_k"] == 20 and "_from_model_config" not in saved
+    info.stop = ()  # of a template whose answers end with the tokenizer's EOS
+    base.generation_config.eos_token_id = 9
+    save_result(made, tmp_path / "other", template)
+    saved = json.loads((tmp_path / "other/generation_config.json").read_text())
+    assert saved["eos_token_id"] == [tokenizer().eos_token_id, 9]
+
+
 def test_pretraining_leaves_stop_tokens_alone_and_saves_odd_settings(small):
     made = loaded(model())
     made.model.generation_config.eos_token_id = [2, 9]
@@ -291,6 +328,6 @@ def test_only_rank_0_reports(tmp_path):
     from tunewright_hf.training.reporting import Reporter
 
     for rank, expected in ((0, 1), (1, 0)):
-        run = FakeRun(Path(tmp_path), rank=rank)
+        run = a_run(Path(tmp_path), rank=rank)
         Reporter(run, "sft").emit(events.Saved, step=1, path="it")
         assert len(run.events) == expected

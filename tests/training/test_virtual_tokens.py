@@ -3,7 +3,7 @@
 import pytest
 import torch
 from peft import PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig, get_peft_model
-from training_setup import SIZE, loaded, model, rows, run_training, tokenizer
+from training_setup import SIZE, loaded, logs_of, model, rows, run_training, tokenizer
 from transformers import AutoModelForSequenceClassification, LlamaConfig
 
 from tunewright import RunError
@@ -61,7 +61,7 @@ def test_scores_of_sequences_are_at_their_own_last_token():
 def test_prompt_tuning_trains(tmp_path):
     made = LoadedModel(adapted(CONFIGS["prompt"]), tokenizer(), saves="adapter")
     run, result = run_training(tmp_path, made, max_steps=30, learning_rate=0.3)
-    assert run.logged()[-1]["loss"] < run.logged()[0]["loss"]
+    assert logs_of(run)[-1]["loss"] < logs_of(run)[0]["loss"]
     assert (result.path / "adapter_model.safetensors").exists()
 
 

@@ -1,10 +1,9 @@
 """A training without a recipe: tiny models, rows of random tokens, and a run that only collects
 events."""
 
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import datasets
@@ -12,10 +11,11 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, Qwen3Config
 
-from tunewright import registry
+from tunewright.events import Logged
 from tunewright.recipe import Training
 from tunewright.types import Data, LoadedModel, StageResult, TrainRequest
 from tunewright_adamw import AdamW
+from tunewright_conformance.doubles import FakeRun
 from tunewright_hf.training.causal_lm import train
 from tunewright_sft.generation import Generation
 
@@ -34,50 +34,30 @@ SIZE = {
 }
 
 
-@dataclass
-class FakeRun:
-    folder: Path
-    rank: int = 0
-    world_size: int = 1
-    events: list[Any] = field(default_factory=list)
-    scheduler: str = "cosine"
-    recipe: Any = field(default_factory=lambda: SimpleNamespace(stages=[None]))
+def a_run(folder: Path, **facts: Any) -> FakeRun:
+    """A run with AdamW, a cosine and no template. facts: fields of FakeRun."""
+    run = FakeRun(folder, **facts)
+    # eps: Adam would blow up the rounding of gradients near 0, which equality tests are not about
+    optimizer = AdamW(AdamW.Options(eps=1e-5))
+    scheduler = run.named("scheduler", "cosine").plugin
+    run.plugins = {"optimizer": optimizer, "scheduler": scheduler, "template": None, **run.plugins}
+    return run
 
-    @property
-    def data_rank(self) -> int:
-        return self.rank
 
-    @property
-    def data_world_size(self) -> int:
-        return self.world_size
+def logs_of(run: FakeRun) -> list[dict[str, float]]:
+    """What does not depend on the clock or the machine, of each logging step."""
+    of_the_machine = ("tokens_per_second", "memory")
+    return [
+        {"step": log.step}
+        | {name: each for name, each in log.metrics.items() if name not in of_the_machine}
+        for log in run.events_of(Logged)
+    ]
 
-    def plugin(self, kind: str) -> Any:
-        # eps: Adam would blow up the rounding of gradients near 0, which equality tests are not
-        # about
-        return AdamW(AdamW.Options(eps=1e-5)) if kind == "optimizer" else None
 
-    def named(self, kind: str, name: str, **options: Any) -> registry.PluginCaller:
-        entry = registry.find(kind, name)
-        plugin = registry.load(entry)
-        return registry.PluginCaller(entry, plugin(plugin.Options(**options), name))
-
-    def emit(self, event: Any) -> None:
-        self.events.append(event)
-
-    def check_stop(self) -> None:
-        """Nobody asks it to stop."""
-
-    def call(self, kind: str, hook: str, request: Any) -> Any:
-        if kind == "scheduler":
-            return self.named(kind, self.scheduler).call(hook, run=self, request=request)
-        assert (kind, hook) == ("optimizer", "build_optimizer")
-        return self.plugin("optimizer").build_optimizer(self, request)
-
-    def logged(self) -> list[dict[str, float]]:
-        """What does not depend on the clock or the machine, of each logging step."""
-        logs = [event for event in self.events if type(event).__name__ == "Logged"]
-        same = ("loss", "learning_rate", "grad_norm", "epoch", "tokens")
-        return [{"step": log.step, **{name: log.metrics[name] for name in same}} for log in logs]
+def use_scheduler(run: FakeRun, training: Training) -> None:
+    """Give the run the scheduler that the training names."""
+    name = training.lr_scheduler_type or "cosine"
+    run.plugins["scheduler"] = run.named("scheduler", name).plugin
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -132,6 +112,19 @@ def rows(
     return datasets.Dataset.from_list(table)
 
 
+def stop_after(step: int) -> Callable[[FakeRun], bool]:
+    """A stop that is asked for in this optimizer step, and holds from then on, as after a signal.
+    The loop asks once after each step, evaluations and rollouts between batches."""
+    steps = 0
+
+    def stop(run: FakeRun) -> bool:
+        nonlocal steps
+        steps += sys._getframe(2).f_code.co_name == "_log_evaluate_save"
+        return steps >= step
+
+    return stop
+
+
 def run_training(
     folder: Path,
     loaded: LoadedModel,
@@ -143,11 +136,12 @@ def run_training(
     checkpoint: Path | None = None,
     run: FakeRun | None = None,
     generate: int = 0,
+    sharding: Any = None,
     **training: Any,
 ) -> tuple[FakeRun, StageResult]:
     """`train` with settings that are quick; `training` are fields of recipe.Training. generate:
     tokens of the answers that evaluation writes."""
-    run = run or FakeRun(folder)
+    run = run or a_run(folder)
     settings = {
         "learning_rate": 1e-2,
         "per_device_train_batch_size": 4,
@@ -162,8 +156,9 @@ def run_training(
         folder,
         checkpoint=checkpoint,
         stop_requested=lambda: stop(run),
+        sharding=sharding,
     )
-    run.scheduler = request.training.lr_scheduler_type or "cosine"
+    use_scheduler(run, request.training)
     extra_eval_metrics = Generation(request, (), generate) if generate else None
     return run, train(
         run, request, stage="sft", packing=packing, extra_eval_metrics=extra_eval_metrics

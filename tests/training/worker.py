@@ -9,7 +9,16 @@ import sys
 from pathlib import Path
 
 import torch
-from training_setup import FakeRun, loaded, lora, model, rows, run_training
+from training_setup import a_run, loaded, logs_of, lora, model, rows, run_training
+
+from tunewright_conformance.doubles import FakeRun
+
+
+def with_optimizer(run: FakeRun, name: str | None) -> FakeRun:
+    """The run with another optimizer, with default options."""
+    if name is not None:
+        run.plugins["optimizer"] = run.named("optimizer", name).plugin
+    return run
 
 
 def main(folder: Path, settings: dict, checkpoint: Path | None) -> None:
@@ -17,13 +26,15 @@ def main(folder: Path, settings: dict, checkpoint: Path | None) -> None:
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     made = lora(model(), dropout=0.0) if settings.pop("lora", False) else loaded(model())
     evals = {"it": rows(7, seed=4)}
-    run = FakeRun(folder, rank, world_size)
+    run = with_optimizer(
+        a_run(folder, rank=rank, world_size=world_size), settings.pop("optimizer", None)
+    )
     data = rows(settings.pop("rows", 30))
     _, result = run_training(
         folder, made, data, evals=evals, run=run, checkpoint=checkpoint, **settings
     )
     if rank == 0:
-        print("RESULT " + json.dumps([run.logged(), result.metrics, result.tokens]))
+        print("RESULT " + json.dumps([logs_of(run), result.metrics, result.tokens]))
     else:
         assert not run.events
     torch.distributed.destroy_process_group()

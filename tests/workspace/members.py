@@ -1,4 +1,4 @@
-"""The members of this checkout, as requirements.txt lists them, and its scripts."""
+"""The members of this checkout, as its two lists name them, and its scripts."""
 
 import importlib.util
 import tomllib
@@ -24,10 +24,21 @@ class Member:
         return tomllib.loads(self.file.read_text("utf-8"))["project"]
 
     @property
+    def env(self) -> str:
+        """The environment in which its libraries are, "" for the default install."""
+        data = tomllib.loads(self.file.read_text("utf-8"))
+        return data.get("tool", {}).get("tunewright", {}).get("env", "")
+
+    @property
     def needs(self) -> list[str]:
         """Its requirements, those of its extras too."""
+        return [*self.project["dependencies"], *self.extras]
+
+    @property
+    def extras(self) -> list[str]:
+        """The requirements of its extras: they need not be installed."""
         extras = self.project.get("optional-dependencies", {}).values()
-        return [*self.project["dependencies"], *(need for extra in extras for need in extra)]
+        return [need for extra in extras for need in extra]
 
     @property
     def package(self) -> str:
@@ -44,15 +55,15 @@ class Member:
 
 @cache
 def members() -> tuple[Member, ...]:
-    lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
+    files = (ROOT / "requirements.txt", ROOT / "requirements-envs.txt")
+    lines = [line for file in files for line in file.read_text("utf-8").splitlines()]
     return tuple(
         Member(ROOT / line.removeprefix("-e ./")) for line in lines if line.startswith("-e ./")
     )
 
 
 def names(*kinds: str) -> set[str]:
-    """What the members' entry points of these kinds are called; of all kinds where none is
-    given."""
+    """Names of the members' entry points of these kinds; of all kinds by default."""
     found = set()
     for member in members():
         for group, points in member.project.get("entry-points", {}).items():

@@ -1,4 +1,4 @@
-"""What is said of changes: one short text a file, of a known kind."""
+"""Change fragments: one short text per file, of a known kind."""
 
 import re
 
@@ -13,7 +13,7 @@ KINDS = re.findall(r"^\| (\w+) \|", (FOLDER / "README.md").read_text("utf-8"), r
 @pytest.mark.parametrize(
     "file", sorted(set(FOLDER.iterdir()) - {FOLDER / "README.md"}), ids=lambda file: file.name
 )
-def test_a_change_is_said_in_a_sentence_or_two(file) -> None:
+def test_a_change_is_reported_in_a_sentence_or_two(file) -> None:
     name = re.fullmatch(r"[a-z0-9-]+\.(\w+)\.md", file.name)
     assert name, "expected WHAT.KIND.md"
     assert name[1] in KINDS

@@ -23,6 +23,7 @@ def dev(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         tmp_path.joinpath(name).mkdir()
         tmp_path.joinpath(name, "pyproject.toml").write_text(MEMBER.format(name=name))
     tmp_path.joinpath("requirements.txt").write_text("# members\n-e ./one\n-e ./two\n")
+    tmp_path.joinpath("requirements-envs.txt").write_text("# members\n")
     tmp_path.joinpath("constraints.txt").write_text("pluggy==1.7.0\n")
     module = script("dev")
     monkeypatch.setattr(module, "ROOT", tmp_path)
@@ -35,7 +36,9 @@ def dev(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_members_are_those_of_requirements() -> None:
-    assert list(script("dev").members()) == [member.project["name"] for member in members()]
+    dev = script("dev")
+    listed = [*dev.members(), *dev.without_libraries()]
+    assert listed == [member.project["name"] for member in members()]
 
 
 def test_second_install_does_nothing(dev: ModuleType) -> None:
@@ -87,6 +90,31 @@ def test_a_member_that_is_gone_is_uninstalled(dev: ModuleType) -> None:
     dev.install()
     assert [command[-1] for command in dev.steps if "uninstall" in command] == ["two"]
     assert json.loads(dev.STAMP.read_text())["members"] == ["one"]
+
+
+def test_members_with_an_environment_are_installed_without_their_libraries(
+    dev: ModuleType,
+) -> None:
+    (dev.ROOT / "requirements.txt").write_text("-e ./one\n")
+    (dev.ROOT / "requirements-envs.txt").write_text("-e ./two\n")
+    dev.install()
+    (alone,) = [command for command in dev.steps if "--no-deps" in command]
+    (libraries,) = [command for command in dev.steps if "-r" in command]
+    assert alone[-2:] == ["one", "two"]
+    assert "one" in libraries
+    assert "two" not in libraries
+
+
+def test_env_tests_the_members_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    dev, called = script("dev"), []
+    monkeypatch.setattr(dev, "run", lambda *command: called.append(command) or 0)
+    monkeypatch.setenv("TUNEWRIGHT_ENVS", "elsewhere")
+    assert dev.env(["trackers", "-k", "wandb"]) == 0
+    created, tested = called
+    assert created == ("tunewright", "env", "create", "trackers")
+    assert tested[:5] == ("tunewright", "env", "run", "trackers", "--")
+    assert {"tests/envs/trackers", "--plugin=logger:wandb", "--plugin=logger:aim"} <= set(tested)
+    assert tested[-2:] == ("-k", "wandb")
 
 
 def test_a_failing_step_shows_its_output_and_ends(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,13 +14,16 @@ from workspace.members import members, names
 
 #: words of the kernel's own that are also a plugin's name, and what they mean there
 KERNEL_WORDS = {
+    "adapter": "a kind",
     "auto": "training.precision",
     "data": "a section of the recipe",
     "default": "of an option, in `plugins info`",
     "format": "a kind",
+    "generation": "what engines do",
     "length": "why a reply ends",
     "plugins": "a group of verbs",
     "template": "a kind",
+    "safetensors": "the form of weights in checkpoints",
     "preference": "a sort of rows",
     "prompts": "a sort of rows",
     "reward": "what a model is for",

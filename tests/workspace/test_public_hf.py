@@ -37,7 +37,7 @@ def is_module(name: str) -> bool:
 
 
 def uses(source: str, place: str) -> Iterator[Use]:
-    """What a file takes from tunewright_hf: names that it imports, and attributes of modules."""
+    """Names that a file uses from tunewright_hf: imported names, and attributes of modules."""
     tree = ast.parse(source)
     modules: dict[str, str] = {}  # the name here → the module
     for node in ast.walk(tree):

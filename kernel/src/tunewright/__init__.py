@@ -1,7 +1,7 @@
 """Tunewright: fine-tune large language models. A small kernel; everything else is a plugin.
 
-What plugins import stands here, and the Python API: `resolve`, `train`, `open_run`. Importing it
-imports neither torch nor transformers, and pydantic only when a class of plugins is asked for.
+Names for plugins, and the Python API: `resolve`, `train`, `open_run`. Importing it imports neither
+torch nor transformers, and pydantic only when a plugin base class is used.
 """
 
 import importlib
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
         Adapter,
         Dataset,
         Engine,
+        Evaluator,
+        Exporter,
         Family,
         Format,
         Logger,
@@ -44,6 +46,8 @@ __all__ = [
     "Adapter",
     "Dataset",
     "Engine",
+    "Evaluator",
+    "Exporter",
     "Family",
     "Format",
     "Logger",

@@ -1,7 +1,7 @@
-"""From a recipe to its plugins: `resolve` makes each section's entry, class and Options once.
+"""Resolve a recipe: find each section's plugin, import it and check its options, once.
 
-Everything after it, the command line, `recipe check`, runs and the web page, uses the result. All
-problems are collected, not only the first.
+The command line, `recipe check`, runs and the web page all use the result. All problems are
+collected, not only the first.
 """
 
 import os
@@ -41,13 +41,13 @@ def resolve(
 ) -> Resolved:
     """Read, check and complete a recipe.
 
-    recipe: a YAML file, or its values as a mapping. overrides: `training.epochs=3`, laid over it.
-    look: whether data sources are looked for. source: where a mapping was written, for errors.
+    recipe: a YAML file, or its values as a mapping. overrides: `training.epochs=3`, applied to it.
+    look: whether to check that data sources exist. source: where a mapping was written, for errors.
     combined: whether plugins may object to each other.
 
     Relative data paths start at the file's folder, those of a mapping at the current one. Imports
     the plugins that the recipe names, and neither torch nor transformers. Raises RecipeProblems, a
-    RecipeError, with everything that is wrong.
+    RecipeError, with all problems.
     """
     if isinstance(recipe, Mapping):
         value: Any = _copied(dict(recipe))
@@ -67,7 +67,8 @@ def resolve(
 
 
 def _copied(value: Any) -> Any:
-    """A mapping's values as a YAML file would give them: the caller's stay as they are."""
+    """Copy a mapping's values in the form that a YAML file would give: the caller's are not
+    changed."""
     match value:
         case Mapping():
             return {key: _copied(item) for key, item in value.items()}

@@ -1,13 +1,12 @@
-"""The command line. The kernel's own verbs stand here; all others are plugins of kind `command`.
+"""The command line: the kernel's own verbs; all others are plugins of kind `command`.
 
-Listing verbs reads metadata only: a command's module is imported when it was called.
+Listing verbs reads metadata only: a command's module is imported when it is called.
 """
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Container, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -32,40 +31,34 @@ def train(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
     ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Do not start where a plan says that memory is short.")
+    ] = False,
 ) -> None:
     """Train as a recipe says."""
-    from tunewright import check, run
+    from tunewright import check, launch, run
 
-    # data sources are looked for before anything is loaded, and by one process
-    resolved = check.resolve(recipe, overrides or [], look="RANK" not in os.environ)
-    if smoke:
-        resolved, overwrite, resume = run.smoke(resolved), True, False
-    launch = resolved.recipe.launch
-    if "RANK" not in os.environ and launch.processes * launch.nodes > 1:
-        sys.exit(_launch(launch))  # its processes have said what there was to say
+    with launch.telling_others():
+        # check that data sources exist before anything is loaded, in one process only
+        resolved = check.resolve(recipe, overrides or [], look="RANK" not in os.environ)
+        if smoke:
+            resolved, overwrite, resume = run.smoke(resolved), True, False
+    settings = resolved.recipe.launch
+    if "RANK" not in os.environ and settings.processes * settings.nodes > 1:
+        return launch.launch(settings, sys.argv[1:])
+    launch.end_with_parent()
     run.train(
         resolved,
         resume=resume,
         overwrite=overwrite,
         trust_remote_code=trust_remote_code,
         limit=32 if smoke else None,
+        strict=strict,
     )
 
 
-def _launch(launch: Any) -> int:
-    """Start this same command line on several processes, through torchrun."""
-    rendezvous = [f"--master-addr={launch.main_address}", f"--master-port={launch.main_port}"]
-    size = [
-        f"--nproc-per-node={launch.processes}",
-        f"--nnodes={launch.nodes}",
-        f"--node-rank={launch.node_rank}",
-    ]
-    torchrun = [sys.executable, "-m", "torch.distributed.run"]
-    command = [*torchrun, *size, *rendezvous, "-m", "tunewright", *sys.argv[1:]]
-    return subprocess.run(command, check=False).returncode
-
-
 def env(
+    context: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print versions of Python, the libraries and the plugins, for bug reports."""
@@ -73,6 +66,8 @@ def env(
 
     from tunewright import folder
 
+    if context.invoked_subcommand:
+        return
     if as_json:
         print_json(folder.versions())
     else:
@@ -88,11 +83,14 @@ def version() -> None:
 VERBS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "": (
         "Fine-tune large language models. One recipe, one command; everything else is a plugin.",
-        {"train": train, "env": env, "version": version},
+        {"train": train, "version": version},
     ),
+    "env": (str(env.__doc__), {}),
     "recipe": (cli_recipe.HELP, cli_recipe.VERBS),
     "plugins": (cli_plugins.HELP, cli_plugins.VERBS),
 }
+#: groups that do something without a verb
+ALONE: dict[str, Callable[..., None]] = {"env": env}
 
 
 def build(
@@ -100,21 +98,22 @@ def build(
 ) -> typer.Typer:
     """The command line: the kernel's verbs and those of installed plugins.
 
-    called: the words of the command that was called. Its verb is imported, of all others only a
-    line of help is there; None imports every verb. distributions: whose verbs are wanted; None: of
-    all. A plugin called `recipe.new` is the verb `new`
-    of the group `recipe`.
+    called: the words of the command that was called. Its verb is imported; all others have only a
+    line of help. None imports every verb. distributions: whose verbs are included; None: all. A
+    plugin called `recipe.new` is the verb `new` of the group `recipe`.
     """
     groups = {}
     for group, (about, verbs) in VERBS.items():
         groups[group] = typer.Typer(
             help=about,
             add_completion=False,
-            no_args_is_help=True,
+            no_args_is_help=group not in ALONE,
             rich_markup_mode=None,
             pretty_exceptions_enable=False,
             suggest_commands=False,
         )
+        if group in ALONE:
+            groups[group].callback(invoke_without_command=True)(ALONE[group])
         for verb, function in verbs.items():
             groups[group].command(verb)(function)
     for entry in registry.entries("command"):
@@ -149,7 +148,9 @@ def _add(
 
 
 def main() -> None:
-    """The entry point. A user's mistake is one line; `--debug` shows where it was noticed."""
+    """Entry point of the command line. User errors are one line; `--debug` shows the traceback."""
+    # pydantic would look for plugins of its own in all installed distributions: a tenth of a check
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     from tunewright.cli_main import ended
 
     debug = "--debug" in sys.argv
@@ -157,6 +158,6 @@ def main() -> None:
 
     def call() -> object:
         app = build([argument for argument in sys.argv[1:] if not argument.startswith("-")])
-        return app(standalone_mode=False)
+        return app(standalone_mode=False, prog_name="tunewright")
 
     sys.exit(ended(call, debug))

@@ -1,4 +1,4 @@
-"""How a command ends: its exit code, and one line for whatever went wrong."""
+"""End of a command: exit code, and one line per error."""
 
 import errno
 import gc
@@ -13,7 +13,7 @@ from pathlib import Path
 import typer
 from typer.exceptions import TyperException
 
-from tunewright.errors import RecipeError, TunewrightError, did_you_mean
+from tunewright.errors import RecipeError, Stopped, TunewrightError, did_you_mean
 from tunewright.registry import shipped_table
 from tunewright.terminal import printable
 
@@ -39,6 +39,9 @@ def _code(call: Callable[[], object], debug: bool) -> int:
         return code if isinstance(code, int) else 0
     except SystemExit:
         raise
+    except Stopped as error:  # of which every rank would say the same
+        is_first = os.environ.get("RANK", "0") == "0"
+        return _failed(error.lines if is_first else [], error.exit_code, debug)
     except TunewrightError as error:
         return _failed(error.lines, error.exit_code, debug)
     except TyperException as error:
@@ -75,7 +78,7 @@ def _failed(lines: Sequence[str], code: int, debug: bool) -> int:
 
 
 def _misused(error: TyperException, debug: bool) -> int:
-    """A mistake on the command line as one line; help, where a group was called without a verb."""
+    """Print a command-line mistake as one line; print help if a group was called without a verb."""
     if type(error).__name__ == "NoArgsIsHelpError":
         print(error.format_message())
         return 2
@@ -96,7 +99,7 @@ def _misused(error: TyperException, debug: bool) -> int:
 
 
 def _instead(verb: str, verbs: Iterable[str], is_top: bool) -> str:
-    """What to call in place of a verb that there is not."""
+    """Suggest what to call instead of an unknown verb."""
     known = shipped_table()
     if is_top and (brings := known["known"]["command"].get(verb)):
         return f"pip install {brings}"
@@ -109,7 +112,7 @@ def _instead(verb: str, verbs: Iterable[str], is_top: bool) -> str:
 
 
 def _prepare_streams() -> None:
-    """Not every terminal can show what data holds, and a stream may be closed."""
+    """Replace characters that a stream cannot encode, and closed streams."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -119,8 +122,8 @@ def _prepare_streams() -> None:
 
 
 def _flush() -> bool:
-    """Write what is buffered. Returns whether standard output took it; else the interpreter must
-    not try again at its end."""
+    """Flush the streams. Returns whether standard output accepted it; else the interpreter must not
+    try again at exit."""
     is_written = True
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -64,7 +64,7 @@ def info(
     """Describe a plugin and its options with their defaults."""
     from pydantic_core import to_jsonable_python
 
-    from tunewright.plugin import described
+    from tunewright.descriptions import described
 
     found = []
     for entry in _find(name):

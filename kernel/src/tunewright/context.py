@@ -1,7 +1,6 @@
 """The run in progress: the plugins that a recipe names, and what steps and plugins ask of them."""
 
 import contextlib
-import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +9,9 @@ from typing import Any
 
 from tunewright import events, folder, registry, types
 from tunewright.check import Choice, Resolved, choose
-from tunewright.errors import RecipeError, RunError, Stopped
+from tunewright.detection import detect_family
+from tunewright.errors import RecipeError, RunError, Stopped, TunewrightError
+from tunewright.kinds import sections
 from tunewright.recipe import Recipe, Section
 from tunewright.registry import PluginCaller
 from tunewright.report import Reporter
@@ -38,13 +39,21 @@ class Run:
         self.trust_remote_code = trust_remote_code
         self.stop_requested: Callable[[], bool] = lambda: False  # while training: a Stopper
         self._on_event = on_event
+        #: the template in use with all its options; None until the first load
+        self.template: Section | None = None
         self._made: list[Any] = []  # every plugin, to be closed
         self._accelerators = [choice.make() for choice in resolved.lists.get("accelerator", [])]
         self._callers = {kind: self._caller(choice) for kind, choice in resolved.choices.items()}
         self._stages = [self._caller(stage.choice) for stage in resolved.stages]
+        self._several = {
+            kind: [self._caller(choice) for choice in choices]
+            for kind, choices in resolved.lists.items()
+            if kind not in ("accelerator", "logger")
+        }
         listening = resolved.lists["logger"] if self.rank == 0 else []
         self._loggers = [self._caller(choice) for choice in listening]
         self._reporter: Reporter | None = None
+        self._number = 0  # of the stage in progress
 
     def _caller(self, choice: Choice) -> PluginCaller:
         plugin, place = choice.make(), self.source.place(choice.at)
@@ -62,12 +71,27 @@ class Run:
         return sorted({entry.name for entry in registry.entries(kind)})
 
     def plugin(self, kind: str) -> Any:
-        """Return the run's plugin of a kind. Raises RunError where it has none."""
+        """Return the run's plugin of a kind. Raises RunError if it has none."""
         return self._of(kind).plugin
 
     def call(self, kind: str, hook: str, request: Any) -> Any:
         """Call a hook of the run's plugin of a kind, inside the accelerators."""
-        return self._of(kind).call(hook, run=self, request=request)
+        with self._placing():
+            return self._of(kind).call(hook, run=self, request=request)
+
+    @contextmanager
+    def _placing(self) -> Iterator[None]:
+        """Give errors that name a field of the recipe its file and line."""
+        try:
+            yield
+        except TunewrightError as error:
+            fields = {"stage", *Recipe.model_fields, *sections()}
+            error.place = self.source.located(error.place, self._number, fields)
+            raise
+
+    def callers(self, kind: str) -> list[PluginCaller]:
+        """Return the run's plugins of a kind of which a recipe takes many, in its order."""
+        return self._several.get(kind, [])
 
     def _of(self, kind: str) -> PluginCaller:
         if kind not in self._callers:
@@ -75,7 +99,7 @@ class Run:
         return self._callers[kind]
 
     def check_stop(self) -> None:
-        """Raise Stopped where the run was asked to stop (Ctrl-C, SIGTERM)."""
+        """Raise Stopped if the run was asked to stop (Ctrl-C, SIGTERM)."""
         if self.stop_requested():
             raise Stopped("stopped as asked")
 
@@ -98,7 +122,7 @@ class Run:
     ) -> types.LoadedModel:
         """Run load_model and apply_adapter: the recipe's model, or an earlier stage's result."""
         if "family" not in self._callers:
-            self.use("family", Section(name=detect_family(self.recipe)))
+            self.use("family", Section(name=detect_family(self.recipe.model)))
         complete = prior is not None and prior.saves == "model"
         model = str(prior.path) if prior and complete else self.recipe.model
         seed = self.recipe.training.seed
@@ -119,7 +143,8 @@ class Run:
         if weights == "none":
             return loaded
         if "quantizer" in self._callers:
-            loaded = self._callers["quantizer"].call("finish_load", run=self, loaded=loaded)
+            with self._placing():
+                loaded = self._callers["quantizer"].call("finish_load", run=self, loaded=loaded)
         if complete and not trainable:
             return loaded
         adapter = prior.path if prior and prior.saves == "adapter" else None
@@ -130,23 +155,54 @@ class Run:
         adapted: types.LoadedModel = self.call("adapter", "apply_adapter", asked)
         return adapted
 
-    def _use_template_of(self, loaded: types.LoadedModel) -> None:
-        if "template" in self._callers:
-            return
-        if loaded.template is None:
-            place = self.source.place(("template",))
-            raise RecipeError("no template is known for this model", place=place, hint="name one")
-        self.use("template", Section(name=loaded.template))
+    def prepare_adapter(self, loaded: types.LoadedModel, data: types.Data) -> types.LoadedModel:
+        """Initialise the policy's adapter from the stage's data, if its plugin does so."""
+        adapter = self._callers["adapter"]
+        if not hasattr(adapter.plugin, "prepare_adapter"):
+            return loaded
+        with self._placing():
+            prepared: types.LoadedModel = adapter.call(
+                "prepare_adapter", run=self, loaded=loaded, data=data
+            )
+        return prepared
 
-    def load_policy(self) -> types.LoadedModel:
-        """Load the model that the run folder's stages have trained, for inference."""
+    def _use_template_of(self, loaded: types.LoadedModel) -> None:
+        if self.template is not None:
+            return
+        written = self.recipe.template
+        if written is None and loaded.template is None:
+            place = self.source.place(("template",))
+            family = self._callers["family"].entry.name
+            problem = f"no template is known for {self.recipe.model}, of family {family}"
+            hint = "name one, such as chatml; `tunewright plugins list` has all"
+            raise RecipeError(problem, place=place, hint=hint)
+        name = written.name if written else loaded.template
+        options = loaded.template_options if name == loaded.template else {}
+        own = written.options.items() if written else ()
+        own = {key: value for key, value in own if value is not None}  # None: not written
+        self.use("template", Section(name=name, **options | own))
+
+    @property
+    def policy_head(self) -> types.Head:
+        """Head of the model that the run folder's stages have trained."""
         done = folder.stages(self.folder)
-        if done and self._stages[len(done) - 1].plugin.head != "causal_lm":
-            problem = "its last stage trained a reward model, which does not generate text"
+        return self._stages[len(done) - 1].plugin.head if done else "causal_lm"
+
+    @property
+    def trained(self) -> types.StageResult | None:
+        """Result that load_policy loads: of the run folder's last stage. None: the recipe's
+        model."""
+        done = folder.stages(self.folder)
+        return folder.result(self.folder, done[-1]) if done else None
+
+    def load_policy(self, head: types.Head = "causal_lm") -> types.LoadedModel:
+        """Load the model that the run folder's stages have trained, for inference."""
+        if self.policy_head != head:
+            problem = "is a reward model, which does not generate text"
+            if head != "causal_lm":
+                problem = "is no reward model: it has no scores"
             raise RecipeError(problem, place=str(self.folder))
-        return self.load(
-            prior=folder.result(self.folder, done[-1]) if done else None, trainable=False
-        )
+        return self.load(head=head, prior=self.trained, trainable=False)
 
     def data_request(
         self, loaded: types.LoadedModel, number: int = 0, limit: int | None = None
@@ -165,7 +221,7 @@ class Run:
         )
 
     def place(self, *path: str | int) -> str:
-        """Return where a field stands, for errors: `recipe.yaml:12: stage.packing`."""
+        """Return the place of a field for errors: `recipe.yaml:12: stage.packing`."""
         return self.source.place(path)
 
     def from_command_line(self, *path: str | int) -> bool:
@@ -176,17 +232,19 @@ class Run:
     # ---- what the kernel and commands do with a run ----------------------------------------------
 
     def use(self, kind: str, section: Section) -> None:
-        """Make this plugin the run's one of its kind."""
+        """Make this plugin the run's plugin of its kind."""
         self._callers[kind] = self._caller(choose(kind, section, self.source, (kind,)))
+        if kind == "template":
+            self.template = section
 
     def stage(self, number: int) -> Any:
         """The plugin of stage `number` (0 is the first)."""
         return self._stages[number].plugin
 
     def begin_stage(self, number: int) -> None:
-        """Make stage `number`, and the plugins that its training names, the run's ones."""
-        self._callers["stage"] = self._stages[number]
-        for kind, choice in self.resolved.choices.items():  # what the stage before it had changed
+        """Make stage `number` current, with the plugins that its training names."""
+        self._callers["stage"], self._number = self._stages[number], number
+        for kind, choice in self.resolved.choices.items():  # undo changes of the previous stage
             if any(kind in stage.choices for stage in self.resolved.stages):
                 self._callers[kind] = self._caller(
                     self.resolved.stages[number].choices.get(kind, choice)
@@ -199,7 +257,7 @@ class Run:
 
     @contextmanager
     def reporting(self, watch: Callable[[events.Event], None]) -> Iterator[None]:
-        """While this lasts, events reach the loggers, and `watch` first."""
+        """Send events to the loggers inside the context, and to `watch` first."""
         self._reporter = Reporter(self, self._loggers, watch if self.rank == 0 else None)
         try:
             yield
@@ -208,35 +266,5 @@ class Run:
                 print(printable(f"logger {name} was muted: {reason}"))
             self._reporter = None
             for plugin in (*self._made, *self._accelerators):
-                with contextlib.suppress(Exception):  # the run is over, and its result stands
+                with contextlib.suppress(Exception):  # the run is over, and its result is written
                     plugin.close()
-
-
-def detect_family(recipe: Recipe) -> str:
-    """The family that the checkpoint's `model_type` maps to in metadata. Raises RecipeError."""
-    path, config = Path(recipe.model).expanduser(), None
-    if (path / "config.json").is_file():
-        config = _config(path / "config.json")
-    elif recipe.model != "tiny" and not path.exists():
-        for point in registry.group("model_config"):
-            config = config or point.load()(recipe.model, None)
-    known = {point.name: point.value for point in registry.group("model_type")}
-    if (found := str((config or {}).get("model_type", ""))) in known:
-        return known[found]
-    near = found and registry.hint_for("model_type", found, known)
-    hint = "; ".join(filter(None, [near, "name one with `family:`"]))
-    problem = "does not tell its family"
-    if found:
-        problem = f"model_type {found!r} belongs to no installed family"
-    raise RecipeError(f"{recipe.model!r} {problem}", place="model", hint=hint)
-
-
-def _config(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        problem = f"cannot be read: {' '.join(str(error).split())[:200]}"
-        raise RecipeError(problem, place=str(path)) from error
-    if not isinstance(found, dict):
-        raise RecipeError(f"holds a {type(found).__name__}, not an object", place=str(path))
-    return found

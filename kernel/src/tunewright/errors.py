@@ -1,5 +1,4 @@
-"""Errors are for people: one line with the place, what was found, what is expected, and what
-helps."""
+"""Errors for users: one line with the place, what was found, what is expected, and a remedy."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,10 +6,10 @@ from difflib import get_close_matches
 
 
 class TunewrightError(Exception):
-    """Anything that ends a command in one clear line.
+    """An error that ends a command with one clear line.
 
     place: the file and field, such as `recipe.yaml: stage.packing` or `data/a.jsonl:17`; may be
-    empty. problem: what was found and what is expected. hint: what to do about it; may be empty.
+    empty. problem: what was found and what is expected. hint: the remedy; may be empty.
     """
 
     exit_code = 1
@@ -25,17 +24,17 @@ class TunewrightError(Exception):
 
     @property
     def lines(self) -> list[str]:
-        """One line for each problem, as the command line prints them."""
+        """One line per problem, as the command line prints them."""
         return [" ".join(str(self).splitlines())]
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that is wrong with a recipe, as data."""
+    """A problem of a recipe, as data."""
 
     path: tuple[str | int, ...]  # of the field, such as ("training", "learning_rate")
     message: str  # what was found and what is expected
-    hint: str = ""  # what to do about it
+    hint: str = ""  # remedy
 
 
 class RecipeError(TunewrightError):
@@ -45,7 +44,7 @@ class RecipeError(TunewrightError):
 
 
 class RunError(TunewrightError):
-    """The run could not go on. Exit code 1."""
+    """The run could not continue. Exit code 1."""
 
 
 class RowError(TunewrightError):
@@ -59,7 +58,7 @@ class Stopped(TunewrightError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`did you mean 'lora'?`, or the sorted list of what there is, or '' where there is nothing."""
+    """`did you mean 'lora'?`, or the sorted list of known names, or '' if there are none."""
     names = sorted(known)
     if close := get_close_matches(name, names, n=1):
         return f"did you mean {close[0]!r}?"

@@ -1,9 +1,9 @@
-"""What a run tells its loggers. Every event is a frozen dataclass of JSON values.
+"""Events of a run, for its loggers. Every event is a frozen dataclass of JSON values.
 
-Events are made on rank 0 only. `metrics` holds numbers; a name without a unit in it has the unit
-given here: loss (nats a trained token), learning_rate (1), grad_norm (1), epoch (1), tokens (count
-so far, padding left out), tokens_per_second (of the last logging interval), memory (peak bytes: of
-the accelerator, or resident on CPU).
+Events are created on rank 0 only. `metrics` holds numbers. Units, unless the name has one: loss
+(nats per trained token), learning_rate (1), grad_norm (1), epoch (1), tokens (count so far, without
+padding), tokens_per_second (of the last logging interval), memory (peak bytes: of the accelerator,
+or resident on CPU).
 """
 
 import time

@@ -1,4 +1,4 @@
-"""The run folder: who may write into it, and run.json, in which a run describes itself."""
+"""The run folder: locking, overwriting, and run.json, the run's description of itself."""
 
 import json
 import math
@@ -13,16 +13,18 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from tunewright import registry
 from tunewright.errors import RecipeError, RunError
 from tunewright.kinds import kinds
+from tunewright.recipe import Section
 from tunewright.types import StageResult
 
 RUN_FILE, RECIPE_FILE = "run.json", "recipe.yaml"
-#: what the kernel itself writes; plugins name theirs in `Plugin.artifacts`
+#: files that the kernel writes; plugins list theirs in `Plugin.artifacts`
 ARTIFACTS = ("stages", "events.jsonl", RECIPE_FILE, RUN_FILE)
-#: what runs of versions before `artifacts` stood in run.json have written
+#: files of versions that did not write `artifacts` to run.json
 _EARLIER = (
     "checkpoints",
     "model",
@@ -34,15 +36,15 @@ _EARLIER = (
 )
 
 
-#: what every run.json holds, and its type
+#: required fields of run.json, with their types
 _CONTENT = {"status": str, "stages": list, "data": dict, "recipe": dict, "libraries": dict}
-#: what a process that was killed leaves behind
+#: left behind by a killed process
 _LEFT = {".lock", f".{RUN_FILE}.new", f".{RECIPE_FILE}.new"}
 
 
 @contextmanager
 def locked(folder: Path, rank: int) -> Iterator[None]:
-    """Hold the folder against a second run. Raises RunError where another one holds it."""
+    """Lock the folder. Raises RunError if another run holds it."""
     if rank:
         yield
         return
@@ -65,7 +67,7 @@ def locked(folder: Path, rank: int) -> Iterator[None]:
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """Content of run.json; None where there is none. Raises RunError."""
+    """Content of run.json; None if it does not exist. Raises RunError."""
     path = folder / RUN_FILE
     if not path.is_file():
         return None
@@ -84,7 +86,7 @@ def read(folder: Path) -> dict[str, Any] | None:
 
 
 def write(folder: Path, name: str, text: str) -> None:
-    """Replace a file of the folder in one step: it is never seen half-written. Raises RunError."""
+    """Replace a file of the folder atomically. Raises RunError."""
     temporary = folder / f".{name}.new"
     try:
         with temporary.open("w", encoding="utf-8") as file:
@@ -106,10 +108,10 @@ def claim(
     rank: int,
     overwrite: bool,
 ) -> dict[str, Any]:
-    """Make the folder ready for a new run, and return its state.
+    """Prepare the folder for a new run, and return its state.
 
-    artifacts: names that the run's plugins write below it. Only rank 0 writes. Raises RecipeError
-    where the folder holds what must not be lost.
+    artifacts: names that the run's plugins write in it. Only rank 0 writes. Raises RecipeError if
+    the folder holds something that must not be lost.
     """
     state: dict[str, Any] = {
         "status": "running",
@@ -135,7 +137,7 @@ def write_recipe(folder: Path, recipe: dict[str, Any]) -> None:
 
 
 def _make_room(folder: Path, artifacts: list[str], overwrite: bool) -> None:
-    """Remove an earlier run, where that is allowed. Raises RecipeError where it is not."""
+    """Remove an earlier run if allowed. Raises RecipeError if not."""
     hint = "choose another `output`, or --overwrite"
     there = {path.name for path in folder.iterdir()} - _LEFT
     if RUN_FILE not in there:
@@ -152,9 +154,10 @@ def _make_room(folder: Path, artifacts: list[str], overwrite: bool) -> None:
     except RunError:
         if not overwrite:
             raise
-    trained = old.get("data") or old.get("status") != "failed"  # else it failed before it trained
+    # otherwise it failed before training
+    trained = old.get("data") or old.get("status") != "failed"
     if trained and not overwrite:
-        # this process holds the lock: a run that is called running has ended without a word
+        # this process holds the lock: a run marked as running was killed
         status = {"running": "interrupted (killed)"}.get(old["status"], old["status"])
         if status != "completed":
             command = f"tunewright train {folder / RECIPE_FILE} --resume"
@@ -166,7 +169,7 @@ def _make_room(folder: Path, artifacts: list[str], overwrite: bool) -> None:
 
 
 def artifacts_of(state: dict[str, Any]) -> set[str]:
-    """Names below the run folder that the plugins of this run have written."""
+    """Names in the run folder that the plugins of this run have written."""
     written = state.get("artifacts")
     return set(map(str, written)) if isinstance(written, list) else set(_EARLIER)
 
@@ -189,7 +192,7 @@ def finite(value: Any) -> Any:
 
 
 def describe(folder: Path, name: str, result: StageResult, rows: int) -> dict[str, Any]:
-    """A finished stage as it stands in run.json. Its path is below the run folder, which may be
+    """Entry of a finished stage for run.json. Its path is relative to the run folder, which may be
     moved."""
     numbers = {"steps": result.steps, "tokens": result.tokens, "rows": rows}
     path = result.path.relative_to(folder).as_posix()
@@ -203,12 +206,13 @@ def describe(folder: Path, name: str, result: StageResult, rows: int) -> dict[st
 
 
 def stages(folder: Path) -> list[dict[str, Any]]:
-    """The finished stages of the run in this folder. Raises RunError where run.json is damaged."""
+    """Finished stages of the run in this folder. Raises RunError if run.json is damaged."""
     return list((read(folder) or {}).get("stages", []))
 
 
 def result(folder: Path, stage: dict[str, Any]) -> StageResult:
-    """What `describe` wrote. Raises RunError where it is damaged, or leads out of the folder."""
+    """Result of a finished stage, from its entry in run.json. Raises RunError if it is damaged, or
+    points outside the folder."""
     place = str(folder / RUN_FILE)
     try:
         path = PurePosixPath(stage["path"])
@@ -226,6 +230,17 @@ def result(folder: Path, stage: dict[str, Any]) -> StageResult:
         hint = "it was removed or not copied: train again"
         raise RunError("there is no such folder", place=str(found.path), hint=hint)
     return found
+
+
+def template(folder: Path, state: dict[str, Any]) -> Section | None:
+    """The template, with all its options, that the run uses; None before its first load. Raises
+    RunError where run.json is damaged."""
+    try:
+        written = state.get("template")
+        return None if written is None else Section.model_validate(written)
+    except ValidationError as error:
+        place = str(folder / RUN_FILE)
+        raise RunError("describes no template: expected a name and options", place=place) from error
 
 
 def last_checkpoint(base: Path) -> Path | None:

@@ -4,11 +4,11 @@ what it returns.
 All hooks but `report` are *directed*: the one plugin that the recipe names is called, inside the
 wrappers of the run's accelerators, outermost first in the order of the recipe. A plugin may take
 any subset of a hook's arguments, in any order, without defaults. `run` is a `types.RunContext`.
-A hook may raise any TunewrightError; RecipeError where the recipe is wrong (exit code 2), RunError
-where the run cannot go on (exit code 1). Any other exception is reported as a defect. Except for
+A hook may raise any TunewrightError; RecipeError if the recipe is wrong (exit code 2), RunError if
+the run cannot continue (exit code 1). Any other exception is reported as a defect. Except for
 `report`, no hook may return None.
 
-Hooks of other kinds stand in the module that their `Kind` names: those of `scheduler` and `reward`
+Hooks of other kinds are in the module that their `Kind` names: those of `scheduler` and `reward`
 in tunewright_hf.hookspecs.
 """
 
@@ -20,7 +20,7 @@ import pluggy
 if TYPE_CHECKING:
     from typing import Any
 
-    from tunewright import types
+    from tunewright import inference, types
     from tunewright.errors import RowError
     from tunewright.events import Event
     from tunewright.types import RunContext
@@ -40,22 +40,23 @@ def load_model(run: "RunContext", request: "types.LoadRequest") -> "types.Loaded
     request.weights "none" wherever only the tokenizer is needed (data commands). Before
     finish_load and apply_adapter.
 
-    request: what to load. Where request.loader is set, an accelerator replaces the loading: call it
+    request: what to load. If request.loader is set, an accelerator replaces the loading: call it
     with the request and return what it returns.
 
     Returns the model on its device, each parameter in the dtype that request.dtype or the family's
     option says, in evaluation mode, with the head that request.head names. With request.trainable
-    off, no parameter requires a gradient. With weights "meta" parameters have no storage; with
-    weights "none" LoadedModel.model is None.
+    off, no parameter requires a gradient. With weights "meta" parameters and buffers have no
+    storage, and LoadedModel.deferred loads them; a family that cannot do so for a model loads it
+    whole. With weights "none" LoadedModel.model is None.
 
-    Raises RunError where the checkpoint is missing, unsafe or incomplete.
+    Raises RunError if the checkpoint is missing, unsafe or incomplete.
     """
     raise NotImplementedError
 
 
 @hookspec(firstresult=True)
 def apply_adapter(run: "RunContext", request: "types.AdapterRequest") -> "types.LoadedModel":
-    """Make the right parameters trainable. Kind: adapter.
+    """Set which parameters are trained. Kind: adapter.
 
     When: after each load_model (and finish_load), for the policy and for every further model; not
     for a complete model of an earlier stage that is not trained again, and not with weights "none".
@@ -68,7 +69,26 @@ def apply_adapter(run: "RunContext", request: "types.AdapterRequest") -> "types.
     LoadedModel.trained the names of these parameters, and LoadedModel.saves what a save holds:
     "model" or "adapter".
 
-    Raises RecipeError where the options do not fit the model, RunError where adapter_path does not.
+    Raises RecipeError if the options do not fit the model, RunError where adapter_path does not.
+    """
+    raise NotImplementedError
+
+
+@hookspec(firstresult=True)
+def prepare_adapter(
+    run: "RunContext", loaded: "types.LoadedModel", data: "types.Data"
+) -> "types.LoadedModel":
+    """Initialise the adapter from the data that it will be trained on. Kind: adapter. Optional.
+
+    When: if the adapter implements it, once for each stage, for the policy, after build_dataset and
+    before train_stage; again when a run is resumed, before the checkpoint is read. On every rank,
+    with the same rows, before a process group exists.
+
+    loaded: what apply_adapter returned, with weights if Adapter.works_on_meta is False. What is
+    trained may change: other parameters and shapes. It must depend on the recipe, the weights and
+    the data alone, or a resumed run would not fit its checkpoint.
+
+    Returns the model as apply_adapter does.
     """
     raise NotImplementedError
 
@@ -101,7 +121,7 @@ def format_template(run: "RunContext", request: "types.TemplateRequest") -> "typ
     Returns the text and the character spans [start, end) that the model is trained to produce, stop
     tokens included. With add_generation_prompt the text ends where the assistant begins to write.
 
-    Raises RowError where the conversation does not fit the template.
+    Raises RowError if the conversation does not fit the template.
     """
     raise NotImplementedError
 
@@ -128,8 +148,8 @@ def report(run: "RunContext", event: "Event") -> None:
     """Receive an event. Kind: logger. The one hook that goes to every plugin of its kind.
 
     When: for each event, in order, on rank 0 only, in a thread of the plugin's own. It may be slow
-    or raise: then the logger is muted, which is said once, and the run goes on. Unknown events are
-    to be ignored. Returns None.
+    or raise: then the logger is muted, which is reported once, and the run continues. Ignore
+    unknown events. Returns None.
     """
 
 
@@ -149,8 +169,11 @@ def prepare_load(run: "RunContext", request: "types.LoadRequest") -> bool:
 def finish_load(run: "RunContext", loaded: "types.LoadedModel") -> "types.LoadedModel":
     """Change the loaded model. Kind: quantizer.
 
-    When: after each load_model that prepare_load came before, and before apply_adapter. Returns
-    what later steps use, with LoadedModel.quantized and linear_types set.
+    When: after each load_model that prepare_load came before, and before apply_adapter.
+
+    Returns what later steps use, with LoadedModel.quantized and linear_types set. Merging an
+    adapter calls `model.dequantize()`, which returns the model with plain weights: models that
+    transformers quantizes have it, others get one here.
     """
     raise NotImplementedError
 
@@ -189,13 +212,17 @@ def convert_rows(
 
 
 @hookspec(firstresult=True)
-def generate(run: "RunContext", request: "types.GenerateRequest") -> "Iterator[types.Reply]":
-    """Generate a reply, streamed. Kind: engine. Provisional: `open_engine` will replace it.
+def open_engine(
+    run: "RunContext", request: "inference.EngineRequest"
+) -> "inference.InferenceEngine":
+    """Load the model, and return what answers. Kind: engine.
 
-    When: for each reply in chat. The model is loaded at the first call and kept. Several calls may
-    run at once, in threads: none may change what another returns.
+    When: once by a command that generates, such as chat or serve, which closes what it gets. The
+    model is that of `run.load_policy()`.
 
-    Yields pieces of text that, joined, are the reply without its stop token. The last piece has a
-    finish_reason.
+    Returns an engine that takes requests from any thread. An answer depends on its request alone,
+    not on those beside it.
+
+    Raises RunError if the engine or an adapter cannot be loaded.
     """
     raise NotImplementedError

@@ -1,4 +1,5 @@
-"""Imports of plugins, each in a process of its own, so that none can end or hold the others."""
+"""Import checks of plugins, each in a separate process, so that none can stop or block the
+others."""
 
 import multiprocessing
 import os
@@ -12,8 +13,8 @@ from tunewright.registry import Entry
 
 
 def imported(entries: Iterable[Entry], timeout: float) -> Iterator[tuple[Entry, str]]:
-    """Each entry with what is wrong with it, empty where it can be imported. timeout: seconds."""
-    # a fork has the kernel in memory already; where there is none, a new interpreter starts
+    """Yield each entry with its import error, empty if there is none. timeout: seconds."""
+    # a forked process already has the kernel in memory; without fork, start a new interpreter
     context = multiprocessing.get_context("fork" if hasattr(os, "fork") else "spawn")
     for entry in entries:
         here, there = context.Pipe(duplex=False)

@@ -26,7 +26,7 @@ PREFIX = "tunewright."
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One entry point, with what its distribution's metadata says."""
+    """One entry point, with metadata of its distribution."""
 
     group: str  # without the prefix
     name: str
@@ -34,7 +34,7 @@ class Point:
     distribution: str
     version: str
     summary: str
-    requires: str = ""  # the version of the kernel that it asks for, such as >=0.1,<0.2
+    requires: str = ""  # required kernel version, such as >=0.1,<0.2
 
     def load(self) -> Any:
         """Import the object. Raises what the import raises."""
@@ -59,7 +59,7 @@ def points() -> tuple[Point, ...]:
 
 
 def cache_folder() -> Path:
-    """The folder for what can be made again; without a home, one that cannot be written."""
+    """Folder for caches; without a home folder, one that is not writable."""
     base = os.environ.get("TUNEWRIGHT_CACHE") or os.environ.get("XDG_CACHE_HOME")
     try:
         return Path(base) / "tunewright" if base else Path.home() / ".cache" / "tunewright"
@@ -67,9 +67,15 @@ def cache_folder() -> Path:
         return Path(os.devnull)
 
 
+def environment_folder(name: str) -> Path:
+    """Folder of an environment of `tunewright env create`."""
+    own = os.environ.get("TUNEWRIGHT_ENVS")
+    return (Path(own) if own else cache_folder() / "envs").absolute() / name
+
+
 def keep(file: Path, text: str) -> None:
-    """Write a file of the cache in one step, and remove old ones of its sort. Where it cannot be
-    written, each start makes anew what it would hold."""
+    """Write a cache file atomically, and remove old ones of its kind. If it cannot be written, its
+    content is computed at each start."""
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         sort = file.name.partition("-")[0]
@@ -86,8 +92,8 @@ def keep(file: Path, text: str) -> None:
 
 @functools.cache
 def key() -> str:
-    """Digest of the installed distributions: what is kept under it holds while they stay as they
-    are."""
+    """Digest of the installed distributions: a cache under this key is valid as long as they are
+    unchanged."""
     seen: list[Any] = [FORMAT, sys.version]
     for folder in sys.path:
         with contextlib.suppress(OSError), os.scandir(folder or ".") as entries:
@@ -132,7 +138,7 @@ def _text(dist: "metadata.Distribution", name: str) -> str:
 
 
 def _fields(dist: "metadata.Distribution") -> dict[str, str]:
-    """Name, version, summary and requirement of the kernel; no name where there is no METADATA."""
+    """Name, version, summary and required kernel version; empty without METADATA."""
     found = {"Name": "", "Version": "0", "Summary": "", "needs": ""}
     text = _text(dist, "METADATA") or _text(dist, "PKG-INFO")
     for line in text.partition("\n\n")[0].splitlines():
@@ -152,7 +158,7 @@ def _is_kernel(requirement: str) -> bool:
 
 
 def _parsed(text: str) -> "list[tuple[str, str, str]]":
-    """(group, name, value) of entry_points.txt; lines that are none are left out."""
+    """(group, name, value) of entry_points.txt; other lines are ignored."""
     found, group = [], ""
     for raw in text.splitlines():
         line = raw.strip()

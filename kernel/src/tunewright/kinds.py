@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of plugin. Its entry points stand in the group `tunewright.<name>`."""
+    """One kind of plugin. The group of its entry points is `tunewright.<name>`."""
 
     name: str
     summary: str = ""  # for users: what a plugin of this kind does
@@ -31,9 +31,10 @@ class Kind:
     section: bool = True  # whether recipes have a section for it
     required: bool = False  # whether a recipe always has one: without a section, the default
     default: str | tuple[str, ...] = ()  # plugin name, names where many; plugins.toml may give it
-    shorthand: str = ""  # field of `training` that may name the plugin in place of a section
+    shorthand: str = ""  # field of `training` that may name the plugin instead of a section
     specs: str = "tunewright.hookspecs"  # module with the hook specifications
     base: str = "tunewright.plugin:Plugin"  # class that its plugins derive from
+    optional: tuple[str, ...] = ()  # hooks that its plugins may implement
 
     @property
     def key(self) -> str:
@@ -42,7 +43,7 @@ class Kind:
 
     @property
     def defaults(self) -> tuple[str, ...]:
-        """Names of the plugins that a recipe has where it does not say."""
+        """Names of the plugins that a recipe has by default."""
         found = self.default or registry.shipped_table()["defaults"].get(self.key, ())
         return (found,) if isinstance(found, str) else tuple(found)
 
@@ -71,6 +72,7 @@ KINDS = (
         ("apply_adapter",),
         required=True,
         base=f"{_BASE}Adapter",
+        optional=("prepare_adapter",),
     ),
     Kind(
         "dataset",
@@ -102,12 +104,12 @@ KINDS = (
         required=True,
         base=f"{_BASE}Logger",
     ),
-    Kind("engine", "Inference engine.", ("generate",), required=True, base=f"{_BASE}Engine"),
+    Kind("engine", "Inference engine.", ("open_engine",), required=True, base=f"{_BASE}Engine"),
     Kind("command", "Verb of the command line.", section=False, base=""),
 )
 
 
-#: sections and fields that recipes have besides those of kinds
+#: recipe sections and fields other than those of kinds
 _RESERVED = frozenset(
     ("model", "data", "eval_data", "stages", "training", "launch", "output", "data_root")
 )
@@ -118,7 +120,7 @@ _NAME = re.compile(r"(?!model_)[a-z][a-z0-9_]*")
 def kinds() -> "Mapping[str, Kind]":
     """All kinds by name: the kernel's, then those of installed distributions.
 
-    A declaration that cannot be used is left out: `broken` says why.
+    Invalid declarations are left out: `broken` has the reasons.
     """
     broken.clear()
     found = {kind.name: kind for kind in KINDS}
@@ -130,7 +132,7 @@ def kinds() -> "Mapping[str, Kind]":
             broken[point.name] = f"{point.distribution}: {said}"
             continue
         for kind in declared:
-            if kind in found.values():  # the kernel's own, or declared twice alike
+            if kind in found.values():  # the kernel's own, or an identical second declaration
                 continue
             if reason := _unfit(kind, found):
                 name = getattr(kind, "name", point.name)
@@ -141,7 +143,7 @@ def kinds() -> "Mapping[str, Kind]":
 
 
 def _unfit(kind: object, found: "Mapping[str, Kind]") -> str:
-    """Why a declaration cannot be used; empty where it can."""
+    """Reason why a declaration is invalid; empty if it is valid."""
     if not isinstance(kind, Kind):
         return f"declares {type(kind).__name__}, expected tunewright.kinds.Kind"
     if not isinstance(kind.name, str) or not _NAME.fullmatch(kind.name):
@@ -153,7 +155,7 @@ def _unfit(kind: object, found: "Mapping[str, Kind]") -> str:
     return ""
 
 
-#: declarations that could not be used: name → reason
+#: invalid declarations: name → reason
 broken: dict[str, str] = {}
 
 
@@ -165,5 +167,5 @@ def kind_of(name: str) -> Kind:
 
 
 def sections() -> "Mapping[str, Kind]":
-    """The kinds that recipes have a section for, by the section's key."""
+    """Kinds that have a section in recipes, by the section's key."""
     return {kind.key: kind for kind in kinds().values() if kind.section}

@@ -1,4 +1,4 @@
-"""`training.epochs=3` on the command line, laid over a recipe's values."""
+"""Overrides on the command line, such as `training.epochs=3`."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from tunewright.yamlio import Path_
 
 
 def override(value: Any, source: Source, text: str) -> None:
-    """Lay one `training.epochs=3` over the recipe's value, in place."""
+    """Apply one override such as `training.epochs=3` to the recipe's value, in place."""
     dotted, equals, written = text.partition("=")
     if not equals or not dotted:
         problem = f"found {shortened(text)!r}, expected key=value such as training.epochs=3"
@@ -28,8 +28,20 @@ def override(value: Any, source: Source, text: str) -> None:
     _take_over(value, path)
 
 
+def named_values(written: list[str]) -> dict[str, Any]:
+    """Options of a plugin on the command line: NAME=VALUE with a YAML value. Raises RecipeError."""
+    found: dict[str, Any] = {}
+    for each in written:
+        name, equals, value = each.partition("=")
+        if not equals or not name:
+            problem = f"found {shortened(each)!r}, expected NAME=VALUE"
+            raise RecipeError(problem, place="command line")
+        found[name] = yamlio.parse(value, f"command line: {shortened(name)}")[0]
+    return found
+
+
 def _inner(here: Any, path: Path_) -> Any:
-    """What stands at `path`, whose last key is one of `here`, as something that holds fields."""
+    """Value at `path`, whose last key is one of `here`, as a container of fields."""
     key = path[-1]
     kind = sections().get(str(path[0]))
     is_section = path in (("stage",), (path[0],) if kind else ())
@@ -46,7 +58,7 @@ def _inner(here: Any, path: Path_) -> Any:
 
 
 def _named(recipe: Any, path: Path_, kind: Kind | None) -> Any:
-    """The plugin that a section means which the recipe does not have."""
+    """Plugin for a section that is missing in the recipe."""
     if kind is None or len(path) > 1 or kind.many:
         return None
     training = recipe.get("training")
@@ -55,7 +67,7 @@ def _named(recipe: Any, path: Path_, kind: Kind | None) -> Any:
 
 
 def _take_over(value: dict[str, Any], path: Path_) -> None:
-    """Of a section and its shorthand, what the command line says replaces the other."""
+    """Remove a section that the command line replaces by its shorthand, or the other way round."""
     for key, kind in sections().items():
         training = value.get("training")
         if not kind.shorthand:

@@ -1,25 +1,28 @@
-"""Base classes of plugins: one for each kind, with all members that others use.
+"""Base classes of plugins: one per kind, with all members that others use.
 
-tests/kernel/contract.txt freezes them. Hooks stand in hookspecs.py.
+tests/kernel/contract.txt freezes them. Hooks are in hookspecs.py.
 """
 
-import ast
-import inspect
-import textwrap
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
-
-from tunewright.errors import Problem
+from tunewright.errors import Problem, RowError
+from tunewright.objections import (
+    accelerator_problems,
+    optimizer_problems,
+    problems_of_switching,
+    quantizer_problems,
+)
+from tunewright.plugin_base import Plugin, PluginOptions
 from tunewright.types import (
     DataRequest,
+    ExportRequest,
     Head,
     LoadedModel,
     Message,
     ModelRole,
+    Row,
     RowKind,
     RunContext,
 )
@@ -27,49 +30,25 @@ from tunewright.types import (
 if TYPE_CHECKING:
     from tunewright.check import Resolved
 
-
-class PluginOptions(BaseModel):
-    """Options of a plugin: frozen, every field described, unknown keys refused.
-
-    A field's description is `Field(description=…)` or the docstring below it. `json_schema_extra`
-    may hold `{"tier": "advanced"}` (default: basic) and `{"widget": "path" | "secret"}`, for forms,
-    and `{"may_change": True}` where a resumed run may have another value.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Plugin:
-    """A plugin is a class with Options and hook implementations.
-
-    Its entry point gives it a name:
-    `[project.entry-points."tunewright.adapter"] lora = "tunewright_lora:Lora"`.
-    """
-
-    class Options(PluginOptions):
-        pass
-
-    #: conformance tests that this plugin does not pass: test name → reason, a full sentence
-    deviations: ClassVar[dict[str, str]] = {}
-    #: files and folders below the run folder that it writes; --overwrite removes them
-    artifacts: ClassVar[tuple[str, ...]] = ()
-
-    def __init__(self, options: Any, name: str = "") -> None:
-        self.options = options
-        self.name = name
-        #: its section in the recipe, such as ("adapter",) or ("stages", 1); set by the kernel
-        self.at: tuple[str | int, ...] = ()
-
-    def objections(self, recipe: "Resolved") -> Iterable[Problem]:
-        """Problems of the combination in which the plugin stands, found before anything loads.
-
-        A Problem's path is absolute; `(*self.at, "field")` is a field of the plugin's own section.
-        Imports neither torch nor transformers. Default: none.
-        """
-        return ()
-
-    def close(self) -> None:
-        """Release what the plugin holds, when the run ends."""
+__all__ = [
+    "Accelerator",
+    "Adapter",
+    "Dataset",
+    "Engine",
+    "Evaluator",
+    "Exporter",
+    "Family",
+    "Format",
+    "Logger",
+    "Optimizer",
+    "Plugin",
+    "PluginOptions",
+    "Quantizer",
+    "Reward",
+    "Scheduler",
+    "Stage",
+    "Template",
+]
 
 
 class Family(Plugin):
@@ -93,6 +72,18 @@ class Template(Plugin):
 class Quantizer(Plugin):
     """Kind quantizer: edits the load request, then the loaded model."""
 
+    #: whether the weights can still be trained, as in quantization-aware training
+    trainable: ClassVar[bool] = False
+    #: names of the accelerators that can shard the weights that it has quantized
+    sharded_by: ClassVar[tuple[str, ...]] = ()
+
+    def objections(self, recipe: "Resolved") -> Iterable[Problem]:
+        """Refuse what trains quantized weights, and accelerators that cannot shard them. Subclasses
+        add to it."""
+        adapter = recipe.plugin("adapter")
+        trains = adapter and issubclass(adapter, Adapter) and adapter.trains_base_weights
+        yield from quantizer_problems(self, recipe, bool(trains))
+
     def weight_bytes(self, shape: tuple[int, ...], dtype: str) -> float:
         """Bytes that a quantized linear weight of this shape takes, scales included.
 
@@ -104,8 +95,33 @@ class Quantizer(Plugin):
 class Adapter(Plugin):
     """Kind adapter: chooses what is trained."""
 
-    #: whether it trains weights of the model itself, which must then not be quantized
+    #: whether it trains the model's own weights, which must then not be quantized
     trains_base_weights: ClassVar[bool] = False
+    #: whether it changes which parameters are trained while a training runs (LISA)
+    switches_parameters: ClassVar[bool] = False
+    #: whether it trains the embeddings of LoadedModel.new_tokens, and saves them
+    trains_new_tokens: ClassVar[bool] = False
+
+    def objections(self, recipe: "Resolved") -> Iterable[Problem]:
+        """Refuse what an adapter of this sort cannot do. Subclasses add to it."""
+        if self.switches_parameters:
+            yield from problems_of_switching(self.name, recipe)
+            optimizer = recipe.choices.get("optimizer")
+            if optimizer and getattr(optimizer.plugin, "switches_parameters", False):
+                yield Problem(
+                    self.at,
+                    f"{self.name} and {optimizer.entry.name} both switch which parameters are "
+                    "trained",
+                    "set another optimizer such as adamw, or adapter: full",
+                )
+
+    def works_on_meta(self) -> bool:
+        """Return whether apply_adapter may get a model without weights, on the meta device.
+
+        It is then applied twice: to that model on all ranks, and on rank 0 to the same model with
+        weights, from which the first gets all values by name. False: an adapter that reads weights.
+        """
+        return False
 
     def merge(self, loaded: LoadedModel) -> LoadedModel:
         """Add the adapter to the weights and return the plain model. Raises RunError."""
@@ -121,6 +137,34 @@ class Dataset(Plugin):
 
     class Entry(PluginOptions):
         """One source of the recipe's `data`."""
+
+    def eval_sets(self) -> tuple[str, ...]:
+        """Names of the evaluation sets that it makes besides those of `eval_data`."""
+        return ()
+
+    def first_records(self, entry: Any, root: Path) -> list[Any]:
+        """Return the first records of a source, with columns as `entry` renames them.
+
+        Empty where they cannot be read at once, as those of a hub, or at all.
+        """
+        return []
+
+    def unread(self, run: RunContext, request: DataRequest) -> list[str]:
+        """Lines for `recipe check` on what nothing reads in the first records of local sources.
+
+        request.loaded has neither model nor tokenizer.
+        """
+        return []
+
+    def examples(
+        self, run: RunContext, request: DataRequest, kinds: tuple[RowKind, ...]
+    ) -> Iterator[Row | RowError]:
+        """Rows of request.entries as formats give them, in order, neither rendered nor tokenised.
+
+        A source gives the first of `kinds` that its format has. A record that cannot be used is an
+        error in its place. Of the request, loaded, max_length and rows are not read.
+        """
+        raise NotImplementedError
 
     def preview(self, run: RunContext, request: DataRequest, count: int) -> Any:
         """Return the first rows as the model will see them, and the lengths of all."""
@@ -148,6 +192,20 @@ class Optimizer(Plugin):
     #: whether it updates parameters inside the backward pass (LOMO): the loop then neither clips
     #: nor accumulates gradients
     steps_in_backward: ClassVar[bool] = False
+    #: whether the update of a weight depends on nothing but its own gradient and state: it then
+    #: works on shards of parameters (FSDP, ZeRO) and with stochastic rounding
+    elementwise: ClassVar[bool] = False
+    #: whether it changes which parameters are trained while a training runs (BAdam)
+    switches_parameters: ClassVar[bool] = False
+
+    def objections(self, recipe: "Resolved") -> Iterable[Problem]:
+        """Refuse what an optimizer of this sort cannot do. Subclasses add to it."""
+        yield from optimizer_problems(self, recipe)
+
+    @staticmethod
+    def dtype_bytes(dtype: str) -> int:
+        """Bytes of a value of a floating-point dtype, such as float32."""
+        return 2 if dtype in ("bfloat16", "float16") else 4
 
     def state_bytes(self, shape: tuple[int, ...], dtype: str) -> float:
         """Bytes of optimizer state of one trained parameter.
@@ -160,12 +218,29 @@ class Optimizer(Plugin):
 class Scheduler(Plugin):
     """Kind scheduler: builds a learning-rate schedule."""
 
-    #: whether the schedule depends on the number of steps: a resumed run may not have more then
+    #: whether the schedule depends on the number of steps: a resumed run may then not have more
     needs_total_steps: ClassVar[bool] = True
 
 
 class Accelerator(Plugin):
     """Kind accelerator: wraps hooks with `@hookimpl(wrapper=True)`."""
+
+    #: whether the optimizer gets shards of the parameters in place of whole ones
+    shards: ClassVar[bool] = False
+    #: whether the parameters that are trained must stay the same during a training
+    fixes_parameters: ClassVar[bool] = False
+    #: whether it does nothing with one process
+    needs_processes: ClassVar[bool] = False
+    #: whether its hooks run on a CPU, in one process, on tensors without values, to plan memory
+    planned: ClassVar[bool] = True
+
+    def divides(self) -> dict[str, Literal["sharded", "offloaded"]]:
+        """Return what it shards, maybe to CPU memory: of weights, gradients and optimizer."""
+        return {}
+
+    def objections(self, recipe: "Resolved") -> Iterable[Problem]:
+        """Refuse what an accelerator of this sort cannot do. Subclasses add to it."""
+        yield from accelerator_problems(self, recipe)
 
 
 class Stage(Plugin):
@@ -176,10 +251,44 @@ class Stage(Plugin):
     rows: ClassVar[RowKind]  #: the kind of rows it trains on
     head: ClassVar[Head] = "causal_lm"  #: the head of the policy
     models: ClassVar[tuple[ModelRole, ...]] = ("policy",)  #: the models it holds
+    #: metrics of its evaluations, with which metric_for_best_model is checked; empty: not known
+    eval_metrics: ClassVar[tuple[str, ...]] = ()
 
 
 class Reward(Plugin):
     """Kind reward: scores completions."""
+
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns that rows must have."""
+        return ()
+
+
+class Exporter(Plugin):
+    """Kind exporter: writes a trained model in another format."""
+
+    def tolerance(self) -> float:
+        """Largest difference of the export's logits from the run's, as a share of the largest."""
+        return 1e-4
+
+    def reload(self, run: RunContext, request: ExportRequest) -> Any:
+        """Load what was written as other programs do, to compare it with the run.
+
+        Returns a torch.nn.Module whose forward takes input_ids; None if no library here reads the
+        format.
+        """
+        return None
+
+
+class Evaluator(Plugin):
+    """Kind evaluator: measures a trained model."""
+
+    #: runs that are compared in one evaluation: EvaluationRequest.other is the second
+    runs: ClassVar[Literal[1, 2]] = 1
+
+    def identity(self, run: RunContext) -> dict[str, Any]:
+        """Return JSON values, besides the options, on which results depend, such as a digest of the
+        data: results with other ones are refused."""
+        return {}
 
 
 class Logger(Plugin):
@@ -187,32 +296,4 @@ class Logger(Plugin):
 
 
 class Engine(Plugin):
-    """Kind engine: generates replies."""
-
-
-def described(model: type[BaseModel]) -> dict[str, str]:
-    """Descriptions of a model's fields: `Field(description=…)`, else the docstring below the field.
-
-    Only help and schemas ask: pydantic's `use_attribute_docstrings` reads sources at each import,
-    which takes 60 ms. The model is not changed.
-    """
-    found = {}
-    for owner in reversed([base for base in model.__mro__ if hasattr(base, "model_fields")]):
-        for name, text in _docstrings(owner):
-            if name in model.model_fields:
-                found[name] = text
-    own = {name: field.description for name, field in model.model_fields.items()}
-    return found | {name: text for name, text in own.items() if text}
-
-
-def _docstrings(owner: type[Any]) -> Iterator[tuple[str, str]]:
-    if owner is BaseModel:
-        return
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]
-    except (OSError, TypeError):  # made without a file
-        return
-    for field, text in pairwise(tree.body if isinstance(tree, ast.ClassDef) else []):
-        match field, text:
-            case ast.AnnAssign(target=target), ast.Expr(value=ast.Constant(value=str(written))):
-                yield ast.unparse(target), inspect.cleandoc(written)
+    """Kind engine: opens a tunewright.inference.InferenceEngine."""

@@ -1,4 +1,4 @@
-"""Fields of a recipe. Sections that name plugins follow from the kinds that are installed.
+"""Fields of a recipe. Sections that name plugins follow from the installed kinds.
 
 The kernel knows no field of a plugin's section: `check.py` validates it with that plugin's Options.
 """
@@ -7,17 +7,17 @@ import re
 import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from tunewright.kinds import Kind, sections
+from tunewright.urls import mask_url
 
 _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 _SECRET = re.compile(r"token$|secret|password|api_?key$|credential", re.IGNORECASE)
-_MOST = 2**31  # of counts: more is a mistake
+_MOST = 2**31  # limit of counts: more is a mistake
 PATH: Any = {"widget": "path"}
-ADVANCED: Any = {"tier": "advanced"}  # of forms and help: fields that most recipes leave alone
+ADVANCED: Any = {"tier": "advanced"}  # for forms and help: fields that most recipes do not set
 
 
 class Section(BaseModel):
@@ -43,6 +43,9 @@ class Training(BaseModel):
 
     learning_rate: float = Field(5e-5, gt=0, le=1e6)
     """Peak learning rate."""
+    learning_rate_scales: dict[str, float] = Field(default_factory=dict, json_schema_extra=ADVANCED)
+    """Factors of the learning rate: regular expression, searched in parameter names, such as
+    embed_tokens or visual → factor. The first that matches counts."""
     epochs: float = Field(1.0, gt=0, le=1e6)
     """Passes over the data. May be a fraction."""
     max_steps: int | None = Field(None, gt=0, le=_MOST)
@@ -54,6 +57,10 @@ class Training(BaseModel):
     """Examples per forward pass in evaluation."""
     gradient_accumulation_steps: int = Field(1, gt=0, le=_MOST)
     """Forward and backward passes per optimizer step."""
+    rows_per_step: int | None = Field(None, gt=0, le=_MOST)
+    """Examples per optimizer step on all devices together, in place of gradient_accumulation_steps,
+    which then follows from the number of processes. With packing: packed sequences. Goes with
+    batching random or length_grouped."""
     batching: Literal["random", "length_grouped", "token_budget"] = "token_budget"
     """How examples are batched when packing is off. random: shuffled. length_grouped: similar
     lengths together. token_budget: similar lengths, up to tokens_per_batch tokens (least
@@ -63,6 +70,12 @@ class Training(BaseModel):
     an epoch has about as many steps as with per_device_train_batch_size."""
     max_length: int = Field(2048, gt=1, le=_MOST)
     """Maximum tokens of an example. Longer ones are handled as dataset.truncate says."""
+    dataloader_workers: int | None = Field(None, ge=0, le=1024, json_schema_extra=ADVANCED)
+    """Processes per rank that prepare batches. Default: up to 4, by cores, for models with media,
+    which they decode; 0 for text."""
+    unreadable_media: Literal["error", "skip"] = Field("error", json_schema_extra=ADVANCED)
+    """What is done if an image, video or audio cannot be read when a batch is made. error: the run
+    ends. skip: its example is not trained, and a warning counts it; for sft and pretrain."""
     lr_scheduler_type: str | None = None
     """Learning-rate schedule, by name. Default: cosine. `scheduler:` also takes its options."""
     warmup_steps: float = Field(0.0, ge=0, le=_MOST)
@@ -89,10 +102,14 @@ class Training(BaseModel):
     """Optimizer steps between two log entries."""
     save_steps: int | None = Field(None, gt=0, le=_MOST)
     """Optimizer steps between two checkpoints. Default: a checkpoint only when interrupted."""
+    saves_per_epoch: int | None = Field(None, gt=0, le=_MOST, json_schema_extra=ADVANCED)
+    """Checkpoints per pass over the data, evenly spread, in place of save_steps."""
     save_total_limit: int = Field(3, gt=0, le=_MOST)
     """Checkpoints that are kept. The best one is kept too with load_best_model_at_end."""
     eval_steps: int | None = Field(None, gt=0, le=_MOST)
     """Optimizer steps between two evaluations. Default: after every epoch."""
+    evals_per_epoch: int | None = Field(None, gt=0, le=_MOST, json_schema_extra=ADVANCED)
+    """Evaluations per pass over the data, evenly spread, in place of eval_steps."""
     load_best_model_at_end: bool = False
     """Save the weights of the best evaluation as the result. A checkpoint is written at each
     evaluation that is better than all before."""
@@ -106,10 +123,29 @@ class Training(BaseModel):
     early_stopping_threshold: float = Field(0.0, ge=0, json_schema_extra=ADVANCED)
     """Smallest change of the metric that counts as an improvement."""
 
+    @field_validator("learning_rate_scales")
+    @classmethod
+    def _are_scales(cls, scales: dict[str, float]) -> dict[str, float]:
+        for pattern, scale in scales.items():
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+            if not 0 <= scale <= 1e6:
+                raise ValueError(f"{pattern!r} has factor {scale:g}, expected 0 to 1e6")
+        return scales
+
     @model_validator(mode="after")
     def _go_together(self) -> Self:
         if self.tokens_per_batch is not None and self.batching != "token_budget":
             raise ValueError("tokens_per_batch goes with batching: token_budget")
+        if self.rows_per_step and self.batching == "token_budget":
+            raise ValueError("rows_per_step goes with batching: random or length_grouped")
+        if self.rows_per_step and self.gradient_accumulation_steps > 1:
+            raise ValueError("rows_per_step and gradient_accumulation_steps exclude each other")
+        for steps, share in (("save_steps", "saves_per_epoch"), ("eval_steps", "evals_per_epoch")):
+            if getattr(self, steps) and getattr(self, share):
+                raise ValueError(f"{steps} and {share} exclude each other")
         if self.stochastic_rounding and self.precision != "pure_bf16":
             raise ValueError("stochastic_rounding goes with precision: pure_bf16")
         if self.early_stopping_threshold and not self.early_stopping_patience:
@@ -124,7 +160,7 @@ class Training(BaseModel):
 
 
 class Launch(BaseModel):
-    """Processes of the run. The environment of torchrun, where it is set, takes precedence."""
+    """Processes of the run. torchrun's environment variables, if set, take precedence."""
 
     model_config = _STRICT
 
@@ -138,6 +174,9 @@ class Launch(BaseModel):
     """Host name or address of node 0."""
     main_port: int = Field(29500, gt=0, lt=65536, json_schema_extra=ADVANCED)
     """Free port on node 0."""
+    timeout: float | None = Field(None, gt=0, le=1e6, json_schema_extra=ADVANCED)
+    """Seconds to wait for processes that do not come, or do not answer. Default: 600 to come, 1,800
+    to answer."""
 
 
 class StageSection(Section):
@@ -148,11 +187,11 @@ class StageSection(Section):
     training: dict[str, Any] = Field(default_factory=dict)  # overrides the recipe's own
 
 
-_OWN = ("data", "eval_data", "training")  # of a stage: absent where the recipe's own hold
+_OWN = ("data", "eval_data", "training")  # fields of a stage; if absent, the recipe's own apply
 
 
 class RecipeFields(BaseModel):
-    """The fields of a recipe that name no plugin."""
+    """Fields of a recipe that name no plugin."""
 
     model_config = _STRICT
 
@@ -186,7 +225,7 @@ class RecipeFields(BaseModel):
         return text
 
     def as_mapping(self) -> dict[str, Any]:
-        """The recipe as JSON values, in the order in which recipes are written."""
+        """The recipe as JSON values, in the usual order of recipes."""
         values = _without_none(self.model_dump(mode="json"))
         values["training"] = _without_none(values["training"])
         values["stages"] = [
@@ -208,7 +247,7 @@ def _without_none(values: dict[str, Any]) -> dict[str, Any]:
 
 
 class Recipe(RecipeFields):
-    """One run: RecipeFields, and for each kind with a section its Section, a list where many."""
+    """One run: RecipeFields, and for each kind with a section its Section, or a list of them."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -225,7 +264,7 @@ class Recipe(RecipeFields):
 
 
 def _section(kind: Kind, written: Any) -> Any:
-    """What a kind's section holds; the default where nothing is written."""
+    """Content of a kind's section; default if it is absent."""
     if kind.many:
         return [
             Section.model_validate(each) for each in (kind.defaults if written is None else written)
@@ -236,7 +275,7 @@ def _section(kind: Kind, written: Any) -> Any:
 
 
 def mask(value: Any, name: str = "") -> Any:
-    """The value with secrets replaced by `***`: found by their keys, and passwords in URLs."""
+    """The value with secrets replaced by `***`: values of secret keys, and passwords in URLs."""
     if isinstance(value, dict):
         return {key: mask(item, str(key)) for key, item in value.items()}
     if isinstance(value, list):
@@ -244,16 +283,3 @@ def mask(value: Any, name: str = "") -> Any:
     if not isinstance(value, str):
         return value
     return "***" if _SECRET.search(name) else mask_url(value)
-
-
-def mask_url(text: str) -> str:
-    """The text, where it is a URL with user name and password: without them."""
-    if "://" not in text or "@" not in text:
-        return text
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        return "***"
-    if parts.username is None and parts.password is None:
-        return text
-    return parts._replace(netloc=f"***@{parts.netloc.rpartition('@')[2]}").geturl()

@@ -1,8 +1,8 @@
-"""How a name finds its plugin: names are listed from metadata; what a recipe names is imported.
+"""Plugin registry: names are listed from metadata; plugins named in a recipe are imported.
 
-Each plugin in use has a small PluginManager of its own, which holds it and the run's accelerators.
-A call reaches one implementation, inside every wrapper, and the order of registration decides
-nothing else.
+Each plugin in use has its own small PluginManager, which holds it and the run's accelerators. A
+call reaches one implementation, inside every wrapper, independent of the order of registration
+otherwise.
 """
 
 import functools
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Entry:
-    """One plugin, as the metadata of its distribution gives it. Nothing is imported."""
+    """One plugin, from the metadata of its distribution. Nothing is imported."""
 
     kind: str
     point: Point
@@ -61,12 +61,12 @@ class Entry:
 
 
 def group(name: str) -> list[Point]:
-    """The entry points of the group `tunewright.<name>`."""
+    """Entry points of the group `tunewright.<name>`."""
     return [point for point in index.points() if point.group == name]
 
 
 def entries(kind: str) -> list[Entry]:
-    """All installed plugins of a kind, by name. A name that two claim is there twice."""
+    """All installed plugins of a kind, by name. A name used by two distributions appears twice."""
     found = [Entry(kind, point) for point in group(kind)]
     return sorted(found, key=lambda entry: (entry.name, entry.distribution))
 
@@ -78,7 +78,7 @@ def shipped_table() -> dict[str, Any]:
 
 
 def find(kind: str, name: str, place: str = "") -> Entry:
-    """The plugin that `name`, or `distribution:name`, stands for. Raises RecipeError."""
+    """Find the plugin called `name`, or `distribution:name`. Raises RecipeError."""
     distribution, _, bare = name.rpartition(":")
     installed = entries(kind)
     claims = [e for e in installed if e.name == bare and distribution in ("", e.distribution)]
@@ -94,16 +94,17 @@ def find(kind: str, name: str, place: str = "") -> Entry:
 
 
 def hint_for(group: str, name: str, known: "Iterable[str]") -> str:
-    """The command that installs a known name, else the nearest installed name."""
+    """Command that installs a known name, else the closest installed name."""
     brings = shipped_table()["known"].get(group, {}).get(name)
     return f"pip install {brings}" if brings else did_you_mean(name, known)
 
 
 def _check_version(entry: Entry, place: str) -> None:
-    """Compare the plugin's requirement of the kernel, before anything of it is imported."""
+    """Check the plugin's required kernel version, before any of it is imported."""
     if not entry.point.requires:
         return
-    from packaging.specifiers import InvalidSpecifier, SpecifierSet  # 20 ms; listing does without
+    # takes 20 ms, and listing does not need it
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
     from tunewright import __version__
 
@@ -120,7 +121,7 @@ def _check_version(entry: Entry, place: str) -> None:
 
 
 def _data_file(entry: Entry) -> Path:
-    """The file of a plugin that is only data: of `a.b.c`, a/b/c.jinja or a/b/c/template.jinja."""
+    """File of a plugin without code: for `a.b.c`, a/b/c.jinja or a/b/c/template.jinja."""
     package, *inner = entry.value.split(".")
     spec = importlib.util.find_spec(package)
     for root in (spec.submodule_search_locations or []) if spec else []:
@@ -132,7 +133,7 @@ def _data_file(entry: Entry) -> Path:
 
 
 def load(entry: Entry, place: str = "") -> Any:
-    """Import a plugin class, or what a command gives. Raises RecipeError in one line."""
+    """Import a plugin class, or a command's object. Raises a one-line RecipeError."""
     from tunewright.plugin import Plugin
 
     _check_version(entry, place)
@@ -147,14 +148,14 @@ def load(entry: Entry, place: str = "") -> Any:
             raise TypeError(f"{entry.value} is not a subclass of tunewright.Plugin")
     except TunewrightError:
         raise
-    except (Exception, SystemExit) as error:  # a stranger's module may raise anything
+    except (Exception, SystemExit) as error:  # a plugin's module may raise anything
         hint = f"pip install --upgrade {entry.distribution}, or take it out of the recipe"
         raise RecipeError(brokenness(entry, error), place=place, hint=hint) from error
     return found
 
 
 def brokenness(entry: Entry, error: BaseException) -> str:
-    """What is said of a plugin whose own code has failed where only a TunewrightError may."""
+    """Message about a plugin that raised an exception other than a TunewrightError."""
     return f"{entry} is broken: {type(error).__name__}: {' '.join(str(error).split())[:500]}"
 
 
@@ -212,7 +213,7 @@ class PluginCaller:
                     raise RecipeError(problem, place=place, hint="@hookimpl(wrapper=True)")
 
     def call(self, hook: str, **arguments: Any) -> Any:
-        """Call one hook of this plugin. Raises RunError where it returns None."""
+        """Call one hook of this plugin. Raises RunError if it returns None."""
         result = getattr(self._manager.hook, hook)(**arguments)
         if result is None:
             raise RunError(f"{hook} of {self.entry.kind} {self.entry.name!r} gave nothing")
@@ -229,9 +230,9 @@ def _who(entry: Entry) -> str:
 
 @functools.cache
 def _specs() -> list[Any]:
-    """The modules with hook specifications of all kinds: an accelerator may wrap any hook.
+    """Modules with the hook specifications of all kinds: an accelerator may wrap any hook.
 
-    Those of a kind that is broken are left out: it says so where it is used.
+    Those of broken kinds are left out: the error appears when the kind is used.
     """
     from tunewright.kinds import kinds
 

@@ -1,4 +1,4 @@
-"""What helps against a mistake in a recipe."""
+"""Remedies for mistakes in a recipe."""
 
 from tunewright import registry
 from tunewright.errors import Problem, did_you_mean
@@ -12,13 +12,13 @@ _NEEDED = {
 
 
 def names(kind: str) -> str:
-    """The installed plugins of a kind."""
+    """Installed plugins of a kind, for a hint."""
     found = sorted({entry.name for entry in registry.entries(kind)})
     return f"there is: {', '.join(found)}" if found else f"no {kind} is installed"
 
 
 def instead(key: str) -> str:
-    """What to write in place of a section that there is not."""
+    """Suggestion for an unknown section."""
     own = f"training.{key}" if key in Training.model_fields else ""
     if other := own or registry.shipped_table()["keys"].get(key):
         return f"write {other}"
@@ -26,7 +26,7 @@ def instead(key: str) -> str:
 
 
 def with_remedy(problem: Problem) -> Problem:
-    """What helps where a field of the recipe itself is missing or wrong."""
+    """The problem with a remedy, if a field of the recipe itself is missing or wrong."""
     match problem:
         case Problem(("stages",), "is missing"):
             return Problem(("stage",), "is missing", names("stage"))

@@ -1,8 +1,9 @@
-"""Events on their way to the loggers: a bounded queue and a thread each, so that none can stop or
-slow a run."""
+"""Delivery of events to loggers: a bounded queue and a thread each, so that none can stop or slow a
+run."""
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,8 @@ if TYPE_CHECKING:
     from tunewright.registry import PluginCaller
     from tunewright.types import RunContext
 
-CAPACITY = 1_000  # events that a logger may be behind before it is muted
-PATIENCE = 10.0  # seconds that a logger has for its last events when the run ends
+CAPACITY = 1_000  # events that may be queued before a logger is muted
+PATIENCE = 10.0  # seconds that all loggers have for their last events when the run ends
 
 
 class _Listener:
@@ -39,11 +40,10 @@ class _Listener:
             except queue.Full:
                 self._mute(f"is {CAPACITY} events behind")
 
-    def close(self) -> None:
-        if self.muted:  # nobody waits for it: its thread ends with the process
+    def wait(self, seconds: float) -> None:
+        if self.muted:  # its thread ends with the process
             return
-        self.put(None)
-        self._thread.join(PATIENCE)
+        self._thread.join(seconds)
         if self._thread.is_alive() and not self.muted:
             self._mute(f"was not done {PATIENCE:.0f} seconds after the run")
 
@@ -67,18 +67,21 @@ class Reporter:
     ) -> None:
         self._watch, self._lock = watch, threading.Lock()
         self._listeners: list[_Listener] = []
-        # one that fails at once needs the list
+        # a logger that fails at once needs the list
         self._listeners += [_Listener(run, caller, self) for caller in callers]
 
     def emit(self, event: Event) -> None:
         if self._watch is not None:
-            with self._lock:  # a muted logger says so in its own thread
+            with self._lock:  # a muted logger reports it in its own thread
                 self._watch(event)
         for listener in self._listeners:
             listener.put(event)
 
     def close(self) -> dict[str, str]:
-        """Wait for the loggers. Returns which of them failed, and why."""
+        """Wait for the loggers. Returns those that failed, with the reason."""
         for listener in self._listeners:
-            listener.close()
+            listener.put(None)
+        deadline = time.monotonic() + PATIENCE
+        for listener in self._listeners:
+            listener.wait(max(0.0, deadline - time.monotonic()))
         return {each.caller.entry.name: each.muted for each in self._listeners if each.muted}

@@ -1,4 +1,4 @@
-"""What `resolve` makes of a recipe: its plugins, with the entry, class and options of each."""
+"""Result of `resolve`: a recipe's plugins, with the entry, class and options of each."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,13 +25,13 @@ class Choice:
     at: Path_  # its section in the recipe
 
     def make(self) -> Any:
-        """A new instance of the plugin. Raises RecipeError where the plugin refuses."""
+        """A new instance of the plugin. Raises RecipeError if the plugin refuses."""
         made = self.plugin(self.options, self.entry.name)
         made.at = self.at
         return made
 
     def section(self) -> Section:
-        """The section with all options written out."""
+        """The section with all options."""
         options = self.options.model_dump(mode="json")
         defaults = {key: field.default for key, field in type(self.options).model_fields.items()}
         unset = {key for key in options if options[key] is None and defaults.get(key) is None}
@@ -41,7 +41,7 @@ class Choice:
 
 @dataclass
 class ResolvedStage:
-    """A stage with what it trains on, its own fields laid over the recipe's."""
+    """A stage with its data; its own fields override the recipe's."""
 
     choice: Choice
     section: StageSection
@@ -50,24 +50,30 @@ class ResolvedStage:
     eval_data: dict[str, list[Any]]
     choices: dict[str, Choice]  # kind → plugin that this stage's training names (scheduler)
 
+    def place(self, field: str) -> Path_:
+        """Path of a field of `training` for this stage, as set in the recipe."""
+        own = (*self.choice.at, "training") if field in self.section.training else ("training",)
+        return (*own, field)
+
 
 @dataclass
 class Resolved:
     """A recipe with its plugins found and all options checked."""
 
-    recipe: Recipe  # every default written out
+    recipe: Recipe  # with all defaults
     source: Source
-    choices: dict[str, Choice]  # kind → its plugin, of kinds of which a recipe takes one
-    lists: dict[str, list[Choice]]  # kind → its plugins, of the others
+    choices: dict[str, Choice]  # kind → its plugin, for kinds with one plugin
+    lists: dict[str, list[Choice]]  # kind → its plugins, for the other kinds
     stages: list[ResolvedStage]
+    looked: bool = False  # whether data sources may be looked at, to find problems
     smoke_of: str | None = None  # the model that `tiny` stands for in a --smoke run
 
     def plugin(self, kind: str) -> type[Any] | None:
-        """The plugin class of a kind; None where the recipe has none."""
+        """The plugin class of a kind; None if the recipe has none."""
         return self.choices[kind].plugin if kind in self.choices else None
 
     def options(self, kind: str) -> Any:
-        """The checked options of the plugin of a kind; None where the recipe has none."""
+        """The checked options of the plugin of a kind; None if the recipe has none."""
         return self.choices[kind].options if kind in self.choices else None
 
     def all_choices(self) -> Iterator[Choice]:
@@ -95,12 +101,12 @@ def choice_of(kind: str, section: Section, at: Path_) -> Choice:
         raise Wrong([Problem(at, error.problem, error.hint)]) from error
     except ValidationError as failure:
         raise Wrong(problems_of(failure, at, plugin.Options)) from failure
-    except Exception as error:  # a stranger's validator may raise anything
+    except Exception as error:  # a plugin's validator may raise anything
         raise Wrong([Problem(at, registry.brokenness(entry, error))]) from error
 
 
 def choose(kind: str, section: Section, source: Source, at: Path_) -> Choice:
-    """`choice_of` for a plugin that is chosen while a run goes. Raises RecipeError."""
+    """`choice_of` for a plugin that is chosen during a run. Raises RecipeError."""
     try:
         return choice_of(kind, section, at)
     except Wrong as wrong:

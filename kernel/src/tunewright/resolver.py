@@ -1,4 +1,4 @@
-"""Goes through a recipe's sections once, and collects what is wrong with them."""
+"""Check a recipe's sections once, and collect all problems."""
 
 import math
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from tunewright import registry
 from tunewright.errors import Problem, RecipeError
+from tunewright.evaluation import evaluation_problems
 from tunewright.kinds import Kind, broken, sections
 from tunewright.recipe import Recipe, RecipeFields, Section, StageSection, Training
 from tunewright.remedies import instead, names, with_remedy
@@ -16,16 +17,16 @@ from tunewright.resolved import Choice, Resolved, ResolvedStage, Wrong, choice_o
 from tunewright.source import RecipeProblems, Source, problems_of
 from tunewright.yamlio import Path_
 
-_LARGEST = 2**53  # larger integers are not exact as JSON numbers, and no option means one
+_LARGEST = 2**53  # larger integers are not exact in JSON, and no option needs one
 
 
 class Resolver:
-    """One recipe on its way from values to plugins. `value` is changed in place."""
+    """Resolves one recipe from values to plugins. `value` is changed in place."""
 
     def __init__(self, value: dict[str, Any], source: Source, look: bool) -> None:
         self.value, self.source, self.look = value, source, look
         self.problems: list[Problem] = []
-        self._read: dict[Path_, list[Any]] = {}  # sources that several stages share
+        self._read: dict[Path_, list[Any]] = {}  # sources shared by several stages
 
     def resolved(self, combined: bool) -> Resolved:
         """The recipe with its plugins. combined: whether they may object. Raises
@@ -41,10 +42,16 @@ class Resolver:
         self._stop()
         assert fields is not None
         found = Resolved(
-            self._written(fields, choices, lists, stages), self.source, choices, lists, stages
+            self._written(fields, choices, lists, stages),
+            self.source,
+            choices,
+            lists,
+            stages,
+            self.look,
         )
         for choice in found.all_choices() if combined else ():
             self.problems += self._objections(choice, found)
+        self.problems += evaluation_problems(found) if combined else ()
         self._stop()
         return found
 
@@ -73,13 +80,13 @@ class Resolver:
         return self._good_fields(own)
 
     def _good_fields(self, own: dict[str, Any]) -> RecipeFields | None:
-        """The recipe without the fields that are wrong, so that the others are checked too."""
+        """The recipe without its invalid fields, so that the others are checked too."""
         wrong = {problem.path[0] for problem in self.problems if problem.path}
         kept = {key: item for key, item in own.items() if key not in wrong}
         try:
             return RecipeFields.model_validate({"model": "-", "output": "-", **kept})
         except ValidationError:
-            return None  # without stages there is nothing to go on with
+            return None  # nothing else can be checked without stages
 
     # ---- sections that name plugins --------------------------------------------------------------
 
@@ -95,7 +102,7 @@ class Resolver:
         return choices, lists
 
     def _chosen(self, key: str, kind: Kind) -> tuple[Any, Path_]:
-        """What a section says, or what stands for it where it is absent, and where."""
+        """Value and place of a section; of its shorthand or default if it is absent."""
         written, short = self.value.get(key), self._short(kind)
         if written is not None:
             return written, (key,)
@@ -113,7 +120,7 @@ class Resolver:
             self.problems.append(Problem(path, problem, "leave out one of them"))
 
     def _short(self, kind: Kind) -> Any:
-        """The name in the field of `training` that is the kind's shorthand."""
+        """Plugin named by the field of `training` that is the kind's shorthand."""
         training = self.value.get("training")
         is_there = kind.shorthand and isinstance(training, dict)
         return training.get(kind.shorthand) if is_there and training else None
@@ -122,14 +129,14 @@ class Resolver:
         written = self.value.get(key)
         written = list(kind.defaults) if written is None else written
         if not isinstance(written, list):
-            hint = f"write [{written}]" if isinstance(written, str) else names(kind.name)
+            hint = f"write [{written:.80}]" if isinstance(written, str) else names(kind.name)
             self.problems.append(Problem((key,), f"found {written!r:.80}, expected a list", hint))
             return []
         found = (self._one(kind, item, (key, number)) for number, item in enumerate(written))
         return [choice for choice in found if choice]
 
     def _one(self, kind: Kind, written: Any, at: Path_) -> Choice | None:
-        """The plugin of one section; None where there is none, or it is wrong."""
+        """The plugin of one section; None if it is absent or invalid."""
         if written is None and len(at) == 1:
             return None
         try:
@@ -205,7 +212,7 @@ class Resolver:
 
     def _entry(self, dataset: Choice, entry: Any, at: Path_) -> Any:
         root = self.value["data_root"]
-        if not isinstance(root, str):  # which is a problem of its own
+        if not isinstance(root, str):  # reported as a problem of its own
             return None
         model = getattr(dataset.plugin, "Entry", None)
         if model and not isinstance(entry, dict):
@@ -219,7 +226,7 @@ class Resolver:
             self.problems += problems_of(failure, at, model)  # type: ignore[arg-type]
         except RecipeError as error:
             self.problems.append(Problem(at, error.problem, error.hint))
-        except Exception as error:  # a stranger's validator may raise anything
+        except Exception as error:  # a plugin's validator may raise anything
             self.problems.append(Problem(at, registry.brokenness(dataset.entry, error)))
         return None
 
@@ -232,7 +239,7 @@ class Resolver:
             kind, *path = error.place.split(".")
             inner = path if kind == choice.kind else []
             return [Problem((*choice.at, *inner), error.problem, error.hint)]
-        except Exception as error:  # a stranger's plugin may raise anything
+        except Exception as error:  # a plugin may raise anything
             return [Problem(choice.at, registry.brokenness(choice.entry, error))]
 
     def _written(
@@ -253,7 +260,7 @@ class Resolver:
                 own[key] = [choice.section() for choice in lists[kind.name]]
             else:
                 own[key] = choices[kind.name].section() if kind.name in choices else None
-            if kind.shorthand and kind.name in choices:  # the section says it, with its options
+            if kind.shorthand and kind.name in choices:  # the section replaces it, with its options
                 own["training"] = own["training"].model_copy(update={kind.shorthand: None})
         return Recipe.model_validate(own)
 
@@ -263,7 +270,7 @@ def _kept(section: StageSection) -> dict[str, Any]:
 
 
 def _unusable(value: Any, path: Path_) -> Iterator[Problem]:
-    """Numbers that no option means: they would end a run late, or as NaN."""
+    """Yield numbers that no option means: they would end a run late, or as NaN."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield from _unusable(item, (*path, key))

@@ -1,4 +1,4 @@
-"""Rows of data, as formats make them of records. Plain dataclasses: there are millions of them."""
+"""Rows of data, as converted by formats. Plain dataclasses: there are millions of them."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -17,20 +17,39 @@ class ToolCall:
 @dataclass(slots=True)
 class TextPart:
     text: str
+    # written by the dataset in the form of the model's family: control tokens in it are tokens
+    control: bool = False
 
 
 @dataclass(slots=True)
 class MediaPart:
     kind: Literal["image", "video", "audio"]
-    # below the media root, and made a full path when a dataset has checked it; or a data: URL
+    # path below the media root, made absolute by the dataset; or a data: URL
     path: str
+    data: bytes | None = None  # the file itself, in place of the path, until the dataset stores it
+
+
+@dataclass(slots=True)
+class ObjectPart:
+    """Name or place of an object in an image. The dataset turns it into text, in the form of the
+    model's family, before a template renders it."""
+
+    kind: Literal["ref", "box"]
+    text: str = ""  # of a ref
+    # of a box: x1, y1, x2, y2 from the left and the top; or x, y of a point
+    box: tuple[float, ...] = ()
+    scale: Literal["pixels", "unit"] = "pixels"  # of the box: in the image's pixels, or 0 to 1
+    image: int = 0  # number of the box's image in the conversation; 0 is the first
+
+
+Part = TextPart | MediaPart | ObjectPart
 
 
 @dataclass(slots=True)
 class Message:
     role: Role
-    content: str | list[TextPart | MediaPart] = ""
-    reasoning: str | None = None  # the thinking before the answer; None: none was recorded
+    content: str | list[Part] = ""
+    reasoning: str | None = None  # thinking before the answer; None: none was recorded
     tool_calls: list[ToolCall] = field(default_factory=list)
     tool_call_id: str | None = None  # on role tool: the call that this answers
     name: str | None = None  # on role tool: the tool's name
@@ -45,7 +64,7 @@ class Message:
 
 @dataclass(slots=True)
 class Origin:
-    """Where a row came from, for errors: `data/a.jsonl:17`."""
+    """Origin of a row, for errors: `data/a.jsonl:17`."""
 
     file: str
     line: int  # 1 is the first line, or the first record of a file without lines
@@ -56,27 +75,26 @@ class Origin:
 
 @dataclass(slots=True)
 class Text:
-    """One document for pretraining."""
+    """One document for pretraining: text, or parts of text and media."""
 
-    text: str
+    text: str | list[Part]
     origin: Origin | None = None
 
 
 @dataclass(slots=True)
 class Conversation:
-    """Messages in order, with the tools (OpenAI's JSON schema) that were on offer."""
+    """Messages in order, with the available tools (OpenAI's JSON schema)."""
 
     messages: list[Message]
     tools: list[dict[str, Any]] = field(default_factory=list)
-    variables: dict[str, Any] = field(
-        default_factory=dict
-    )  # for the template, such as enable_thinking
+    # for the template, such as enable_thinking
+    variables: dict[str, Any] = field(default_factory=dict)
     origin: Origin | None = None
 
 
 @dataclass(slots=True)
 class Preference:
-    """A prompt with a better and a worse answer."""
+    """A prompt with a chosen and a rejected answer."""
 
     prompt: list[Message]
     chosen: list[Message]
@@ -88,7 +106,7 @@ class Preference:
 
 @dataclass(slots=True)
 class Unpaired:
-    """A prompt with one answer that is good (label True) or bad (False)."""
+    """A prompt with one answer, labelled good (True) or bad (False)."""
 
     prompt: list[Message]
     completion: list[Message]
@@ -99,7 +117,7 @@ class Unpaired:
 
 @dataclass(slots=True)
 class Prompt:
-    """A prompt to be answered while training; columns go to the reward functions."""
+    """A prompt for stages that generate; columns go to the reward functions."""
 
     messages: list[Message]
     tools: list[dict[str, Any]] = field(default_factory=list)
@@ -109,17 +127,17 @@ class Prompt:
 
 @dataclass(slots=True)
 class RenderedText:
-    """Text that is trained as it is written: no template is applied, no token is added, and special
-    tokens that it spells are tokens."""
+    """Text that is trained as written: no template is applied, no token is added, and special
+    tokens spelled in it are tokens."""
 
     text: str
-    #: what is trained: characters [start, end), and their loss weight; in order, not overlapping
+    #: trained characters [start, end) with their loss weight; in order, not overlapping
     trained: list[tuple[int, int, float]]
     origin: Origin | None = None
 
 
 Row = Text | Conversation | Preference | Unpaired | Prompt | RenderedText
-#: kind of rows → the types that a format may give for it
+#: kind of rows → types that a format may give for it
 ROW_TYPES: dict[str, tuple[type[Row], ...]] = {
     "text": (Text, RenderedText),
     "messages": (Conversation, RenderedText),

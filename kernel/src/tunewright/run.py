@@ -1,4 +1,4 @@
-"""A run: `train` and `_train_one` read top to bottom. What they call by name is a plugin.
+"""A run: `train` and `_train_one` read top to bottom. All work is done by plugins.
 
 Also the Python API: `tunewright.train`, `tunewright.open_run`.
 """
@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tunewright import events, folder, types
+from tunewright import events, folder, preflight, types
 from tunewright.check import Resolved, resolve, with_values
-from tunewright.context import Run, detect_family
+from tunewright.context import Run
+from tunewright.detection import detect_family
 from tunewright.errors import RecipeError, RunError, Stopped
 from tunewright.resume import check_same
 from tunewright.state import StateWriter
@@ -31,25 +32,30 @@ def train(
     overwrite: bool = False,
     trust_remote_code: bool = False,
     limit: int | None = None,
+    strict: bool = False,
 ) -> types.StageResult:
     """Train as a recipe says.
 
     recipe: a YAML file, its values as a mapping, or what `resolve` returned. overrides: such as
     `training.epochs=3`. on_event: called with every event, in the thread that emits it. resume:
     continue from the last checkpoint in `output`. overwrite: replace the run there. limit: rows per
-    source. Returns the last stage's result. Raises TunewrightError; Stopped on Ctrl-C or SIGTERM.
+    source. strict: raise RecipeError where a stage is not expected to fit in memory, in place of a
+    warning. Returns the last stage's result. Raises TunewrightError; Stopped on Ctrl-C or SIGTERM.
     """
     resolved = recipe if isinstance(recipe, Resolved) else resolve(recipe, overrides)
     run = Run(resolved, trust_remote_code=trust_remote_code, on_event=on_event)
     with folder.locked(run.folder, run.rank), Stopper() as run.stop_requested:
         state = _claimed(run, resume=resume, overwrite=overwrite)
+        use_stored_template(run, state)
         status, error, result, prior = "failed", "", None, None
         with run.reporting(StateWriter(run.folder, state)):
             try:
                 run.emit(_started(run, state))
+                preflight.warn(run, strict=strict)
                 for number in range(len(resolved.stages)):
                     result = _train_one(run, number, state, prior, limit)
-                    # a reward model is for later stages to use: they go on from the policy before
+                    # a reward model is used by later stages, which continue from the policy before
+                    # it
                     prior = result if run.stage(number).head == "causal_lm" else prior
                 status = "completed"
             except (Stopped, KeyboardInterrupt) as stopped:
@@ -66,7 +72,7 @@ def train(
                 ended = events.RunFinished(
                     status=status, folder=str(run.folder), error=error or None
                 )
-                # on a full disk what had failed before is what the user has to read
+                # on a full disk, the original error is the one to report
                 with contextlib.suppress(*([RunError] if error else [])):
                     folder.save(run.folder, state, run.rank)
                     run.emit(ended)
@@ -75,7 +81,7 @@ def train(
 
 
 def _claimed(run: Run, *, resume: bool, overwrite: bool) -> dict[str, Any]:
-    """The state of the run: the one to go on from, or a new one."""
+    """State of the run: the one to resume, or a new one."""
     recipe, artifacts = run.recipe.as_dict(), run.artifacts()
     if resume and (old := folder.read(run.folder)):
         check_same(old["recipe"], run.resolved, run.folder, len(old["stages"]))
@@ -85,6 +91,14 @@ def _claimed(run: Run, *, resume: bool, overwrite: bool) -> dict[str, Any]:
             folder.write_recipe(run.folder, recipe)
         return {**old, **changed}
     return folder.claim(run.folder, recipe, artifacts, rank=run.rank, overwrite=overwrite)
+
+
+def use_stored_template(run: Run, state: dict[str, Any]) -> None:
+    """Use the template that the run was trained with, whatever the families list today; but not in
+    place of one that is named on the command line."""
+    section = folder.template(run.folder, state)
+    if section and not run.from_command_line("template"):
+        run.use("template", section)
 
 
 def _started(run: Run, state: dict[str, Any]) -> events.RunStarted:
@@ -103,9 +117,10 @@ def _train_one(
     prior: types.StageResult | None,
     limit: int | None,
 ) -> types.StageResult:
-    """One entry of `stages`: load, adapt, read data, train. prior: the policy of stages before."""
+    """Run one entry of `stages`: load, adapt, read data, train. prior: the policy of earlier
+    stages."""
     done = state["stages"]
-    if number < len(done):  # before the interruption that this run resumes from
+    if number < len(done):  # finished before the interruption
         return folder.result(run.folder, done[number])
     run.begin_stage(number)
     stage, training = run.stage(number), run.resolved.stages[number].training
@@ -113,11 +128,14 @@ def _train_one(
     base = run.folder if len(run.resolved.stages) == 1 else own
 
     run.check_stop()
-    gc.collect()  # trainers hold their model in cycles: the stage before would keep its memory
+    gc.collect()  # trainers hold their model in reference cycles: free the previous stage's memory
     loaded = run.load(head=stage.head, prior=prior)
-    others: dict[types.ModelRole, types.LoadedModel] = {
-        role: run.load(prior=prior, trainable=False) for role in stage.models if role != "policy"
-    }
+    if run.template is not None:
+        state["template"] = run.template.model_dump(mode="json")
+    others: dict[types.ModelRole, types.LoadedModel] = {}
+    for role in (role for role in stage.models if role != "policy"):
+        run.check_stop()
+        others[role] = run.load(prior=prior, trainable=False)
 
     run.check_stop()
     run.emit(events.StepStarted(step="build_dataset"))
@@ -132,6 +150,7 @@ def _train_one(
         problem = "the data is not what it was when the run began"
         raise RunError(problem, place=str(run.folder), hint="--overwrite begins anew")
     folder.save(run.folder, state, run.rank)
+    loaded = run.prepare_adapter(loaded, data)
 
     run.check_stop()
     run.emit(events.StepStarted(step="train_stage", detail=stage.name))
@@ -154,8 +173,8 @@ def _train_one(
 
 
 def smoke(resolved: Resolved, steps: int = 3) -> Resolved:
-    """The same recipe on the tiny model of the recipe's checkpoint, for a few steps, with an
-    `output` of its own. Raises RecipeError."""
+    """A recipe for `--smoke`: the same on the checkpoint's tiny model, for a few steps, with its
+    own `output`. Raises RecipeError."""
     short = {
         "max_steps": steps,
         "per_device_train_batch_size": 2,
@@ -165,7 +184,7 @@ def smoke(resolved: Resolved, steps: int = 3) -> Resolved:
     values = resolved.recipe.as_mapping()
     for stage in values["stages"]:
         stage["training"] = {**stage.get("training", {}), **short}
-    family = values.get("family") or {"name": detect_family(resolved.recipe)}
+    family = values.get("family") or {"name": detect_family(resolved.recipe.model)}
     output = f"{resolved.recipe.output.rstrip('/')}-smoke"
     changes = {"model": "tiny", "family": family, "stages": values["stages"], "output": output}
     again = with_values(resolved, **changes)
@@ -173,16 +192,34 @@ def smoke(resolved: Resolved, steps: int = 3) -> Resolved:
     return again
 
 
-def open_run(path: str | Path, *, trust_remote_code: bool = False) -> Run:
-    """A run folder for use: `load_policy` loads the trained model. Raises RecipeError."""
+def open_run(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    trust_remote_code: bool = False,
+    on_event: Listener | None = None,
+) -> Run:
+    """Open a run folder: `load_policy` loads the trained model. overrides: of its recipe, such as
+    `family.device=cpu`. Raises RecipeError."""
+    resolved, state = resolve_run(path, overrides)
+    if not state["stages"]:
+        problem = f"holds a run that is {state.get('status')}, nothing trained yet"
+        last = folder.last_checkpoint(Path(resolved.recipe.output))
+        hint = f"its last checkpoint is {last}" if last else ""
+        raise RecipeError(problem, place=str(path), hint=hint)
+    run = Run(resolved, trust_remote_code=trust_remote_code, on_event=on_event)
+    use_stored_template(run, state)
+    return run
+
+
+def resolve_run(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Resolved, dict[str, Any]]:
+    """The recipe of a run folder, and the content of its run.json. Raises RecipeError."""
     path = Path(path).expanduser()
     state = folder.read(path)
     if not state:
         hint = "give the `output` of a recipe that was trained"
         raise RecipeError("is no run folder", place=str(path), hint=hint)
-    if not state["stages"]:
-        problem = f"holds a run that is {state.get('status')}, nothing trained yet"
-        raise RecipeError(problem, place=str(path))
-    resolved = resolve(path / folder.RECIPE_FILE)
+    # it was accepted when it was trained, perhaps with more processes and other devices than here
+    resolved = resolve(path / folder.RECIPE_FILE, overrides, combined=False)
     resolved.recipe = resolved.recipe.model_copy(update={"output": str(path)})
-    return Run(resolved, trust_remote_code=trust_remote_code)
+    return resolved, state

@@ -1,44 +1,58 @@
-"""What plugins may ask of the run that they are part of."""
+"""Interface of a run for its plugins."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from tunewright.events import Event
-    from tunewright.recipe import Recipe
+    from tunewright.recipe import Recipe, Section
     from tunewright.registry import PluginCaller
     from tunewright.types import DataRequest, Head, LoadedModel, StageResult, Weights
 
 
 class RunContext(Protocol):
-    """What a plugin may ask of the run that it is part of. Hooks get it as `run`.
+    """Interface of a run for its plugins. Hooks get it as `run`.
 
-    `tunewright.context.Run` is the run of a recipe; `tunewright_conformance.doubles.FakeRun` stands
-    in for it in tests.
+    `tunewright.context.Run` is the run of a recipe; `tunewright_conformance.doubles.FakeRun`
+    replaces it in tests.
     """
 
     recipe: "Recipe"
     folder: Path  # the run folder
     rank: int  # of this process; 0 is the first
     world_size: int  # processes of the run
-    #: index of this rank's share of each batch, and into how many shares batches are divided. They
-    #: differ from rank and world size where several ranks compute one model together
+    #: index of this rank's share of each batch, and number of shares. They differ from rank and
+    #: world size if several ranks compute one model together
     data_rank: int
     data_world_size: int
     trust_remote_code: bool  # granted on the command line only
+    #: the template in use, with the options that the checkpoint adds; None until the first load
+    template: "Section | None"
+
+    @property
+    def trained(self) -> "StageResult | None":
+        """Result that load_policy loads: the last stage's, or an adapter that was opened without a
+        run. None: the recipe's model. Raises RecipeError where only load_policy can load it."""
 
     def emit(self, event: "Event") -> None:
         """Send an event to the loggers. On ranks other than 0 it is dropped."""
 
     def check_stop(self) -> None:
-        """Raise Stopped where the run was asked to stop. Long hooks call it between two pieces of
-        work: a chunk of rows, a shard of weights, a batch."""
+        """Raise Stopped if the run was asked to stop. Long hooks call it between units of work: a
+        chunk of rows, a shard of weights, a batch."""
 
     def plugin(self, kind: str) -> Any:
         """Return the run's plugin of a kind, such as `run.plugin("template")`. Raises RunError."""
 
     def call(self, kind: str, hook: str, request: Any) -> Any:
         """Call a hook of the run's plugin of a kind, inside the accelerators."""
+
+    def callers(self, kind: str) -> "list[PluginCaller]":
+        """Return the run's plugins of a kind of which a recipe takes many, in the recipe's order:
+        `for caller in run.callers("mixer"): caller.call("weigh", run=run, request=request)`.
+
+        Empty where there are none, and for accelerators and loggers, which the kernel calls.
+        """
 
     def named(self, kind: str, name: str, **options: Any) -> "PluginCaller":
         """Build a plugin by name while the run goes, such as a format. Raises RecipeError."""
@@ -59,8 +73,11 @@ class RunContext(Protocol):
         weights="none" loads the tokenizer alone.
         """
 
-    def load_policy(self) -> "LoadedModel":
-        """Load the model that the run folder's stages have trained, for inference."""
+    def load_policy(self, head: "Head" = "causal_lm") -> "LoadedModel":
+        """Load the model that the run folder's stages have trained, for inference.
+
+        head: the one that it must have. Raises RecipeError if it has another.
+        """
 
     def data_request(
         self, loaded: "LoadedModel", number: int = 0, limit: int | None = None
@@ -68,7 +85,7 @@ class RunContext(Protocol):
         """Return the dataset request of stage `number` (0 is the first). limit: rows per source."""
 
     def place(self, *path: str | int) -> str:
-        """Return where a field stands, for errors: `recipe.yaml:12: stage.packing`."""
+        """Return the place of a field for errors: `recipe.yaml:12: stage.packing`."""
 
     def from_command_line(self, *path: str | int) -> bool:
-        """Return whether a field was written on the command line, where code may be named."""
+        """Return whether a field was given on the command line, where code may be named."""

@@ -1,7 +1,7 @@
-"""A JSON schema of recipes, made from the Options of all installed plugins, for editors and forms.
+"""JSON schema of recipes, from the Options of all installed plugins, for editors and forms.
 
-Each plugin's options stand once, in `$defs`. A field's `tier` (basic, advanced) and `widget` (path,
-secret) are kept.
+Each plugin's options appear once, in `$defs`. A field's `tier` (basic, advanced) and `widget`
+(path, secret) are kept.
 """
 
 from collections.abc import Iterator
@@ -11,9 +11,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
 from tunewright import registry
+from tunewright.descriptions import described
 from tunewright.errors import TunewrightError
 from tunewright.kinds import sections
-from tunewright.plugin import described
 from tunewright.recipe import RecipeFields, StageSection
 
 
@@ -29,7 +29,7 @@ class _Described(GenerateJsonSchema):
 
 
 def schema(left_out: list[str] | None = None) -> dict[str, Any]:
-    """The schema. A plugin that cannot be imported is left out, and why is added to left_out."""
+    """The schema. Plugins that cannot be imported are left out; left_out gets the reasons."""
     left_out = [] if left_out is None else left_out
     whole = RecipeFields.model_json_schema(schema_generator=_Described)
     whole["title"], whole["description"] = "Recipe", "One run of Tunewright."
@@ -56,7 +56,7 @@ def schema(left_out: list[str] | None = None) -> dict[str, Any]:
 
 
 def _stage_fields(fields: dict[str, Any]) -> dict[str, Any]:
-    """What every entry of `stages` may have besides its plugin's options."""
+    """Fields of every entry of `stages`, besides its plugin's options."""
     own = {key: {"$ref": f"#/properties/{key}"} for key in ("data", "eval_data")}
     about = "Overrides the recipe's own training section."
     own["training"] = {"type": "object", "description": about}
@@ -73,7 +73,7 @@ def _all(kind: str, left_out: list[str]) -> Iterator[tuple[str, Any]]:
 
 
 def _define(name: str, model: type[BaseModel], definitions: dict[str, Any]) -> dict[str, Any]:
-    """Put a model into `$defs` and return a reference to it."""
+    """Add a model to `$defs` and return a reference to it."""
     if name not in definitions:
         own = model.model_json_schema(schema_generator=_Described)
         definitions.update(own.pop("$defs", {}))
@@ -87,8 +87,8 @@ def _choice(
     left_out: list[str],
     more: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """A name, or a mapping with a name and that plugin's options. Plugins whose options are the
-    same, as templates', share one definition."""
+    """Schema of a section: a name, or a mapping with a name and that plugin's options. Plugins with
+    equal options, like templates, share one definition."""
     names: list[str] = []
     groups: dict[Any, list[str]] = {}
     for name, plugin in _all(kind, left_out):

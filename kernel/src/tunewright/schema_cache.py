@@ -1,4 +1,4 @@
-"""The schema of recipes from the cache, while the installed plugins are what they were."""
+"""Cache of the recipe schema, valid while the installed plugins are unchanged."""
 
 import contextlib
 import hashlib
@@ -12,7 +12,7 @@ from tunewright.terminal import printable
 
 
 def schema() -> dict[str, Any]:
-    """The schema of recipes. A plugin that is left out of it is said on standard error."""
+    """The recipe schema. Plugins that are left out are reported on standard error."""
     file = index.cache_folder() / f"schema-{_key()}.json"
     kept: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError, RecursionError):
@@ -30,9 +30,9 @@ def schema() -> dict[str, Any]:
 
 
 def _key() -> str:
-    """Digest of the installed distributions, and of the sources of those installed as editable."""
+    """Digest of the installed distributions, and of the sources of editable ones."""
     seen: list[Any] = [index.key()]
-    for folder in map(Path, sys.path[1:]):  # the first is the script's, or the current one
+    for folder in map(Path, sys.path[1:]):  # the first is the script's folder, or the current one
         is_standard = folder.is_relative_to(sys.base_prefix)
         if not is_standard and folder.is_dir() and not any(folder.glob("*.dist-info")):
             seen += sorted((str(file), file.stat().st_mtime_ns) for file in folder.rglob("*.py"))

@@ -1,6 +1,6 @@
-"""Where the values of a recipe were written: turns paths of fields into places of errors."""
+"""Source positions of a recipe's values: turns field paths into places for errors."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -20,7 +20,7 @@ class Source:
     overridden: set[Path_] = field(default_factory=set)
 
     def place(self, path: Path_) -> str:
-        """Where a field stands: `recipe.yaml:12: stage.packing`."""
+        """Place of a field: `recipe.yaml:12: stage.packing`."""
         path = self.written(path)
         shown = ".".join(shortened(str(part)) for part in path)
         lines = (self.lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.lines)
@@ -31,14 +31,27 @@ class Source:
             return f"command line: {shown}"
         return ": ".join(filter(None, [f"{self.file}:{line}" if line else self.file, shown]))
 
+    def located(self, place: str, stage: int, sections: Container[str]) -> str:
+        """The place of an error with file and line, where it names a field, as
+        `training.precision: fp16` does. stage: number of the one in progress, whose own values go
+        first. sections: first keys of a recipe."""
+        name, colon, rest = place.partition(": ")
+        path = tuple(int(part) if part.isdecimal() else part for part in name.split("."))
+        if path[0] not in sections or place.startswith((f"{self.file}:", "command line:")):
+            return place
+        own = ("stages", stage, *(path[1:] if path[0] == "stage" else path))
+        known = self.lines.keys() | self.overridden
+        is_own = path[0] == "stage" or self.written(own) in known
+        return f"{self.place(own if is_own else path)}{colon}{rest}"
+
     def written(self, path: Path_) -> Path_:
-        """The path as the user wrote it: `stage` where there is no list of stages."""
+        """The path as the user wrote it: `stage` if there is no list of stages."""
         keys = {path[0] for path in (*self.lines, *self.overridden) if path}
         return ("stage", *path[2:]) if path[:2] == ("stages", 0) and "stage" in keys else path
 
 
 class RecipeProblems(RecipeError):
-    """Everything that is wrong with a recipe, a line each."""
+    """All problems of a recipe, one line each."""
 
     def __init__(self, problems: Iterable[Problem], source: Source) -> None:
         self.problems = tuple(problems)
@@ -69,12 +82,12 @@ class RecipeProblems(RecipeError):
 
 
 def problems_of(failure: ValidationError, at: Path_, model: type[BaseModel]) -> list[Problem]:
-    """What pydantic found below `at`, one problem for each field."""
+    """Problems from pydantic's errors below `at`, one per field."""
     found: dict[Path_, Problem] = {}
     for error in failure.errors():
         path = at + _fields_in(error["loc"], model)
         problem = Problem(path, _message(error), _hint(error, model))
-        if path in found:  # one for each type that the field may have
+        if path in found:  # pydantic reports one per allowed type of the field
             first = found[path].message
             begin, _, expected = problem.message.partition(", expected ")
             joined = f"{first} or {expected}" if first.startswith(begin) and expected else first
@@ -84,7 +97,7 @@ def problems_of(failure: ValidationError, at: Path_, model: type[BaseModel]) -> 
 
 
 def _fields_in(loc: tuple[int | str, ...], model: Any) -> Path_:
-    """Where an error stands, without pydantic's labels of a union's members (`constrained-int`)."""
+    """Path of an error, without pydantic's labels of union members (`constrained-int`)."""
     path: list[int | str] = []
     here: Any = model
     for part in loc:
@@ -110,6 +123,8 @@ def _message(error: Any) -> str:
         return "unknown key"
     if error["type"] == "missing":
         return "is missing"
+    if error["type"] == "int_parsing_size":
+        return f"found {shortened(repr(error['input']), 200)}, expected a smaller number"
     message = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if message.startswith("Input should be"):
         expected = message.removeprefix("Input should be ")
@@ -122,7 +137,7 @@ def _message(error: Any) -> str:
 
 
 def shortened(text: str, most: int = 80) -> str:
-    """The text, cut where it is longer than a line of an error may be."""
+    """The text, truncated to `most` characters for an error."""
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 

@@ -1,4 +1,4 @@
-"""What a run writes of itself while it goes: events.jsonl, and its progress in run.json."""
+"""State that a run writes while it goes: events.jsonl, and its progress in run.json."""
 
 import json
 import os
@@ -9,13 +9,14 @@ from typing import Any
 
 from tunewright import folder
 from tunewright.errors import RunError
-from tunewright.events import Event, Logged, RunStarted, StageFinished, StageStarted
+from tunewright.events import Event, Logged, Notice, RunStarted, StageFinished, StageStarted
 
 EVENTS_FILE = "events.jsonl"
+_WARNINGS = 100  # distinct ones that are kept
 
 
 class StateWriter:
-    """Appends every event to events.jsonl and keeps `running` in run.json up to date.
+    """Appends every event to events.jsonl, and keeps `running` and `warnings` of run.json.
 
     state: the content of run.json. With `running` a reader tells a live run from a dead one: stage,
     number, step, total_steps, process id, host and start time. Rank 0 only.
@@ -47,11 +48,19 @@ class StateWriter:
                 }
             case Logged():
                 self._state["running"]["step"] = event.step
-                if time.monotonic() - self._written < 1:  # seconds: a reader does not look oftener
+                if time.monotonic() - self._written < 1:  # seconds: readers poll no more often
                     return
+            case Notice(level="warning"):
+                self._warn(event.message)
+                return
             case StageFinished():
                 pass
             case _:
                 return
         self._written = time.monotonic()
         folder.save(self._path, self._state, 0)
+
+    def _warn(self, message: str) -> None:
+        warnings = self._state.setdefault("warnings", [])
+        if message not in warnings and len(warnings) < _WARNINGS:
+            warnings.append(message)

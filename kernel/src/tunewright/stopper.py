@@ -1,4 +1,4 @@
-"""Signals: Ctrl-C and SIGTERM ask a run to save and stop, which is said at once."""
+"""Signal handling: Ctrl-C and SIGTERM ask a run to save and stop, which is printed at once."""
 
 import contextlib
 import os
@@ -8,17 +8,25 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 _SAID = b"stopping: a run that trains saves first; Ctrl-C again stops at once\n"
+#: environment variable: the process that started this one says so
+TOLD = "TUNEWRIGHT_TOLD"
+
+
+def say_stopping() -> None:
+    """Answer a signal with a line on standard error."""
+    with contextlib.suppress(OSError):
+        os.write(2, _SAID)  # not print, which a signal may interrupt
 
 
 class Stopper:
-    """Context manager that notes Ctrl-C and SIGTERM. A second Ctrl-C raises KeyboardInterrupt.
+    """Context manager that records Ctrl-C and SIGTERM. A second Ctrl-C raises KeyboardInterrupt.
 
-    Called, it returns whether the run was asked to stop. Outside the main thread, where Python
-    takes no signals, it notes nothing.
+    Calling it returns whether the run was asked to stop. Outside the main thread, where Python
+    handles no signals, it records nothing.
     """
 
     def __init__(self) -> None:
-        self._asked = False
+        self._first = 0  # the signal that asked the run to stop
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -37,12 +45,13 @@ class Stopper:
             signal.signal(number, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self._asked and number == signal.SIGINT:
+        # torchrun passes a second Ctrl-C on as SIGTERM
+        again = {number, self._first} if "TORCHELASTIC_RUN_ID" in os.environ else {number}
+        if self._first and signal.SIGINT in again:
             raise KeyboardInterrupt
-        if not self._asked and os.environ.get("RANK", "0") == "0":
-            with contextlib.suppress(OSError):
-                os.write(2, _SAID)  # not print, which may be in progress when a signal comes
-        self._asked = True
+        if not self._first and os.environ.get("RANK", "0") == "0" and TOLD not in os.environ:
+            say_stopping()
+        self._first = self._first or number
 
     def __call__(self) -> bool:
-        return self._asked
+        return bool(self._first)

@@ -1,10 +1,10 @@
-"""Requests and results of the steps, and what plugins may ask of a run.
+"""Requests and results of the steps.
 
 A request is mutable: an accelerator edits it before the step runs. Types of torch and transformers
 are written as Any: this file imports neither.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +14,9 @@ from tunewright.rows import (
     Conversation,
     MediaPart,
     Message,
+    ObjectPart,
     Origin,
+    Part,
     Preference,
     Prompt,
     RenderedText,
@@ -37,20 +39,21 @@ __all__ = [
     "Conversation",
     "Data",
     "DataRequest",
-    "GenerateRequest",
+    "ExportRequest",
     "Head",
     "LoadRequest",
     "LoadedModel",
     "MediaPart",
     "Message",
     "ModelRole",
+    "ObjectPart",
     "OptimizerRequest",
     "Origin",
+    "Part",
     "Preference",
     "Prompt",
     "Rendered",
     "RenderedText",
-    "Reply",
     "RewardRequest",
     "Role",
     "Row",
@@ -71,8 +74,6 @@ __all__ = [
 
 Head = Literal["causal_lm", "score", "value"]
 ModelRole = Literal["policy", "reference", "reward", "critic"]
-
-
 Weights = Literal["load", "meta", "none"]
 
 
@@ -95,7 +96,18 @@ class LoadedModel:
     #: a gradient when training begins
     trained: frozenset[str] | None = None
     learning_rate_scales: dict[str, float] = field(default_factory=dict)  # parameter name → factor
-    saves: Literal["model", "adapter"] = "model"  # what a save of this model holds
+    saves: Literal["model", "adapter"] = "model"  # what a save of this model contains
+    #: options of `template` that suit this checkpoint; what the recipe sets takes precedence
+    template_options: dict[str, Any] = field(default_factory=dict)
+    #: ids of the tokens that the recipe adds to the vocabulary
+    new_tokens: tuple[int, ...] = ()
+    #: with weights "meta": tunewright_hf.models.deferred.DeferredWeights, which loads them
+    deferred: Any = None
+    #: full names of modules and parameters that are not trained: media towers and projectors,
+    #: unless the family's options say so
+    frozen: tuple[str, ...] = ()
+    #: further inputs of a batch with media: (inputs, labels, processor) → inputs to add
+    media_inputs: Callable[[dict[str, Any], Any, Any], dict[str, Any]] | None = None
 
 
 @dataclass(slots=True)
@@ -105,16 +117,22 @@ class LoadRequest:
     dtype: str | None = None  # float32, bfloat16, float16; None: the family's own option
     attention: str | None = None  # transformers' attn_implementation; None: the family's own option
     trust_remote_code: bool = False  # granted on the command line only
-    seed: int = 42  # of weights that are initialised, not loaded: tiny models and new heads
+    seed: int = 42  # for weights that are initialised, not loaded: tiny models and new heads
     trainable: bool = True
-    #: load: as they are stored. meta: parameters without storage, for sharded loading. none: the
-    #: tokenizer only
+    #: load: as they are stored. meta: parameters without storage, for sharded loading, where the
+    #: family can; none: the tokenizer only
     weights: Weights = "load"
     device: str | None = None  # such as cuda:0; None: the family's own option
-    tiny_of: str | None = None  # with model "tiny": the checkpoint that it stands for (--smoke)
-    quantization: Any = None  # transformers' quantization_config, set by a quantizer's prepare_load
-    model_arguments: dict[str, Any] = field(default_factory=dict)  # more for from_pretrained
+    tiny_of: str | None = None  # with model "tiny": the checkpoint that it replaces (--smoke)
+    #: transformers' quantization_config, or tunewright_hf.models.quantizers.StoredQuantization or
+    #: AfterLoading, set by a quantizer's prepare_load
+    quantization: Any = None
+    # further arguments of from_pretrained
+    model_arguments: dict[str, Any] = field(default_factory=dict)
+    #: called with the model's config before the model is built, to change it; set by accelerators
+    config_edits: list[Callable[[Any], None]] = field(default_factory=list)
     loader: Callable[["LoadRequest"], LoadedModel] | None = None  # set by an accelerator
+    media: bool = True  # with media towers and processor, where the family has them
 
 
 @dataclass(slots=True)
@@ -150,7 +168,7 @@ class DataRequest:
     loaded: LoadedModel
     max_length: int  # tokens
     seed: int = 42
-    root: Path = field(default_factory=Path)  # relative paths start here: the recipe's folder
+    root: Path = field(default_factory=Path)  # base of relative paths: the recipe's folder
     limit: int | None = None  # rows per source (--smoke)
 
 
@@ -162,6 +180,10 @@ class Data:
     and loss_weights, a list of T floats, only where a message has a weight of its own. For
     `preference`: prompt_ids, chosen_ids, rejected_ids; for `unpaired`: prompt_ids, completion_ids,
     label; for `prompts`: prompt_ids and the columns of the reward functions.
+
+    Where LoadedModel has a processor, rows also have `media`: of each image, video and audio its
+    kind and path, in the order of the text (of the prompt, where there is one). Their tokens are
+    in the ids; the files are decoded when a batch is made.
     """
 
     train: Any  # datasets.Dataset, or a tunewright_hf.batching.row_stream.RowStream
@@ -173,6 +195,8 @@ class Data:
     #: epoch (0 is the first) → row numbers in train, a NumPy array in training order, as many in
     #: every epoch. None: all rows once, shuffled by the trainer
     order: Callable[[int], Any] | None = None
+    #: base of relative paths in `media`; None: they are absolute
+    media_root: Path | None = None
 
 
 @dataclass(slots=True)
@@ -199,6 +223,9 @@ class Rendered:
     #: text of users, systems and tools that spells control tokens
     untrusted: list[Span] = field(default_factory=list)
     answers: list[Span] = field(default_factory=list)  # assistants' text that spells such tokens
+    #: of each medium, in the order of the text: the id of its placeholder, which is one token of
+    #: the text, and the ids that take its place. A template leaves it empty
+    media: list[tuple[int, Sequence[int]]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -223,8 +250,8 @@ class RewardRequest:
     """Completions to be scored."""
 
     completions: list[str]  # without stop token
-    #: the columns of the completions' rows by name, each as long as completions; `prompts`, the
-    #: rendered prompts, is among them
+    #: columns of the completions' rows by name, each as long as completions; includes `prompts`,
+    #: the rendered prompts
     columns: dict[str, list[Any]] = field(default_factory=dict)
     policy: LoadedModel | None = None  # the model that is trained
 
@@ -242,6 +269,22 @@ class TrainRequest:
     number: int = 1  # of this stage among the recipe's; 1 is the first
     #: tunewright_hf.distributed.sharding.ShardingStrategy, set by an accelerator; None: no sharding
     sharding: Any = None
+    #: called by tunewright_hf.training.fit.fit in its place, as (run, request, make, stage=…); set
+    #: by tunewright_hf.planning
+    train_with: Callable[..., "StageResult"] | None = None
+    #: called in turn with each collated batch, in training and evaluation, and return the batch to
+    #: use; set by accelerators
+    batch_edits: list[Callable[[dict[str, Any]], dict[str, Any]]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class ExportRequest:
+    """A trained model that is written in another format."""
+
+    loaded: LoadedModel  # an adapter is not merged yet; may be changed in place
+    folder: Path  # exists and is empty; becomes the export when all of it is written
+    checkpoint: str  # hub id or folder of the model that was trained
+    say: Callable[[str], None]  # prints one line for the user
 
 
 @dataclass(slots=True)
@@ -251,23 +294,3 @@ class StageResult:
     steps: int = 0
     tokens: int = 0  # trained and not, without padding
     metrics: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class GenerateRequest:
-    conversation: Conversation
-    max_new_tokens: int = 512
-    temperature: float = 0.0  # 0: greedy
-    top_p: float = 1.0
-    top_k: int = 0  # 0: off
-    repetition_penalty: float = 1.0
-    seed: int | None = None
-    stop: tuple[str, ...] = ()  # strings, besides the template's own stop tokens
-
-
-@dataclass(slots=True)
-class Reply:
-    """Piece of an answer. The last piece has a finish_reason."""
-
-    text: str
-    finish_reason: Literal["stop", "length"] | None = None

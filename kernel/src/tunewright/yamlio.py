@@ -1,4 +1,5 @@
-"""YAML as a recipe may use it: safe, small, no duplicate keys, and every value knows its line."""
+"""YAML for recipes: safe, limited in size, no duplicate keys, and every value has its line
+number."""
 
 import re
 from pathlib import Path
@@ -78,7 +79,7 @@ def _bool(loader: Any, node: yaml.ScalarNode) -> bool:
     return text == "true"
 
 
-#: the tags of YAML 1.2's core schema; any other is an error
+#: tags of YAML 1.2's core schema; any other is an error
 _CONSTRUCTORS: Any = {
     f"tag:yaml.org,2002:{name}": yaml.SafeLoader.yaml_constructors[f"tag:yaml.org,2002:{name}"]
     for name in ("null", "str", "seq", "map")
@@ -92,9 +93,9 @@ _Loader.yaml_constructors = _CONSTRUCTORS
 
 
 def read(path: Path) -> tuple[Any, dict[Path_, int]]:
-    """A file's value, and the line of every value in it. Raises RecipeError."""
+    """Value of a file, and the line of every value in it. Raises RecipeError."""
     try:
-        if path.exists() and not path.is_file():  # a device or a pipe may never end
+        if path.exists() and not path.is_file():  # reading a device or pipe may never end
             raise RecipeError("is not a file", place=str(path), hint="give a YAML file")
         if path.stat().st_size > MAX_BYTES:
             raise RecipeError(f"larger than {MAX_BYTES:,} bytes", place=str(path))
@@ -110,7 +111,7 @@ def read(path: Path) -> tuple[Any, dict[Path_, int]]:
 
 
 def parse(text: str, place: str) -> tuple[Any, dict[Path_, int]]:
-    """The value of a YAML text, and the line of every value in it. Raises RecipeError."""
+    """Value of a YAML text, and the line of every value in it. Raises RecipeError."""
     lines: dict[Path_, int] = {}
     try:
         loader = _Loader(text)
@@ -149,10 +150,10 @@ def _unreadable(error: yaml.YAMLError, place: str) -> RecipeError:
 
 
 def _check_size(node: yaml.Node, sizes: dict[int, tuple[int, int]], place: str) -> tuple[int, int]:
-    """Nodes below this one with every alias expanded, and levels, without expanding any."""
+    """Count nodes with every alias expanded, and levels, without expanding any."""
     if id(node) in sizes:
         return sizes[id(node)]
-    sizes[id(node)] = MAX_NODES, 1  # an alias to its own parent never ends
+    sizes[id(node)] = MAX_NODES, 1  # an alias to its own parent is infinite
     children: list[yaml.Node] = []
     if isinstance(node, yaml.SequenceNode):
         children = node.value
@@ -186,9 +187,9 @@ def _note_lines(node: yaml.Node, path: Path_, lines: dict[Path_, int], place: st
             name = str(key.value)
             if name in seen:
                 field = ".".join(map(str, (*path, name)))
-                raise RecipeError(
-                    f"{field} stands there twice", place=f"{place}:{key.start_mark.line + 1}"
-                )
+                where = f"{place}:{key.start_mark.line + 1}"
+                first = f"the first is in line {lines[(*path, name)]}: leave one of them out"
+                raise RecipeError(f"{field} stands there twice", place=where, hint=first)
             seen.add(name)
             _note_lines(child, (*path, name), lines, place)
             lines[(*path, name)] = key.start_mark.line + 1

@@ -1,17 +1,16 @@
-"""What is special about this logger; what every logger has to do is tested by `tunewright plugins
-check`."""
+"""Tests specific to this logger. `tunewright plugins check` tests what is common to the kind."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 from tunewright_csv import Csv
 
 from tunewright.events import Logged
+from tunewright_conformance.doubles import FakeRun
 
 
 def report(logger: Csv, folder: Path, step: int, **metrics: float) -> None:
     logger.report(
-        SimpleNamespace(folder=folder),
+        FakeRun(folder),
         Logged(stage="sft", step=step, total_steps=3, metrics=metrics),
     )
 

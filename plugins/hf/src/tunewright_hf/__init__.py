@@ -1,4 +1,4 @@
-"""What the plugins on torch and transformers share.
+"""Code shared by plugins for torch and transformers.
 
 Templates, tokenization, models, batching, losses, training, checkpoints and distributed training.
 """

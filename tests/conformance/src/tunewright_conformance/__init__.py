@@ -1,11 +1,11 @@
-"""The tests that every Tunewright plugin has to pass."""
+"""Conformance tests that every Tunewright plugin has to pass."""
 
 
 def check(names: list[str]) -> int:
-    """Test the installed plugins that `names` gives, as NAME or KIND:NAME; all where it is empty.
+    """Test the installed plugins in `names` (NAME or KIND:NAME); all if it is empty.
 
-    Prints pytest's short report and returns its exit code, 0 where all pass. The current folder's
-    settings for pytest do not count.
+    Prints pytest's short report and returns its exit code, 0 if all pass. pytest settings of the
+    current folder are ignored.
     """
     import os
     import subprocess

@@ -1,5 +1,5 @@
-"""Conversations that every template is tried on, and the two ways to render them: the plugin's and
-plain Jinja."""
+"""Conversations for tests of templates, and two ways to render them: the plugin's and plain
+Jinja."""
 
 import json
 from dataclasses import dataclass, field, replace
@@ -12,15 +12,17 @@ from tunewright.errors import RowError
 from tunewright.registry import PluginCaller
 from tunewright.types import Conversation, Message, Rendered, TemplateRequest, ToolCall
 
-SPECIAL = {"bos_token": "<s>", "eos_token": "</s>"}  # of the tokenizer that goldens are made with
+# of the tokenizer that goldens are rendered with
+SPECIAL = {"bos_token": "<s>", "eos_token": "</s>"}
 FOREIGN = ("<|begin|>", "<|end|>")  # of goldens/foreign.jinja
-TODAY = date(2024, 7, 26)  # of the official templates that write the date
+TODAY = date(2024, 7, 26)  # for official templates that write the date
 BASIC = ("one_turn", "system", "turns", "prompt", "unicode")  # no template may refuse these
 
 
 @dataclass(frozen=True)
 class Case:
-    """messages and tools: as chat templates take them, OpenAI's form with arguments as objects."""
+    """A conversation. messages and tools: as chat templates take them, in OpenAI's format with
+    arguments as objects."""
 
     name: str
     messages: list[dict[str, Any]]
@@ -34,16 +36,16 @@ class Case:
         )
 
     def prompt_of(self, answer: int) -> "Case":
-        """What the assistant is asked when it writes message number `answer`."""
+        """The prompt for message number `answer`."""
         return replace(self, messages=self.messages[:answer], add_generation_prompt=True)
 
     def written(self, *roles: str) -> list[str]:
-        """The texts of these roles' messages."""
+        """The texts of messages with these roles."""
         return [m["content"] for m in self.messages if m["role"] in roles and m["content"]]
 
     @property
     def answers(self) -> list[int]:
-        """The numbers of the assistant's messages."""
+        """Indices of the assistant's messages."""
         return [
             number for number, message in enumerate(self.messages) if message["role"] == "assistant"
         ]
@@ -73,10 +75,10 @@ def _message(fields: dict[str, Any]) -> Message:
 
 
 class Renderer:
-    """A template plugin, with what it needs to render the cases. style: of its tokenizer; light
-    ones go without.
+    """A template plugin, with what it needs to render the cases. style: of its tokenizer; None:
+    without one.
 
-    A template whose chat_template() is None renders the tokenizer's own: the one it gets has
+    A template whose chat_template() is None renders the tokenizer's own: the tokenizer then has
     goldens/foreign.jinja.
     """
 
@@ -94,7 +96,7 @@ class Renderer:
 
     @property
     def stop(self) -> tuple[str, ...]:
-        """The tokens that may end an answer."""
+        """Tokens that may end an answer."""
         stop: tuple[str, ...] = self.plugin.info.stop or (
             FOREIGN[-1] if self._foreign else self._special["eos_token"],
         )
@@ -106,7 +108,7 @@ class Renderer:
         return {*self.plugin.info.control, *self.stop, *self._special.values()}
 
     def render(self, case: Case) -> Rendered:
-        """Raises RowError where the template refuses the conversation."""
+        """Render a case. Raises RowError if the template refuses the conversation."""
         tokenizer = self.tokenizer if self._foreign else None
         request = TemplateRequest(
             case.conversation(), case.add_generation_prompt, self._special, tokenizer
@@ -115,7 +117,7 @@ class Renderer:
         return rendered
 
     def accepted(self) -> list[tuple[Case, Rendered]]:
-        """The cases that the template takes. The basic ones it must take."""
+        """The cases that the template accepts. It must accept the basic ones."""
         found = []
         for case in cases().values():
             try:
@@ -125,19 +127,19 @@ class Renderer:
         return found
 
     def answered(self) -> list[tuple[Case, Rendered]]:
-        """Those that are trained: without prompts that wait for an answer."""
+        """The trained cases: without prompts that wait for an answer."""
         return [
             (case, rendered) for case, rendered in self.accepted() if not case.add_generation_prompt
         ]
 
     def plain(self, case: Case, source: str | None = None) -> str:
-        """The case in plain Jinja: the template that is exported, or another one. Raises jinja2's
+        """The case in plain Jinja, with the exported template or another one. Raises jinja2's
         errors."""
         return render_plain(source or self._source, case, self._special)
 
 
 def _tokenizer(plugin: Any, style: Any) -> Any:
-    """A small tokenizer that has every token of the template."""
+    """A small tokenizer with every token of the template."""
     from tunewright_hf.models import tiny
 
     info = plugin.info
@@ -163,7 +165,7 @@ def _tokenizer(plugin: Any, style: Any) -> Any:
 
 
 def render_plain(source: str, case: Case, special: dict[str, str]) -> str:
-    """The case as the ecosystem renders a chat template. Raises jinja2's errors."""
+    """The case as transformers renders a chat template. Raises jinja2's errors."""
     return _compiled(source).render(
         messages=case.messages,
         tools=case.tools or None,
@@ -175,7 +177,8 @@ def render_plain(source: str, case: Case, special: dict[str, str]) -> str:
 
 @cache
 def _compiled(source: str) -> Any:
-    """Sandboxed Jinja with the functions and filters that transformers gives to chat templates."""
+    """Sandboxed Jinja with the functions and filters that transformers provides to chat
+    templates."""
     from jinja2 import TemplateError
     from jinja2.ext import loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment

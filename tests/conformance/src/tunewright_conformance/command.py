@@ -1,4 +1,4 @@
-"""What is asked of every command: it explains itself quickly, and a mistake is a line."""
+"""Tests for commands: fast help, one-line errors."""
 
 import subprocess
 import sys
@@ -24,7 +24,7 @@ class TestCommand(Suite):
     kinds = ("command",)
 
     def test_help(self, entry: Entry) -> None:
-        """`--help` says what the command does, without torch."""
+        """`--help` says what the command does, without importing torch."""
         done = run("-c", HELP.format(heavy=HEAVY), entry.name)
         assert done.returncode == 0, done.stderr
         head, _, described = done.stdout.partition("Usage:")[2].partition("\n")

@@ -1,4 +1,4 @@
-"""What the tests of several kinds share."""
+"""Fixtures and hooks for the tests of several kinds."""
 
 import gc
 import sys
@@ -8,11 +8,11 @@ import pytest
 from tunewright_conformance.imports import Imports, observe
 from tunewright_conformance.subjects import select
 
-_frozen = 0  # how many modules were imported when gc.freeze was called last
+_frozen = 0  # number of imported modules at the last gc.freeze
 
 
 def pytest_runtest_setup() -> None:
-    """Take what imports made, a million objects, out of the garbage collector's sight.
+    """Exclude imported objects, about a million, from garbage collection.
 
     Each training collects three times, which takes longer than the training: the tests of
     adapter:lora and stage:sft take 8.0 to 8.4 s of CPU with this, 18.5 to 19.2 without.
@@ -25,7 +25,7 @@ def pytest_runtest_setup() -> None:
 
 @pytest.fixture(scope="session")
 def imports(pytestconfig: pytest.Config) -> Imports:
-    """What importing each plugin under test did."""
+    """Side effects of importing each plugin under test."""
     return observe(
         [(entry.kind, entry.qualified) for entry in select(pytestconfig.getoption("plugin"))]
     )

@@ -1,9 +1,8 @@
-"""What is asked of every dataset: every row is read, kept or dropped for a reason, and always the
-same.
+"""Tests for datasets: every record is read, or dropped with a reason, deterministically.
 
-goldens/NAME.json says on what: `data`, entries of a recipe whose paths start in goldens/, and their
-number of `rows`; `bad`, entries of which some rows cannot be used, their number `bad_rows` and the
-`bad_lines`, from 1; and `skip`, the options with which such rows are left out.
+goldens/NAME.json describes the data: `data`, sources of a recipe whose paths start in goldens/, and
+their number of `rows`; `bad`, sources with unusable rows, their number `bad_rows` and the
+`bad_lines`, from 1; and `skip`, options that skip such rows.
 """
 
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 from tunewright import RowError, registry
 from tunewright.check import resolve
 from tunewright.context import Run
-from tunewright.plugin import described
+from tunewright.descriptions import described
 from tunewright.registry import Entry
 from tunewright.types import Data
 from tunewright_conformance import goldens
@@ -32,14 +31,14 @@ class TestDataset(Suite):
         return found
 
     def test_declares_its_entries(self, entry: Entry) -> None:
-        """`Entry` describes an item of the recipe's data: every field is explained, an unknown one
-        refused."""
+        """`Entry` describes an item of the recipe's data: every field is documented, unknown ones
+        are refused."""
         fields: Any = registry.load(entry).Entry  # type: ignore[attr-defined]
         assert fields.model_config.get("extra") == "forbid"
         assert fields.model_fields.keys() - described(fields).keys() == set()
 
     def test_rows(self, entry: Entry, golden: dict[str, Any], tmp_path: Path) -> None:
-        """All rows are there, no longer than allowed, with labels that are the ids or -100."""
+        """All rows are there, not longer than allowed, with labels that are the ids or -100."""
         data = build(entry, golden["data"], tmp_path)
         assert data.rows_read == golden["rows"] == len(data.train) + sum(data.dropped.values())
         for row in data.train:
@@ -49,21 +48,21 @@ class TestDataset(Suite):
             assert any(label != -100 for label in row["labels"]), "nothing of this row is trained"
 
     def test_long_rows(self, entry: Entry, golden: dict[str, Any], tmp_path: Path) -> None:
-        """What is longer than max_length is cut, or dropped and counted, with a reason."""
+        """Rows longer than max_length are truncated, or dropped and counted with a reason."""
         data = build(entry, golden["data"], tmp_path, max_length=48)
         assert data.rows_read == golden["rows"] == len(data.train) + sum(data.dropped.values())
         assert all(len(row["input_ids"]) <= 48 for row in data.train)
         assert all(data.dropped), "rows are dropped without a reason"
 
     def test_same_again(self, entry: Entry, golden: dict[str, Any], tmp_path: Path) -> None:
-        """Built twice, the rows, their order and the fingerprint are the same."""
+        """Two builds give the same rows, order and fingerprint."""
         one, again = (build(entry, golden["data"], tmp_path) for _ in range(2))
         assert list(one.train) == list(again.train)
         assert one.fingerprint == again.fingerprint
 
     def test_fingerprint(self, entry: Entry, golden: dict[str, Any], tmp_path: Path) -> None:
-        """Another length, other data or another template give another fingerprint: a resumed run
-        must notice."""
+        """Another length, other data or another template change the fingerprint: a resumed run must
+        notice."""
         prints = [
             build(entry, golden["data"], tmp_path).fingerprint,
             build(entry, golden["data"], tmp_path, max_length=48).fingerprint,
@@ -74,13 +73,13 @@ class TestDataset(Suite):
         assert len(set(prints)) == len(prints)
 
     def test_limit(self, entry: Entry, golden: dict[str, Any], tmp_path: Path) -> None:
-        """With a limit, as in --smoke, no more than so many rows of each source are read."""
+        """With a limit, as in --smoke, at most so many records of each source are read."""
         assert build(entry, golden["data"], tmp_path, limit=1).rows_read == len(golden["data"])
 
     def test_bad_rows_are_errors(
         self, entry: Entry, golden: dict[str, Any], tmp_path: Path
     ) -> None:
-        """The first row that cannot be used is an error with its file and line."""
+        """The first unusable row is an error with its file and line."""
         with pytest.raises(RowError) as error:
             build(entry, golden["bad"], tmp_path)
         assert error.value.place.endswith(f":{golden['bad_lines'][0]}")
@@ -89,14 +88,14 @@ class TestDataset(Suite):
     def test_bad_rows_are_left_out(
         self, entry: Entry, golden: dict[str, Any], tmp_path: Path
     ) -> None:
-        """Asked to, it leaves out what cannot be used, and counts it."""
+        """If requested, unusable rows are skipped and counted."""
         data = build(entry, golden["bad"], tmp_path, golden["skip"])
         assert data.rows_read == golden["bad_rows"]
         assert sum(data.dropped.values()) == len(golden["bad_lines"])
         assert len(data.train) == golden["bad_rows"] - len(golden["bad_lines"])
 
     def test_evaluation(self, entry: Entry, golden: dict[str, Any], tmp_path: Path) -> None:
-        """Data for evaluation are read in the same way, by name, and never trained on."""
+        """Evaluation data is read in the same way, by name, and never trained on."""
         data = build(entry, golden["data"][:1], tmp_path, evals={"held out": golden["data"][1:]})
         assert data.evals.keys() == {"held out"}
         whole = build(entry, golden["data"], tmp_path)
@@ -106,8 +105,7 @@ class TestDataset(Suite):
 
 
 def another_template() -> str:
-    """The last of the installed templates that need no tokens of their own, so that every tokenizer
-    fits."""
+    """The last installed template without control tokens, so that every tokenizer fits."""
     for entry in reversed(registry.entries("template")):
         info = on_bench(entry).plugin.info
         if not (info.control or info.stop):
@@ -128,7 +126,7 @@ def build(
     limit: int | None = None,
     max_length: int = 512,
 ) -> Data:
-    """What the plugin makes of entries, as the kernel asks it to for a stage on messages."""
+    """Build data from sources, as the kernel does for a stage on messages."""
     family = a_family()
     recipe = {
         "model": "tiny",

@@ -1,4 +1,4 @@
-"""What is asked of every family, of each of its tiny twins: a real model and tokenizer in small."""
+"""Tests for families, on each tiny twin: a working model and tokenizer."""
 
 import unicodedata
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ class TestFamily(Suite):
         return load_model(entry, twin, tmp_path)
 
     def test_forward(self, loaded: LoadedModel) -> None:
-        """Logits are finite, one for every token that the tokenizer can make."""
+        """Logits are finite, with one per token of the tokenizer."""
         import torch
 
         ids = encode(loaded)
@@ -41,24 +41,35 @@ class TestFamily(Suite):
         assert torch.isfinite(logits).all()
 
     def test_backward(self, loaded: LoadedModel) -> None:
-        """A loss reaches the first and the last layer, with finite gradients all the way."""
+        """A loss gives finite gradients in all layers from first to last."""
         import torch
+
+        from tunewright_hf.batching.collators import Padded
+        from tunewright_hf.media.collation import media_rows
+        from tunewright_hf.models.modules import within
 
         ids = encode(loaded)
         loaded.model.train()
         loaded.model(input_ids=ids, labels=ids).loss.backward()
+        media = media_rows(loaded)
+        for row in media.probe_rows(0) if media else ():  # cross-attention needs an image
+            inputs = Padded(0, media=media)([row])["inputs"]
+            loaded.model(**inputs, labels=inputs["input_ids"]).loss.backward()
         gradients = {
             name: p.grad for name, p in loaded.model.named_parameters() if p.grad is not None
         }
         assert all(torch.isfinite(gradient).all() for gradient in gradients.values())
-        without = [
-            n for n, p in loaded.model.named_parameters() if p.ndim == 1 and n not in gradients
+        without = [  # text does not reach media towers
+            n
+            for n, p in loaded.model.named_parameters()
+            if p.ndim == 1 and n not in gradients and not within(n, loaded.frozen)
         ]
         assert not without, "no gradient reaches these"
         assert loaded.model.get_input_embeddings().weight.grad.abs().sum() > 0
 
     def test_seed(self, entry: Entry, twin: str | None, tmp_path: Path) -> None:
-        """The same seed makes the same weights, another makes others, and nothing else notices."""
+        """The same seed gives the same weights, another seed others, and global random state is
+        unchanged."""
         import torch
 
         state = torch.get_rng_state()
@@ -68,16 +79,15 @@ class TestFamily(Suite):
         assert different(one.model, other.model)
 
     def test_save_and_load(self, entry: Entry, loaded: LoadedModel, tmp_path: Path) -> None:
-        """Saved as transformers saves, it is found by its config.json and loads again with equal
+        """Saved by transformers, the model is recognised by its config.json and loads with equal
         logits."""
         import torch
 
         folder = tmp_path / "saved"
         loaded.model.save_pretrained(folder)
-        loaded.tokenizer.save_pretrained(folder)
-        declared = {
-            point.name for point in registry.group("model_type")
-        }  # a stand-in's belongs to another family
+        (loaded.processor or loaded.tokenizer).save_pretrained(folder)
+        # a stand-in's model_type belongs to another family
+        declared = {point.name for point in registry.group("model_type")}
         assert loaded.model.config.model_type in declared, "declare it in tunewright.model_type"
         again = load_model(entry, None, tmp_path, model=str(folder))
         assert different(loaded.model, again.model) == []
@@ -90,7 +100,7 @@ class TestFamily(Suite):
 
     @pytest.mark.parametrize("head", ["score", "value"])
     def test_heads(self, entry: Entry, twin: str | None, tmp_path: Path, head: Any) -> None:
-        """Asked for a head that judges, the model gives one number in place of logits."""
+        """With a score or value head, the model gives one number instead of logits."""
         from transformers.models.auto.modeling_auto import (
             MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as HEADS,
         )
@@ -104,21 +114,21 @@ class TestFamily(Suite):
     def test_tokenizer_only(
         self, entry: Entry, twin: str | None, tmp_path: Path, loaded: LoadedModel
     ) -> None:
-        """Without weights the tokenizer is the same, and there is no model."""
+        """Without weights, the tokenizer is the same, and there is no model."""
         light = load_model(entry, twin, tmp_path, weights="none")
         assert light.model is None
         assert light.tokenizer.get_vocab() == loaded.tokenizer.get_vocab()
         assert light.template == loaded.template
 
     def test_tokenizer_round_trip(self, loaded: LoadedModel) -> None:
-        """Any text comes back as it was, in Unicode's composed form where the family composes."""
+        """Any text is decoded unchanged, up to NFC if the family normalises."""
         for text in TEXTS:
             back = loaded.tokenizer.decode(loaded.tokenizer.encode(text, add_special_tokens=False))
             assert back in (text, unicodedata.normalize("NFC", text))
 
     def test_special_tokens(self, loaded: LoadedModel) -> None:
-        """Every special token is one id of its own that the model knows; padding is not the end of
-        an answer."""
+        """Every special token is one id that the model has an embedding for; padding is not the
+        stop token."""
         tokenizer = loaded.tokenizer
         specials = {token.content for token in tokenizer.added_tokens_decoder.values()}
         rows = loaded.model.get_input_embeddings().weight.shape[0]
@@ -133,7 +143,7 @@ class TestFamily(Suite):
         )
 
     def test_adapters_find_their_places(self, loaded: LoadedModel) -> None:
-        """Beyond what is excluded there are linear layers in every block; head and embeddings are
+        """There are linear layers in every block that adapters may target; head and embeddings are
         excluded."""
         from tunewright_hf.models.modules import layers, linear, within
 
@@ -163,8 +173,8 @@ class TestFamily(Suite):
         check_fit(loaded.tokenizer, template.info, f"template {loaded.template}")  # type: ignore[attr-defined]
 
     def test_listed_checkpoints(self, entry: Entry, tmp_path: Path) -> None:
-        """Every checkpoint in checkpoints.toml names a tiny twin, and its template works on that
-        twin: what `--smoke` trains."""
+        """Every checkpoint in checkpoints.toml names a tiny twin, and its template, with its
+        options, works on that twin: what `--smoke` trains."""
         from tunewright_hf.models import listed
 
         checkpoints = list(listed.checkpoints(package_of(entry)))
@@ -174,22 +184,27 @@ class TestFamily(Suite):
         for each in checkpoints:
             if each.twin not in twins(entry):
                 problems.append(f"{each.id}: its twin is {each.twin!r}, of which there is none")
-            elif (each.twin, each.template) not in tried:
-                tried.add((each.twin, each.template))
+            elif (case := (each.twin, each.template, str(each.template_options))) not in tried:
+                tried.add(case)
                 loaded = load_model(entry, None, tmp_path, weights="none", tiny_of=each.id)
                 problems += [f"{each.id}: {problem}" for problem in works(loaded, each.template)]
         assert not problems, "\n".join(problems)
 
 
 def works(loaded: LoadedModel, name: str) -> Iterator[str]:
-    """Problems of a template on a twin's tokenizer: what is trained ends with a stop token."""
+    """Yield problems of a template with a twin's tokenizer: trained text must end with a stop
+    token."""
     from tunewright_hf.tokenization.encode import Tokeniser, check_fit
 
     tokenizer = loaded.tokenizer
     if loaded.template != name:
         yield f"the template taken is {loaded.template}, not {name}"
         return
-    template = on_bench(registry.find("template", name)).plugin
+    try:
+        template = on_bench(registry.find("template", name), **loaded.template_options).plugin
+    except (RecipeError, ValueError) as error:  # ValueError: pydantic's, of an unknown option
+        yield f"its template_options: {error}"
+        return
     info = template.info  # type: ignore[attr-defined]
     try:
         check_fit(tokenizer, info, f"template {name}")
@@ -202,7 +217,7 @@ def works(loaded: LoadedModel, name: str) -> Iterator[str]:
     row = encoder.encode(template.format_template(request))  # type: ignore[attr-defined]
     trained = tokenizer.convert_ids_to_tokens([id for id in row.labels if id != -100])
     stops = info.stop or (tokenizer.eos_token,)
-    if name != "auto" and not {*stops} & {*trained}:  # which tells the end by the text
+    if name != "auto" and not {*stops} & {*trained}:  # `auto` finds the end in the text
         yield f"of {trained}, which is trained, nothing is a stop token: {', '.join(stops)}"
 
 
@@ -215,7 +230,7 @@ def encode(loaded: LoadedModel) -> Any:
 
 
 def different(one: Any, other: Any) -> list[str]:
-    """The names of the weights in which two models differ."""
+    """Names of the weights that differ between two models."""
     import torch
 
     theirs = other.state_dict()

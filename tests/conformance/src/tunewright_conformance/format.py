@@ -1,4 +1,4 @@
-"""What is asked of every format: a record in, an item out, whatever the record is."""
+"""Tests for formats: one item per record, whatever the record is."""
 
 import copy
 import itertools
@@ -10,7 +10,8 @@ from typing import Any
 from tunewright import Format, RowError
 from tunewright.registry import Entry, load
 from tunewright.types import ROW_TYPES, Conversation, Origin, RowsRequest
-from tunewright_conformance.bench import Bench, on_bench
+from tunewright_conformance.bench import on_bench
+from tunewright_conformance.doubles import FakeRun
 from tunewright_conformance.goldens import samples
 from tunewright_conformance.suite import Suite
 
@@ -52,14 +53,14 @@ class TestFormat(Suite):
     kinds = ("format",)
 
     def test_declares_its_rows(self, entry: Entry) -> None:
-        """The format is a tunewright.Format, and says which sorts of rows it gives."""
+        """The format is a tunewright.Format, and declares the kinds of rows it gives."""
         plugin = load(entry)
         assert issubclass(plugin, Format)
         assert plugin.rows
         assert set(plugin.rows) <= set(ROW_TYPES)
 
     def test_reads_its_samples(self, entry: Entry, tmp_path: Path) -> None:
-        """Every sample record of the format becomes a row of the declared sort, with its origin."""
+        """Every sample record becomes a row of a declared kind, with its origin."""
         records = samples(entry)
         assert records, (
             f"put some of its records into goldens/{entry.name}.jsonl in the plugin's package"
@@ -72,8 +73,7 @@ class TestFormat(Suite):
                     assert any(message.role == "assistant" for message in row.messages)
 
     def test_every_record_gives_one_item(self, entry: Entry, tmp_path: Path) -> None:
-        """Whatever a record is, there is a row for it or a RowError that names its line, in
-        order."""
+        """Every record gives a row, or a RowError with its line, in order."""
         for rows in load(entry).rows:
             items = convert(entry, tmp_path, JUNK, rows)
             assert len(items) == len(JUNK)
@@ -88,7 +88,7 @@ class TestFormat(Suite):
                     assert item.origin == Origin("sample.jsonl", number)
 
     def test_same_records_same_rows(self, entry: Entry, tmp_path: Path) -> None:
-        """Reading twice gives the same, and leaves the records as they were."""
+        """Reading twice gives the same rows, and does not change the records."""
         records = samples(entry) + JUNK
         kept = copy.deepcopy(records)
         for rows in load(entry).rows:
@@ -99,7 +99,7 @@ class TestFormat(Suite):
         assert json.dumps(records) == json.dumps(kept)
 
     def test_is_lazy(self, entry: Entry, tmp_path: Path) -> None:
-        """Rows come while records are read: a source may be larger than memory."""
+        """Rows are yielded while records are read: a source may be larger than memory."""
         taken = 0
 
         def records() -> Iterator[tuple[Origin, Any]]:
@@ -113,7 +113,7 @@ class TestFormat(Suite):
         assert taken < 1000, "reads far ahead of what it gives"
 
     def test_detection_never_raises(self, entry: Entry) -> None:
-        """`matches` answers for any record, and never claims one that is no record at all."""
+        """`matches` accepts any value, and claims none that is not a record."""
         plugin = load(entry)
         nothing: list[Any] = [None, True, 0, [], {}]
         assert {plugin.matches(record) for record in JUNK} <= {True, False}
@@ -131,6 +131,6 @@ def call(
     entry: Entry, folder: Path, records: Iterator[tuple[Origin, Any]], rows: Any
 ) -> Iterator[Any]:
     found: Iterator[Any] = on_bench(entry).call(
-        "convert_rows", run=Bench(folder), request=RowsRequest(records, rows)
+        "convert_rows", run=FakeRun(folder), request=RowsRequest(records, rows)
     )
     return found

@@ -1,7 +1,7 @@
-"""What importing a plugin does, seen in a clean interpreter.
+"""Side effects of importing a plugin, observed in a clean interpreter.
 
-Importing torch takes seconds, so that commands which only list or check would be slow; a plugin
-that reaches into the network or the environment at import changes runs that never name it.
+Importing torch takes seconds, which would slow down commands that only list or check; a plugin that
+uses the network or changes the environment at import affects runs that do not name it.
 """
 
 import json
@@ -27,25 +27,23 @@ HEAVY = (
 
 @dataclass
 class Imported:
-    """What one plugin did when it was imported."""
+    """Side effects of one import."""
 
     error: str = ""
     heavy: list[str] = field(default_factory=list)  # packages of HEAVY
     connected: list[str] = field(default_factory=list)  # addresses
-    environment: list[str] = field(
-        default_factory=list
-    )  # names of variables set, changed or removed
+    # names of variables set, changed or removed
+    environment: list[str] = field(default_factory=list)
 
 
 Imports = dict[tuple[str, str], Imported]  # by (kind, qualified name)
 
 
 def observe(names: list[tuple[str, str]]) -> Imports:
-    """Import plugins, given as (kind, qualified name), in as few interpreters as can tell them
-    apart.
+    """Import plugins, given as (kind, qualified name), in as few interpreters as possible.
 
-    An interpreter goes from plugin to plugin, and stops after the first that leaves a trace; the
-    rest get another.
+    An interpreter imports plugin after plugin, and stops after the first with a side effect; the
+    rest get another interpreter.
     """
     seen: Imports = {}
     while waiting := [name for name in names if name not in seen]:

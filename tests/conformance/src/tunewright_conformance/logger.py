@@ -1,4 +1,4 @@
-"""What is asked of every logger: it hears everything, and nothing that it hears makes it fail."""
+"""Tests for loggers: no event makes them fail."""
 
 import math
 from collections.abc import Iterable
@@ -11,7 +11,8 @@ import pytest
 from tunewright import events, report
 from tunewright.folder import versions
 from tunewright.registry import Entry
-from tunewright_conformance.bench import Bench, on_bench
+from tunewright_conformance.bench import on_bench
+from tunewright_conformance.doubles import FakeRun
 from tunewright_conformance.suite import Suite
 
 if TYPE_CHECKING:
@@ -33,31 +34,30 @@ class TestLogger(Suite):
 
     def test_whole_run(self, entry: Entry, tmp_path: Path) -> None:
         """Every sort of event, in the order of a run with two stages."""
-        tell(entry, Bench(tmp_path), whole_run(tmp_path))
+        tell(entry, FakeRun(tmp_path), whole_run(tmp_path))
 
     def test_resumed_run(self, entry: Entry, tmp_path: Path) -> None:
-        """A run that is interrupted, and one that goes on in the same folder."""
+        """An interrupted run, continued in the same folder."""
         begun = [
             *start(tmp_path),
             *(logged(step) for step in range(1, 6)),
             finish(tmp_path, "interrupted"),
         ]
-        tell(entry, Bench(tmp_path), begun)
+        tell(entry, FakeRun(tmp_path), begun)
         again = [*start(tmp_path, 3), *(logged(step) for step in range(4, 9)), finish(tmp_path)]
-        tell(entry, Bench(tmp_path), again)
+        tell(entry, FakeRun(tmp_path), again)
 
     @pytest.mark.parametrize("status", ["interrupted", "failed"])
     def test_run_that_fails_early(self, entry: Entry, tmp_path: Path, status: str) -> None:
-        """The last event may come at any time, right after the first."""
+        """The last event may come at any time, even right after the first."""
         tell(
             entry,
-            Bench(tmp_path),
+            FakeRun(tmp_path),
             [start(tmp_path)[0], finish(tmp_path, status, "RunError: " + ODD)],
         )
 
     def test_odd_values(self, entry: Entry, tmp_path: Path) -> None:
-        """Numbers that are none or huge, names and messages with anything in them, and no metrics
-        at all."""
+        """NaN and huge numbers, unusual characters in names and messages, and no metrics at all."""
         metrics = {f"{ODD}{index}": number for index, number in enumerate(NUMBERS)}
         odd = [
             *start(tmp_path),
@@ -66,37 +66,37 @@ class TestLogger(Suite):
             events.Logged(stage="sft", step=2**40, total_steps=2**40, metrics={}),
             events.Evaluated(stage="sft", step=9, dataset=ODD, metrics=metrics),
             events.Notice(message=ODD, level="warning"),
+            sampled(9, ODD, **metrics),
             events.Saved(stage="sft", step=9, path=ODD),
             finish(tmp_path, "failed", ODD),
         ]
-        tell(entry, Bench(tmp_path), odd)
+        tell(entry, FakeRun(tmp_path), odd)
 
     def test_unknown_event(self, entry: Entry, tmp_path: Path) -> None:
         """A later kernel may send events that this logger does not know."""
         tell(
             entry,
-            Bench(tmp_path),
+            FakeRun(tmp_path),
             [*start(tmp_path), NeverHeardOf(what={"a": [1]}), finish(tmp_path)],
         )
 
     def test_writes_into_the_run_folder_only(
         self, entry: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Nothing is left in the folder from which the command was called."""
+        """Nothing is written to the current folder."""
         here, folder = tmp_path / "here", tmp_path / "run"
         here.mkdir()
         folder.mkdir()
         monkeypatch.chdir(here)
-        tell(entry, Bench(folder), whole_run(folder))
+        tell(entry, FakeRun(folder), whole_run(folder))
         assert not list(here.iterdir())
 
 
-def tell(entry: Entry, bench: Bench, said: Iterable[events.Event]) -> None:
+def tell(entry: Entry, bench: FakeRun, said: Iterable[events.Event]) -> None:
     """Send events as a run does, from a thread, and fail where the logger was muted."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            report, "PATIENCE", 300.0
-        )  # seconds: what it says is tested here, not how fast
+        # seconds: output is tested here, not speed
+        patch.setattr(report, "PATIENCE", 300.0)
         reporter = report.Reporter(cast("RunContext", bench), [on_bench(entry)])
         for event in said:
             reporter.emit(event)
@@ -106,7 +106,7 @@ def tell(entry: Entry, bench: Bench, said: Iterable[events.Event]) -> None:
 
 def start(folder: Path, step: int = 0) -> list[events.Event]:
     resumed = "checkpoints/step-3" if step else None
-    recipe = Bench(folder).recipe.as_dict()
+    recipe = FakeRun(folder).recipe.as_dict()
     libraries = versions()["libraries"]
     return [
         events.RunStarted(
@@ -127,6 +127,12 @@ def logged(step: int, **metrics: float) -> events.Logged:
     return events.Logged(stage="sft", step=step, total_steps=8, metrics=metrics)
 
 
+def sampled(step: int, text: str, **rewards: float) -> events.Sampled:
+    return events.Sampled(
+        stage="sft", step=step, prompt=text, completion=text, rewards={"reward": 0.5, **rewards}
+    )
+
+
 def finish(folder: Path, status: str = "completed", error: str | None = None) -> events.RunFinished:
     return events.RunFinished(status=status, folder=str(folder), error=error)
 
@@ -138,7 +144,10 @@ def whole_run(folder: Path) -> list[events.Event]:
         *(events.StepStarted(step=step) for step in steps),
         events.Notice(message="2 of 18 rows dropped: longer than max_length"),
         start(folder)[1],
-        *(logged(step) for step in range(1, 9)),
+        *(logged(step) for step in range(1, 8)),
+        sampled(8, "a completion"),
+        sampled(8, "another"),
+        logged(8),
         events.Evaluated(stage="sft", step=8, dataset="held out", metrics={"loss": 0.5}),
         events.Saved(stage="sft", step=8, path="checkpoints/step-8"),
         events.StageFinished(

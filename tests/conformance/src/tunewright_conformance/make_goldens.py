@@ -1,7 +1,8 @@
 """Write the golden of a template as it renders now: `python -m tunewright_conformance.make_goldens
 NAME FOLDER`.
 
-Review the file before it is committed: from then on it is what is right. `official` in it is kept.
+Review the file before you commit it: from then on it is the expected result. Its `official` is
+kept.
 """
 
 import json
@@ -14,7 +15,7 @@ from tunewright_conformance.goldens import of_cases
 
 
 def make(name: str, folder: Path) -> Path:
-    """Make folder/NAME.json. FOLDER is `goldens` in the plugin's own package."""
+    """Write folder/NAME.json. FOLDER is `goldens` in the plugin's own package."""
     path = folder / f"{name}.json"
     kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     kept["cases"] = of_cases(on_bench(registry.find("template", name)))

@@ -1,31 +1,42 @@
 """The pytest plugin: `pytest --plugin NAME` tests one plugin, `pytest --pyargs
 tunewright_conformance` all.
 
-pytest loads this file in every run where the distribution is installed, so it imports nothing
-heavy. Fixtures stand in conftest.py, where only the suite sees them.
+pytest loads this file in every run if the distribution is installed, so it imports nothing heavy.
+Fixtures are in conftest.py, which only the suite loads.
 """
 
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tunewright.errors import RecipeError
+from tunewright.registry import Entry, find
 from tunewright_conformance.subjects import label, select, twins
 
+if TYPE_CHECKING:
+    from tunewright_conformance.parameters import Parameters
+    from tunewright_conformance.suite import Suite
+
 FOLDER = Path(__file__).parent
-GENERAL = (
-    "hygiene"  # for every kind; the other files of tests are called like the kind that they test
-)
+GENERAL = "hygiene"  # for every kind; the other test files are named after their kind
 KINDS = (
     "family",
     "template",
+    "quantizer",
     "adapter",
     "optimizer",
+    "scheduler",
+    "accelerator",
     "dataset",
     "format",
     "stage",
+    "reward",
     "logger",
     "engine",
+    "exporter",
+    "evaluator",
     "command",
 )
 
@@ -48,6 +59,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes more than five seconds")
+    config.addinivalue_line("markers", "gpu: needs an NVIDIA GPU")
     if asked := config.getoption("plugin"):
         try:
             select(asked)
@@ -58,11 +70,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Module | None:
-    """Take this package's tests, which are not called test_*.py, where an installed plugin needs
+    """Collect this package's tests, which are not named test_*.py, if an installed plugin needs
     them."""
-    if file_path.parent != FOLDER or parent.session.isinitpath(
-        file_path
-    ):  # named by hand: pytest takes it itself
+    # named on the command line: pytest collects it itself
+    if file_path.parent != FOLDER or parent.session.isinitpath(file_path):
         return None
     wanted = {GENERAL, *(entry.kind for entry in select(parent.config.getoption("plugin")))}
     if file_path.stem in wanted.intersection({GENERAL, *KINDS}):
@@ -70,17 +81,59 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Mod
     return None
 
 
+def suites_of(kind: str) -> "list[type[Suite]]":
+    """The test classes that the plugins of a kind have to pass."""
+    from tunewright_conformance.suite import Suite
+
+    found = []
+    for file in (GENERAL, *({kind} & set(KINDS))):
+        for each in vars(import_module(f"tunewright_conformance.{file}")).values():
+            if isinstance(each, type) and issubclass(each, Suite) and each is not Suite:
+                found += [each] if kind in each.kinds else []
+    return found
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run each test of the suite once for each plugin of its kind, and for each tiny twin of a
-    family."""
-    if metafunc.cls is None or Path(metafunc.module.__file__).parent != FOLDER:
+    """Run each test of the suite once for each plugin of its kind, for each of the options that are
+    tried of it, and for each tiny twin of a family."""
+    from tunewright_conformance.parameters import parameters
+    from tunewright_conformance.suite import Suite
+
+    suite: type[Suite] | None = metafunc.cls
+    if suite is None or not issubclass(suite, Suite):
         return
-    entries = [
-        e for e in select(metafunc.config.getoption("plugin")) if e.kind in metafunc.cls.kinds
-    ]
+    entries = _subjects(metafunc, suite)
     if "twin" in metafunc.fixturenames:
         pairs = [(entry, twin) for entry in entries for twin in twins(entry)]
         names = ["-".join(filter(None, (label(entry), twin))) for entry, twin in pairs]
         metafunc.parametrize(("entry", "twin"), pairs, ids=names, scope="session")
+    elif "options" in metafunc.fixturenames:
+        anywhere = metafunc.function.__name__ in suite.anywhere
+        tried = [
+            _parameter(entry, each, suite, anywhere)
+            for entry in entries
+            for each in parameters(entry, suite)
+        ]
+        metafunc.parametrize(("entry", "options"), tried, indirect=["options"])
     else:
         metafunc.parametrize("entry", entries, ids=label, scope="session")
+
+
+def _parameter(entry: Entry, tried: "Parameters", suite: "type[Suite]", anywhere: bool) -> Any:
+    """A plugin with one set of options, as pytest's parameter."""
+    marks = []
+    for mark, attribute in ((pytest.mark.gpu, "needs_gpu"), (pytest.mark.slow, "slow")):
+        if tried.attributes.get(attribute, getattr(suite, attribute)) and not anywhere:
+            marks.append(mark)
+    name = "-".join(filter(None, (label(entry), str(tried))))
+    return pytest.param(entry, tried, id=name, marks=marks)
+
+
+def _subjects(metafunc: pytest.Metafunc, suite: "type[Suite]") -> list[Entry]:
+    """The plugins that a test class is run on. Outside the suite it names its own."""
+    if suite.plugin:
+        return [find(suite.kinds[0], suite.plugin)]
+    if Path(metafunc.module.__file__ or "").parent != FOLDER:  # the suite's own class, imported
+        return []
+    asked = metafunc.config.getoption("plugin")
+    return [entry for entry in select(asked) if entry.kind in suite.kinds]

@@ -1,4 +1,4 @@
-"""What is asked of every stage: it learns, and what should make no difference makes none."""
+"""Tests for stages: the loss falls, and equivalent settings give equal results."""
 
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -8,18 +8,16 @@ import pytest
 
 from tunewright.registry import Entry, load
 from tunewright_conformance.suite import Suite
-from tunewright_conformance.trial import Trial, go, recipe
-
-NOT_EQUAL = ("time", "tokens_per_second", "memory")  # what differs between equal runs
+from tunewright_conformance.trial import Trial, check_resumed, go, recipe
 
 
 class TestStage(Suite):
     kinds = ("stage",)
 
     def test_loss_falls(self, entry: Entry, tmp_path: Path) -> None:
-        """A dozen passes over a dozen simple rows bring the loss down by a third. Where answers are
-        the model's own, no loss says how good they are: there the reward, which is below 0, comes
-        nearer to it by a tenth."""
+        """A dozen epochs over a dozen simple rows reduce the loss by a third. For stages that
+        generate, the loss says nothing about quality: there the reward, which is below 0, rises by
+        a tenth of its distance to 0."""
         trial = run(entry, tmp_path, 12, epochs=12)
         assert trial.result is not None
         assert trial.result.steps == len(trial.logged)
@@ -30,7 +28,7 @@ class TestStage(Suite):
             assert sum(trial.losses[-3:]) / 3 < 0.67 * trial.losses[0]
 
     def test_accumulation(self, entry: Entry, tmp_path: Path) -> None:
-        """Four rows at once, and four after another in one step, train the same."""
+        """A batch of four rows, and four accumulated batches of one, train the same."""
         at_once = run(entry, tmp_path / "4x1", 4, max_steps=3)
         by_one: dict[str, Any] = {
             "per_device_train_batch_size": 1,
@@ -40,7 +38,7 @@ class TestStage(Suite):
         check_same(one_by_one, at_once)
 
     def test_packing(self, entry: Entry, tmp_path: Path) -> None:
-        """Rows that are packed do not see each other: they train as they do apart."""
+        """Packed rows train the same as unpacked ones: they do not attend to each other."""
         if "packing" not in load(entry).Options.model_fields:
             pytest.skip("it has no option `packing`")
         apart = run(entry, tmp_path / "apart", 4, max_steps=3, max_length=256)
@@ -48,11 +46,10 @@ class TestStage(Suite):
         check_same(packed, apart)
 
     def test_seed(self, entry: Entry, tmp_path: Path) -> None:
-        """The same recipe trains the same weights, to the bit."""
+        """The same recipe trains the same weights, bit for bit."""
         import torch
 
-        # few rows a batch of many: another order of them is another result, not only another order
-        # of sums
+        # few rows per batch: another order gives another result, not only another order of sums
         settings: dict[str, Any] = {"max_steps": 4, "per_device_train_batch_size": 1}
         one, same = (
             run(entry, tmp_path / name, 24, **settings).weights() for name in ("one", "same")
@@ -61,8 +58,8 @@ class TestStage(Suite):
         assert not [name for name in one if not torch.equal(one[name], same[name])]
 
     def test_resume(self, entry: Entry, tmp_path: Path) -> None:
-        """Stopped in the middle of an epoch and resumed, it ends with the same bits as without:
-        weights, optimizer, sampler and random states, and the metrics of every step."""
+        """Stopped in the middle of an epoch and resumed, the run ends with the same bits: weights,
+        optimizer, sampler and random states, and the metrics of every step."""
         settings: dict[str, Any] = {
             "max_steps": 7,
             "save_steps": 7,
@@ -71,15 +68,7 @@ class TestStage(Suite):
         }
         whole = run(entry, tmp_path / "whole", 10, **settings)
         asked = recipe(section(entry), rows(entry), tmp_path / "stopped", 10, **settings)
-        stopped, resumed = go(asked, stop_at=4), go(asked, resume=True)
-        assert stopped.result is None, "it did not stop when it was asked to"
-        assert len(stopped.logged) < 7
-        assert [metrics(event) for event in stopped.logged + resumed.logged] == [
-            metrics(e) for e in whole.logged
-        ]
-        expected, found = whole.checkpoint(), resumed.checkpoint()
-        assert expected.keys() == found.keys()
-        assert not [name for name in expected if found[name] != expected[name]]
+        check_resumed(whole, go(asked, stop_at=4), go(asked, resume=True))
 
 
 def rows(entry: Entry) -> str:
@@ -94,8 +83,8 @@ def run(
 
 
 def section(entry: Entry) -> dict[str, Any]:
-    """The stage in a recipe, with what it does not run without: one on prompts needs a reward, and
-    short answers."""
+    """The stage's section of a recipe, with required settings: a stage on prompts needs a reward,
+    and short completions."""
     if rows(entry) != "prompts":
         return {"name": entry.name}
     if not entry_points(group="tunewright.reward", name="length"):
@@ -113,15 +102,11 @@ def section(entry: Entry) -> dict[str, Any]:
 
 
 def check_same(found: Trial, expected: Trial) -> None:
-    """The same losses, and the same weights but for the order of sums in float32, which Adam blows
-    up in single numbers whose gradient is about 0."""
+    """Check for the same losses and weights, up to the order of sums in float32, which Adam
+    amplifies in elements whose gradient is about 0."""
     assert found.losses == pytest.approx(expected.losses, rel=1e-4, abs=1e-6)
     weights, right = found.weights(), expected.weights()
     assert weights.keys() == right.keys()
     for name, value in right.items():
         apart = float((weights[name] - value).norm() / value.norm())
         assert apart < 1e-3, f"{name} differs by {apart:.1e} of its norm"
-
-
-def metrics(event: Any) -> dict[str, float]:
-    return {name: value for name, value in event.metrics.items() if name not in NOT_EQUAL}

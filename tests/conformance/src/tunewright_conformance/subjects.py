@@ -1,4 +1,4 @@
-"""What is tested: the installed plugins, by their metadata. Nothing is imported to list them."""
+"""Plugins to test: the installed ones, by their metadata. Nothing is imported to list them."""
 
 import tomllib
 from importlib.util import find_spec
@@ -13,7 +13,7 @@ from tunewright.registry import Entry
 
 
 def select(asked: list[str]) -> list[Entry]:
-    """The installed plugins that `asked` names, each as NAME or KIND:NAME; all where it is empty.
+    """Installed plugins in `asked`, each as NAME or KIND:NAME; all if it is empty.
 
     Raises RecipeError for a name that no installed plugin has.
     """
@@ -36,20 +36,20 @@ def select(asked: list[str]) -> list[Entry]:
 
 
 def label(entry: Entry) -> str:
-    """The id of a test: `template-qwen3`, or `template-DISTRIBUTION:qwen3` where two claim the
+    """Id of a test: `template-qwen3`, or `template-DISTRIBUTION:qwen3` if two plugins have the
     name."""
     claims = [other for other in registry.entries(entry.kind) if other.name == entry.name]
     return f"{entry.kind}-{entry.name if len(claims) == 1 else entry.qualified}"
 
 
 def package_of(entry: Entry) -> str:
-    """The package in which a plugin's data files stand."""
+    """Package with a plugin's data files."""
     return entry.value.partition(":")[0].partition(".")[0]
 
 
 def twins(entry: Entry) -> list[str | None]:
-    """The tiny twins of a family: the names in the tiny.toml of its package; None, its only one,
-    without it.
+    """Tiny twins of a family: the names in the tiny.toml of its package; without one, None for its
+    only twin.
 
     The package is found, not imported: tests are collected by metadata.
     """
@@ -63,8 +63,8 @@ def twins(entry: Entry) -> list[str | None]:
 
 
 def example_options(plugin: type[Plugin], **options: Any) -> Any:
-    """The plugin's Options by default; a required one takes the first of its `examples`, and where
-    some go together, the first of the examples in its JSON schema is used."""
+    """The plugin's default Options. A required one takes the first of its `examples`; options that
+    depend on each other take the first of the examples in the JSON schema."""
     together: Any = plugin.Options.model_config.get("json_schema_extra") or {}
     if not options:
         options = dict(together.get("examples", [{}])[0])
@@ -78,6 +78,6 @@ def example_options(plugin: type[Plugin], **options: Any) -> Any:
 
 
 def build(entry: Entry, **options: Any) -> Plugin:
-    """Import the plugin and make an instance, with its default options but for `options`."""
+    """Import the plugin and create an instance, with default options except for `options`."""
     plugin: type[Plugin] = registry.load(entry)
     return plugin(example_options(plugin, **options), entry.name)

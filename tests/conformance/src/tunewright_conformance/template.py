@@ -1,5 +1,4 @@
-"""What is asked of every template: the right text, and of it, the assistant's part and nothing else
-is trained."""
+"""Tests for templates: the expected text, of which exactly the assistant's part is trained."""
 
 import re
 from dataclasses import replace
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class TestTemplate(Suite):
-    """As text."""
+    """Tests of the rendered text."""
 
     kinds = ("template",)
 
@@ -28,7 +27,7 @@ class TestTemplate(Suite):
         return Renderer(on_bench(entry))
 
     def test_golden(self, entry: Entry) -> None:
-        """Text and trained parts of every case are what was reviewed and written down."""
+        """Text and trained parts of every case equal the reviewed golden."""
         made = goldens.golden(entry)
         hint = (
             f"make it with python -m tunewright_conformance.make_goldens {entry.name} "
@@ -41,8 +40,8 @@ class TestTemplate(Suite):
         assert set(found) == set(made["cases"]), hint
 
     def test_official(self, entry: Entry, template: Renderer) -> None:
-        """The text is that of the model's own template, wherever the golden does not say why it
-        differs."""
+        """The text equals that of the model's own template, except where the golden gives a
+        reason."""
         from jinja2 import TemplateError
 
         official = goldens.official(entry)
@@ -59,7 +58,7 @@ class TestTemplate(Suite):
                 assert rendered.text == expected, case.name
 
     def test_trains_the_assistant_only(self, template: Renderer) -> None:
-        """Each answer of the assistant is trained, in order, and nothing that others wrote."""
+        """Each answer of the assistant is trained, in order, and nothing else."""
         for case, rendered in template.answered():
             spans = texts(rendered)
             assert len(spans) == len(case.answers), case.name
@@ -76,8 +75,7 @@ class TestTemplate(Suite):
             assert not [text for text in foreign if text.strip() in "\n".join(spans)], case.name
 
     def test_trains_the_stop_token(self, template: Renderer) -> None:
-        """What is trained ends with a token that ends an answer: else the model never learns to
-        end."""
+        """Trained text ends with a stop token: otherwise the model never learns to stop."""
         for case, rendered in template.answered():
             for span in texts(rendered):
                 assert span.endswith(template.stop), (
@@ -85,8 +83,7 @@ class TestTemplate(Suite):
                 )
 
     def test_prompt_is_a_prefix(self, template: Renderer) -> None:
-        """What is trained begins where the prompt of that turn ends, and all before it is that
-        prompt."""
+        """A trained span starts exactly at the end of that turn's prompt."""
         for case, rendered in template.answered():
             for number, span in zip(case.answers, rendered.trained, strict=True):
                 prompt = template.render(case.prompt_of(number))
@@ -95,7 +92,7 @@ class TestTemplate(Suite):
                 )
 
     def test_prompt_is_not_trained(self, template: Renderer) -> None:
-        """Of a prompt, nothing after the last answer is trained."""
+        """In a prompt, nothing after the last answer is trained."""
         for case, rendered in template.accepted():
             if case.add_generation_prompt:
                 end = rendered.text.find(case.written("user", "tool")[-1])
@@ -108,14 +105,14 @@ class TestTemplate(Suite):
         assert all(message["content"] in text for message in case.messages)
 
     def test_keeps_edges(self, template: Renderer) -> None:
-        """White space at the beginning and end of a message is kept."""
+        """White space at the start and end of a message is kept."""
         case = cases()["edges"]
         text = template.render(case).text
         assert all(message["content"] in text for message in case.messages)
 
     def test_weights(self, template: Renderer) -> None:
-        """A message that weighs nothing is not trained, and another weight is kept; the text stays
-        the same."""
+        """A message with weight 0 is not trained, other weights are kept, and the text stays the
+        same."""
         plain = cases()["turns"]
         weighted = [dict(message) for message in plain.messages]
         first, second, _ = plain.answers
@@ -127,8 +124,8 @@ class TestTemplate(Suite):
         assert [span.weight for span in after.trained] == [0.5, 1.0]
 
     def test_reply_is_parsed_back(self, template: Renderer) -> None:
-        """A message that was rendered comes back when it is read as a reply: text, thinking, and
-        calls of tools."""
+        """A rendered answer, parsed as a reply, gives the same message: text, thinking and tool
+        calls."""
         for case, rendered in template.answered():
             for number, span in zip(case.answers, texts(rendered), strict=True):
                 message = case.conversation().messages[number]
@@ -143,22 +140,20 @@ class TestTemplate(Suite):
                     for each in (reply, message)
                 ]
                 assert calls[0] == calls[1], place
-                if (
-                    message.reasoning and message.reasoning.strip() in span
-                ):  # templates may leave it out of history
+                # templates may leave it out of history
+                if message.reasoning and message.reasoning.strip() in span:
                     assert reply.reasoning == message.reasoning.strip(), place
                 else:
                     assert reply.reasoning is None, place
 
     def test_exported_template_says_the_same(self, template: Renderer) -> None:
-        """The chat template that a trained model is saved with renders the same text in plain
-        Jinja."""
+        """The chat template saved with a trained model renders the same text in plain Jinja."""
         for case, rendered in template.accepted():
             assert template.plain(case) == rendered.text, case.name
 
 
 class TestTokens(Suite):
-    """As tokens, of both sorts of tokenizers: byte-level, and sentencepiece-like."""
+    """Tests of tokens, with byte-level and sentencepiece-like tokenizers."""
 
     kinds = ("template",)
 
@@ -173,19 +168,18 @@ class TestTokens(Suite):
         return Tokeniser(template.tokenizer, template.plugin.info)
 
     def test_prompt_ids(self, template: Renderer, tokeniser: "Tokeniser") -> None:
-        """A row begins with the very ids that an engine sends when it asks for that answer."""
+        """A row starts with exactly the ids that an engine sends for that answer."""
         for case, rendered in template.answered():
             ids = tokeniser.encode(rendered).input_ids
             for number, span in zip(case.answers, rendered.trained, strict=True):
                 prompt = template.render(case.prompt_of(number))
-                if (
-                    prompt.text == rendered.text[: span.start]
-                ):  # where not, test_prompt_is_a_prefix says so
+                # otherwise test_prompt_is_a_prefix fails
+                if prompt.text == rendered.text[: span.start]:
                     asked = tokeniser.encode_prompt(prompt)
                     assert ids[: len(asked)] == asked, f"{case.name}, message {number + 1}"
 
     def test_labels(self, template: Renderer, tokeniser: "Tokeniser") -> None:
-        """Labels are the ids of what is trained, and all others are -100."""
+        """Labels are the ids of trained tokens, and -100 elsewhere."""
         for case, rendered in template.answered():
             row = tokeniser.encode(rendered)
             pairs = [
@@ -199,7 +193,7 @@ class TestTokens(Suite):
     def test_control_tokens_in_data(
         self, template: Renderer, tokeniser: "Tokeniser", role: str
     ) -> None:
-        """A control token that a message spells becomes text, never the token itself."""
+        """A control token spelled in a message becomes text, never the token itself."""
         words = set(template.plugin.info.words)
         control = template.control - words if role == "assistant" else template.control | words
         spelled, harmless = (
@@ -219,14 +213,13 @@ def texts(rendered: Rendered) -> list[str]:
 
 
 def squeezed(text: str) -> str:
-    """Without white space: tokenizers differ in it, and some write ▁ in control tokens as a
-    space."""
+    """Text without white space: tokenizers treat it differently, and some write ▁ in control tokens
+    as a space."""
     return "".join(text.replace("▁", " ").split())
 
 
 def unexplained(span: str, message: dict[str, Any], template: Renderer) -> str:
-    """What is left of a trained span without the answer, the words for thinking and stopping, and
-    headers."""
+    """The rest of a trained span without the answer, thinking and stop markers, and headers."""
     info = template.plugin.info
     span = span.replace(message["content"].strip(), "", 1)
     if info.reply.drop:
@@ -237,7 +230,8 @@ def unexplained(span: str, message: dict[str, Any], template: Renderer) -> str:
 
 
 def written(case: Case, role: str, text: str) -> Case:
-    """The case with `text` in each message of a role; beside a call not all templates take one."""
+    """The case with `text` in each message of a role; beside a call not all templates accept
+    text."""
     messages = [dict(message) for message in case.messages]
     for message in messages:
         if message["role"] == role and "tool_calls" not in message:

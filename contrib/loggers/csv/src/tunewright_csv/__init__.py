@@ -1,21 +1,18 @@
 """Metrics as a table."""
 
 import csv
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tunewright import Plugin, PluginOptions, hookimpl
 from tunewright.events import Event, Logged
-
-if TYPE_CHECKING:
-    from tunewright.types import RunContext
+from tunewright.types import RunContext
 
 
 class Csv(Plugin):
-    """Writes metrics.csv into the run folder, a line for each report of the trainer, for
-    spreadsheets.
+    """Writes metrics.csv to the run folder, one line per log entry, for spreadsheets.
 
-    Columns are stage, step and the metrics of the first report; what later ones have besides is
-    left out. A resumed run goes on below, so that steps after its checkpoint stand there twice.
+    Columns are stage, step and the metrics of the first entry; further metrics of later entries are
+    left out. A resumed run appends, so steps after its checkpoint appear twice.
     """
 
     class Options(PluginOptions):
@@ -27,7 +24,7 @@ class Csv(Plugin):
         self._columns: list[str] = []
 
     @hookimpl
-    def report(self, run: "RunContext", event: Event) -> None:
+    def report(self, run: RunContext, event: Event) -> None:
         if not isinstance(event, Logged):
             return
         path = run.folder / "metrics.csv"
@@ -44,6 +41,6 @@ class Csv(Plugin):
             writer.writerow(row)
 
     def _read(self, path: Any) -> list[str]:
-        """The columns of a table that an earlier part of the run began."""
+        """Columns of a table that an earlier part of the run started."""
         with path.open(encoding="utf-8", newline="") as file:
             return next(csv.reader(file, delimiter=self.options.delimiter))

@@ -1,33 +1,39 @@
-"""DeepSpeed ZeRO: no process holds all that training needs."""
+"""DeepSpeed ZeRO: sharded optimizer states, gradients and parameters."""
 
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from tunewright import Plugin, PluginOptions, hookimpl
-from tunewright.types import StageResult, TrainRequest
-
-if TYPE_CHECKING:
-    from tunewright.run import Run
+from tunewright import PluginOptions, hookimpl
+from tunewright.plugin import Accelerator
+from tunewright.types import RunContext, StageResult, TrainRequest
 
 
-class DeepSpeed(Plugin):
-    """Optimizer states and gradients, and with stage 3 weights, spread over the processes of
-    `launch`, through DeepSpeed's ZeRO (Rajbhandari et al. 2020, arXiv:1910.02054). Losses are those
-    of one process with the same global batch.
+class DeepSpeed(Accelerator):
+    """Shards optimizer states and gradients, and with stage 3 parameters, across the ranks, through
+    DeepSpeed's ZeRO (Rajbhandari et al. 2020, arXiv:1910.02054). Losses equal those of one process
+    with the same global batch.
 
-    With bf16 all weights are kept in bf16, and the trained ones in fp32 too, spread. Checkpoints
-    are those of every other run: safetensors and JSON, for any number of processes.
+    With bf16 all parameters are kept in bf16, plus a sharded fp32 copy of the trained ones.
+    Checkpoints have the usual format: safetensors and JSON, for any number of ranks.
     """
+
+    needs_processes = True
+    shards = True
+    fixes_parameters = True
 
     class Options(PluginOptions):
         stage: Literal[2, 3] = 2
-        """2 spreads optimizer states and gradients, and each process holds all weights. 3 spreads
-        weights too, which takes less memory and more time. They are spread when they have been
-        loaded: until then each process holds all of them, in the format that they are stored in"""
+        """ZeRO stage. 2: shard optimizer states and gradients; each rank holds all parameters. 3:
+        shard parameters too, which takes less memory and more time. Until they are sharded, each
+        rank loads all of them, in their stored dtype."""
+
+    def divides(self) -> dict[str, Literal["sharded", "offloaded"]]:
+        parts = ("gradients", "optimizer", *(("weights",) if self.options.stage == 3 else ()))
+        return dict.fromkeys(parts, "sharded")
 
     @hookimpl(wrapper=True)
     def train_stage(
-        self, run: "Run", request: TrainRequest
+        self, run: RunContext, request: TrainRequest
     ) -> Generator[None, StageResult, StageResult]:
         from tunewright_deepspeed.zero import Zero
         from tunewright_hf.distributed.sharding import check_may_shard

@@ -1,4 +1,4 @@
-"""What DeepSpeed is told, and how it is imported."""
+"""DeepSpeed's configuration and import."""
 
 import logging
 import os
@@ -11,8 +11,8 @@ from tunewright import RecipeError
 
 
 def settings(model: Any, training: Any, stage: int, bf16: bool) -> dict[str, Any]:
-    """DeepSpeed's configuration. training: recipe.Training. Buckets go by the size of the model, as
-    transformers 5.23 has them."""
+    """DeepSpeed's configuration. training: recipe.Training. Bucket sizes depend on the model's
+    size, as in transformers 5.23."""
     width = model.config.get_text_config().hidden_size
     sizes = {
         "reduce_bucket_size": width * width,
@@ -20,7 +20,7 @@ def settings(model: Any, training: Any, stage: int, bf16: bool) -> dict[str, Any
         "stage3_param_persistence_threshold": 10 * width,
     }
     return {
-        # DeepSpeed only counts with these: what a pass holds and when a step ends, we say
+        # DeepSpeed only counts with these: batch sizes and step boundaries are ours
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": training.gradient_accumulation_steps,
         "gradient_clipping": training.max_grad_norm,
@@ -31,7 +31,7 @@ def settings(model: Any, training: Any, stage: int, bf16: bool) -> dict[str, Any
 
 
 def import_for(device: torch.device) -> None:
-    """Import DeepSpeed for this device. Raises RecipeError where it would take another."""
+    """Import DeepSpeed for this device. Raises RecipeError if it would choose another device."""
     if device.type == "cpu":
         if torch.cuda.is_available():
             hint = "train on the GPUs, or hide them: CUDA_VISIBLE_DEVICES= tunewright train …"
@@ -40,24 +40,23 @@ def import_for(device: torch.device) -> None:
                 place="family.device",
                 hint=hint,
             )
-        os.environ["DS_ACCELERATOR"] = "cpu"  # what it would find by itself, with a warning
+        os.environ["DS_ACCELERATOR"] = "cpu"  # DeepSpeed would detect the same, with a warning
     import deepspeed
 
     if device.type == "cpu":
-        # else it compiles one of its own for messages between processes of a machine, which
-        # takes minutes
+        # otherwise it compiles its own library for communication within a machine, which takes
+        # minutes
         deepspeed.ops.__compatible_ops__ = {}
     _quieten()
 
 
 def _quieten() -> None:
-    """What DeepSpeed and accelerate have to say is nothing that a recipe could change, and would go
+    """Silence messages of DeepSpeed and accelerate: no recipe could change them, and they would go
     to the terminal."""
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    logging.getLogger("accelerate.accelerator").setLevel(
-        logging.ERROR
-    )  # who counts the passes of a step
-    # DeepSpeed 0.19 calls functions of torch 2.14 by old names
+    # warnings about who counts accumulation steps
+    logging.getLogger("accelerate.accelerator").setLevel(logging.ERROR)
+    # DeepSpeed 0.19 calls functions of torch 2.14 by deprecated names
     warnings.filterwarnings(
         "ignore", message="`torch.distributed.[a-z_]*` is deprecated", category=FutureWarning
     )

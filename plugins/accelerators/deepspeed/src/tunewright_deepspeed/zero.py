@@ -1,7 +1,7 @@
-"""DeepSpeed's engine: what it is told, whether it did so, and its state as whole tensors.
+"""DeepSpeed's engine: set up, verified, and its state as full tensors.
 
-DeepSpeed saves pickles. Here its state is taken out and put back parameter by parameter, so that it
-is kept as that of every other training.
+DeepSpeed's own checkpoints are pickles. Here its state is read and restored parameter by parameter,
+so that checkpoints have the usual format.
 """
 
 import math
@@ -14,51 +14,58 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from tunewright import RecipeError, RunError
+from tunewright.types import LoadedModel
 from tunewright_deepspeed.settings import import_for, settings
-from tunewright_hf.distributed.sharding import ShardingStrategy, check_not_quantized, on_first
+from tunewright_hf.distributed.sharding import (
+    SetDtypes,
+    ShardingStrategy,
+    active_names,
+    check_not_quantized,
+    on_first,
+)
 from tunewright_hf.models.modules import base_model, quantized_modules
 
 PLACE = "accelerators"
 
 
 class Zero(ShardingStrategy):
-    """Optimizer states and gradients are sharded, and at stage 3 the parameters."""
+    """ZeRO: shards optimizer states and gradients, at stage 3 also parameters."""
 
     autocasts = False  # DeepSpeed's bf16 casts the model
     clips_in_update = True
 
     def __init__(self, stage: int) -> None:
         self.stage = stage
-        self.engine: Any = None  # DeepSpeed's, round the model
-        self.zero: Any = None  # and its optimizer round ours
-        self.formats: dict[str, torch.dtype] = {}  # of parameters, before DeepSpeed casts them
-        self.groups: list[
-            list[Parameter]
-        ] = []  # of our optimizer, before DeepSpeed makes one tensor of each
+        self.engine: Any = None  # DeepSpeed's engine, which wraps the model
+        self.zero: Any = None  # its optimizer, which wraps ours
+        # dtypes of parameters, before DeepSpeed casts them
+        self.formats: dict[str, torch.dtype] = {}
+        # of our optimizer, before DeepSpeed makes one tensor of each
+        self.groups: list[list[Parameter]] = []
 
-    def begin(self, model: Any, precision: str) -> None:
+    def begin(self, loaded: LoadedModel, precision: str, set_dtypes: SetDtypes) -> None:
         """Raises RecipeError where DeepSpeed cannot train the model."""
+        model = loaded.model
         check_not_quantized(quantized_modules(model), "deepspeed")
         if precision not in ("bf16", "fp32"):
-            raise RecipeError(
-                "deepspeed trains in bf16 or fp32",
-                place="training.precision",
-                hint="set bf16 or fp32",
-            )
+            problem = "deepspeed trains in bf16 or fp32"
+            raise RecipeError(problem, place="training.precision", hint="set bf16 or fp32")
         import_for(model.device)
         self.formats = {name: parameter.dtype for name, parameter in model.named_parameters()}
         self.bf16 = precision == "bf16"
-        self.cast(model, precision)
+        if self.bf16:  # DeepSpeed makes the copies in fp32, of its shard alone
+            self.cast(model, precision)
+        else:
+            set_dtypes(model)
 
     def cast(self, model: Any, precision: str) -> None:
-        # as DeepSpeed does it, which has no autocast; here before a reference is scored with the
-        # same model
+        # DeepSpeed would cast it later, after a reference was scored with it
         if precision == "bf16":
             for parameter in model.parameters():
                 parameter.data = parameter.data.bfloat16()
 
     def optimizer_made(self, optimizer: torch.optim.Optimizer) -> None:
-        """Raises RecipeError for an optimizer that cannot work on pieces of flattened
+        """Raise RecipeError for an optimizer that cannot work on shards of flattened
         parameters."""
         from deepspeed.runtime.zero.utils import ZERO_SUPPORTED_OPTIMIZERS
 
@@ -77,7 +84,7 @@ class Zero(ShardingStrategy):
         accelerator: Any,
         training: Any,
         rounding: Any = None,
-    ) -> Any:
+    ) -> None:
         import deepspeed
 
         self.optimizer, self.accelerator, self.rounding = optimizer, accelerator, rounding
@@ -87,7 +94,17 @@ class Zero(ShardingStrategy):
             config=settings(model, training, self.stage, self.bf16),
         )
         self.check_engine(engine, model)
-        return engine
+        self.module, self.model, self.active = engine, model, active_names(model)
+
+    def step_begins(self) -> None:
+        """Raises RunError where other parameters are trained than DeepSpeed has laid out."""
+        if active_names(self.model) != self.active:
+            raise RunError(
+                "DeepSpeed cannot train other parameters than it began with, and the optimizer or "
+                "the adapter switches them",
+                place=PLACE,
+                hint="take accelerator fsdp, or none",
+            )
 
     @contextmanager
     def accumulating(self, last: bool) -> Iterator[None]:
@@ -102,21 +119,19 @@ class Zero(ShardingStrategy):
         return True, float(self.engine.get_global_grad_norm())
 
     def free_gradients(self) -> None:
-        """DeepSpeed has done so."""
+        """Do nothing: DeepSpeed has freed them."""
 
     def local(self, parameter: Parameter) -> Tensor:
         return parameter.ds_tensor if self.stage == 3 else parameter.detach()
 
     def optimizer_structure(self, optimizer: Any) -> Any:
-        ours = (
-            self.zero.optimizer
-        )  # ZeRO-3 swaps its parameters, and state_dict would not find them
+        # ZeRO-3 replaces parameters, and state_dict would not find them
+        ours = self.zero.optimizer
         groups = [{**group, "params": []} for group in ours.param_groups]
         return {"state": list(ours.state.values()), "param_groups": groups}
 
     def check_engine(self, engine: Any, model: Any) -> None:
-        """Raises RunError where parameters and optimizer are not sharded as they were asked to
-        be."""
+        """Raise RunError if parameters and optimizer are not sharded as requested."""
         import deepspeed
 
         self.engine = engine
@@ -128,7 +143,7 @@ class Zero(ShardingStrategy):
         processes = torch.distributed.get_world_size()
         sizes = [math.prod(self.shape(parameter)) for group in self.groups for parameter in group]
         trained, own = sum(sizes), sum(flat.numel() for flat, _ in self._flats())
-        # parts are filled up, so that they are as long as each other
+        # shards are padded to equal length
         if processes == 1 or own * processes > trained + 2 * processes * len(sizes):
             raise RunError(
                 f"the optimizer holds {own} of {trained} numbers: they are not sharded", place=PLACE
@@ -138,15 +153,15 @@ class Zero(ShardingStrategy):
                 name for name, each in model.named_parameters() if not hasattr(each, "ds_tensor")
             ]:
                 raise RunError(f"{whole[0]} and {len(whole) - 1} more are not sharded", place=PLACE)
-            # our loss calls the head from the model's own forward and backward pass: its weights
-            # have to be there
+            # our loss calls the head outside the model's own forward and backward pass: its weights
+            # have to be gathered
             base = base_model(model)
             head = base.get_output_embeddings()
             for parameter in () if head is None else head.parameters():
                 deepspeed.zero.register_external_parameter(base, parameter)
 
     def end(self) -> None:
-        """Let go of the model: DeepSpeed holds it in a list of its own."""
+        """Release the model: DeepSpeed keeps it in a global list."""
         from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
 
         FWD_MODULE_STACK.clear()
@@ -158,7 +173,7 @@ class Zero(ShardingStrategy):
         return tuple(parameter.ds_shape if self.stage == 3 else parameter.shape)
 
     def full_tensor(self, parameter: Parameter) -> Tensor:
-        """In fp32 where it is trained."""
+        """Full tensor of a parameter, in fp32 if it is trained."""
         import deepspeed
 
         if parameter.requires_grad and self.zero is not None:
@@ -184,8 +199,7 @@ class Zero(ShardingStrategy):
                 parameter.data.copy_(whole)
 
     def _put_part(self, parameter: Parameter, whole: Tensor, key: str | None) -> None:
-        """Give DeepSpeed this process's part of an fp32 parameter, or of a state of the
-        optimizer."""
+        """Write this rank's shard of an fp32 parameter, or of an optimizer state."""
         import deepspeed
 
         whole = whole.to(parameter.device)
@@ -195,7 +209,7 @@ class Zero(ShardingStrategy):
             else:
                 deepspeed.utils.safe_set_full_optimizer_state(parameter, whole, key)
             return
-        # the last part is filled up, which the function for whole tensors does not reckon with
+        # the last shard is padded, which DeepSpeed's function for full tensors does not expect
         size, rank = parameter.ds_tensor.ds_numel, torch.distributed.get_rank()
         part = torch.zeros(size, device=whole.device, dtype=whole.dtype)
         there = whole.flatten()[rank * size : (rank + 1) * size]
@@ -206,8 +220,8 @@ class Zero(ShardingStrategy):
             deepspeed.utils.safe_set_local_optimizer_state(parameter, part, key)
 
     def _flats(self) -> Iterator[tuple[Parameter, int]]:
-        """The tensors that our optimizer has in this process in place of its parameters, and the
-        group of each."""
+        """Flat tensors that our optimizer has on this rank in place of parameters, with the number
+        of their group."""
         if self.stage == 2:
             yield from (
                 (flat, number)
@@ -221,8 +235,8 @@ class Zero(ShardingStrategy):
             )
 
     def _link(self) -> None:
-        """Let parameters know their part of the optimizer's state. DeepSpeed does so when the first
-        of several groups has been stepped, and the others have no state yet."""
+        """Link parameters to their part of the optimizer's state. DeepSpeed does so after the first
+        of several groups was stepped, when the others have no state yet."""
         import deepspeed
 
         if self.stage == 2:
@@ -254,20 +268,15 @@ class Zero(ShardingStrategy):
 
     def put_optimizer_state(self, optimizer: Any, state: dict[str, Any]) -> None:
         ours, groups = self.zero.optimizer, state["param_groups"]
-        if [len(group["params"]) for group in groups] != [
-            len(parameters) for parameters in self.groups
-        ]:
+        if [len(group["params"]) for group in groups] != [len(group) for group in self.groups]:
             raise ValueError("the groups of parameters are not those of the state")
         for own, group in zip(ours.param_groups, groups, strict=True):
             own.update({key: value for key, value in group.items() if key != "params"})
         for flat, group in self._flats():
-            first, shape = (
-                state["state"][groups[group]["params"][0]],
-                self.shape(self.groups[group][0]),
-            )
-            on_device = any(
-                groups[group].get(way) for way in ("fused", "capturable")
-            )  # steps are counted there
+            first = state["state"][groups[group]["params"][0]]
+            shape = self.shape(self.groups[group][0])
+            # steps are counted there
+            on_device = any(groups[group].get(way) for way in ("fused", "capturable"))
             device = flat.device if on_device else torch.device("cpu")
             ours.state[flat] = {
                 key: torch.zeros_like(flat) if _is_like(value, shape) else _own(value, device)
@@ -282,11 +291,10 @@ class Zero(ShardingStrategy):
 
 
 def _own(value: Any, device: torch.device) -> Any:
-    """A step or the like, for one tensor alone."""
+    """A copy of a step count or the like, for one tensor."""
     return value.clone().to(device) if isinstance(value, Tensor) else value
 
 
 def _is_like(value: Any, shape: tuple[int, ...]) -> bool:
-    """Whether a value of an optimizer's state has a number for each of the parameter's, and no step
-    or the like."""
+    """Whether an optimizer state has one number per parameter element, unlike a step count."""
     return isinstance(value, Tensor) and tuple(value.shape) == tuple(shape)

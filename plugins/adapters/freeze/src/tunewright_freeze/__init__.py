@@ -1,21 +1,18 @@
 """Train some layers and freeze the rest."""
 
-from typing import TYPE_CHECKING, Literal
+import re
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from tunewright import Adapter, PluginOptions, RecipeError, hookimpl
+from tunewright import PluginOptions, RecipeError
 from tunewright.types import AdapterRequest, LoadedModel
-
-if TYPE_CHECKING:
-    from tunewright.types import RunContext
+from tunewright_hf.models.own_weights import OwnWeightsAdapter
 
 
-class Freeze(Adapter):
-    """Trains the first or last layers of the model, or some of their modules. The result is a
-    complete model."""
-
-    trains_base_weights = True
+class Freeze(OwnWeightsAdapter):
+    """Trains the first or last layers of the model, some of their modules, or parameters by
+    pattern. The result is a complete model."""
 
     class Options(PluginOptions):
         trainable_layers: int = Field(
@@ -33,35 +30,39 @@ class Freeze(Adapter):
             description="Names of further modules to train, anywhere in the model, such as "
             "embed_tokens or lm_head.",
         )
+        parameters: list[str] = Field(
+            default_factory=list,
+            description="Regular expressions of parameter names. Parameters that one of them "
+            r"matches at their beginning are trained too, such as model\.layers\.[0-3]\.mlp\. With "
+            "trainable_layers: 0, they alone.",
+        )
 
-    @hookimpl
-    def apply_adapter(self, run: "RunContext", request: AdapterRequest) -> LoadedModel:
-        """Set requires_grad on what the options name and on a new head, or on nothing with
-        `request.trainable` off."""
-        from tunewright_hf.models.modules import train_only
+        @field_validator("parameters")
+        @classmethod
+        def _are_patterns(cls, found: list[str]) -> list[str]:
+            for pattern in found:
+                try:
+                    re.compile(pattern)
+                except re.error as error:
+                    raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+            return found
 
-        if request.adapter_path:
-            raise RecipeError(
-                "the run trained an adapter, freeze has none to go on from", place="adapter"
-            )
+    def trained_parameters(self, request: AdapterRequest) -> list[str]:
+        """Names of the parameters that the options select, and of a new head."""
         loaded = request.loaded
+        every = [name for name, _ in loaded.model.named_parameters()]
         trained = self._modules(loaded) | ({"score"} if request.head != "causal_lm" else set())
-        names = [
-            name
-            for name, _ in loaded.model.named_parameters()
-            if request.trainable and any(name.startswith(f"{module}.") for module in trained)
-        ]
-        train_only(loaded.model, names, loaded.quantized)
-        loaded.trained = frozenset(names)
-        loaded.saves = "model"
-        return loaded
+        matched = self._matched(every)
+        if not trained and not matched:
+            raise RecipeError("nothing is left to train", place="adapter.trainable_layers")
+        inside = tuple(f"{module}." for module in trained)
+        return [name for name in every if name in matched or name.startswith(inside)]
 
-    def merge(self, loaded: LoadedModel) -> LoadedModel:
-        """Return the model as it is: there is nothing beside its weights."""
-        return loaded
+    def works_on_meta(self) -> bool:
+        return True
 
     def _modules(self, loaded: LoadedModel) -> set[str]:
-        """Full names of the modules that are trained."""
+        """Full names of the trained modules."""
         from tunewright_hf.models.modules import layers, matching
 
         options, every = self.options, [name for name, _ in loaded.model.named_modules()]
@@ -78,7 +79,17 @@ class Freeze(Adapter):
                 name for name in every if any(name.startswith(f"{layer}.") for layer in chosen)
             ]
             chosen = matching(inside, options.modules, "adapter.modules")
-        chosen |= matching(every, options.extra_modules, "adapter.extra_modules")
-        if not chosen:
-            raise RecipeError("nothing is left to train", place="adapter.trainable_layers")
-        return chosen
+        return chosen | matching(every, options.extra_modules, "adapter.extra_modules")
+
+    def _matched(self, every: list[str]) -> set[str]:
+        """Parameter names that a pattern matches."""
+        found: set[str] = set()
+        for pattern in self.options.parameters:
+            matches = {name for name in every if re.match(pattern, name)}
+            if not matches:
+                raise RecipeError(
+                    f"{pattern!r} matches no parameter, such as {every[0]}",
+                    place="adapter.parameters",
+                )
+            found |= matches
+        return found

@@ -1,20 +1,20 @@
 """Train every weight."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from pydantic import Field
 
-from tunewright import Adapter, PluginOptions, RecipeError, hookimpl
-from tunewright.types import AdapterRequest, LoadedModel
+from tunewright import PluginOptions
+from tunewright.check import Resolved
+from tunewright.errors import Problem
+from tunewright.types import AdapterRequest
+from tunewright_hf.models.own_weights import OwnWeightsAdapter
 
-if TYPE_CHECKING:
-    from tunewright.types import RunContext
 
+class Full(OwnWeightsAdapter):
+    """No adapter: trains all weights of the model. The result is a complete model."""
 
-class Full(Adapter):
-    """No adapter: all weights of the model are trained, and the result is a complete model."""
-
-    trains_base_weights = True
+    trains_new_tokens = True
 
     class Options(PluginOptions):
         train_embeddings: bool = Field(
@@ -23,31 +23,30 @@ class Full(Adapter):
             "weights.",
         )
 
-    @hookimpl
-    def apply_adapter(self, run: "RunContext", request: AdapterRequest) -> LoadedModel:
-        """Set requires_grad on all weights, or on none with `request.trainable` off."""
-        from tunewright_hf.models.modules import train_only
-
-        if request.adapter_path:
-            raise RecipeError(
-                "the run trained an adapter, full has none to go on from", place="adapter"
+    def objections(self, recipe: Resolved) -> Iterator[Problem]:
+        yield from super().objections(recipe)
+        if not self.options.train_embeddings and getattr(
+            recipe.options("family"), "new_tokens", None
+        ):
+            yield Problem(
+                (*self.at, "train_embeddings"),
+                "the embeddings of new tokens would not be trained",
+                "leave train_embeddings out, or set adapter: lora",
             )
-        loaded = request.loaded
-        frozen = (
-            set()
-            if self.options.train_embeddings
-            else {id(loaded.model.get_input_embeddings().weight)}
-        )
-        names = [
-            name
-            for name, parameter in loaded.model.named_parameters()
-            if request.trainable and id(parameter) not in frozen
-        ]
-        train_only(loaded.model, names, loaded.quantized)
-        loaded.trained = frozenset(names)
-        loaded.saves = "model"
-        return loaded
 
-    def merge(self, loaded: LoadedModel) -> LoadedModel:
-        """Return the model as it is: there is nothing beside its weights."""
-        return loaded
+    def trained_parameters(self, request: AdapterRequest) -> list[str]:
+        """Names of all parameters but those of `LoadedModel.frozen`, and but the input embeddings
+        if they are not trained."""
+        from tunewright_hf.models.modules import within
+
+        model, frozen = request.loaded.model, set()
+        if not self.options.train_embeddings:
+            frozen = {id(model.get_input_embeddings().weight)}
+        return [
+            name
+            for name, each in model.named_parameters()
+            if id(each) not in frozen and not within(name, request.loaded.frozen)
+        ]
+
+    def works_on_meta(self) -> bool:
+        return True

@@ -1,13 +1,20 @@
-"""Low-rank adapters: LoRA, DoRA, rsLoRA, PiSSA, OLoRA, LoRA+."""
+"""Low-rank adapters: LoRA, DoRA, rsLoRA, LoRA+, PiSSA, OLoRA, EVA, CorDA, LoRA-GA, LoftQ."""
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from tunewright import RecipeError
-from tunewright.types import AdapterRequest, LoadedModel
+from tunewright import RecipeError, hookimpl
+from tunewright.check import Resolved
+from tunewright.errors import Problem
+from tunewright.types import AdapterRequest, Data, LoadedModel, RunContext
 from tunewright_hf.models.peft import PeftOptions
 from tunewright_hf.models.peft_lora import LoraAdapter
+from tunewright_lora.combinations import problems
+
+#: inits that prepare_adapter makes; the others are PEFT's, while it injects
+_PREPARED = frozenset({"eva", "corda", "corda_kpm", "lora_ga", "loftq"})
 
 
 class Lora(LoraAdapter):
@@ -44,12 +51,34 @@ class Lora(LoraAdapter):
         )
         init: str = Field(
             "default",
-            pattern=r"^(default|pissa|pissa_niter_[1-9]\d*|olora)$",
+            pattern=r"^(default|pissa|pissa_niter_[1-9]\d*|olora|eva|corda|corda_kpm|lora_ga|loftq)$",
             description="Initialization. default: the adapter has no effect at first. pissa: the "
             "largest singular values of each weight matrix (Meng et al. 2024, arXiv:2404.02948); "
             "pissa_niter_16: the same, approximated in 16 iterations. olora: QR decomposition. "
-            "PiSSA and OLoRA change the base weights when they initialise; on save they are "
-            "converted to a plain LoRA of rank 2r for the original checkpoint.",
+            "eva: singular vectors of the layers' inputs, with more rank where these vary most "
+            "(Paischer et al. 2024, arXiv:2410.07170). corda: singular vectors of weights times "
+            "the covariance of inputs, for the task's directions; corda_kpm: for those that the "
+            "data uses least, which preserves what the model knows (Yang et al. 2024, "
+            "arXiv:2406.05223). lora_ga: singular vectors of the first gradient (Wang et al. 2024, "
+            "arXiv:2407.05000). loftq: makes up for the rounding of a quantizer that quantizes "
+            "while loading (Li et al. 2023, arXiv:2310.08659, with one step). eva, corda and "
+            "lora_ga read the data first, again when a run is resumed: corda holds a float32 "
+            "square matrix of each layer's inputs, lora_ga a gradient of each weight, loftq the "
+            "unquantized model in CPU memory. PiSSA, "
+            "OLoRA, CorDA and LoRA-GA change the base weights when they initialise; on save they "
+            "are converted to a plain LoRA of rank 2r for the original checkpoint.",
+        )
+        init_examples: int = Field(
+            256,
+            ge=1,
+            description="With init eva, corda and lora_ga: number of the data's examples to read.",
+        )
+        eva_rho: float = Field(
+            2.0,
+            ge=1,
+            le=1000,
+            description="With init eva: a layer gets at most rank times this; 1 leaves all ranks "
+            "as they are.",
         )
         loraplus_ratio: float | None = Field(
             None,
@@ -69,13 +98,15 @@ class Lora(LoraAdapter):
                 raise ValueError("experts cannot be adapted with dora or dropout")
             if self.dora and self.init != "default":
                 raise ValueError(f"init {self.init} cannot be made a plain adapter with dora")
+            if self.experts and self.init != "default":
+                raise ValueError(f"init {self.init} is for linear layers, not for experts")
             return self
 
     def peft_config(self, request: AdapterRequest) -> Any:
         import peft
 
         from tunewright_hf.models.peft_config import largest_rank
-        from tunewright_hf.models.peft_targets import fused_experts
+        from tunewright_hf.models.peft_targets import fused_experts, new_token_rows
 
         options, model = self.options, request.loaded.model
         if options.rank > (largest := largest_rank(model)):
@@ -87,19 +118,44 @@ class Lora(LoraAdapter):
             lora_dropout=options.dropout,
             target_modules=self.targets(request.loaded),
             target_parameters=fused_experts(model) if options.experts else None,
+            trainable_token_indices=new_token_rows(request.loaded),
             use_dora=options.dora,
             use_rslora=options.rslora,
             bias=options.bias,
-            # a model to use is not initialised to be trained
+            # PiSSA and OLoRA initialisation is for training only
             init_lora_weights=options.init
-            if request.trainable and options.init != "default"
+            if request.trainable and options.init not in {"default", *_PREPARED}
             else True,
             **self.common(request),
         )
 
+    def works_on_meta(self) -> bool:
+        return bool(self.options.init == "default")  # others begin with parts of the weights
+
+    def objections(self, recipe: Resolved) -> Iterator[Problem]:
+        yield from super().objections(recipe)
+        yield from problems(self, recipe)
+
     def adapt(self, request: AdapterRequest) -> LoadedModel:
         loaded = super().adapt(request)
+        if self.options.init in _PREPARED and request.trainable and not request.adapter_path:
+            # noted for prepare_adapter
+            loaded.model.peft_config["default"].init_lora_weights = self.options.init
+        return self._with_rates(loaded)
+
+    @hookimpl
+    def prepare_adapter(self, run: RunContext, loaded: LoadedModel, data: Data) -> LoadedModel:
+        """Initialise a new adapter from the data, or from the unquantized weights, as `init` says.
+        Raises RecipeError."""
+        begun = loaded.model.peft_config["default"].init_lora_weights
+        if begun not in _PREPARED:
+            return loaded
+        from tunewright_lora.initialization import initialize
+
+        return self._with_rates(initialize(self, run, loaded, data))
+
+    def _with_rates(self, loaded: LoadedModel) -> LoadedModel:
         if ratio := self.options.loraplus_ratio:
             trained = loaded.trained or ()
-            loaded.learning_rate_scales |= {name: ratio for name in trained if "lora_B" in name}
+            loaded.learning_rate_scales = {name: ratio for name in trained if "lora_B" in name}
         return loaded

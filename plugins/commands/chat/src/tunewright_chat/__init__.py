@@ -1,73 +1,160 @@
-"""Talk to a trained model in the terminal."""
+"""Chat with a model in the terminal."""
 
-import json
+import sys
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tunewright import RecipeError
+if TYPE_CHECKING:
+    from tunewright_chat.session import Session
+    from tunewright_chat.settings import Settings
+
+Target = Annotated[
+    str,
+    typer.Argument(
+        help="Run folder, a checkpoint in one, an adapter's folder, a model's folder, or a hub id.",
+        metavar="MODEL",
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="Fields to change, such as template=chatml.", metavar="[NAME=VALUE]..."),
+]
+Messages = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--message",
+        "-m",
+        help="Send this message and print only the reply. Repeat for further turns.",
+    ),
+]
+Beside = Annotated[
+    str | None,
+    typer.Option("--with", metavar="MODEL", help="Second model, which answers side by side."),
+]
+Adapters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--adapter", metavar="NAME=PATH", help="Adapter to switch to with /adapter NAME. Repeat."
+    ),
+]
+System = Annotated[str | None, typer.Option(help="System message.")]
+MaxNewTokens = Annotated[int, typer.Option(min=1, help="Maximum tokens of a reply.")]
+Temperature = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        help="Sampling temperature. 0: greedy decoding. Default: the checkpoint's "
+        "generation_config.json, else 0.",
+    ),
+]
+Tools = Annotated[
+    Path | None,
+    typer.Option(help="JSON list of tools in OpenAI's format. You type their results."),
+]
+RunTools = Annotated[
+    Path | None,
+    typer.Option(
+        help="Python file of yours with a function for each tool: calls are run, with the "
+        "arguments that the model chooses."
+    ),
+]
+SamplingDefaults = Annotated[bool, typer.Option(help="Take sampling settings from the checkpoint.")]
+Engine = Annotated[str | None, typer.Option(help="Inference engine. Default: the recipe's.")]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
+]
 
 
 def command(
-    folder: Annotated[
-        Path,
-        typer.Argument(
-            help="a run folder: the `output` of a recipe that was trained", metavar="FOLDER"
-        ),
-    ],
-    message: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--message", "-m", help="say this and print only the reply; again for the next turn"
-        ),
-    ] = None,
-    system: Annotated[str | None, typer.Option(help="a system message to begin with")] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="longest reply, in tokens")] = 512,
-    temperature: Annotated[
-        float, typer.Option(min=0, help="0 always takes the likeliest token")
-    ] = 0.0,
-    tools: Annotated[
-        Path | None,
-        typer.Option(
-            help="a JSON list of tools to offer, in OpenAI's schema; you say what they give"
-        ),
-    ] = None,
-    engine: Annotated[
-        str | None, typer.Option(help="what answers; without it the recipe's own engine")
-    ] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="run Python code that comes with the model")
-    ] = False,
+    model: Target,
+    overrides: Overrides = None,
+    message: Messages = None,
+    beside: Beside = None,
+    adapter: Adapters = None,
+    system: System = None,
+    max_new_tokens: MaxNewTokens = 512,
+    temperature: Temperature = None,
+    tools: Tools = None,
+    run_tools: RunTools = None,
+    sampling_defaults: SamplingDefaults = True,
+    engine: Engine = None,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Talk to a trained model.
+    """Chat with a model, trained here or not.
 
-    Without --message this is a conversation: /clear begins anew, /exit or Ctrl-D leaves, Ctrl-C
-    ends a reply.
+    Without --message the chat is interactive: /help shows its commands, Ctrl-C stops a reply,
+    Ctrl-D leaves. Without a terminal, messages are the lines of standard input.
     """
-    from tunewright.recipe import Section
-    from tunewright.run import open_run
-    from tunewright_chat.session import Session, converse
+    from tunewright import RecipeError
+    from tunewright.inference import EngineRequest
+    from tunewright_chat import plain
+    from tunewright_chat.settings import Settings, read_tools
+    from tunewright_chat.talk import Talk
+    from tunewright_chat.tool_code import ToolCode
+    from tunewright_hf.inference.opening import parse_adapters
 
-    run = open_run(folder, trust_remote_code=trust_remote_code)
-    if engine is not None:
-        run.use("engine", Section(name=engine))
-    session = Session(run, system, max_new_tokens, temperature, _read(tools) if tools else [])
-    if message:
-        for text in message:
-            session.say(text)
-    else:
-        converse(session)
+    if beside and (tools or adapter):
+        problem = "two models side by side take neither tools nor adapters"
+        raise RecipeError(problem, place="command line: --with")
+    settings = Settings(system, read_tools(tools) if tools else [])
+    settings.values["max_new_tokens"] = max_new_tokens
+    if temperature is not None:
+        settings.values["temperature"] = temperature
+    if run_tools:
+        if not settings.tools:
+            raise RecipeError("there are no tools", place="command line: --run-tools")
+        settings.code = ToolCode(run_tools, settings.tools)
+    request = EngineRequest(slots=1, sampling_defaults=sampling_defaults)
+    request.adapters = parse_adapters(adapter or [])
+    given = [*(overrides or []), *([] if engine is None else [f"engine={engine}"])]
+    with ExitStack() as opened:
+        sessions = [
+            _opened(target, given, request, settings, opened, trust_remote_code)
+            for target in filter(None, (model, beside))
+        ]
+        talk = Talk(sessions, settings)
+        for text in message or ():
+            plain.say(talk, text)
+        if not message:
+            _converse(talk)
 
 
-def _read(tools: Path) -> list[dict[str, Any]]:
-    """Raises RecipeError where the file is no JSON list of objects."""
-    try:
-        found = json.loads(tools.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"cannot be read: {error}", place=str(tools)) from error
-    if not isinstance(found, list) or not all(isinstance(tool, dict) for tool in found):
-        raise RecipeError("expected a JSON list of tools in OpenAI's schema", place=str(tools))
-    return [
-        tool if "function" in tool else {"type": "function", "function": tool} for tool in found
-    ]
+def _opened(
+    target: str,
+    overrides: list[str],
+    request: Any,
+    settings: "Settings",
+    opened: ExitStack,
+    trust_remote_code: bool,
+) -> "Session":
+    from tunewright.terminal import told
+    from tunewright_chat.session import Session
+    from tunewright_hf.inference.opening import open_target
+
+    run = open_target(target, overrides, trust_remote_code=trust_remote_code, on_event=told)
+    engine = opened.enter_context(run.call("engine", "open_engine", request))
+    if found := engine.defaults.given():
+        sampling = ", ".join(f"{name} {value}" for name, value in found.items())
+        print(f"(the checkpoint's sampling: {sampling})", file=sys.stderr)
+    session = Session(target, engine, run.plugin("template").info, settings)
+    session.about = f"template {run.template.name}" if run.template else ""
+    return session
+
+
+def _converse(talk: Any) -> None:
+    from tunewright_chat import plain
+
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return plain.converse(talk)
+    from rich.console import Console
+
+    from tunewright_chat import terminal
+    from tunewright_chat.history import history
+
+    console = Console(highlight=False)
+    if console.is_dumb_terminal:
+        return plain.converse(talk)
+    return terminal.converse(talk, console, history())

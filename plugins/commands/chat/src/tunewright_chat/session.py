@@ -1,106 +1,159 @@
-"""A conversation in a terminal."""
+"""A conversation with one model: its messages, and the replies that arrive."""
 
-import contextlib
 import json
-import sys
-from typing import TYPE_CHECKING, Any
+import queue
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from tunewright import TunewrightError
-from tunewright.terminal import printable
-from tunewright.types import Conversation, GenerateRequest, Message, ToolCall
-
-if TYPE_CHECKING:
-    from tunewright.types import RunContext
-
-with contextlib.suppress(ImportError):  # Windows has no readline
-    import readline  # noqa: F401
+from tunewright import RunError
+from tunewright.inference import GenerateRequest, InferenceEngine, Piece, Ticket
+from tunewright.types import Conversation, Message, Part, ToolCall
+from tunewright_chat.settings import Settings
+from tunewright_hf.templates.info import TemplateInfo
+from tunewright_hf.templates.reply_stream import ReplyStream
 
 
 class Session:
-    """What was said so far, and the model that answers."""
+    """Messages so far, and the engine that replies. info: of the template."""
 
     def __init__(
-        self,
-        run: "RunContext",
-        system: str | None,
-        max_new_tokens: int,
-        temperature: float,
-        tools: list[dict[str, Any]],
+        self, name: str, engine: InferenceEngine, info: TemplateInfo, settings: Settings
     ) -> None:
-        self._run, self._system, self._tools = run, system, tools
-        self._max_new_tokens, self._temperature = max_new_tokens, temperature
-        self.clear()
+        self.name, self.engine, self.info, self.settings = name, engine, info, settings
+        self.about = ""  # for the user, such as the template's name
+        self.model: str | None = None  # one of engine.models; None: the first
+        self.messages: list[Message] = []
+        self.last: Reply | None = None
 
-    def clear(self) -> None:
-        self.messages = [] if self._system is None else [Message("system", self._system)]
-
-    def say(self, text: str) -> None:
-        """Print the reply as it comes, then the calls of tools in it; the next texts are then their
-        results.
-
-        Ctrl-C ends it: what was said until then stays in the conversation, and KeyboardInterrupt
-        goes on. A message without a reply is taken back.
-        """
-        open_calls = self._open_calls()
-        if open_calls:
-            call = open_calls[0]
-            turn = [*self.messages, Message("tool", text, tool_call_id=call.id, name=call.name)]
-        else:
-            turn = [*self.messages, Message("user", text)]
-        if len(open_calls) > 1:  # the model waits for the results of all
-            self.messages = turn
-            return
-        request = GenerateRequest(
-            Conversation(turn, self._tools), self._max_new_tokens, self._temperature
-        )
-        answer = ""
-        with contextlib.closing(self._run.call("engine", "generate", request)) as replies:
-            try:
-                for reply in replies:
-                    piece = (
-                        reply.text if answer else reply.text.lstrip()
-                    )  # some templates leave the space to it
-                    answer += piece
-                    print(printable(piece), end="", flush=True)
-            finally:
-                if answer:
-                    print()
-                    message = self._run.plugin("template").parse_reply(answer.strip(), self._tools)
-                    self.messages = [*turn, message]
-        if not answer:
-            print("(an empty reply)", file=sys.stderr)
-        for call in self._open_calls():
-            arguments = json.dumps(call.arguments, ensure_ascii=False)
-            print(
-                printable(f"(calls {call.name} with {arguments}: say what it gives)"),
-                file=sys.stderr,
-            )
-
-    def _open_calls(self) -> list[ToolCall]:
-        """The last reply's calls of tools that have no result yet."""
+    @property
+    def open_calls(self) -> list[ToolCall]:
+        """Tool calls of the last reply that have no result yet."""
         for results, message in enumerate(reversed(self.messages)):
             if message.role != "tool":
                 return message.tool_calls[results:]
         return []
 
+    def ask(self, content: str | list[Part]) -> "Reply | None":
+        """The reply to a message, or to the result of the first open tool call; None: the model
+        waits for the results of further calls. A message without a reply is forgotten."""
+        if not (calls := self.open_calls):
+            return Reply(self, [*self.messages, Message("user", content)])
+        call = calls[0]
+        result = Message("tool", content, tool_call_id=call.id, name=call.name)
+        turn = [*self.messages, result]
+        if len(calls) == 1:
+            return Reply(self, turn)
+        self.messages = turn
+        return None
 
-def converse(session: Session) -> None:
-    """Read messages from standard input until its end."""
-    prompt = "> " if sys.stdin.isatty() else ""
-    if prompt:
-        print("/clear begins anew, /exit or Ctrl-D leaves, Ctrl-C ends a reply.")
-    while True:
-        try:
-            text = input(prompt).strip()
-            if text == "/exit":
-                return
-            if text == "/clear":
-                session.clear()
-            elif text:
-                session.say(text)
-        except EOFError:
-            return
-        except KeyboardInterrupt:
-            print()
-        except TunewrightError as error:
-            print(printable(str(error)), file=sys.stderr)
+    def again(self) -> "Reply | None":
+        """Another reply to the last message; None: there is none."""
+        turn = [*self.messages]
+        while turn and turn[-1].role == "assistant":
+            turn.pop()
+        return Reply(self, turn) if turn else None
+
+    def undo(self) -> str | list[Part] | None:
+        """Take back the last message of the user and all that followed. Returns its content; None:
+        there is none."""
+        for place in range(len(self.messages) - 1, -1, -1):
+            if self.messages[place].role == "user":
+                content = self.messages[place].content
+                del self.messages[place:]
+                return content
+        return None
+
+    def request(self, turn: Sequence[Message]) -> GenerateRequest:
+        settings = self.settings
+        system = [] if settings.system is None else [Message("system", settings.system)]
+        return GenerateRequest(
+            Conversation([*system, *turn], settings.tools, dict(settings.variables)),
+            model=self.model,
+            **settings.values,
+        )
+
+
+@dataclass
+class Reply:
+    """A reply that arrives. turn: the messages that it answers."""
+
+    session: Session
+    turn: list[Message]
+    raw: str = ""
+    text: str = ""
+    reasoning: str = ""
+    calls: list[ToolCall] = field(default_factory=list)
+    finish_reason: str | None = None
+    prompt: str = ""  # as the model sees it
+    _stream: ReplyStream = field(init=False, repr=False)
+
+    def start(self, pieces: "queue.SimpleQueue[tuple[Reply, Piece]]") -> Ticket:
+        """Submit the request. Raises RowError and RunError."""
+        session, request = self.session, self.session.request(self.turn)
+        self.prompt = session.engine.decode(session.engine.encode(request))
+        thinking = session.info.thinking
+        opened = thinking is not None and self.prompt.rstrip().endswith(thinking[0])
+        self._stream = ReplyStream(session.info, session.settings.tools, in_thinking=opened)
+        return session.engine.submit(request, lambda piece: pieces.put((self, piece)))
+
+    def push(self, piece: Piece) -> None:
+        self.raw += piece.text
+        self.finish_reason = piece.finish_reason
+        self._take(piece.text)
+
+    def finish(self) -> None:
+        """Parse the text that was held back."""
+        self._take(None)
+
+    def keep(self) -> None:
+        """Put the message and what there is of its reply into the conversation."""
+        text = self.text if self.calls else self.text.strip()
+        message = Message("assistant", text, self.reasoning or None, self.calls)
+        self.session.messages, self.session.last = [*self.turn, message], self
+
+    def _take(self, text: str | None) -> None:
+        for event in self._stream.finish() if text is None else self._stream.push(text):
+            if event.call is not None:
+                self.calls.append(event.call)
+            elif event.kind == "reasoning":
+                self.reasoning += event.text
+            else:
+                self.text += event.text if self.text else event.text.lstrip()
+
+
+def arriving(replies: Sequence[Reply]) -> Generator[tuple[Reply, str]]:
+    """Yield the pieces of text of all replies as they come, each already pushed.
+
+    Closing the iterator, or Ctrl-C, cancels them: what has come stays in the conversation. Raises
+    what submit raises, and RunError if an engine fails.
+    """
+    pieces: queue.SimpleQueue[tuple[Reply, Piece]] = queue.SimpleQueue()
+    tickets, started = [], []
+    try:
+        for reply in replies:
+            tickets.append(reply.start(pieces))
+            started.append(reply)
+        left = len(replies)
+        while left:
+            reply, piece = pieces.get()
+            if piece.finish_reason == "error":
+                raise RunError(f"the engine failed: {piece.error}")
+            left -= piece.finish_reason is not None
+            reply.push(piece)
+            yield reply, piece.text
+    finally:
+        for ticket in tickets:
+            ticket.cancel()
+        for reply in started:
+            reply.finish()
+        if any(reply.raw for reply in started):  # the sides of a chat stay in step
+            for reply in started:
+                reply.keep()
+
+
+def described(call: ToolCall) -> str:
+    """A call as `add(a=1, b="x")`."""
+    arguments: dict[str, Any] = call.arguments
+    given = [f"{name}={json.dumps(each, ensure_ascii=False)}" for name, each in arguments.items()]
+    return f"{call.name}({', '.join(given)})"

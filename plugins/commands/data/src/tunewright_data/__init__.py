@@ -1,4 +1,4 @@
-"""Look at the data as the model will see it."""
+"""Commands that show the data as the model sees it."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,15 +9,18 @@ from tunewright_data.as_json import print_json
 
 app = typer.Typer(help="Look at the data of a recipe, or prepare it.", no_args_is_help=True)
 
-RecipePath = Annotated[Path, typer.Argument(help="the recipe, a YAML file", metavar="RECIPE")]
+RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE")]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(help="what to change in it", metavar="[KEY=VALUE]...")
+    list[str] | None,
+    typer.Argument(help="Fields to change, such as training.epochs=3.", metavar="[KEY=VALUE]..."),
 ]
-StageNumber = Annotated[int, typer.Option(min=1, help="which of the recipe's stages")]
-Limit = Annotated[int | None, typer.Option(min=1, help="records to read of each source")]
-AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+StageNumber = Annotated[
+    int, typer.Option(min=1, help="Number of the recipe's stage; 1 is the first.")
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="Maximum records to read from each source.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Trust = Annotated[
-    bool, typer.Option("--trust-remote-code", help="run Python code that comes with the tokenizer")
+    bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the tokenizer.")
 ]
 
 
@@ -25,10 +28,14 @@ Trust = Annotated[
 def preview(
     recipe: RecipePath,
     overrides: Overrides = None,
-    count: Annotated[int, typer.Option("--count", "-n", min=0, help="rows to print")] = 3,
+    count: Annotated[int, typer.Option("--count", "-n", min=0, help="Examples to print.")] = 3,
     tokens: Annotated[
-        bool, typer.Option("--tokens", help="print the id and text of each token as well")
+        bool, typer.Option("--tokens", help="Also print the id and text of each token.")
     ] = False,
+    png: Annotated[
+        Path | None,
+        typer.Option(help="PNG file to write the images, videos and audio of the examples to."),
+    ] = None,
     stage: StageNumber = 1,
     limit: Limit = None,
     as_json: AsJson = False,
@@ -37,25 +44,32 @@ def preview(
     """Print rows as the model will see them.
 
     Then what was dropped and why, and how long rows are. What is trained is on green, or in ⟦ ⟧
-    where there is no colour. No weights are loaded, only the tokenizer.
+    where there is no colour. Images, videos and audio are their placeholders in the text, with
+    their numbers of tokens above it. No weights are loaded, only the tokenizer.
     """
     from tunewright_data.preview import show
 
+    _check_folder(png)
     run, request = _asked(recipe, overrides, stage, limit, trust_remote_code)
     found = run.plugin("dataset").preview(run, request, count)
     if as_json:
         print_json(found)
-        return
-    show(found, request.loaded.tokenizer if tokens else None)
+    else:
+        show(found, request.loaded.tokenizer if tokens else None)
+    if png:
+        from tunewright import RunError
+        from tunewright_data.contact_sheet import draw
+
+        if not any(sample.media for sample in found.samples):
+            raise RunError("the examples have no media to draw", place="command line: --png")
+        draw(found.samples, png)
 
 
 @app.command()
 def stats(
     recipe: RecipePath,
     overrides: Overrides = None,
-    png: Annotated[
-        Path | None, typer.Option(help="file that a picture of it is written to")
-    ] = None,
+    png: Annotated[Path | None, typer.Option(help="PNG file to write charts to.")] = None,
     stage: StageNumber = 1,
     limit: Limit = None,
     as_json: AsJson = False,
@@ -68,6 +82,7 @@ def stats(
     """
     from tunewright_data.stats import show
 
+    _check_folder(png)
     run, request = _asked(recipe, overrides, stage, limit, trust_remote_code)
     found = run.plugin("dataset").stats(run, request)
     if as_json:
@@ -88,7 +103,8 @@ def prepare(
         Path | None,
         typer.Option(
             help=(
-                "folder that other machines use, with dataset.prepared=FOLDER; they need no sources"
+                "Folder to write to. Other machines read it with dataset.prepared=FOLDER, "
+                "without the sources."
             )
         ),
     ] = None,
@@ -110,10 +126,18 @@ def prepare(
     prepare_all(run, to)
 
 
+def _check_folder(png: Path | None) -> None:
+    from tunewright import RecipeError
+
+    if png and not png.parent.is_dir():
+        hint = f"make the folder {png.parent} first"
+        raise RecipeError(f"there is no folder for {png}", place="command line: --png", hint=hint)
+
+
 def _asked(
     recipe: Path, overrides: list[str] | None, stage: int, limit: int | None, trust: bool
 ) -> tuple[Any, Any]:
-    """The run, and what its dataset is asked for a stage."""
+    """Return the run and the data request of a stage."""
     from tunewright import RecipeError, check
     from tunewright.run import Run
 

@@ -1,4 +1,4 @@
-"""What a dataset plugin's `preview` and `stats` return, as JSON."""
+"""JSON output of a dataset plugin's `preview` and `stats`."""
 
 import json
 from dataclasses import fields, is_dataclass
@@ -11,7 +11,7 @@ def print_json(found: Any) -> None:
 
 
 def _plain(value: Any) -> Any:
-    # not dataclasses.asdict, which makes a Counter of the items of a Counter
+    # not dataclasses.asdict, which turns a Counter into a Counter of its items
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, dict):

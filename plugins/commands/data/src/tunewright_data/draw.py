@@ -1,5 +1,4 @@
-"""Drawing what a dataset's rows have, with matplotlib's objects and never pyplot: no display is
-needed."""
+"""Charts of data statistics, with matplotlib objects and never pyplot: no display is needed."""
 
 import os
 from pathlib import Path
@@ -8,19 +7,21 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from tunewright.words import counted
+
 INK, GRID, BAR, REST = "#3b4252", "#e5e9f0", "#2f6fb5", "#d9662b"
 BINS = 40
-MOST = 8  # bars of a panel; the others are one more
+MOST = 8  # bars per panel; the rest is summed up in one more
 
 
 def draw(stats: Any, path: Path) -> None:
-    """Write lengths, turns, roles and what was left out, a panel each, to a PNG that is replaced in
-    one go."""
+    """Write panels of lengths, turns, roles and dropped records to a PNG file. It is replaced
+    atomically."""
     figure = Figure(figsize=(11, 7), dpi=150, layout="constrained", facecolor="white")
     (lengths, turns), (roles, rest) = figure.subplots(2, 2)
     lengths.hist(stats.lengths, bins=BINS, color=BAR)
     title = (
-        f"{len(stats.lengths):,} rows, {sum(stats.lengths):,} tokens, "
+        f"{counted(len(stats.lengths), 'row')}, {counted(sum(stats.lengths), 'token')}, "
         f"{stats.trained_tokens:,} of them trained"
     )
     _dress(lengths, title, "tokens of a row")
@@ -44,7 +45,7 @@ def draw(stats: Any, path: Path) -> None:
 
 
 def _bars(axes: Axes, counts: dict[str, int], title: str, colour: str) -> None:
-    """A bar for each name, the first at the top."""
+    """Draw one bar per name, the first at the top."""
     bars = axes.barh(range(len(counts)), list(counts.values()), color=colour)
     axes.bar_label(bars, fmt="{:,.0f}", color=INK, padding=3)
     axes.set_yticks(range(len(counts)), list(counts))

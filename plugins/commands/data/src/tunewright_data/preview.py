@@ -1,4 +1,4 @@
-"""A dataset's Preview in the terminal."""
+"""Preview of a dataset in the terminal."""
 
 from statistics import median
 from typing import Any
@@ -7,17 +7,18 @@ from rich.console import Console
 from rich.text import Text
 
 from tunewright.terminal import printable, show_trained
-from tunewright_data import tokens
+from tunewright.words import counted
+from tunewright_data import media, tokens
 
 UNTRAINED = -100  # label of a token that is not trained
-BARS, WIDTH = 10, 40  # of the histogram: bars, and characters of the longest
+BARS, WIDTH = 10, 40  # of the histogram: bars, and characters of the longest bar
 
 
 def show(preview: Any, tokenizer: Any = None) -> None:
-    """Print what a dataset plugin's `preview` gives: samples (each with origin, text, trained,
-    input_ids and labels), lengths (tokens of each row), trained_tokens (of all rows), rows_read,
-    dropped and notes. tokenizer: print the tokens of each row too (then samples have `columns`).
-    """
+    """Print the result of a dataset plugin's `preview`: samples (each with origin, text, trained,
+    input_ids, labels and, where the model takes media, media), lengths (tokens per example),
+    trained_tokens (total), rows_read, dropped and notes. tokenizer: also print the tokens of each
+    example (samples then have `columns`)."""
     console = Console()
     colour = console.is_terminal and not console.no_color
 
@@ -30,10 +31,15 @@ def show(preview: Any, tokenizer: Any = None) -> None:
             f"\n{sample.origin}: {len(sample.input_ids):,} tokens, {trained:,} of them trained",
             "bold",
         )
+        for medium in getattr(sample, "media", ()):
+            line(f"  {media.described(medium)}", "magenta")
         console.print(show_trained(sample.text, sample.trained, colour=colour), soft_wrap=True)
         if tokenizer is not None:
             tokens.show(console, sample, tokenizer, colour=colour)
-    line(f"\n{preview.rows_read:,} rows read, {sum(preview.dropped.values()):,} dropped", "bold")
+    line(
+        f"\n{counted(preview.rows_read, 'row')} read, {sum(preview.dropped.values()):,} dropped",
+        "bold",
+    )
     for reason, count in preview.dropped.items():
         line(f"  {count:,}: {reason}", "yellow")
     for note in preview.notes:
@@ -53,8 +59,8 @@ def show(preview: Any, tokenizer: Any = None) -> None:
 
 
 def histogram(lengths: list[int]) -> list[str]:
-    """Lines of a bar chart of ascending lengths, in tokens."""
-    size = -(-(lengths[-1] + 1) // BARS)  # tokens that one bar spans, rounded up
+    """Lines of a bar chart of lengths (in tokens, ascending)."""
+    size = -(-(lengths[-1] + 1) // BARS)  # tokens per bar, rounded up
     counts = [0] * (lengths[-1] // size + 1)
     for length in lengths:
         counts[length // size] += 1

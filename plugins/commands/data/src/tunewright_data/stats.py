@@ -1,4 +1,4 @@
-"""What a dataset's rows have, as tables."""
+"""Tables of data statistics."""
 
 from statistics import mean, median
 from typing import Any
@@ -8,19 +8,20 @@ from rich.table import Table
 from rich.text import Text
 
 from tunewright.terminal import printable
+from tunewright_data import media
 from tunewright_data.preview import histogram
+
+_MEDIA = ("", "count", "rows", "tokens", "", "smallest", "median", "largest", "seconds")
 
 
 def show(stats: Any) -> None:
-    """Print what a dataset plugin's `stats` gives: lengths (tokens of each row), trained_tokens,
-    sources (title → rows and tokens), roles (→ messages), turns (→ rows), duplicates, rows_read,
-    dropped and notes.
-    """
+    """Print the result of a dataset plugin's `stats`: lengths (tokens per example), trained_tokens,
+    sources (title → rows and tokens), roles (→ messages), turns (→ rows), duplicates, media (by
+    kind), rows_read, dropped and notes."""
     console = Console()
     for title, columns, rows in tables(stats):
-        console.print(
-            Text(printable(title), "bold")
-        )  # a table's own title is broken to the width of the table
+        # rich wraps a table's own title at the width of the table
+        console.print(Text(printable(title), "bold"))
         table = Table(*columns, box=None)
         for column in table.columns[1:]:
             column.justify = "right"
@@ -36,7 +37,7 @@ def show(stats: Any) -> None:
 
 
 def tables(stats: Any) -> list[tuple[str, tuple[str, ...], list[Any]]]:
-    """(title, columns, rows) of each table that has a row."""
+    """(title, columns, rows) of each table that is not empty."""
     lengths, total = stats.lengths or [0], sum(stats.lengths)
     kept = len(stats.lengths)
     numbers = [
@@ -75,13 +76,14 @@ def tables(stats: Any) -> list[tuple[str, tuple[str, ...], list[Any]]]:
         ("Sources", ("", "rows", "tokens", ""), sources),
         ("Who speaks", ("", "messages", ""), roles),
         ("Turns of a user in a row", ("", "rows", ""), turns),
+        ("Media", _MEDIA, media.tables(getattr(stats, "media", {}), total)),
         ("Left out", ("", "rows", ""), dropped),
     ]
     return [table for table in every if table[2]]
 
 
 def percentile(lengths: list[int], share: int) -> int:
-    """The length that so many of 100 rows do not exceed."""
+    """Percentile of lengths: `share` percent of them are not longer."""
     return sorted(lengths)[-(-len(lengths) * share // 100) - 1]
 
 

@@ -1,4 +1,4 @@
-"""The tokens of a row, one a line."""
+"""Table of the tokens of an example, one per line."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,8 +12,8 @@ UNTRAINED = -100  # label of a token that is not trained
 
 
 def show(console: Console, sample: Any, tokenizer: Any, *, colour: bool) -> None:
-    """Print place, id and text of each token. What is trained is on green, or in ⟦ ⟧ without
-    colour, with its loss weight where that is not 1."""
+    """Print position, id and text of each token. Trained tokens are green, or in ⟦ ⟧ without
+    colour; loss weights other than 1 are shown."""
     for name, tokens in columns(sample):
         if name != "input_ids":
             console.print(Text(f"{name}:", "bold"))
@@ -31,8 +31,8 @@ def show(console: Console, sample: Any, tokenizer: Any, *, colour: bool) -> None
 
 
 def columns(sample: Any) -> Iterator[tuple[str, list[tuple[int, float]]]]:
-    """Each column of ids of a row: its name, and its tokens with their loss weights; 0 is not
-    trained."""
+    """Yield each id column of an example: its name, and its tokens with their loss weights (0: not
+    trained)."""
     for name, ids in sample.columns.items():
         if name == "input_ids":
             labels = sample.columns["labels"]
@@ -46,7 +46,7 @@ def columns(sample: Any) -> Iterator[tuple[str, list[tuple[int, float]]]]:
 
 
 def text_of(token: int, tokenizer: Any) -> str:
-    """The text of a token as a Python string; of a token that is a part of a character, its name in
+    """Text of a token as a Python string literal. A token that is part of a character: its name in
     the vocabulary."""
     text = tokenizer.decode([token])
     return repr(tokenizer.convert_ids_to_tokens(token) if "\ufffd" in text or not text else text)

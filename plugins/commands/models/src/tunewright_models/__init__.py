@@ -1,29 +1,71 @@
-"""List the checkpoints that the installed families know."""
+"""List the checkpoints of the installed families, and convert weights that are pickles."""
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
+
+from tunewright.terminal import printable
 
 
-def command(
+class _ListByDefault(TyperGroup):
+    """`models qwen` is `models list qwen`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or args[0] not in (*self.commands, "--help"):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_ListByDefault,
+    help="List checkpoints that families know, or convert one. `models FILTER` is `models list "
+    "FILTER`.",
+)
+
+
+@app.command("list")
+def list_(
     words: Annotated[
         str,
-        typer.Argument(
-            metavar="FILTER", help="words that stand in the id, the model's name or the family's"
-        ),
+        typer.Argument(metavar="FILTER", help="Words in the id, the model's name or the family."),
     ] = "",
-    family: Annotated[str | None, typer.Option(help="only this family's")] = None,
+    family: Annotated[str | None, typer.Option(help="Only checkpoints of this family.")] = None,
     kind: Annotated[
-        Literal["base", "chat"] | None, typer.Option(help="only what was trained for this")
+        Literal["base", "chat"] | None, typer.Option(help="Only base models, or only chat models.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON list, for programs")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List checkpoints: where to get them, size, template, licence.
+    """List checkpoints: hub, size, template, licence.
 
-    Others load as well: a family is found by a checkpoint's config.json, and its template by its
+    Other checkpoints work as well: the family is detected from config.json, the template from the
     tokenizer.
     """
     from tunewright_models.listing import as_text, checkpoints, select, to_json
 
     found = select(checkpoints(), words, family, kind)
     typer.echo(to_json(found) if as_json else as_text(found))
+
+
+@app.command()
+def convert(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Folder, or id on the Hugging Face hub.")
+    ],
+    to: Annotated[Path, typer.Option(help="Folder to write. It must not exist yet.")],
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of a model on the hub.")
+    ] = None,
+) -> None:
+    """Convert weights that are pickles (pytorch_model.bin) to safetensors.
+
+    Pickles can run code. They are read here with torch's restricted unpickler, in a process without
+    network and with limits on memory and time; training never reads them. Config, tokenizer and
+    code are copied.
+    """
+    from tunewright_models import conversion
+
+    made = conversion.convert(model, revision, to)
+    told = f"{made.folder}: {made.tensors} tensors in {made.files} safetensors files"
+    typer.echo(printable(f"{told}; the pickles were read {made.isolation}"))

@@ -19,15 +19,17 @@ class Checkpoint:
     """One checkpoint that a family lists."""
 
     family: str
-    line: str  # what people call the models: Qwen2.5
+    line: str  # name of the model series, such as Qwen2.5
     id: str  # on the Hugging Face hub
-    modelscope: str | None  # on ModelScope, where it is known
-    size: str  # of the weights, in parameters
+    modelscope: str | None  # on ModelScope, if known
+    size: str  # in parameters
     kind: str  # base or chat
     template: str
     twin: str | None  # tiny twin of the family that `--smoke` trains in its place
-    license: str  # as the hub names it
-    remote_code: bool  # its modelling code is on the hub alone, and needs --trust-remote-code
+    license: str  # as given on the hub
+    remote_code: bool  # modelling code is only on the hub and needs --trust-remote-code
+    template_options: dict[str, bool | str]  # differences from other checkpoints with this template
+    native: str | None  # class of transformers that computes the same as the code on the hub
 
     @property
     def searched(self) -> str:
@@ -35,15 +37,15 @@ class Checkpoint:
 
 
 def checkpoints() -> list[Checkpoint]:
-    """Those of every installed family, in the order of their files."""
+    """Checkpoints of all installed families, in the order of their files."""
     return [checkpoint for entry in registry.entries("family") for checkpoint in _listed(entry)]
 
 
 def select(
     found: Sequence[Checkpoint], words: str, family: str | None, kind: str | None
 ) -> list[Checkpoint]:
-    """Those that have each of the words, of this family and kind. Raises RecipeError where there
-    are none."""
+    """Checkpoints that match all words, the family and the kind. Raises RecipeError if there are
+    none."""
     if family is not None:
         registry.find("family", family, "command line: --family")
     rest = [each for each in found if family in (None, each.family) and kind in (None, each.kind)]
@@ -60,15 +62,20 @@ def select(
 
 
 def as_text(found: Sequence[Checkpoint]) -> str:
-    """Lines for a terminal: one for each group of models, and below it one for each checkpoint."""
+    """Lines for a terminal: one per series, and below it one per checkpoint."""
     widths = [
         max(len(text) for text in texts)
         for texts in zip(*((each.id, each.size) for each in found), strict=True)
     ]
     blocks = []
-    for (family, line, template, license_, remote), group in groupby(found, _heading):
+    for heading, group in groupby(found, _heading):
+        family, line, template, options, license_, remote, native = heading
         note = " · code from the hub: --trust-remote-code" if remote else ""
-        lines = [f"{line} · family {family} · template {template} · licence {license_}{note}"]
+        note += f" · native as {native}" if native else ""
+        with_ = f" ({options_text(options)})" if options else ""
+        lines = [
+            f"{line} · family {family} · template {template}{with_} · licence {license_}{note}"
+        ]
         for each in group:
             other = (
                 f"  ModelScope: {each.modelscope}" if each.modelscope not in (None, each.id) else ""
@@ -78,14 +85,22 @@ def as_text(found: Sequence[Checkpoint]) -> str:
     return printable("\n\n".join(blocks))
 
 
+def options_text(options: dict[str, bool | str], longest: int = 50) -> str:
+    """Options of a template in one line, long texts cut off."""
+    texts = {name: json.dumps(value, ensure_ascii=False) for name, value in options.items()}
+    return ", ".join(
+        f"{name}: {text if len(text) <= longest else text[: longest - 2] + '…'}"
+        for name, text in texts.items()
+    )
+
+
 def to_json(found: Sequence[Checkpoint]) -> str:
     return json.dumps([asdict(each) for each in found], indent=1, ensure_ascii=False)
 
 
 def _listed(entry: Entry) -> list[Checkpoint]:
-    package = find_spec(
-        entry.value.partition(":")[0].partition(".")[0]
-    )  # a package at the top is not imported by it
+    # does not import a top-level package
+    package = find_spec(entry.value.partition(":")[0].partition(".")[0])
     files = [
         Path(folder, "checkpoints.toml")
         for folder in (package.submodule_search_locations or [] if package else [])
@@ -101,21 +116,26 @@ def _listed(entry: Entry) -> list[Checkpoint]:
             template=each.get("template", line["template"]),
             twin=each.get("twin", line.get("twin")),
             license=each.get("license", line["license"]),
-            remote_code=line.get("remote_code", False),
+            remote_code=each.get("remote_code", line.get("remote_code", False)),
+            template_options=each.get("template_options", line.get("template_options", {})),
+            native=None if each.get("remote_code") else line.get("native"),
         )
         for file in files
-        if file.is_file()  # a family may list none
+        if file.is_file()  # a family need not list any
         for line in tomllib.loads(file.read_text("utf-8"))["line"]
         for each in line["checkpoints"]
     ]
 
 
-def _heading(each: Checkpoint) -> tuple[str, str, str, str, bool]:
-    return each.family, each.line, each.template, each.license, each.remote_code
+def _heading(
+    each: Checkpoint,
+) -> tuple[str, str, str, dict[str, bool | str], str, bool, str | None]:
+    code = each.remote_code, each.native
+    return each.family, each.line, each.template, each.template_options, each.license, *code
 
 
 def _nearest(words: str, found: Sequence[Checkpoint]) -> str:
-    """What may have been meant: a family that is not installed, or else the nearest names."""
+    """Suggestion: a family that is not installed, or else the closest names."""
     brings = registry.shipped_table()["known"].get("family", {}).get(words.lower())
     if brings and words.lower() not in [entry.name for entry in registry.entries("family")]:
         return f"pip install {brings}"

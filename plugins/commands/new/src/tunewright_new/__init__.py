@@ -1,4 +1,4 @@
-"""Begin a plugin or a recipe: `tunewright plugins new`, `tunewright recipe new`."""
+"""Create a plugin or a recipe: `tunewright plugins new`, `tunewright recipe new`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,19 +7,19 @@ import typer
 
 
 def new_plugin(
-    name: Annotated[str, typer.Argument(help="what recipes will call it, such as my_logger")],
+    name: Annotated[str, typer.Argument(help="Name of the plugin in recipes, such as my_logger.")],
     kind: Annotated[
-        str, typer.Option(help="what it is: logger, template, format, … (tunewright plugins list)")
+        str, typer.Option(help="Kind of plugin: logger, template, format, … (see plugins list).")
     ],
     folder: Annotated[
         Path | None,
-        typer.Option(help="where to write it, a folder that is not there yet; ./tunewright-NAME"),
+        typer.Option(help="Folder to create. Default: ./tunewright-NAME."),
     ] = None,
     model_type: Annotated[
-        str, typer.Option(help="of a family: the model_type in the config.json of its checkpoints")
+        str, typer.Option(help="For a family: model_type in the config.json of its checkpoints.")
     ] = "",
 ) -> None:
-    """Write a distribution with a plugin that works: a place to begin."""
+    """Create a distribution with a working plugin to start from."""
     from tunewright_new.plugin import write_plugin
 
     for file in write_plugin(name, kind, folder, model_type):
@@ -27,32 +27,32 @@ def new_plugin(
 
 
 def new_recipe(
-    file: Annotated[Path, typer.Argument(help="the recipe to write", metavar="[RECIPE]")] = Path(
+    file: Annotated[Path, typer.Argument(help="File to create.", metavar="[RECIPE]")] = Path(
         "recipe.yaml"
     ),
-    model: Annotated[str | None, typer.Option(help="a hub id, a folder, or tiny")] = None,
+    model: Annotated[str | None, typer.Option(help="Hub id, folder, or tiny.")] = None,
     family: Annotated[
-        str | None, typer.Option(help="where the model's config.json does not tell it")
+        str | None, typer.Option(help="Model family. Default: detected from config.json.")
     ] = None,
-    template: Annotated[str | None, typer.Option(help="where it is not the family's own")] = None,
+    template: Annotated[
+        str | None, typer.Option(help="Chat template. Default: the family's.")
+    ] = None,
     data: Annotated[
-        str | None, typer.Option(help="a file, a folder, or a pattern such as data/*.jsonl")
+        str | None, typer.Option(help="File, folder, or pattern such as data/*.jsonl.")
     ] = None,
-    stage: Annotated[str | None, typer.Option(help="what is done, such as sft")] = None,
-    adapter: Annotated[
-        str | None, typer.Option(help="which parameters are trained, such as lora or full")
-    ] = None,
+    stage: Annotated[str | None, typer.Option(help="Training stage, such as sft.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="Adapter, such as lora or full.")] = None,
     logger: Annotated[
         list[str] | None,
-        typer.Option(help="who is told besides the default loggers; may be repeated"),
+        typer.Option(help="Logger besides the default ones. May be repeated."),
     ] = None,
-    output: Annotated[str | None, typer.Option(help="the run folder")] = None,
+    output: Annotated[str | None, typer.Option(help="Run folder.")] = None,
     yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="ask nothing: take the default of what is not given")
+        bool, typer.Option("--yes", "-y", help="Ask no questions, use the defaults.")
     ] = False,
 ) -> None:
-    """Write a recipe: a few questions, a look at the data. What is given as an option is not
-    asked."""
+    """Create a recipe: asks a few questions and reads the data. Values given as options are not
+    asked for."""
     from tunewright_new.recipe import Answers, ask, write_recipe
 
     given = Answers(model, family, template, data, stage, adapter, logger, output)

@@ -1,19 +1,22 @@
-"""A new distribution, from the files in scaffolds/.
+"""A new distribution, from the files in scaffolds/KIND; of a third party's kind, in scaffolds/any.
 
-A file's text and path are string.Template's, and its last suffix, .txt, is taken off.
+Texts and paths of the files are string.Template templates; the last suffix, .txt, is removed.
 """
 
+import inspect
 import keyword
 import re
-from collections.abc import Iterator
-from importlib import metadata, resources
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from importlib import import_module, metadata, resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from tunewright import RecipeError, __version__, registry
 from tunewright.errors import did_you_mean
-from tunewright.kinds import kinds
+from tunewright.kinds import Kind, kind_of, kinds
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _MODEL_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -22,10 +25,9 @@ _MODEL_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 def write_plugin(
     name: str, kind: str, folder: Path | None = None, model_type: str = ""
 ) -> list[Path]:
-    """Write a distribution with one plugin that works. Returns the files.
+    """Write a distribution with one working plugin. Returns the files.
 
-    Raises RecipeError where a name cannot be used or is taken, and where the folder is there
-    already.
+    Raises RecipeError if a name is invalid or taken, or the folder exists.
     """
     _check_kind(kind)
     _check_name(name, kind)
@@ -37,7 +39,7 @@ def write_plugin(
     folder = folder or Path(distribution)
     if folder.exists():
         raise RecipeError("is there already", place=str(folder), hint="--folder names another one")
-    source = resources.files("tunewright_new") / "scaffolds" / kind
+    source = _scaffold(kind)
     major, minor, _ = __version__.split(".", 2)
     words = {
         "name": name,
@@ -45,9 +47,49 @@ def write_plugin(
         "package": distribution.replace("-", "_"),
         "class_name": _class_name(name, source),
         "model_type": model_type,
+        **(_facts(kind_of(kind)) if source.name == "any" else {}),
         "bounds": f">={major}.{minor},<{major}.{int(minor) + 1}",
     }
     return _write(source, folder, words)
+
+
+def _scaffold(kind: str) -> Traversable:
+    """The files of a kind; those for any kind where it is a third party's."""
+    folder = resources.files("tunewright_new") / "scaffolds"
+    own = folder / kind
+    return own if kind != "any" and own.is_dir() else folder / "any"
+
+
+def _facts(kind: Kind) -> dict[str, str]:
+    """Substitutions of a scaffold, from the declaration of a kind."""
+    module, _, base = (kind.base or "tunewright.plugin:Plugin").partition(":")
+    own = "from tunewright import PluginOptions, hookimpl"
+    specs = import_module(kind.specs)
+    hooks = [_hook(name, getattr(specs, name)) for name in kind.hooks]
+    owners = []
+    for point in registry.group("kind"):
+        with suppress(Exception):  # another's declaration may be broken
+            owners += [point.distribution] if kind in point.load() else []
+    return {
+        "kind": kind.name,
+        "summary": kind.summary or kind.name,
+        "imports": "\n".join(sorted((own, f"from {module} import {base}"))),
+        "base_class": base,
+        "hooks": "".join(hooks),
+        "owner": next(iter(owners), "tunewright"),
+    }
+
+
+def _hook(name: str, spec: Callable[..., Any]) -> str:
+    """A method that says what it is to do, and does nothing yet."""
+    arguments = "".join(f", {each}: Any" for each in inspect.signature(spec).parameters)
+    about = (inspect.getdoc(spec) or "Not written yet.").splitlines()[0]
+    return f"""
+    @hookimpl
+    def {name}(self{arguments}) -> Any:
+        \"\"\"{about}\"\"\"
+        raise NotImplementedError
+"""
 
 
 def _write(source: Traversable, target: Path, words: dict[str, str]) -> list[Path]:
@@ -76,16 +118,13 @@ def _texts(source: Traversable) -> Iterator[str]:
 
 
 def _check_kind(kind: str) -> None:
-    known = [
-        name for name in kinds() if (resources.files(__package__) / "scaffolds" / name).is_dir()
-    ]
-    if kind not in known:
+    if kind not in kinds():
         problem = f"found {kind!r}, expected a kind"
-        raise RecipeError(problem, place="--kind", hint=did_you_mean(kind, known))
+        raise RecipeError(problem, place="--kind", hint=did_you_mean(kind, kinds()))
 
 
 def _check_name(name: str, kind: str) -> None:
-    """Raises RecipeError where no package could be called so, or somebody else is."""
+    """Raise RecipeError if the name is no valid package name, or taken."""
     if not _NAME.fullmatch(name) or keyword.iskeyword(name):
         problem = (
             f"found {name!r}, expected small letters, digits and single underscores, a letter first"
@@ -110,14 +149,14 @@ def _check_name(name: str, kind: str) -> None:
 
 
 def _verbs() -> set[str]:
-    """The verbs of the kernel's own."""
+    """Verbs of the kernel."""
     from tunewright.cli import VERBS
 
     return VERBS[""][1].keys() | {group for group in VERBS if group}
 
 
 def _class_name(name: str, source: Traversable) -> str:
-    """What the plugin's class is called: not like anything that the scaffold imports."""
+    """Class name of the plugin. Differs from everything that the scaffold imports."""
     camel = "".join(part.capitalize() for part in name.split("_"))
     return (
         f"{camel}Plugin"
@@ -127,8 +166,8 @@ def _class_name(name: str, source: Traversable) -> str:
 
 
 def _check_model_type(model_type: str) -> None:
-    """Raises RecipeError where it is missing, or another family's: models would be loaded by the
-    wrong one."""
+    """Raise RecipeError if it is missing, or claimed by another family, which would then load
+    these models."""
     if not _MODEL_TYPE.fullmatch(model_type):
         hint = "it stands in the config.json of a checkpoint"
         raise RecipeError(

@@ -1,4 +1,4 @@
-"""A new recipe: what is asked, what the data shows, and the file."""
+"""Create a recipe: questions, a look at the data, and the file."""
 
 import contextlib
 import json
@@ -18,23 +18,24 @@ import yaml
 from pydantic import ValidationError
 
 from tunewright import RecipeError, TunewrightError, check, registry
-from tunewright.plugin import described
+from tunewright.descriptions import described
 from tunewright.terminal import printable
-from tunewright_new.look import Look, look
+from tunewright_new.look import Look, look, stage_for
 
-SCHEMA = "recipe.schema.json"  # beside the recipe: editors find it from there, on any machine
+SCHEMA = "recipe.schema.json"  # beside the recipe, where editors find it on any machine
+# adapters that train the model's own weights, which need a lower learning rate
 WHOLE_MODEL = (
     "full",
     "freeze",
-)  # adapters that move the model's own weights, which bear smaller steps
+)
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192)  # tokens
 
-Prompt = Callable[..., Any]  # as typer.prompt
+Prompt = Callable[..., Any]  # like typer.prompt
 
 
 @dataclass
 class Answers:
-    """None: not given."""
+    """Answers to the questions. None: not given."""
 
     model: str | None = None
     family: str | None = None
@@ -44,13 +45,12 @@ class Answers:
     adapter: str | None = None
     loggers: list[str] | None = None  # besides the default ones
     output: str | None = None
-    options: dict[str, dict[str, Any]] = field(
-        default_factory=dict
-    )  # kind → those without a default
+    # kind → required options
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def section(self, kind: str) -> Any:
-        """The plugin of a kind as a recipe writes it: its name, or a mapping with what it cannot do
-        without."""
+        """The section of a recipe for a kind: a plugin's name, or a mapping with its required
+        options."""
         name, options = getattr(self, kind), self.options.get(kind)
         return {"name": name, **options} if options else name
 
@@ -59,9 +59,8 @@ class Answers:
 
 
 def ask(given: Answers, file: Path, prompt: Prompt | None) -> Answers:
-    """What is not given, asked with `prompt`; without one the default. Raises RecipeError where
-    there is none, and where the recipe is there already.
-    """
+    """Ask for what is not given, with `prompt`; without one, take the default. Raises RecipeError
+    if there is no default, and if the recipe exists."""
     if file.exists():
         raise RecipeError("is there already", place=str(file), hint="give another name")
 
@@ -75,14 +74,15 @@ def ask(given: Answers, file: Path, prompt: Prompt | None) -> Answers:
         answer: str = prompt(words, default=default, value_proc=lambda said: _retry(said, known))
         return answer
 
-    model = question("model", "Model: a hub id, a folder, or tiny", None)
-    data = question("data", "Data: a file, a folder, or a pattern such as data/*.jsonl", None)
-    stage = question("stage", "Stage", "sft", _ready("stage"))
+    model = question("model", "Model: hub id, folder, or tiny", None)
+    data = question("data", "Data: file, folder, or pattern such as data/*.jsonl", None)
+    default = stage_for(data) if given.stage is None else None
+    stage = question("stage", "Stage", default, _ready("stage"))
     options = {"stage": _options("stage", stage, prompt)}
-    adapter = question("adapter", "Which parameters are trained", "lora", _ready("adapter"))
+    adapter = question("adapter", "Adapter", "lora", _ready("adapter"))
     options["adapter"] = _options("adapter", adapter, prompt)
     default = _family(model) if given.family is None else None
-    family = default or question("family", "Family of the model", None, _installed("family"))
+    family = default or question("family", "Model family", None, _installed("family"))
     others = [name for name in _installed("logger") if name not in _default_loggers()]
     loggers = [_one_of(name, others) for name in given.loggers or []]
     if given.loggers is None and prompt is not None and others:
@@ -94,8 +94,7 @@ def ask(given: Answers, file: Path, prompt: Prompt | None) -> Answers:
 
 
 def _options(kind: str, name: str, prompt: Prompt | None) -> dict[str, Any]:
-    """The options of a plugin that have no default: what is answered, in YAML, or the example that
-    the plugin gives."""
+    """Values of a plugin's required options: asked for, in YAML, or the plugin's examples."""
     found = _required(kind, name)
     options = registry.load(registry.find(kind, name)).Options
 
@@ -129,14 +128,14 @@ def _one_of(name: str, known: list[str]) -> str:
 
 
 def _retry(said: str, known: list[str] | None) -> str:
-    """An answer; a wrong one is asked for again."""
+    """Return the answer, or ask again if it is not one of `known`."""
     if known is not None and said not in known:
         raise typer.BadParameter(f"expected one of {', '.join(known)}")
     return said
 
 
 def _several(said: str, known: list[str]) -> list[str]:
-    """Answers with commas between them, or none."""
+    """Split a comma-separated answer; `none` gives an empty list."""
     return [] if said == "none" else [_retry(name.strip(), known) for name in said.split(",")]
 
 
@@ -145,18 +144,16 @@ def _installed(kind: str) -> list[str]:
 
 
 def _ready(kind: str) -> list[str]:
-    """The installed plugins of a kind that can be begun with: every option has a default, or an
-    example."""
+    """Installed plugins of a kind whose options all have a default or an example."""
     ready = []
     for name in _installed(kind):
-        with contextlib.suppress(TunewrightError):  # a broken one is no choice
+        with contextlib.suppress(TunewrightError):  # broken plugins are not offered
             ready += [] if None in _required(kind, name).values() else [name]
     return ready
 
 
 def _required(kind: str, name: str) -> dict[str, Any]:
-    """Options of a plugin that have no default, with the example that it gives; None where it gives
-    none."""
+    """Required options of a plugin with their examples (None: no example)."""
     fields = registry.load(registry.find(kind, name)).Options.model_fields
     return {
         key: (field.examples or [None])[0] for key, field in fields.items() if field.is_required()
@@ -169,14 +166,11 @@ def _default_loggers() -> list[str]:
 
 
 def _family(model: str) -> str | None:
-    """The family that the model's config.json tells; None where it does not, or cannot be read."""
-    from tunewright.context import detect_family
-    from tunewright.recipe import Recipe
+    """Family according to the model's config.json; None if it is unknown or cannot be read."""
+    from tunewright.detection import detect_family
 
     try:
-        return detect_family(
-            Recipe.model_validate({"model": model, "stages": ["-"], "output": "-"})
-        )
+        return detect_family(model)
     except TunewrightError:
         return None
 
@@ -185,8 +179,8 @@ def _family(model: str) -> str | None:
 
 
 def write_recipe(file: Path, answers: Answers) -> None:
-    """Look at the data, write the recipe and its schema, check it, and say what comes next. Raises
-    TunewrightError."""
+    """Read some of the data, write and check the recipe and its schema, and print the next steps.
+    Raises TunewrightError."""
     from tunewright.schema_cache import schema
 
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -206,7 +200,7 @@ def write_recipe(file: Path, answers: Answers) -> None:
 
 
 def _from_recipe(data: str, file: Path) -> str:
-    """A path as the recipe writes it, from its own folder."""
+    """A path relative to the recipe's folder."""
     if "://" in data or Path(data).is_absolute():
         return data
     return Path(os.path.relpath(data, file.resolve().parent)).as_posix()
@@ -230,9 +224,9 @@ def _text(file: Path, answers: Answers, path: str, seen: Look) -> str:
         "stage": _plain(answers.section("stage")),
         "about_stage": _about("stage", answers),
         "learning_rate": _learning_rate(answers),
-        "lengths": f"The longest has {longest:,}."
+        "lengths": f"The longest example read has {longest:,}."
         if longest
-        else "How long yours are `tunewright data preview` shows.",
+        else "`tunewright data preview` shows the lengths of yours.",
         "max_length": str(length),
         "all_loggers": ", ".join(_installed("logger")),
         "loggers": _plain([*_default_loggers(), *(answers.loggers or [])]),
@@ -242,12 +236,16 @@ def _text(file: Path, answers: Answers, path: str, seen: Look) -> str:
 
 
 def _about(kind: str, answers: Answers) -> str:
-    """Comments on the options that a plugin cannot do without."""
+    """Comment lines on a plugin's required options."""
     if not (given := answers.options.get(kind)):
         return ""
     fields = described(registry.load(registry.find(kind, getattr(answers, kind))).Options)
     about = [f"{key}: {fields[key].rstrip('.')}." for key in given]
-    about += ["Here stands an example."] if given == _required(kind, getattr(answers, kind)) else []
+    about += (
+        ["Example values: replace them."]
+        if given == _required(kind, getattr(answers, kind))
+        else []
+    )
     lines = [
         line
         for text in about
@@ -257,8 +255,8 @@ def _about(kind: str, answers: Answers) -> str:
 
 
 def _learning_rate(answers: Answers) -> str:
-    """A usual one: the model's own weights bear smaller steps than an adapter's, preferences
-    smaller than answers."""
+    """Usual learning rate: lower for the model's own weights than for an adapter, and for
+    preferences than for answers."""
     stage = registry.load(registry.find("stage", str(answers.stage)))
     answered = stage.rows in ("text", "messages") or stage.head != "causal_lm"
     if answers.adapter in WHOLE_MODEL:
@@ -273,8 +271,7 @@ def _plain(value: Any) -> str:
 
 
 def _write_schema(path: Path, made: dict[str, Any]) -> None:
-    """Write the schema; an older one is replaced, another file of that name is not. Raises
-    RecipeError."""
+    """Write the schema. Replaces an older schema, but no other file. Raises RecipeError."""
     if path.exists():
         try:
             ours = json.loads(path.read_text("utf-8")).get("title") == made["title"]

@@ -1,4 +1,4 @@
-"""Show how templates render conversations, and read replies."""
+"""Render conversations with templates, and parse replies."""
 
 import json
 from pathlib import Path
@@ -11,19 +11,24 @@ app = typer.Typer(help="Look at templates.", no_args_is_help=True)
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="an installed template, such as chatml")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Name of an installed template, such as chatml, or of a listed checkpoint."
+        ),
+    ],
     example: Annotated[
         Literal["simple", "multi", "system", "tools", "thinking"],
-        typer.Option(help="which conversation to render"),
+        typer.Option(help="Conversation to render."),
     ] = "simple",
     generation_prompt: Annotated[
-        bool, typer.Option("--generation-prompt", help="end where the model begins to write")
+        bool, typer.Option("--generation-prompt", help="End with the generation prompt.")
     ] = False,
 ) -> None:
     """Render an example conversation.
 
-    What a model is trained to write is on green, or in ⟦ ⟧ where there is no colour. <bos_token>
-    and its like stand where the tokenizer's own special tokens go.
+    Trained text is green, or in ⟦ ⟧ without colour. <bos_token> and the like stand for the
+    tokenizer's special tokens.
     """
     from tunewright_template.show import show_example
 
@@ -32,29 +37,34 @@ def show(
 
 @app.command()
 def render(
-    name: Annotated[str, typer.Argument(help="an installed template, such as chatml")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Name of an installed template, such as chatml, or of a listed checkpoint."
+        ),
+    ],
     source: Annotated[
         Path,
         typer.Option(
-            "--input", help="JSON lines with messages and, if you like, tools; - is standard input"
+            "--input", help="JSON lines with messages and, optionally, tools. -: standard input."
         ),
     ],
-    bos: Annotated[str, typer.Option(help="the tokenizer's BOS token")] = "<bos_token>",
-    eos: Annotated[str, typer.Option(help="the tokenizer's EOS token")] = "<eos_token>",
+    bos: Annotated[str, typer.Option(help="BOS token of the tokenizer.")] = "<bos_token>",
+    eos: Annotated[str, typer.Option(help="EOS token of the tokenizer.")] = "<eos_token>",
     generation_prompt: Annotated[
-        bool, typer.Option("--generation-prompt", help="end where the model begins to write")
+        bool, typer.Option("--generation-prompt", help="End with the generation prompt.")
     ] = False,
     variables: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="NAME=VALUE", help="a variable for the template; JSON, or text"
+            "--set", metavar="NAME=VALUE", help="Variable for the template; JSON, or text."
         ),
     ] = None,
 ) -> None:
     """Render conversations, without a tokenizer.
 
-    One JSON object a line comes out for each that goes in: `text` and `trained`, a list of [start,
-    end) in characters, or `error`.
+    Prints one JSON object per input line: `text` and `trained`, a list of [start, end) in
+    characters, or `error`.
     """
     from tunewright_template.render import render_lines
 
@@ -65,26 +75,32 @@ def render(
 
 @app.command()
 def parse(
-    name: Annotated[str, typer.Argument(help="an installed template, such as qwen3")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Name of an installed template, such as qwen3, or of a listed checkpoint."
+        ),
+    ],
     source: Annotated[
-        Path, typer.Option("--input", help="a file with one generated reply; - is standard input")
+        Path, typer.Option("--input", help="File with one generated reply. -: standard input.")
     ] = (Path("-")),
     tools: Annotated[
         Path | None,
         typer.Option(
-            help="a JSON list of the tools on offer, whose schemas tell the types of arguments"
+            help="JSON list of the available tools. Their schemas give the types of arguments."
         ),
     ] = None,
 ) -> None:
-    """Take a generated reply apart: its text, thinking and calls of tools, as one JSON object."""
-    from tunewright_template.render import parse_reply, read_text
+    """Parse a generated reply: text, thinking, tool calls, and boxes in images, as one JSON
+    object."""
+    from tunewright_template.render import parse_reply, read_text, read_tools
 
-    offered = None if tools is None else json.loads(read_text(tools))
+    offered = None if tools is None else read_tools(tools)
     typer.echo(json.dumps(parse_reply(name, read_text(source), offered), ensure_ascii=False))
 
 
 def _variables(given: list[str]) -> dict[str, Any]:
-    """NAME=VALUE, where the value is JSON, or text where it is none."""
+    """Parse NAME=VALUE. The value is JSON, or else text."""
     found: dict[str, Any] = {}
     for item in given:
         name, _, value = item.partition("=")

@@ -1,4 +1,4 @@
-"""The conversations that `template show` renders. Each ends with the assistant."""
+"""Conversations for `template show`. Each ends with the assistant."""
 
 from tunewright.types import Conversation, Message, ToolCall
 

@@ -1,4 +1,4 @@
-"""Conversations from JSON lines to text, and generated replies back to messages."""
+"""Render conversations from JSON lines, and parse generated replies."""
 
 import json
 import sys
@@ -12,6 +12,7 @@ from tunewright.types import (
     MediaPart,
     Message,
     Origin,
+    Part,
     TemplateRequest,
     TextPart,
     ToolCall,
@@ -28,15 +29,14 @@ def render_lines(
     add_generation_prompt: bool,
     variables: dict[str, Any],
 ) -> Iterator[dict[str, Any]]:
-    """One object a line of `source` (`-`: standard input): text and trained, or error.
+    """Yield one object per line of `source` (`-`: standard input): text and trained, or error.
 
-    trained: [start, end) of what the model is trained to produce, in characters of text. Raises
-    RecipeError where there is no such file or template.
+    trained: [start, end) of trained spans, in characters of text. Raises RecipeError if the file or
+    template does not exist.
     """
     handle = load(name)
-    for number, line in enumerate(
-        read_text(source).split("\n"), 1
-    ):  # JSON may hold other line ends as they are
+    # not splitlines: JSON strings may contain other line separators
+    for number, line in enumerate(read_text(source).split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -49,11 +49,13 @@ def render_lines(
             rendered.text.encode("utf-8")
         except RowError as error:
             yield {"error": error.problem}
-        except UnicodeEncodeError:  # JSON can write it, and no output can hold it
+        except (
+            UnicodeEncodeError
+        ):  # a lone surrogate: valid in JSON, but not in any output encoding
             yield {"error": "half of a surrogate pair is no character"}
         except RecursionError:
             yield {"error": "nested too deeply"}
-        except ValueError as error:  # no JSON, or no conversation
+        except ValueError as error:  # not JSON, or not a conversation
             yield {"error": str(error)}
         else:
             yield {
@@ -63,8 +65,8 @@ def render_lines(
 
 
 def parse_reply(name: str, text: str, tools: list[dict[str, Any]] | None) -> dict[str, Any]:
-    """The message that a generated text says, in OpenAI's form. Raises RecipeError where there is
-    no such template."""
+    """Parse a generated text to a message in OpenAI's format. Raises RecipeError if the template is
+    not installed."""
     plugin: Any = load(name).plugin
     message: Message = plugin.parse_reply(text, tools)
     found: dict[str, Any] = {"role": message.role, "content": message.content}
@@ -72,6 +74,11 @@ def parse_reply(name: str, text: str, tools: list[dict[str, Any]] | None) -> dic
         found["reasoning_content"] = message.reasoning
     if message.tool_calls:
         found["tool_calls"] = [_written(call) for call in message.tool_calls]
+    if form := plugin.info.boxes:
+        from tunewright_hf.media.boxes import as_data, read_objects
+
+        if objects := read_objects(str(message.content), form):
+            found["objects"] = as_data(objects, form)
     return found
 
 
@@ -84,7 +91,7 @@ def _written(call: ToolCall) -> dict[str, Any]:
 
 
 def read_text(source: Path) -> str:
-    """A whole file; `-` is standard input. Raises RecipeError."""
+    """Content of a file; `-` is standard input. Raises RecipeError."""
     if str(source) == "-":
         return sys.stdin.read()
     try:
@@ -95,11 +102,23 @@ def read_text(source: Path) -> str:
         raise RecipeError("is not UTF-8 text", place=str(source)) from error
 
 
+def read_tools(source: Path) -> list[dict[str, Any]]:
+    """A JSON list of tools. Raises RecipeError."""
+    hint = "a JSON list of tools in OpenAI's schema is expected"
+    try:
+        found = json.loads(read_text(source))
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"cannot be read: {error}", place=str(source), hint=hint) from error
+    if not isinstance(found, list) or not all(isinstance(tool, dict) for tool in found):
+        raise RecipeError("holds no list of objects", place=str(source), hint=hint)
+    return found
+
+
 # ---- JSON to messages: no more is checked than rendering needs -----------------------------------
 
 
 def _conversation(record: Any, origin: Origin) -> Conversation:
-    """Raises ValueError, which says what is wrong."""
+    """Convert a record. Raises ValueError with the problem."""
     messages = record.get("messages") if isinstance(record, dict) else None
     if not isinstance(messages, list):
         raise ValueError('expected an object with a list "messages"')
@@ -111,7 +130,7 @@ def _conversation(record: Any, origin: Origin) -> Conversation:
 
 
 def _tools(values: Any) -> Iterator[dict[str, Any]]:
-    """OpenAI's form; the function alone gets its frame."""
+    """Yield tools in OpenAI's format; a bare function is wrapped."""
     if isinstance(values, str):
         values = json.loads(values)
     for number, tool in enumerate(values if isinstance(values, list) else [values]):
@@ -157,10 +176,10 @@ def _weight(message: dict[str, Any], at: str) -> float | None:
     return weight
 
 
-def _content(value: Any, at: str) -> str | list[TextPart | MediaPart]:
+def _content(value: Any, at: str) -> str | list[Part]:
     if value is None or isinstance(value, str):
         return value or ""
-    parts: list[TextPart | MediaPart] = []
+    parts: list[Part] = []
     for part in value if isinstance(value, list) else [value]:
         kind = part.get("type") if isinstance(part, dict) else None
         if kind == "text" and isinstance(part.get("text"), str):

@@ -1,4 +1,8 @@
-"""Rendering an example without a model or a tokenizer."""
+"""Render an example without a model or a tokenizer."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -14,7 +18,7 @@ SPECIAL = {name: f"<{name}>" for name in ("bos_token", "eos_token", "unk_token",
 def show_example(name: str, example: str, generation_prompt: bool) -> None:
     """Print the example as the template renders it.
 
-    Raises RecipeError where there is no such template, RowError where it cannot say such a
+    Raises RecipeError if the template is not installed, RowError if it does not support such a
     conversation.
     """
     handle = load(name)
@@ -30,6 +34,15 @@ def show_example(name: str, example: str, generation_prompt: bool) -> None:
     colour = console.is_terminal and not console.no_color
     console.print(show_trained(rendered.text, rendered.trained, colour=colour), soft_wrap=True)
     ends = " or ".join(info.stop) or "the tokenizer's own EOS"
-    console.print(
-        Text(printable(f"\nA reply ends with: {ends}\n{info.notes}".rstrip())), soft_wrap=True
-    )
+    lines = [f"\nA reply ends with: {ends}", *_options(handle.plugin), info.notes]
+    console.print(Text(printable("\n".join(lines).rstrip())), soft_wrap=True)
+
+
+def _options(template: Any) -> Iterator[str]:
+    """Lines on the options that checkpoints of this format differ in, and what is set."""
+    for name, option in type(template.options).model_fields.items():
+        value = getattr(template.options, name)
+        if value is not None and value != option.default:
+            yield f"Option {name}: {json.dumps(value, ensure_ascii=False)}"
+        elif name in getattr(template, "own_options", ()):
+            yield f"Option {name}: {option.description}"

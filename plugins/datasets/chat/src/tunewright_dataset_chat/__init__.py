@@ -1,85 +1,118 @@
-"""Conversations, documents, compared and labelled answers, and prompts: read, rendered, masked and
-tokenised."""
+"""Dataset plugin: reads, converts, renders, masks and tokenises conversations, documents,
+preference data and prompts."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from tunewright import Plugin, PluginOptions, hookimpl
+from tunewright import Dataset, PluginOptions, Problem, hookimpl
+from tunewright.types import RunContext
 from tunewright_dataset_chat.entry import Entry
-from tunewright_dataset_chat.limits import MAX_RECORD_BYTES
+from tunewright_dataset_chat.limits import MAX_RECORD_BYTES, VALIDATION
 
 if TYPE_CHECKING:
-    from tunewright.run import Run
-    from tunewright.types import Data, DataRequest
+    from tunewright.check import Resolved
+    from tunewright.errors import RowError
+    from tunewright.types import Data, DataRequest, Row, RowKind
     from tunewright_dataset_chat.look import Preview, Stats
 
+_HARMLESS: dict[str, Any] = {"may_change": True}  # in a resumed run
 
-class Chat(Plugin):
-    """Rows of token ids for every stage, from files, stores and hubs: conversations, documents,
-    pairs of answers, labelled answers, and prompts.
-    """
+
+class Chat(Dataset):
+    """Tokenised data for every stage, from files, cloud storage and hubs: conversations, documents,
+    preference pairs, labelled answers, and prompts."""
 
     class Options(PluginOptions):
         on_bad_row: Literal["error", "skip"] = "error"
-        """What happens with a row that cannot be used. error: the run ends with its file and line.
-        skip: it is left out and counted."""
+        """How to handle unusable records. error: stop, with file and line. skip: drop and count
+        them."""
         on_unread: Literal["warn", "error"] = "warn"
-        """What happens with columns and message keys that a record holds and its format does not
-        read. warn: they are named, with the number of rows. error: such a row is a bad row."""
+        """How to handle columns and message keys that the format does not read. warn: report them,
+        with the number of records. error: such records are unusable."""
         truncate: Literal["drop", "end", "start", "turns"] = "drop"
-        """What happens with conversations longer than max_length. drop: they are left out and
-        counted. end: they lose their end, the end token included. start: they lose their start.
-        turns: they lose their oldest turns, never the system message. Documents are split into rows
-        of max_length tokens instead."""
+        """How to handle conversations longer than max_length. drop: drop and count them. end: cut
+        their end, including the stop token. start: cut their start. turns: remove their oldest
+        turns, but not the system message. Documents are always split into pieces of max_length
+        tokens."""
         mixing: Literal["concatenate", "interleave"] = "concatenate"
-        """How sources are mixed. concatenate: an epoch has all rows of each source, times its
+        """How sources are mixed. concatenate: an epoch has all examples of each source, times its
         weight. interleave: each source has a share of the epoch by weight, spread evenly."""
         stop: Literal["first", "all"] = "first"
-        """When an interleaved epoch ends. first: when one source has given all its rows. all: when
-        every source has; smaller ones are repeated."""
+        """When an interleaved epoch ends. first: when one source is exhausted. all: when all
+        sources are; smaller ones are repeated."""
         validation: Annotated[float, Field(gt=0, lt=1)] | Annotated[int, Field(ge=1)] | None = None
-        """Share or number of the rows of `data` that are held out as the evaluation set
+        """Share or number of examples of `data` that are held out as the evaluation set
         `validation`."""
         max_record_bytes: int = Field(MAX_RECORD_BYTES, gt=0)
-        """Largest record that is read, in bytes (default: 8 MiB). A tokenizer needs several hundred
-        times as much memory. A longer record is a bad row."""
-        workers: int = Field(1, gt=0, le=1024)
+        """Maximum size of a record, in bytes (default: 8 MiB); larger ones are unusable.
+        Tokenizers need several hundred times as much memory."""
+        workers: int = Field(1, gt=0, le=1024, json_schema_extra=_HARMLESS)
         """Processes that render and tokenize. 1: the main process, whose tokenizer uses all
         cores."""
-        cache: str | None = Field(None, min_length=1)
-        """Folder for prepared rows, relative to the recipe's folder. It may be deleted at any time.
-        Default: data in the folder that the environment variable TUNEWRIGHT_CACHE names, else
+        cache: str | None = Field(None, min_length=1, json_schema_extra=_HARMLESS)
+        """Cache folder for prepared data, relative to the recipe's folder. It may be deleted at any
+        time. Default: `data` in the folder given by the environment variable TUNEWRIGHT_CACHE, else
         ~/.cache/tunewright/data."""
         prepared: str | None = Field(None, min_length=1)
-        """Folder that `tunewright data prepare RECIPE --to FOLDER` wrote, from which rows are read
-        in place of the sources. A recipe with another template, tokenizer, max_length or option is
-        refused."""
+        """Folder written by `tunewright data prepare RECIPE --to FOLDER`, which replaces the
+        sources. A recipe with another template, tokenizer, max_length or option is refused."""
         streaming: bool = False
-        """Read rows of `data` during training and store nothing: for data larger than the disk, or
-        endless. Needs training.max_steps. --resume reads what the epoch had already read once more,
-        without rendering or tokenizing it."""
+        """Read `data` during training without storing it: for data larger than the disk, or without
+        end. Needs training.max_steps. --resume re-reads the epoch so far, without rendering or
+        tokenizing it."""
         shuffle_buffer: int = Field(10_000, gt=0, le=10_000_000)
-        """Records in the shuffle buffer of streaming: the next one is drawn from it at random. 1:
-        their order is kept."""
+        """Size of the shuffle buffer for streaming, in records. 1: no shuffling."""
 
     Entry = Entry
 
     @hookimpl
-    def build_dataset(self, run: "Run", request: "DataRequest") -> "Data":
+    def build_dataset(self, run: RunContext, request: "DataRequest") -> "Data":
         from tunewright_dataset_chat.build import build
 
         return build(run, request, self.options)
 
-    def preview(self, run: "Run", request: "DataRequest", count: int) -> "Preview":
-        """The first `count` rows as text with what is trained, and the lengths of all. For `data
+    def objections(self, recipe: "Resolved") -> Iterator[Problem]:
+        """Sources of a dataset_info.json that are not to be found."""
+        from tunewright_dataset_chat.dataset_info import problems
+
+        if recipe.looked and not self.options.prepared:
+            yield from problems(recipe)
+
+    def eval_sets(self) -> tuple[str, ...]:
+        """`validation`, where rows are held out."""
+        return (VALIDATION,) if self.options.validation else ()
+
+    def first_records(self, entry: Any, root: Path) -> list[Any]:
+        """The first records of local files; none of what was prepared before."""
+        from tunewright_dataset_chat.source import first_records
+
+        return [] if self.options.prepared else first_records(entry, root)
+
+    def unread(self, run: RunContext, request: "DataRequest") -> list[str]:
+        """A line per source on what no format reads in the first 1,000 records of local files."""
+        from tunewright_dataset_chat.source import unread_lines
+
+        return [] if self.options.prepared else unread_lines(run, request)
+
+    def examples(
+        self, run: RunContext, request: "DataRequest", kinds: "tuple[RowKind, ...]"
+    ) -> "Iterator[Row | RowError]":
+        from tunewright_dataset_chat.examples import examples
+
+        return examples(run, request, kinds, self.options.max_record_bytes)
+
+    def preview(self, run: RunContext, request: "DataRequest", count: int) -> "Preview":
+        """The first `count` rows as text with trained spans, and the lengths of all rows. For `data
         preview`."""
         from tunewright_dataset_chat.look import preview
 
         return preview(run, request, count)
 
-    def stats(self, run: "Run", request: "DataRequest") -> "Stats":
-        """What all rows have: lengths, turns, roles, duplicates, and what is dropped. For `data
+    def stats(self, run: RunContext, request: "DataRequest") -> "Stats":
+        """Statistics of all rows: lengths, turns, roles, duplicates, and dropped rows. For `data
         stats`."""
         from tunewright_dataset_chat.look import stats
 

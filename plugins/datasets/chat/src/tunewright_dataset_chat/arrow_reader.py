@@ -1,7 +1,6 @@
-"""Records of Parquet and Arrow files, and of the record batches of other libraries.
+"""Reading of Parquet and Arrow files, and of record batches from other libraries.
 
-Every batch is validated in full before it is looked at: offsets of a broken file would be followed
-anywhere in memory.
+Every batch is fully validated before use: invalid offsets would read arbitrary memory.
 """
 
 from collections.abc import Iterator
@@ -11,12 +10,13 @@ from typing import Any
 from tunewright import RowError
 from tunewright.types import Origin
 from tunewright_dataset_chat.limits import too_long
+from tunewright_dataset_chat.unread import check_columns
 
-_ROWS = 1000  # of a table, made into records at a time
-_BATCH = 1 << 26  # bytes of Parquet that are unpacked at a time
+_ROWS = 1000  # rows of a table converted to records at a time
+_BATCH = 1 << 26  # bytes of Parquet decompressed at a time
 
 Read = tuple[Origin, Any] | RowError
-#: what pyarrow raises for broken files, besides errors of its own
+#: errors that pyarrow raises for broken files, besides its own
 _BROKEN = (OSError, ValueError, KeyError, TypeError, NotImplementedError, MemoryError)
 
 
@@ -32,15 +32,15 @@ def parquet(stream: BufferedReader, name: str, limit: int) -> Iterator[Read]:
 
 
 def _batch_size(metadata: Any) -> int:
-    """Rows of a batch that do not take too much memory, going by the largest group of rows."""
+    """Rows per batch that fit in memory, judged by the largest row group."""
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     largest = max((group.total_byte_size / max(1, group.num_rows) for group in groups), default=1)
     return max(1, min(_ROWS, int(_BATCH / max(1, largest))))
 
 
 def arrow(stream: BufferedReader, name: str, limit: int) -> Iterator[Read]:
-    """Arrow's file format, which is also Feather's second, and its stream format, which datasets
-    writes."""
+    """Read Arrow's file format (also Feather version 2) and its stream format (written by the
+    datasets library)."""
     import pyarrow as pa
 
     try:
@@ -66,9 +66,11 @@ def _invalid(kind: str, name: str, error: BaseException) -> RowError:
 
 
 def records(batches: Any, name: str, limit: int) -> Iterator[Read]:
-    """The records of Arrow's record batches or tables; `line` counts them from 1."""
+    """Yield the records of Arrow record batches or tables; `line` counts them from 1."""
     number = 0
     for batch in batches:
+        if not number:
+            check_columns(batch.schema.names, name)
         batch.validate(full=True)
         for start in range(0, batch.num_rows, _ROWS):
             some = batch.slice(start, _ROWS)
@@ -85,5 +87,5 @@ def records(batches: Any, name: str, limit: int) -> Iterator[Read]:
 
 
 def _one(row: Any, limit: int) -> Any:
-    """The record of a batch of one row; None where it is too long."""
+    """Record of a batch of one row; None if it is too large."""
     return row.to_pylist()[0] if row.nbytes <= limit else None

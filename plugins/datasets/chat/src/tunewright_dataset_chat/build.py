@@ -1,9 +1,9 @@
-"""The rows that training reads: prepared once, kept on disk by what they depend on, split and mixed
-by number."""
+"""Build the data of a stage: prepare rows, cache them by their inputs, split and mix them by
+index."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import datasets
 import numpy as np
@@ -11,37 +11,38 @@ import pyarrow as pa
 from datasets.table import Table, concat_tables
 
 from tunewright import RecipeError, RunError
-from tunewright.types import Data, DataRequest
+from tunewright.types import Data, DataRequest, RunContext
 from tunewright_dataset_chat import (
     cached_shards,
     columns,
     fingerprint,
     local_paths,
+    media_columns,
+    media_store,
     mix,
     prepared,
 )
 from tunewright_dataset_chat.cached_shards import CachedShard
 from tunewright_dataset_chat.chunk_processor import ChunkProcessor, ChunkResult
-from tunewright_dataset_chat.columns import LINE
-from tunewright_dataset_chat.source import open_sources
+from tunewright_dataset_chat.columns import LINE, MEDIA
+from tunewright_dataset_chat.limits import VALIDATION
+from tunewright_dataset_chat.media import Folders
+from tunewright_dataset_chat.media_columns import with_full_paths
+from tunewright_dataset_chat.source import media_root, open_sources
 from tunewright_dataset_chat.source_stream import Counts, Stream
 from tunewright_dataset_chat.streamed_dataset import Streaming
 from tunewright_dataset_chat.workers import Workers
-
-if TYPE_CHECKING:
-    from tunewright.run import Run
-
-VALIDATION = "validation"  # name of the evaluation set that is split off
+from tunewright_hf.models.interrupts import interruptible
 
 
-def build(run: "Run", request: DataRequest, options: Any) -> Data:
-    """The tokenised rows of the recipe's `data` and `eval_data`; rows_read and dropped count both.
+def build(run: RunContext, request: DataRequest, options: Any) -> Data:
+    """Tokenised rows of the recipe's `data` and `eval_data`; rows_read and dropped count both.
 
-    Raises RecipeError and RowError; RunError where no row is left, or the cache cannot be written.
+    Raises RecipeError and RowError; RunError if no row is left, or the cache is not writable.
     """
     if options.validation and VALIDATION in request.eval_entries:
         raise RecipeError(
-            "eval_data has a set of that name, and so has dataset.validation", place=VALIDATION
+            f"eval_data has a set {VALIDATION}, and this makes one", place="dataset.validation"
         )
     streamed = (
         [Streaming(run, request, options, ChunkProcessor.of(run, request, options.truncate))]
@@ -57,7 +58,11 @@ def build(run: "Run", request: DataRequest, options: Any) -> Data:
             identity.append([place, part.facts["identity"]])
         if not any(part.rows for part in groups[place]):
             reasons = ", ".join(f"{count} {reason}" for reason, count in tally.dropped.items())
-            raise RunError(f"no row is left of {tally.records}: {reasons}", place=place)
+            hint = "look at the rows with tunewright data preview"
+            if any("max_length" in reason for reason in tally.dropped):
+                hint = "raise training.max_length, or cut such rows with dataset.truncate"
+            problem = f"no row is left of {tally.records}: {reasons}"
+            raise RunError(problem, place=place, hint=hint)
     mixing = [
         options.model_dump(include={"mixing", "stop", "validation"}),
         [e.weight for e in request.entries],
@@ -79,35 +84,43 @@ def build(run: "Run", request: DataRequest, options: Any) -> Data:
 
 
 def prepare(
-    run: "Run", request: DataRequest, options: Any, place: str, entries: list[Any]
+    run: RunContext, request: DataRequest, options: Any, place: str, entries: list[Any]
 ) -> list[CachedShard]:
-    """The prepared rows of these entries: as they lie in the cache, or made now. Raises as `build`
-    does."""
+    """Prepared rows of these sources, from the cache or prepared now. Raises as `build` does."""
     shared = fingerprint.settings(run, request, options)
     if options.prepared:
         folder = local_paths.resolve(request.root, options.prepared, "dataset.prepared")
-        return [
-            prepared.check(
-                prepared.find(folder, shared, fingerprint.written(entry), f"{place}.{index}"),
-                request,
-                folder,
-            )
-            for index, entry in enumerate(entries)
-        ]
-    (cache, note), found = _cache(request, options), []
+        with interruptible(run.check_stop):
+            return [
+                _prepared(folder, shared, entry, f"{place}.{index}", request)
+                for index, entry in enumerate(entries)
+            ]
+    (cache, note), found = local_paths.cache(request.root, options.cache), []
     step = ChunkProcessor.of(run, request, options.truncate)
-    sources = open_sources(entries, place, request.root, options.max_record_bytes)
+    store = media_store.folder(cache, request)
+    sources = open_sources(entries, place, request.root, options.max_record_bytes, store)
     with Workers(options.workers, run, request, options.truncate) as workers:
         for entry, source in zip(entries, sources, strict=True):
             source.notes += [note] * bool(note)
             stream = Stream(run, source, request, step, options.on_bad_row == "skip")
             written = fingerprint.written(entry)
-            found.append(_part(stream, workers, cache, shared, written, run))
+            part = _part(stream, workers, cache, shared, written, run)
+            part.media = source.media
+            found.append(part)
     return found
 
 
+def _prepared(
+    folder: Path, shared: dict[str, Any], entry: Any, place: str, request: DataRequest
+) -> CachedShard:
+    part = prepared.find(folder, shared, fingerprint.written(entry), place)
+    store = media_store.folder(folder, request)
+    part.media = Folders(media_root(entry, request.root, place), store)
+    return prepared.check(part, request, folder)
+
+
 def _groups(request: DataRequest, options: Any) -> dict[str, list[Any]]:
-    """Place in the recipe → entries of which rows are prepared."""
+    """Place in the recipe → sources to prepare."""
     evals = {f"eval_data.{name}": entries for name, entries in request.eval_entries.items()}
     return evals if options.streaming else {"data": request.entries} | evals
 
@@ -116,42 +129,55 @@ def _groups(request: DataRequest, options: Any) -> dict[str, list[Any]]:
 
 
 def _part(
-    stream: Stream, workers: Workers, cache: Path, shared: dict[str, Any], written: str, run: "Run"
+    stream: Stream,
+    workers: Workers,
+    cache: Path,
+    shared: dict[str, Any],
+    written: str,
+    run: RunContext,
 ) -> CachedShard:
-    """The source's rows from the cache, or prepared now and put there."""
+    """Rows of a source, from the cache, or prepared now and cached."""
     source = stream.source
-    identity = fingerprint.digest([shared, fingerprint.entry(source), source.digests()])
-    folder = cache / fingerprint.digest([identity, fingerprint.code(run, source)])
-    if found := cached_shards.read(folder):
+    with interruptible(run.check_stop):  # downloads, and reads whole files
+        identity = fingerprint.digest([shared, fingerprint.entry(source), source.digests()])
+        folder = cache / fingerprint.digest([identity, fingerprint.code(run, source)])
+        found = _cached(folder, source.media)
+    if found:
         for note in found.facts["tally"]["notes"][-1:]:
             found.facts["tally"]["notes"][-1] = f"{note}, from the cache"
         return found
-    with cached_shards.locked(folder):
-        if found := cached_shards.read(folder):  # another process made it while this one waited
+    with cached_shards.locked(folder, run.check_stop):
+        if found := _cached(folder, source.media):  # another process wrote it in the meantime
             return found
         facts = {"identity": identity, "entry": written, "settings": shared}
-        schema = columns.schema(shared["rows"])
+        schema = columns.schema(shared["rows"], shared["processor"] is not None)
         return cached_shards.write(
             folder, _record_batches(stream.batches(schema, workers), stream, facts), schema, facts
         )
 
 
+def _cached(folder: Path, folders: Folders) -> CachedShard | None:
+    """The shard in this folder; None if there is none, or one of its media files has changed since:
+    its rows may be too long or too short."""
+    found = cached_shards.read(folder)
+    if found is None or not found.rows or not found.facts["media"]:
+        return found
+    column = found.table().column(MEDIA)
+    now = sum(media_columns.state(chunk, folders) for chunk in column.chunks) % 2**64
+    return found if now == found.facts["media"] else None
+
+
 def _record_batches(
     found: Iterator[ChunkResult], stream: Stream, facts: dict[str, Any]
 ) -> Iterator[pa.RecordBatch]:
-    weighted = False
+    weighted, state = False, 0
     for made in found:
         weighted = weighted or made.weighted
         if made.batch is not None:
+            if MEDIA in made.batch.schema.names:
+                state += media_columns.state(made.batch.column(MEDIA), stream.source.media)
             yield made.batch
-    facts |= {"tally": stream.tally.as_dict(), "weighted": weighted}
-
-
-def _cache(request: DataRequest, options: Any) -> tuple[Path, str]:
-    """The folder for prepared rows, and what has to be said of it."""
-    if options.cache:
-        return local_paths.resolve(request.root, options.cache, "dataset.cache"), ""
-    return local_paths.default_cache()
+    facts |= {"tally": stream.tally.as_dict(), "weighted": weighted, "media": state % 2**64}
 
 
 # ---- tables --------------------------------------------------------------------------------------
@@ -160,8 +186,11 @@ def _cache(request: DataRequest, options: Any) -> tuple[Path, str]:
 def _dataset(found: list[CachedShard], key: str) -> datasets.Dataset:
     weighted = any(part.facts["weighted"] for part in found)
     left_out = [LINE] if weighted or "loss_weights" not in _names(found) else [LINE, "loss_weights"]
-    tables = [part.table().drop(left_out) for part in found if part.rows]
-    # with a fingerprint of ours the library makes none, for which it would pickle the table
+    tables = [
+        with_full_paths(part.table().drop(left_out), part.media) for part in found if part.rows
+    ]
+    # with a fingerprint of ours, the library need not compute one, for which it would pickle the
+    # table
     return datasets.Dataset(_joined(tables), fingerprint=fingerprint.digest(key))
 
 
@@ -177,7 +206,7 @@ def _joined(tables: list[Table]) -> Table:
 def _split_and_mix(
     data: Data, found: list[CachedShard], request: DataRequest, options: Any
 ) -> None:
-    """Take the rows for validation out of the training rows, and say which rows an epoch has."""
+    """Split validation rows off the training rows, and set the rows of each epoch."""
     sizes, weights = [part.rows for part in found], [entry.weight for entry in request.entries]
     if options.validation:
         kept, held = mix.split(_records(found), options.validation, request.seed)
@@ -204,14 +233,12 @@ def _split_and_mix(
 
 
 def _records(found: list[CachedShard]) -> np.ndarray:
-    """The number of each row's record: another one begins where the line is another, or not
-    known."""
+    """Record number of each row. A new record starts where the line changes or is unknown."""
     numbers, before = [], 0
     for part in found:
         if part.rows:
-            lines = (
-                part.table().column(LINE).to_numpy()
-            )  # not known: NaN, which differs from itself
+            # unknown: NaN, which differs from itself
+            lines = part.table().column(LINE).to_numpy()
             numbers.append(before + np.cumsum(np.append(True, lines[1:] != lines[:-1])))
             before = numbers[-1][-1]
     return np.concatenate(numbers)

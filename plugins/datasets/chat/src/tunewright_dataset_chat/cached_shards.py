@@ -1,36 +1,37 @@
-"""Prepared rows on disk: a folder for each source, named by its key, with rows.arrow and
+"""Prepared rows on disk: one folder per source, named by its key, with rows.arrow and
 manifest.json.
 
-A folder appears whole or not at all. Arrow files and JSON only, no pickle; rows are read where they
-lie, not copied into memory.
+Folders are written atomically. Arrow and JSON only, no pickle; rows are memory-mapped.
 """
 
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from datasets.table import MemoryMappedTable
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from tunewright import RunError
+from tunewright_dataset_chat.media import Folders
 
-FORMAT = 2  # of these folders; another one is not read
+FORMAT = 3  # version of the folder format; others are not read
 MANIFEST, ROWS = "manifest.json", "rows.arrow"
 
 
 @dataclass
 class CachedShard:
-    """The rows of one source. facts: what its manifest says."""
+    """Rows of one source. facts: the content of the manifest. media: folders of its media."""
 
     folder: Path
     facts: dict[str, Any]
+    media: Folders = field(default_factory=Folders)
 
     @property
     def rows(self) -> int:
@@ -42,8 +43,8 @@ class CachedShard:
 
 
 def read(folder: Path) -> CachedShard | None:
-    """The part in this folder; None where there is none that is whole: its rows must have the
-    sha256 that the manifest names."""
+    """Read the shard in this folder; None if there is no valid one: the rows must match the sha256
+    in the manifest."""
     try:
         facts = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if not _has_shape(facts) or (folder / ROWS).stat().st_size != facts["bytes"]:
@@ -64,12 +65,13 @@ _SHAPE: dict[str, type] = {
     "entry": str,
     "settings": dict,
     "tally": dict,
+    "media": int,
     "weighted": bool,
 }
 
 
 def _has_shape(facts: Any) -> bool:
-    """Whether a manifest is as `write` makes them."""
+    """Whether a manifest has the structure that `write` gives it."""
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         return False
     if any(type(facts.get(name)) is not kind for name, kind in _SHAPE.items()):
@@ -77,7 +79,8 @@ def _has_shape(facts: Any) -> bool:
     tally = facts["tally"]
     return (
         type(tally.get("records")) is int
-        and set(tally) == {"records", "dropped", "changed", "bad", "notes", "unread"}  # of Counts
+        and set(tally)
+        == {"records", "dropped", "changed", "bad", "notes", "unread"}  # the fields of Counts
         and isinstance(tally["unread"], dict)
         and all(_is_counter(tally[name]) for name in ("dropped", "changed"))
         and all(_is_texts(tally[name]) for name in ("bad", "notes"))
@@ -93,12 +96,17 @@ def _is_texts(value: Any) -> bool:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """One process at a time makes this part; the others wait, and then find it."""
+def locked(folder: Path, check_stop: Callable[[], None]) -> Iterator[None]:
+    """One process at a time makes this part; the others wait, and then find it. check_stop: called
+    each second while it waits, raises Stopped."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder.with_name(f"{folder.name}.lock"))
-        lock.acquire()
+        lock = FileLock(folder.with_name(f"{folder.name}.lock"), timeout=1)  # second
+        while not lock.is_locked:
+            try:
+                lock.acquire()
+            except Timeout:
+                check_stop()
     except OSError as error:
         raise _unwritable(folder, error) from error
     try:
@@ -110,10 +118,10 @@ def locked(folder: Path) -> Iterator[None]:
 def write(
     folder: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema | None, facts: dict[str, Any]
 ) -> CachedShard:
-    """Make the part: rows batch by batch, the manifest last, then the folder is renamed.
+    """Write a shard: rows batch by batch, then the manifest, then the folder is renamed.
 
-    facts: filled while the batches are made. schema: None takes that of the first batch. Raises
-    RunError where the disk cannot take it; whatever `batches` raises leaves nothing behind.
+    facts: filled in while the batches are produced. schema: None takes that of the first batch.
+    Raises RunError if the disk fails or is full; if `batches` raises, nothing is left behind.
     """
     temporary = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -129,7 +137,7 @@ def write(
         made = {"format": FORMAT, "rows": rows, "bytes": size, "sha256": sha256}
         text = json.dumps({**made, **facts}, indent=1)
         (temporary / MANIFEST).write_text(text, encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)  # one that is not whole
+        shutil.rmtree(folder, ignore_errors=True)  # an incomplete one
         os.replace(temporary, folder)
     except OSError as error:
         raise _unwritable(folder, error) from error

@@ -1,4 +1,4 @@
-"""From records to an Arrow record batch: what a process does with a chunk, this one or a worker."""
+"""Process a chunk of records to an Arrow record batch, in the main process or a worker."""
 
 import gc
 from collections import Counter
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from tunewright import RowError
-from tunewright.types import DataRequest
+from tunewright.types import DataRequest, RunContext
 from tunewright_dataset_chat import columns
 from tunewright_dataset_chat.convert import Conversion
 from tunewright_dataset_chat.readers import Read
@@ -22,60 +22,66 @@ from tunewright_dataset_chat.unread import Unread
 
 if TYPE_CHECKING:
     from tunewright.registry import PluginCaller
-    from tunewright.run import Run
 
 
 @dataclass(slots=True)
 class ChunkResult:
-    """What became of a chunk of records. Can be sent to another process."""
+    """Result of a chunk of records. Can be sent to another process."""
 
     batch: pa.RecordBatch | None  # None: no row is left
     weighted: bool  # whether a row has loss weights
     errors: list[RowError]  # of records that cannot be used, in order
     dropped: Counter[str]  # reason → rows
-    changed: Counter[str]  # what was done to rows that were kept → rows
+    changed: Counter[str]  # how kept rows were changed → rows
     unread: Unread  # of the records
 
 
 class ChunkProcessor:
-    """Makes prepared rows of records, a chunk at a time."""
+    """Prepares rows from records, a chunk at a time."""
 
-    def __init__(self, run: "Run", work: RowProcessor) -> None:
+    def __init__(self, run: RunContext, work: RowProcessor) -> None:
         self._run, self._work = run, work
         self._handle: tuple[Conversion, PluginCaller] | None = None
 
     @classmethod
     def of(
         cls,
-        run: "Run",
+        run: RunContext,
         request: DataRequest,
         policy: Policy,
         work: type[RowProcessor] = RowProcessor,
     ) -> "ChunkProcessor":
-        """Raises RecipeError where the tokenizer does not fit the template."""
+        """Create the processor. Raises RecipeError if the tokenizer does not fit the template."""
+        loaded = request.loaded
         return cls(
-            run, work.of(run, request.loaded.tokenizer, request.rows, request.max_length, policy)
+            run,
+            work.of(
+                run, loaded.tokenizer, request.rows, request.max_length, policy, loaded.processor
+            ),
         )
 
     def samples(self, conversion: Conversion | None, items: list[Read]) -> Done:
-        """conversion: None where all items are errors. Raises RecipeError."""
+        """Samples of a chunk. conversion: None if all items are errors. Raises RecipeError."""
         with collected_once():
             if conversion is None:
                 return Done(errors=[item for item in items if isinstance(item, RowError)])
             if self._handle is None or self._handle[0] != conversion:
                 self._handle = conversion, conversion.handle(self._run)
             unread = Unread()
-            done = self._work(conversion(self._run, self._handle[1], items, unread))
+            rows = conversion(self._run, self._handle[1], items, unread)
+            done = self._work(rows, conversion.media)
             done.unread = unread
             return done
 
     def __call__(
         self, conversion: Conversion | None, schema: pa.Schema | None, items: list[Read]
     ) -> ChunkResult:
-        """schema: None takes the columns of these rows, where they are prompts. Raises
-        RecipeError."""
+        """Record batch of a chunk. schema: None takes the columns of these rows, if they are
+        prompts. Raises RecipeError."""
         done = self.samples(conversion, items)
-        batch, misfits = columns.record_batch(done.samples, self._work.rows, schema)
+        batch, misfits = columns.record_batch(
+            done.samples, self._work.rows, schema, self._work.takes_media
+        )
         weighted = any(sample.columns.get("loss_weights") for sample in done.samples)
         return ChunkResult(
             batch, weighted, done.errors + misfits, done.dropped, done.changed, done.unread
@@ -84,13 +90,13 @@ class ChunkProcessor:
 
 @contextmanager
 def collected_once() -> Iterator[None]:
-    """Collect garbage once, at the end, among what was made meanwhile.
+    """Collect garbage once, at the end, among objects created in between.
 
-    By itself Python looks again and again, and among all that the libraries have made; without
-    looking, the cycles that templates leave would fill the memory. Chats of 512 tokens take 404 to
-    417 µs of CPU each without this, 226 to 255 with it, in the same memory (tests/bench/data.py
-    --kind chats --samples 15000). May be nested: only the outermost switches the collector on
-    again.
+    Python's default collects far more often, over the objects of all libraries; without any
+    collection, the reference cycles of templates would fill the memory. Chats of 512 tokens take
+    404 to 417 µs of CPU each without this, 226 to 255 with it, in the same memory
+    (tests/bench/data.py --kind chats --samples 15000). Can be nested: only the outermost re-enables
+    the collector.
     """
     _set_aside()
     before = gc.isenabled()
@@ -105,10 +111,11 @@ def collected_once() -> Iterator[None]:
 
 @cache
 def _set_aside() -> None:
-    """Move all that exists into the collector's oldest generation, without looking at it.
+    """Move all existing objects to the collector's oldest generation, without a collection.
 
-    Once a process: the first collection would look at all that was imported, which takes 0.3 s.
+    Once per process: the first collection would scan everything that was imported, which takes 0.3
+    s.
     """
-    if not gc.get_freeze_count():  # what others have frozen would thaw
+    if not gc.get_freeze_count():  # unfreezing would also release what others have frozen
         gc.freeze()
         gc.unfreeze()

@@ -1,5 +1,5 @@
-"""Samples as Arrow record batches. Apart from `parts`, for workers are spared the library that
-reads the files."""
+"""Convert samples to Arrow record batches. Separate from `cached_shards`, so that workers do not
+import the library that reads the files."""
 
 import bisect
 from array import array
@@ -14,7 +14,7 @@ from tunewright.types import RowKind
 from tunewright_dataset_chat.samples import Sample
 from tunewright_dataset_chat.unread import listed
 
-# column: the record's place in its file, so that rows of one record are known; not given to
+# column: position of the record in its file, which identifies the rows of one record; not passed to
 # training
 LINE = "line"
 
@@ -29,32 +29,37 @@ _COLUMNS: dict[RowKind, dict[str, Any]] = {
         "margin": pa.float64(),
     },
     "unpaired": {"prompt_ids": _IDS, "completion_ids": _IDS, "label": pa.bool_()},
-    "prompts": {"prompt_ids": _IDS},  # and what the reward functions are given
+    "prompts": {"prompt_ids": _IDS},  # and the columns of the reward functions
 }
 
 
-def types(rows: RowKind) -> dict[str, pa.DataType]:
-    """The columns that training reads of rows of this sort."""
-    return _COLUMNS[rows]
+#: column of the models that take media: kind and path of each, in the order of the text
+MEDIA = "media"
+MEDIUM = pa.struct([("kind", pa.string()), ("path", pa.string())])
 
 
-def schema(rows: RowKind) -> pa.Schema | None:
-    """The columns of rows of this sort; None for prompts, whose columns are the source's."""
-    return None if rows == "prompts" else pa.schema({LINE: pa.int64(), **_COLUMNS[rows]})
+def types(rows: RowKind, media: bool = False) -> dict[str, pa.DataType]:
+    """Columns that training reads, for this kind of rows. media: the model takes media."""
+    return _COLUMNS[rows] | ({MEDIA: pa.list_(MEDIUM)} if media else {})
+
+
+def schema(rows: RowKind, media: bool = False) -> pa.Schema | None:
+    """Schema of this kind of rows; None for prompts, whose columns come from the source."""
+    return None if rows == "prompts" else pa.schema({LINE: pa.int64(), **types(rows, media)})
 
 
 def record_batch(
-    samples: list[Sample], rows: RowKind, like: pa.Schema | None
+    samples: list[Sample], rows: RowKind, like: pa.Schema | None, media: bool = False
 ) -> tuple[pa.RecordBatch | None, list[RowError]]:
-    """The samples, and errors of those whose columns are of another type than those before. None:
-    none is left.
+    """Convert the samples. Returns the batch (None: no row is left), and errors of samples whose
+    columns have another type than earlier ones.
 
-    like: the schema of the batches before; with None the first samples decide.
+    like: the schema of earlier batches; None: the first samples decide.
     """
     left, errors = list(samples), []
     while left:
         try:
-            known = like or _first_schema(left, rows)
+            known = like or _first_schema(left, types(rows, media))
             _check_names(left, known)
             columns = [
                 _array(left, name, type_)
@@ -84,8 +89,8 @@ class _Unfit(Exception):
         self.sample = sample
 
 
-def _first_schema(samples: list[Sample], rows: RowKind) -> pa.Schema:
-    known = {LINE: pa.int64(), **_COLUMNS[rows]}
+def _first_schema(samples: list[Sample], types: dict[str, pa.DataType]) -> pa.Schema:
+    known = {LINE: pa.int64(), **types}
     names = dict.fromkeys(name for sample in samples for name in sample.columns)
     return pa.schema(
         {**known, **{name: _array(samples, name, None).type for name in names if name not in known}}
@@ -93,20 +98,18 @@ def _first_schema(samples: list[Sample], rows: RowKind) -> pa.Schema:
 
 
 def _check_names(samples: list[Sample], known: pa.Schema) -> None:
-    """Raises _Unfit for a column that would be lost, because the first records had none of that
-    name."""
+    """Raise _Unfit for a column that would be lost because the first records did not have it."""
     names = set(known.names)
     for sample in samples:
-        held = [
-            name for name, value in sample.columns.items() if value is not None
-        ]  # documents have no loss_weights
+        # documents have no loss_weights
+        held = [name for name, value in sample.columns.items() if value is not None]
         if stray := next((name for name in held if name not in names), None):
             raise _Unfit(sample, stray, "the first records have no such column")
 
 
 def _array(samples: list[Sample], name: str, type_: pa.DataType | None) -> pa.Array:
-    """A column. Raises _Unfit with the first sample that does not go with the type, or with those
-    before it."""
+    """Build a column. Raises _Unfit with the first sample whose type differs from `type_`, or from
+    that of earlier samples."""
     values: list[Any] = [
         sample.line if name == LINE else sample.columns.get(name) for sample in samples
     ]
@@ -127,7 +130,7 @@ def _array(samples: list[Sample], name: str, type_: pa.DataType | None) -> pa.Ar
 
 
 def _lost(value: Any, type_: pa.DataType) -> str | None:
-    """A key of an object, or of one within, that Arrow would leave out without a word."""
+    """A key of an object, possibly nested, that Arrow would drop silently."""
     if isinstance(value, dict) and pa.types.is_struct(type_):
         fields = {field.name: field.type for field in type_}
         for key, item in value.items():
@@ -140,7 +143,7 @@ def _lost(value: Any, type_: pa.DataType) -> str | None:
 
 
 def _ids(rows: list[Sequence[int]]) -> pa.Array:
-    """What pa.array makes of lists, with no number taken into Python's hands where the rows are
+    """Like pa.array of lists, without converting numbers to Python objects if the rows are
     arrays."""
     ends = np.cumsum([0, *map(len, rows)], dtype=np.int32)
     flat = np.frombuffer(b"".join(array("i", ids) for ids in rows), np.int32)

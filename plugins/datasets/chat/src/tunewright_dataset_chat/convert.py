@@ -1,43 +1,42 @@
-"""From records to rows, with a format plugin: in this process or in a worker."""
+"""Convert records to rows with a format plugin, in the main process or a worker."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunewright import RowError
-from tunewright.types import Origin, Row, RowKind, RowsRequest
+from tunewright.types import Origin, Row, RowKind, RowsRequest, RunContext
 from tunewright_dataset_chat import media
 from tunewright_dataset_chat.readers import Read
 from tunewright_dataset_chat.unread import Unread, refuse
 
 if TYPE_CHECKING:
     from tunewright.registry import PluginCaller
-    from tunewright.run import Run
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """How the records of a source become rows. Small, and can be sent to another process."""
+    """Settings for converting the records of a source. Small, and can be sent to another
+    process."""
 
-    format: str  # the plugin's name as it is written
+    format: str  # name of the plugin, as written in the recipe
     options: dict[str, Any]
     rows: RowKind
     columns: dict[str, str]
     tags: dict[str, str]
-    media_root: Path | None  # None: paths of media are refused
-    padded: bool = False  # as in RowsRequest
+    media: media.Folders
+    padded: bool = False  # see RowsRequest
     on_unread: str = "warn"  # or "error"
 
-    def handle(self, run: "Run") -> "PluginCaller":
+    def handle(self, run: RunContext) -> "PluginCaller":
         return run.named("format", self.format, **self.options)
 
     def __call__(
-        self, run: "Run", handle: "PluginCaller", items: Iterable[Read], unread: Unread
+        self, run: RunContext, handle: "PluginCaller", items: Iterable[Read], unread: Unread
     ) -> list[Row | RowError]:
-        """The rows of some records, and errors in place of those that cannot be used, in order. One
-        record may give several rows. unread: where to count what is not read. Raises RecipeError
-        where `columns` or `tags` name what the format does not have."""
+        """Convert records. Returns rows, and errors in place of unusable records, in order; a
+        record may give several rows. unread: counts names that are not read. Raises RecipeError if
+        `columns` or `tags` name something that the format does not have."""
         found: list[Row | RowError] = []
         tell = refuse if self.on_unread == "error" else unread.count
         records = _records(items, found)
@@ -48,7 +47,7 @@ class Conversion:
 
     def _located(self, row: Row) -> Row | RowError:
         try:
-            media.locate(row, self.media_root)
+            media.locate(row, self.media)
         except RowError as error:
             return RowError(error.problem, place=str(row.origin), hint=error.hint)
         return row

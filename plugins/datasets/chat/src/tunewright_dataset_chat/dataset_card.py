@@ -1,4 +1,4 @@
-"""The `configs` of a dataset card: the front matter of a README.md on the Hugging Face hub.
+"""The `configs` of a dataset card: front matter of a README.md on the Hugging Face hub.
 
 https://huggingface.co/docs/hub/datasets-manual-configuration
 """
@@ -21,8 +21,8 @@ _FRONT = re.compile(r"\A\ufeff?---[ \t]*\r?\n(.*?)^---[ \t]*\r?$", re.DOTALL | r
 @dataclass(frozen=True)
 class Config:
     name: str
-    splits: dict[str, list[str]]  # split → patterns of names; {}: by the names of files
-    folder: str = ""  # that these names begin with
+    splits: dict[str, list[str]]  # split → file patterns; {}: splits are found from file names
+    folder: str = ""  # prefix of these names
     default: bool = False
 
 
@@ -31,7 +31,7 @@ class Card:
     configs: list[Config] = field(default_factory=list)
 
     def config(self, name: str | None, place: str) -> Config:
-        """The one of that name, or the default one. Raises RecipeError."""
+        """The named configuration, or the default one. Raises RecipeError."""
         names = [each.name for each in self.configs]
         if name is not None:
             if name not in names:
@@ -52,8 +52,8 @@ class Card:
 
 
 def read(names: Collection[str], load: Callable[[str], bytes]) -> tuple[Card | None, str]:
-    """The card of a folder, None where it has no `configs`; and what is wrong with it, if it cannot
-    be read."""
+    """Read the card of a folder (None if it has no `configs`), and the problem if it cannot be
+    parsed."""
     if FILE not in names:
         return None, ""
     front = _FRONT.match(load(FILE).decode("utf-8", errors="replace"))
@@ -94,7 +94,7 @@ def _config(written: Any) -> Config:
 
 
 def _inside(path: str) -> str:
-    """A path of the card from its folder. Raises ValueError for one that leads out."""
+    """Path of a card, relative to its folder. Raises ValueError if it points outside."""
     path = path.removeprefix("./")
     if path.startswith("/") or "://" in path or ".." in path.split("/"):
         raise ValueError
@@ -102,13 +102,13 @@ def _inside(path: str) -> str:
 
 
 def matches(name: str, pattern: str) -> bool:
-    """Whether a file is one of a card's pattern: * stands for characters but /, and ** between
-    slashes for any folders. What names a folder takes all that is in it."""
+    """Whether a file matches a card's pattern: * matches characters except /, and ** between
+    slashes any folders. A folder name matches all files in it."""
     return _matches(name.split("/"), pattern.rstrip("/").split("/"))
 
 
 def _matches(name: list[str], pattern: list[str]) -> bool:
-    ends = {0}  # parts of the name that the pattern so far may have taken
+    ends = {0}  # numbers of path parts that the pattern so far can match
     for part in pattern:
         if part == "**":
             ends = set(range(min(ends), len(name) + 1))

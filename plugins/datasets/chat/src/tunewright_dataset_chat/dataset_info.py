@@ -1,20 +1,22 @@
-"""LLaMA-Factory's dataset_info.json, read as it is: one of its data sets becomes an entry of ours.
+"""Read LLaMA-Factory's dataset_info.json: one of its data sets becomes a source.
 
-Unlike there, a column or tag that the file leaves out keeps its default name, as its own README
-says.
+Unlike in LLaMA-Factory, columns and tags that the file leaves out keep their default names, as its
+own README says.
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from tunewright import RecipeError
+from tunewright import Problem, RecipeError
 from tunewright.errors import did_you_mean
-from tunewright_dataset_chat import local_paths
+from tunewright.jsontext import RepeatedKeys, unique_keys
+from tunewright.urls import is_url
+from tunewright_dataset_chat import files, local_paths
 from tunewright_dataset_chat.entry import Entry
-from tunewright_dataset_chat.remote import is_url
 
 FILE = "dataset_info.json"
 _KEYS = (
@@ -64,13 +66,13 @@ _TAGS = (
 )
 
 _SHARED = {name: name for name in ("system", "tools", "images", "videos", "audios")}
-#: `formatting` → its columns that make up the conversation → ours
+#: `formatting` → its conversation columns → ours
 _CONVERSATION = {
     "alpaca": {"prompt": "instruction", "query": "input", "history": "history", **_SHARED},
     "sharegpt": {"messages": "conversations", **_SHARED},
     "openai": {"messages": "messages", **_SHARED},
 }
-#: our format → what else it reads
+#: our format → further columns that it reads
 _ANSWERS = {
     "alpaca": {"response": "output"},
     "sharegpt": {},
@@ -79,7 +81,7 @@ _ANSWERS = {
     "unpaired": {"response": "output", "kto_tag": "label"},
     "prompts": {},
 }
-#: `formatting` → its tags → ours. openai finds calls by their key, and needs no tag for them
+#: `formatting` → its tags → ours. openai detects calls by their key, and needs no tag for them
 _TAGGED = {
     "sharegpt": {name: name.removesuffix("_tag") for name in _TAGS}
     | {"function_tag": "function_call"},
@@ -89,9 +91,10 @@ _TAGGED = {
 
 
 def resolve(entry: Entry, root: Path, place: str) -> tuple[Entry, str]:
-    """The entry that dataset_info means, and what has to be said of it. Raises RecipeError.
+    """Resolve a source that refers to dataset_info.json. Returns the source and a note. Raises
+    RecipeError.
 
-    What the recipe's own entry says beside it wins; its `hub` chooses between several hubs.
+    Fields of the recipe's own source override it; its `hub` chooses between several hubs.
     """
     assert entry.dataset_info and entry.name
     file = local_paths.resolve(root, entry.dataset_info, f"{place}.dataset_info")
@@ -130,11 +133,49 @@ def resolve(entry: Entry, root: Path, place: str) -> tuple[Entry, str]:
     return found, note
 
 
+def problems(recipe: Any) -> Iterator[Problem]:
+    """Problems in finding a recipe's sources that name a data set of a dataset_info.json."""
+    root = Path(recipe.recipe.data_root)
+    for number, stage in enumerate(recipe.stages):
+        own = ("stages", number)
+        groups = {
+            (*(() if stage.section.data is None else own), "data"): stage.data,
+            **{
+                (*(() if stage.section.eval_data is None else own), "eval_data", name): entries
+                for name, entries in stage.eval_data.items()
+            },
+        }
+        for at, entries in groups.items():
+            for index, entry in enumerate(entries):
+                if entry.dataset_info:
+                    yield from _problem(entry, root, (*at, index))
+
+
+def _problem(entry: Entry, root: Path, at: tuple[str | int, ...]) -> Iterator[Problem]:
+    try:
+        found, _ = resolve(entry, root, "")
+        if not found.hub and not is_url(found.path or ""):
+            files.find(str(found.path), root, found.wanted(""))
+    except RecipeError as error:
+        place, _, field = error.place.rpartition(".")
+        if place:  # in the file, not in the recipe
+            yield Problem(at, f"{error.place}: {error.problem}", error.hint)
+        else:
+            yield Problem((*at, field) if field else at, error.problem, error.hint)
+
+
 def _read(file: Path, name: str, place: str) -> dict[str, Any]:
     if not file.is_file():
-        raise RecipeError(f"there is no file {file}", place=place)
+        raise RecipeError(
+            f"there is no file {file}",
+            place=place,
+            hint="give the folder that holds it, or the file",
+        )
     try:
-        every = json.loads(file.read_bytes())
+        every = json.loads(file.read_bytes(), object_pairs_hook=unique_keys)
+    except RepeatedKeys as error:
+        hint = "leave one of them out"
+        raise RecipeError(f"{file}: {error}", place=place, hint=hint) from error
     except (ValueError, RecursionError) as error:
         raise RecipeError(f"{file} is not valid JSON: {error}", place=place) from error
     if not isinstance(every, dict):
@@ -174,12 +215,12 @@ def _format(formatting: str, info: dict[str, Any], columns: dict[str, str]) -> s
     if "kto_tag" in columns:
         return "unpaired"
     if formatting == "alpaca" and "prompt" in columns and "response" not in columns:
-        return "text"  # there, texts for pretraining are prompts without answers
+        return "text"  # in LLaMA-Factory, pretraining texts are prompts without answers
     return formatting
 
 
 def _ours(formatting: str, name: str) -> dict[str, str]:
-    """Their columns → those of our format; nothing for formats that they do not have."""
+    """Their columns → those of our format; empty for formats that LLaMA-Factory lacks."""
     if name == "text":
         return {"prompt": "text"}
     answers = _ANSWERS.get(name)
@@ -187,7 +228,7 @@ def _ours(formatting: str, name: str) -> dict[str, str]:
 
 
 def _where(info: dict[str, Any], entry: Entry, folder: Path, at: str) -> tuple[dict[str, Any], str]:
-    """Path or hub of the data, in their order: hub, script, cloud, file."""
+    """Path or hub of the data, in LLaMA-Factory's order: hub, script, cloud, file."""
     made: dict[str, Any] = {"split": info["split"]} if info.get("split") else {}
     note = ""
     if (count := info.get("num_samples")) is not None:
@@ -237,7 +278,7 @@ def _where(info: dict[str, Any], entry: Entry, folder: Path, at: str) -> tuple[d
 
 
 def _check_inside(name: str, place: str) -> None:
-    """Raises RecipeError for a path out of the folder: it is not the recipe that names it."""
+    """Raise RecipeError if the path leads out of the folder: the recipe did not name it."""
     parts = name.replace("\\", "/").split("/")
     if ".." in parts or name.startswith("~") or Path(name).is_absolute():
         raise RecipeError(

@@ -1,4 +1,4 @@
-"""What the name of a file tells of what is in it."""
+"""File type, compression and encoding from the name of a file."""
 
 import codecs
 
@@ -8,19 +8,20 @@ from tunewright_dataset_chat.readers import PLAIN, READERS
 
 _PACKED = (".gz", ".bz2", ".xz", ".zst")
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".7z", ".rar")
+# files about data, without records
 _BESIDE = (
     "dataset_info.json",
     "dataset_infos.json",
     "dataset_dict.json",
     "state.json",
-)  # tell of data, hold none
+)
 
 
 def known_encoding(name: str) -> str:
-    """The encoding by its usual name. Raises ValueError where there is none of that name."""
+    """Canonical name of the encoding. Raises ValueError if it is unknown."""
     try:
         found = codecs.lookup(name)
-        "".encode(name)  # base64 and others are no encodings of text
+        "".encode(name)  # base64 and the like are not text encodings
     except LookupError as error:
         raise ValueError(
             f"there is no encoding {name!r}, expected one such as latin-1, cp1252, gbk"
@@ -29,7 +30,7 @@ def known_encoding(name: str) -> str:
 
 
 def ending(name: str, place: str) -> tuple[str, str]:
-    """Kind and packing by the name of a file. Raises RecipeError where it is not known."""
+    """File type and compression from the name of a file. Raises RecipeError if unknown."""
     kind, packed = _ending(name)
     if kind in READERS:
         return kind, packed
@@ -44,7 +45,7 @@ def ending(name: str, place: str) -> tuple[str, str]:
 
 
 def can_read(name: str) -> bool:
-    """Whether a file of a folder holds records."""
+    """Whether a file of a folder can hold records."""
     return _ending(name)[0] in READERS and name.rpartition("/")[2] not in _BESIDE
 
 

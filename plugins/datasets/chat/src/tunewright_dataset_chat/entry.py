@@ -1,43 +1,43 @@
-"""One item of the recipe's `data`, as it is written."""
+"""A source: one item of the recipe's `data`."""
 
 from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from tunewright import PluginOptions, RecipeError
+from tunewright import Dataset, RecipeError
 from tunewright.check import choose
 from tunewright.recipe import Section
 from tunewright.source import Source
-from tunewright_dataset_chat import files, remote
+from tunewright.urls import is_url
+from tunewright_dataset_chat import files
 from tunewright_dataset_chat.endings import known_encoding
 
 
-class Entry(PluginOptions):
-    """One source: an item of the recipe's `data`, or of a list in `eval_data`."""
+class Entry(Dataset.Entry):
+    """A source: an item of the recipe's `data`, or of a list in `eval_data`."""
 
     path: str | None = Field(None, min_length=1)
-    """A file, a folder of files (also in folders below it), or a pattern such as data/*.jsonl, from
-    the recipe's folder: .jsonl, .json, .csv, .tsv, .txt with one document a line (each also as .gz,
-    .bz2, .xz or .zst), .parquet, .arrow, .feather; a folder that `save_to_disk` of datasets wrote;
-    the same on s3://, gs://, az:// or hf://; a file on https://; or the name of a data set of
-    `hub`."""
+    """File, folder (read recursively), or pattern such as data/*.jsonl, relative to the recipe's
+    folder: .jsonl, .json, .csv, .tsv, .txt with one document per line (each also as .gz, .bz2, .xz
+    or .zst), .parquet, .arrow, .feather; a folder written by `save_to_disk` of datasets; the same
+    on s3://, gs://, az:// or hf://; a file on https://; or the name of a data set on `hub`."""
     hub: Literal["hf", "modelscope", "modelers"] | None = None
     """Hub that holds the data set `path`: Hugging Face, ModelScope or Modelers. It is read with the
     hub's own library."""
     dataset_info: str | None = Field(None, min_length=1)
-    """A dataset_info.json of LLaMA-Factory, or its folder, in place of path. Fields of this source
-    take precedence over it."""
+    """A dataset_info.json of LLaMA-Factory, or its folder, instead of path. Fields of this source
+    override it."""
     name: str | None = Field(None, min_length=1)
     """Name of the data set in dataset_info."""
     split: str | None = Field(None, min_length=1)
-    """Split to read, of a data set of a hub, of one that `save_to_disk` wrote, or of a folder. A
-    folder's dataset card (README.md), or the names of its files and folders, tell its splits
-    (train, validation, test). Default: train."""
+    """Split to read, of a data set on a hub or written by `save_to_disk`, or of a folder. Splits of
+    a folder (train, validation, test) are found from its dataset card (README.md), or from the
+    names of its files and folders. Default: train."""
     subset: str | None = Field(None, min_length=1)
-    """Subset of a data set that has several: of a hub, or of a folder with a dataset card. Hugging
-    Face also calls it config or configuration."""
+    """Subset of a data set with several, on a hub or in a folder with a dataset card. Hugging Face
+    also calls it config or configuration."""
     folder: str | None = Field(None, min_length=1)
-    """Folder of a hub's data set whose files are read."""
+    """Folder to read in a data set on a hub."""
     revision: str | None = Field(None, min_length=1)
     """Branch, tag or commit of a hub's data set."""
     encoding: str = "utf-8"
@@ -52,17 +52,17 @@ class Entry(PluginOptions):
     limit: int | None = Field(None, gt=0)
     """Maximum number of records, from the start."""
     weight: float = Field(1.0, gt=0, le=10_000)
-    """How often each row comes in an epoch. 2: twice. 0.5: half of the rows, the others in the next
-    epoch. With mixing interleave: the source's share of an epoch, in proportion to the other
+    """Repetitions of each example per epoch. 2: twice. 0.5: half of the examples, the others in the
+    next epoch. With mixing interleave: the source's share of an epoch, relative to the other
     weights."""
     media_root: str | None = Field(None, min_length=1)
-    """Folder from which the paths of images, videos and audio files start, relative to the recipe's
-    folder. Default: the folder of the data."""
+    """Base folder of the paths of images, videos and audio files, relative to the recipe's folder.
+    Default: the folder of the data."""
 
     @field_validator("format")
     @classmethod
     def _known_format(cls, written: Section | None) -> Section | None:
-        """Here, so that it is said before a model is loaded."""
+        """Check the format here, before a model is loaded."""
         if written:
             try:
                 choose("format", written, Source(""), ())
@@ -89,8 +89,9 @@ class Entry(PluginOptions):
 
     @model_validator(mode="after")
     def _is_there(self, info: ValidationInfo) -> "Entry":
-        """Said before a model is loaded. Rows that were prepared elsewhere need no sources here."""
-        here = self.path and not self.hub and not remote.is_url(self.path)
+        """Check that the data exists, before a model is loaded. Data prepared elsewhere needs no
+        sources."""
+        here = self.path and not self.hub and not is_url(self.path)
         if here and info.context and info.context["dataset"].prepared is None:
             try:
                 files.find(str(self.path), info.context["root"], self.wanted(""))
@@ -99,5 +100,5 @@ class Entry(PluginOptions):
         return self
 
     def wanted(self, place: str) -> files.Wanted:
-        """What is said of the files of `path`. place: of the path in the recipe, for errors."""
+        """Settings for the files of `path`. place: of the path in the recipe, for errors."""
         return files.Wanted(place, self.split, self.subset, self.encoding)

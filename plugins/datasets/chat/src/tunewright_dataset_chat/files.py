@@ -1,4 +1,4 @@
-"""From a path of the recipe to files, and from these to records."""
+"""Find the files of a source, and read their records."""
 
 import glob
 import hashlib
@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from tunewright import RecipeError, RowError
+from tunewright.urls import is_url
 from tunewright_dataset_chat import local_paths, remote, splits, unpacking
 from tunewright_dataset_chat.endings import can_read, ending
 from tunewright_dataset_chat.readers import PLAIN, READERS, Read
 
+# version identifiers in stores' metadata
 _VERSIONS = (
     "ETag",
     "etag",
@@ -23,25 +25,25 @@ _VERSIONS = (
     "content_md5",
     "blob_id",
     "generation",
-)  # a store's own names for its bytes
-_TOLD = 1 << 24  # bytes that are read of a file that tells of others
+)
+_TOLD = 1 << 24  # bytes read of a file that describes others
 _UTF8 = "utf-8"
 
 
 @dataclass(frozen=True)
 class File:
-    """One file of a source. Small, and can be sent to another process."""
+    """A file of a source. Small, and can be sent to another process."""
 
     path: str  # on this machine, or in its store
-    name: str  # as errors and rows show it
-    kind: str  # its ending, without that of the packing
-    packed: str = ""  # .gz, .bz2, .xz, .zst, or nothing
-    store: Any = None  # fsspec.AbstractFileSystem of a file elsewhere
+    name: str  # as shown in errors and rows
+    kind: str  # its extension, without that of the compression
+    packed: str = ""  # .gz, .bz2, .xz, .zst, or empty
+    store: Any = None  # fsspec.AbstractFileSystem of a remote file
     encoding: str = _UTF8  # of text
 
     @contextmanager
     def open(self) -> Iterator[BufferedReader]:
-        """Its bytes, unpacked; text in UTF-8."""
+        """Open the file, decompressed; text is converted to UTF-8."""
         with self._stored() as raw:
             stream = unpacking.unpacked(raw, self.packed)
             yield stream if self.encoding == _UTF8 else unpacking.recoded(stream, self.encoding)
@@ -50,7 +52,7 @@ class File:
         return self.store.open(self.path, "rb") if self.store else Path(self.path).open("rb")
 
     def digest(self) -> str:
-        """Changes with the bytes: their sha256, or what the store calls this version of them."""
+        """Digest of the content: its sha256, or the store's version identifier."""
         if self.store:
             info = self.store.info(self.path)
             if versions := {key: str(info[key]) for key in _VERSIONS if info.get(key)}:
@@ -66,12 +68,12 @@ class File:
 @dataclass(frozen=True)
 class Found:
     files: list[File]  # in order
-    notes: list[str] = field(default_factory=list)  # what was left out
+    notes: list[str] = field(default_factory=list)  # about files that were left out
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is said of a path beside it."""
+    """Settings of a source that apply to its path."""
 
     place: str  # in the recipe, for errors
     split: str | None = None
@@ -82,7 +84,7 @@ class Wanted:
         return splits.choose(names, load, self.place, self.split, self.subset, can_read)
 
     def matched(self, names: list[str]) -> splits.Chosen:
-        """Of the files of a pattern, those of the split, if one is named."""
+        """The files of a pattern, restricted to the split if one is named."""
         self.only_folders()
         if self.split:
             return splits.by_names(names, self.place, self.split)
@@ -97,7 +99,7 @@ class Wanted:
             )
 
     def one_file(self) -> None:
-        """Raises RecipeError where a split of a single file is wanted."""
+        """Raise RecipeError if a split of a single file is requested."""
         self.only_folders()
         if self.split not in (None, splits.TRAIN):
             problem = f"has no split {self.split!r}: one file has no splits"
@@ -106,9 +108,9 @@ class Wanted:
 
 
 def find(path: str, root: Path, wanted: Wanted) -> Found:
-    """The files that a path of the recipe stands for. Raises RecipeError where there are none, and
-    where a link in a folder leads out of it."""
-    if remote.is_url(path):
+    """Find the files of a path in the recipe. Raises RecipeError if there are none, or a link in a
+    folder leads out of it."""
+    if is_url(path):
         return _far(path, wanted)
     start = local_paths.resolve(root, path, wanted.place)
     if start.is_dir():
@@ -119,7 +121,7 @@ def find(path: str, root: Path, wanted: Wanted) -> Found:
         chosen, found = splits.Chosen([]), [start]
     else:
         above = _without_pattern(start)
-        # not Path.glob, which takes no pattern from the root of the file system
+        # not Path.glob, which does not accept absolute patterns
         every = [Path(file) for file in glob.glob(str(start), recursive=True)]  # noqa: PTH207
         names = sorted(os.path.relpath(file, above) for file in every if not file.is_dir())
         chosen = wanted.matched(names)
@@ -128,15 +130,15 @@ def find(path: str, root: Path, wanted: Wanted) -> Found:
 
 
 def read(files: list[File], limit: int) -> Iterator[Read]:
-    """The records of all files, in order. limit: bytes of one record. Raises RowError where a file
-    cannot be read on."""
+    """Read the records of all files, in order. limit: bytes per record. Raises RowError if a file
+    is damaged."""
     for file in files:
         try:
             with file.open() as stream:
                 yield from READERS[file.kind](stream, file.name, limit)
         except UnicodeDecodeError as error:
             raise RowError(f"is not {file.encoding}: {error}", place=file.name) from error
-        except unpacking.BROKEN as error:  # or a broken line to the store
+        except unpacking.BROKEN as error:  # or the connection to the store broke
             said = " ".join(str(error).split()) or type(error).__name__
             raise RowError(f"cannot be read to its end: {said}", place=file.name) from error
 
@@ -145,8 +147,8 @@ def read(files: list[File], limit: int) -> Iterator[Read]:
 
 
 def _below(folder: Path) -> Iterator[str]:
-    """All files of a folder and of those in it, from it, without what is hidden. Links to folders
-    are not followed."""
+    """All files below a folder, relative to it, without hidden ones. Links to folders are not
+    followed."""
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
@@ -161,8 +163,8 @@ def _without_pattern(path: Path) -> Path:
 
 
 def _held(file: Path, folder: Path, wanted: Wanted) -> Path:
-    """The file. Raises RecipeError where it is a link to what is not in the folder: whoever made
-    the folder could else choose any file of this machine."""
+    """Return the file. Raises RecipeError if it links out of the folder: whoever made the folder
+    could otherwise read any file of this machine."""
     if local_paths.leads_out(file, folder):
         raise RecipeError(
             f"{local_paths.shown(file)} is a link that leads out of {local_paths.shown(folder)}",
@@ -190,14 +192,18 @@ def _checked(found: list[Path], start: Path, wanted: Wanted) -> list[File]:
         )
     for file in found:
         if not file.exists():
-            raise RecipeError(f"there is no file {local_paths.shown(file)}", place=place)
+            raise RecipeError(
+                f"there is no file {local_paths.shown(file)}",
+                place=place,
+                hint=local_paths.instead(file),
+            )
         if not file.is_file():
             raise RecipeError(f"{local_paths.shown(file)} is not a regular file", place=place)
     return [_file(str(file), _shown(file), file.name, wanted) for file in found]
 
 
 def _shown(file: Path) -> str:
-    """The file as an error names it: from the current folder where it is below it."""
+    """The file as shown in errors: relative to the current folder if it is below it."""
     full = file.resolve()
     return str(full.relative_to(Path.cwd())) if full.is_relative_to(Path.cwd()) else str(file)
 
@@ -208,7 +214,7 @@ def _shown(file: Path) -> str:
 def _far(url: str, wanted: Wanted) -> Found:
     shown, place = remote.shown(url), wanted.place
     web = url.partition("://")[0].lower() in remote.WEB
-    if web:  # what can be said without the network comes first
+    if web:  # checks that need no network come first
         wanted.one_file()
         ending(shown, place)
     store, path = remote.open_store(url, place)
@@ -218,7 +224,7 @@ def _far(url: str, wanted: Wanted) -> Found:
         chosen, paths = _listed(store, path, wanted)
     except RecipeError:
         raise
-    except Exception as error:  # every store's library has errors of its own
+    except Exception as error:  # each store's library has errors of its own
         raise remote.failed(url, error, place) from error
     if not paths:
         raise RecipeError(
@@ -235,7 +241,7 @@ def _far(url: str, wanted: Wanted) -> Found:
 
 
 def _listed(store: Any, path: str, wanted: Wanted) -> tuple[splits.Chosen, list[str]]:
-    """What is chosen of a folder or a pattern of a store, and the paths."""
+    """The chosen files of a folder or pattern in a store, and all paths."""
     if store.isdir(path):
         start = path.rstrip("/") + "/"
         every = sorted(name.removeprefix(start) for name in store.find(path))

@@ -1,5 +1,4 @@
-"""Digests of everything that prepared rows depend on: change any of it and the digest is
-another."""
+"""Digests of everything that prepared rows depend on."""
 
 import dataclasses
 import hashlib
@@ -8,33 +7,33 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tunewright import registry
-from tunewright.types import DataRequest
-from tunewright_dataset_chat import remote
+from tunewright.types import DataRequest, RunContext
+from tunewright.urls import mask_url
 from tunewright_dataset_chat.source import WHERE, Source
 
-if TYPE_CHECKING:
-    from tunewright.run import Run
-
+# our packages, whose files are part of the digest
 _PACKAGES = (
     "tunewright",
     "tunewright_hf",
     "tunewright_dataset_chat",
-)  # ours: their files are looked at
+)
 _LIBRARIES = ("tokenizers", "transformers", "jinja2")
+# options of the dataset that matter; the others concern place and time, or are applied later
 _CHANGES_ROWS = {
     "on_bad_row",
     "on_unread",
     "truncate",
     "max_record_bytes",
-}  # of the dataset's options; the others say where and when, or come later
-_HOOKS = ("convert_rows", "format_template")  # an accelerator round one of these may change rows
+}
+# an accelerator that wraps one of these may change rows
+_HOOKS = ("convert_rows", "format_template")
 
 
-def settings(run: "Run", request: DataRequest, options: Any) -> dict[str, Any]:
-    """What rows depend on besides their source, each under a name that people know."""
+def settings(run: RunContext, request: DataRequest, options: Any) -> dict[str, Any]:
+    """Settings that rows depend on besides their source, under names that users know."""
     template = run.plugin("template")
     return {
         "rows": request.rows,
@@ -44,6 +43,7 @@ def settings(run: "Run", request: DataRequest, options: Any) -> dict[str, Any]:
             [template.source, template.options.model_dump(), dataclasses.asdict(template.info)]
         ),
         "tokenizer": _tokenizer(request.loaded.tokenizer),
+        "processor": _processor(request.loaded.processor),
         "accelerators": [
             [f"{entry.distribution} {entry.version}", entry.name, options]
             for entry, options, _ in _wrapping(run)
@@ -53,17 +53,17 @@ def settings(run: "Run", request: DataRequest, options: Any) -> dict[str, Any]:
 
 
 def written(entry: Any) -> str:
-    """Of an entry as the recipe has it. A password in its URL does not count."""
+    """Digest of a source as written in the recipe, without the password in its URL."""
     return digest(
         {
-            name: remote.without_secrets(value) if isinstance(value, str) else value
+            name: mask_url(value) if isinstance(value, str) else value
             for name, value in entry.model_dump(mode="json", exclude={"weight"}).items()
         }
     )
 
 
 def entry(source: Source) -> dict[str, Any]:
-    """How a source is read, wherever it is: the names and places of files do not matter."""
+    """Settings for reading a source, without the names and places of its files."""
     how = source.entry.model_dump(mode="json", exclude=WHERE | {"weight"})
     return {
         **how,
@@ -73,9 +73,9 @@ def entry(source: Source) -> dict[str, Any]:
     }
 
 
-def code(run: "Run", source: Source) -> str:
-    """Of the Python files of our packages and of those that bring template, format and
-    accelerators, and of the libraries' versions."""
+def code(run: RunContext, source: Source) -> str:
+    """Digest of the Python files of our packages and of the packages of template, format and
+    accelerators, and of library versions."""
     plugins = [type(run.plugin("template")), *(plugin for _, _, plugin in _wrapping(run))]
     found = {
         *_PACKAGES,
@@ -86,8 +86,8 @@ def code(run: "Run", source: Source) -> str:
     return digest([files, {name: version(name) for name in _LIBRARIES}])
 
 
-def _wrapping(run: "Run") -> Iterator[tuple[registry.Entry, dict[str, Any], Any]]:
-    """The recipe's accelerators that may change rows: entry, options, class."""
+def _wrapping(run: RunContext) -> Iterator[tuple[registry.Entry, dict[str, Any], Any]]:
+    """Accelerators of the recipe that may change rows: entry, options, class."""
     for section in run.recipe.accelerators:
         entry = registry.find("accelerator", section.name)
         plugin = registry.load(entry)
@@ -96,8 +96,7 @@ def _wrapping(run: "Run") -> Iterator[tuple[registry.Entry, dict[str, Any], Any]
 
 
 def _files(package: str) -> Iterator[tuple[str, str]]:
-    """Name and sha256 of each Python file of an imported package, or of a module that is one
-    file."""
+    """Name and sha256 of each Python file of an imported package or single-file module."""
     spec = sys.modules[package].__spec__
     assert spec
     for folder in map(Path, spec.submodule_search_locations or ()):
@@ -115,9 +114,14 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
+def _processor(processor: Any) -> str | None:
+    """Digest of the options by which media are resized and cut into tiles; None: text only."""
+    return digest(processor.to_json_string()) if processor else None
+
+
 def _tokenizer(tokenizer: Any) -> str:
-    """What the tokenizer does with text, and its special tokens. A slow one shows its vocabulary
-    only."""
+    """Digest of the tokenizer's behaviour and special tokens. A slow tokenizer gives only its
+    vocabulary."""
     fast = tokenizer.is_fast
     work = tokenizer.backend_tokenizer.to_str() if fast else sorted(tokenizer.get_vocab().items())
     return digest(

@@ -1,5 +1,4 @@
-"""Data sets of a hub, through the hub's own library. No code that comes with a data set is ever
-run."""
+"""Data sets on a hub, through the hub's own library. Code of data sets is never run."""
 
 import hashlib
 import json
@@ -24,6 +23,7 @@ def _hf(entry: Any, split: str, streaming: bool = False) -> Any:
     import datasets
 
     disable_telemetry()
+    # this library no longer runs code of data sets
     return datasets.load_dataset(
         entry.path,
         entry.subset,
@@ -31,7 +31,7 @@ def _hf(entry: Any, split: str, streaming: bool = False) -> Any:
         data_dir=entry.folder,
         revision=entry.revision,
         streaming=streaming,
-    )  # this library no longer runs code of data sets
+    )
 
 
 def _modelscope(entry: Any, split: str) -> Any:
@@ -58,7 +58,7 @@ def _modelers(entry: Any, split: str) -> Any:
     )
 
 
-#: hub → its library, what pip installs for it, how it loads
+#: hub → its library, its pip requirement, its load function
 _HUBS: dict[str, tuple[str, str, Callable[[Any, str], Any]]] = {
     "hf": ("datasets", "datasets", _hf),
     "modelscope": ("modelscope", "modelscope", _modelscope),
@@ -68,11 +68,11 @@ _HUBS: dict[str, tuple[str, str, Callable[[Any, str], Any]]] = {
 
 @dataclass
 class HubData:
-    """One data set of a hub. It is loaded when it is first asked for."""
+    """A data set on a hub. It is loaded at the first access."""
 
     entry: Any  # Entry
     place: str
-    load: Callable[[Any, str], Any] | None = None  # None: as the hub's library does, onto the disk
+    load: Callable[[Any, str], Any] | None = None  # None: as the hub's library does, to disk
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.entry.path):
@@ -99,16 +99,14 @@ class HubData:
     def _data(self) -> Any:
         try:
             return (self.load or _HUBS[self.entry.hub][2])(self.entry, self.entry.split or "train")
-        except (
-            Exception
-        ) as error:  # each library has errors of its own, and those of what it is made of
+        except Exception as error:  # each library has its own errors, and those of its dependencies
             raise RecipeError(
                 f"{self.name} cannot be loaded: {_said(error)}", place=self.place
             ) from error
 
     def streamed(self) -> "HubData":
-        """The same, read from the hub record by record. Raises RecipeError where its library cannot
-        do that."""
+        """The same data set, streamed record by record. Raises RecipeError if its library does not
+        support it."""
         if self.entry.hub != "hf":
             hint = "leave streaming out, or download it and name its files"
             raise RecipeError(
@@ -117,16 +115,16 @@ class HubData:
         return HubData(self.entry, self.place, partial(_hf, streaming=True))
 
     def read(self, limit: int) -> Iterator[Read]:
-        """The records. limit: bytes of one record. Raises RowError where they cannot be read on."""
+        """Read the records. limit: bytes per record. Raises RowError if reading fails."""
         data = self._data
-        try:  # in Arrow's form media are not decoded
+        try:  # media are not decoded in Arrow's format
             batches = data.with_format("arrow").iter(batch_size=_BATCH)
             yield from records(batches, self.name, limit)
-        except Exception as error:  # streamed records come from the hub while they are read
+        except Exception as error:  # streamed records are downloaded while they are read
             raise RowError(f"cannot be read on: {_said(error)}", place=self.name) from error
 
     def digest(self) -> str:
-        """Changes with the records: of the files in the library's cache, or of the records
+        """Digest of the records: of the files in the library's cache, or of the records
         themselves."""
         digest = hashlib.sha256()
         if stored := self._data.cache_files:

@@ -1,10 +1,14 @@
-"""How much one record may hold."""
+"""Size limit of a record, and the name of the validation set."""
 
 from tunewright import RowError
 
-#: bytes of one record where the recipe says nothing: a small packed file may unpack to one endless
-#: line, and a tokenizer needs many times as much memory as the text
+#: default limit in bytes: a small compressed file may hold one endless line, and a tokenizer needs
+#: many times the memory of the text
 MAX_RECORD_BYTES = 8 << 20
+
+
+#: name of the evaluation set that is split off
+VALIDATION = "validation"
 
 
 def too_long(limit: int, place: str) -> RowError:

@@ -1,12 +1,16 @@
-"""Paths of this machine that a recipe or a data set names."""
+"""Local paths in a recipe or a data set."""
 
 import os
 import tempfile
+from contextlib import suppress
+from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 
 from tunewright import RecipeError, RunError
 
 _SHOWN = 200  # characters of a path in an error
+_LOOKED_AT = 1000  # names of a folder, for one that is nearly right
 
 
 def shown(path: object) -> str:
@@ -15,15 +19,15 @@ def shown(path: object) -> str:
 
 
 def resolve(root: Path, written: str, place: str) -> Path:
-    """The path that is written, from `root`, with ~ expanded; there need be nothing.
+    """Resolve a path relative to `root`, with ~ expanded; it need not exist.
 
-    Raises RecipeError for what this machine cannot look at: a home folder that is not known, a
-    name that is too long, a folder that may not be entered.
+    Raises RecipeError if the system cannot access it: unknown home folder, name too long, no
+    permission.
     """
     try:
         path = root / Path(written).expanduser()
         path.exists()
-    except RuntimeError as error:  # of expanduser
+    except RuntimeError as error:  # raised by expanduser
         hint = "write the whole path"
         raise RecipeError(
             f"the home folder in {shown(written)!r} is not known", place=place, hint=hint
@@ -34,10 +38,19 @@ def resolve(root: Path, written: str, place: str) -> Path:
     return path
 
 
-def leads_out(file: Path, folder: Path) -> bool:
-    """Whether a file of a folder is, through links, one of another folder.
+def instead(missing: Path) -> str:
+    """Suggestion for a path that does not exist."""
+    names: list[str] = []
+    with suppress(OSError):
+        names = [each.name for each in islice(missing.parent.iterdir(), _LOOKED_AT)]
+    close = get_close_matches(missing.name, names, n=1)
+    return f"did you mean {close[0]!r}?" if close else "paths start at the folder of the recipe"
 
-    The links of a Hugging Face cache lead from snapshots/REVISION to blobs beside it: they stay.
+
+def leads_out(file: Path, folder: Path) -> bool:
+    """Whether a file of a folder is a link to a file outside it.
+
+    Links in a Hugging Face cache, from snapshots/REVISION to blobs beside it, are allowed.
     """
     target, base = Path(os.path.realpath(file)), Path(os.path.realpath(folder))
     if target.is_relative_to(base):
@@ -46,10 +59,15 @@ def leads_out(file: Path, folder: Path) -> bool:
     return snapshots is None or not target.is_relative_to(snapshots.parent / "blobs")
 
 
-def default_cache() -> tuple[Path, str]:
-    """The folder for prepared rows where the recipe names none, and what has to be said of it.
+def cache(root: Path, named: str | None) -> tuple[Path, str]:
+    """Cache folder for prepared rows, and a note about it. named: dataset.cache."""
+    return (resolve(root, named, "dataset.cache"), "") if named else default_cache()
 
-    Without a home folder it is one of this user's in the folder for temporary files.
+
+def default_cache() -> tuple[Path, str]:
+    """Default cache folder for prepared rows, and a note about it.
+
+    Without a home folder it is a folder of this user in the temporary folder.
     """
     if named := os.environ.get("TUNEWRIGHT_CACHE"):
         return resolve(Path(), named, "TUNEWRIGHT_CACHE") / "data", ""
@@ -65,7 +83,8 @@ def default_cache() -> tuple[Path, str]:
 
 
 def _own_temporary() -> Path:
-    """Folder that only this user can write: whoever could write it could choose what is trained."""
+    """Temporary folder that only this user can write: others could otherwise change the training
+    data."""
     user = os.getuid() if hasattr(os, "getuid") else 0
     folder = Path(tempfile.gettempdir()) / f"tunewright-{user}"
     try:

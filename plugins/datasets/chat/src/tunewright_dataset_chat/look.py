@@ -1,58 +1,66 @@
-"""The rows of a recipe as people look at them: the first ones in full, and what all of them
-have."""
+"""Preview and statistics of a recipe's rows."""
 
 import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tunewright import RowError
-from tunewright.types import DataRequest, Row, Span
-from tunewright_dataset_chat import media
+from tunewright.types import DataRequest, Row, RunContext, Span
+from tunewright_dataset_chat import local_paths, media, media_store
 from tunewright_dataset_chat.chunk_processor import ChunkProcessor
 from tunewright_dataset_chat.row_processor import RowProcessor
 from tunewright_dataset_chat.samples import IGNORED, Done, Sample
 from tunewright_dataset_chat.source import open_sources
 from tunewright_dataset_chat.source_stream import Counts, Stream
 
-if TYPE_CHECKING:
-    from tunewright.run import Run
-
-LOOKED_AT = 1000  # records of each source that are read of what is streamed
+LOOKED_AT = 1000  # records read from each streamed source
 
 
 @dataclass
 class Preview:
     samples: list[Sample]
-    lengths: list[int]  # tokens of every row that is kept
-    trained_tokens: int  # of all these rows
+    lengths: list[int]  # tokens of each row that is kept
+    trained_tokens: int  # total
     rows_read: int
     dropped: dict[str, int]  # reason → rows
     notes: list[str]
 
 
 @dataclass
-class Stats:
-    """Of the rows of `data`, each once, whatever its source's weight."""
+class MediaStats:
+    """Media of one kind, each place in a row counted."""
 
-    lengths: list[int] = field(default_factory=list)  # tokens of every row that is kept
+    count: int = 0
+    rows: int = 0  # that have some
+    tokens: int = 0
+    sizes: list[tuple[int, int]] = field(default_factory=list)  # width, height in pixels
+    seconds: list[float] = field(default_factory=list)  # of videos and audio
+
+
+@dataclass
+class Stats:
+    """Statistics of the rows of `data`, each counted once, whatever its source's weight."""
+
+    lengths: list[int] = field(default_factory=list)  # tokens of each row that is kept
     trained_tokens: int = 0
     sources: dict[str, tuple[int, int]] = field(default_factory=dict)  # title → (rows, tokens)
     roles: Counter[str] = field(default_factory=Counter)  # role → messages
-    turns: Counter[int] = field(default_factory=Counter)  # messages of a user in a row → rows
-    duplicates: int = 0  # rows whose tokens are those of an earlier row
+    turns: Counter[int] = field(default_factory=Counter)  # number of user messages → rows
+    duplicates: int = 0  # rows with the same tokens and media as an earlier row
+    media: dict[str, MediaStats] = field(default_factory=dict)  # by kind
     rows_read: int = 0
     dropped: dict[str, int] = field(default_factory=dict)  # reason → rows
     notes: list[str] = field(default_factory=list)
 
 
-def preview(run: "Run", request: DataRequest, count: int) -> Preview:
-    """The first `count` rows of `data` as the model will see them, and the lengths of all; of what
-    is streamed, of the first records of each source.
+def preview(run: RunContext, request: DataRequest, count: int) -> Preview:
+    """The first `count` rows of `data` as the model sees them, and the lengths of all rows (for
+    streamed sources, of the first records).
 
     Raises RecipeError and RowError.
     """
@@ -70,8 +78,8 @@ def preview(run: "Run", request: DataRequest, count: int) -> Preview:
     return shown
 
 
-def stats(run: "Run", request: DataRequest) -> Stats:
-    """Counts over all rows of `data`; of what is streamed, over the first records of each source.
+def stats(run: RunContext, request: DataRequest) -> Stats:
+    """Statistics of all rows of `data` (for streamed sources, of the first records).
 
     Raises RecipeError and RowError.
     """
@@ -81,11 +89,13 @@ def stats(run: "Run", request: DataRequest) -> Stats:
         before = len(found.lengths), sum(found.lengths)
         for sample in (sample for batch in stream for sample in batch):
             ids = [value for name, value in sample.columns.items() if name.endswith("_ids")]
-            key = hashlib.blake2b(repr(ids).encode(), digest_size=16).digest()
+            paths = [medium.path for medium in sample.media]
+            key = hashlib.blake2b(repr([ids, paths]).encode(), digest_size=16).digest()
             found.duplicates += key in known
             known.add(key)
             found.lengths.append(len(sample.input_ids))
             found.trained_tokens += _trained(sample)
+            _count_media(sample, found.media)
         found.sources[stream.source.title] = (
             len(found.lengths) - before[0],
             sum(found.lengths) - before[1],
@@ -96,29 +106,48 @@ def stats(run: "Run", request: DataRequest) -> Stats:
 
 
 def _counting(found: Stats) -> type[RowProcessor]:
-    """Work that counts the messages of all rows that a format makes, also of those that are too
+    """Row processor that counts the messages of all converted rows, including those that are too
     long."""
 
     class Counting(RowProcessor):
-        def __call__(self, rows: list[Row | RowError]) -> Done:
+        def __call__(
+            self, rows: list[Row | RowError], folders: media.Folders = media.NO_FOLDERS
+        ) -> Done:
             for row in rows:
                 if not isinstance(row, RowError) and (
                     roles := Counter(each.role for each in media.messages(row))
                 ):
                     found.roles.update(roles)
                     found.turns[roles["user"]] += 1
-            return super().__call__(rows)
+            return super().__call__(rows, folders)
 
     return Counting
 
 
-def _streams(run: "Run", request: DataRequest, work: type[RowProcessor]) -> Iterator[Stream]:
-    """The sources, one after the other."""
+def _count_media(sample: Sample, found: dict[str, MediaStats]) -> None:
+    for kind in {medium.kind for medium in sample.media}:
+        found.setdefault(kind, MediaStats()).rows += 1
+    for medium in sample.media:
+        stats, shape = found[medium.kind], medium.shape
+        stats.count += 1
+        stats.tokens += medium.tokens
+        if shape.width:
+            stats.sizes.append((shape.width, shape.height))
+        if shape.seconds:
+            stats.seconds.append(shape.seconds)
+
+
+def _streams(run: RunContext, request: DataRequest, work: type[RowProcessor]) -> Iterator[Stream]:
+    """Yield the sources' streams, one after the other."""
     options = run.plugin("dataset").options
     if options.streaming and request.limit is None:
         request = replace(request, limit=LOOKED_AT)
     step = ChunkProcessor.of(run, request, options.truncate, work)
-    for source in open_sources(request.entries, "data", request.root, options.max_record_bytes):
+    cache, _ = local_paths.cache(request.root, options.cache)
+    store = media_store.folder(cache, request)
+    for source in open_sources(
+        request.entries, "data", request.root, options.max_record_bytes, store
+    ):
         yield Stream(run, source, request, step, options.on_bad_row == "skip")
 
 
@@ -127,8 +156,8 @@ def _trained(sample: Sample) -> int:
 
 
 def _written(sample: Sample, tokenizer: Any) -> Sample:
-    """A row as the text that its tokens say, where it was cut; or of a prompt and answers: each of
-    its columns, answers as what is trained."""
+    """A truncated row as the text of its tokens; a prompt with answers as the text of its columns,
+    with the answers as trained spans."""
     parts = (
         _pieces(sample, tokenizer) if "input_ids" in sample.columns else _answers(sample, tokenizer)
     )

@@ -1,4 +1,4 @@
-"""Which rows an epoch has, by their numbers alone: nothing is copied."""
+"""Rows of each epoch, as indices: nothing is copied."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,22 +8,21 @@ import numpy as np
 
 from tunewright import RecipeError
 
-_VALIDATION = 1  # a stream of random numbers of its own
+_VALIDATION = 1  # separate random stream
 
 
 @dataclass(frozen=True)
 class Mix:
-    """Called with an epoch (0 is the first), gives its row numbers in order, from (seed, epoch)
-    alone.
+    """Callable: epoch (0 is the first) → row indices in order. Depends on (seed, epoch) only.
 
-    The rows of all sources are numbered one source after the other. A source that gives more rows
-    than it has gives each equally often, give or take one; one that gives fewer goes on in the next
-    epoch where it stopped, so that no row comes again before all others have come.
+    Rows of all sources are numbered consecutively. A source that is oversampled repeats each row
+    equally often, give or take one; one that is undersampled continues in the next epoch where it
+    stopped, so that all rows are used before one repeats.
     """
 
     sizes: tuple[int, ...]  # rows of each source
-    counts: tuple[int, ...]  # rows of each source in an epoch
-    even: bool  # spread every source evenly over the epoch; else shuffled all together
+    counts: tuple[int, ...]  # rows of each source per epoch
+    even: bool  # spread every source evenly over the epoch; otherwise shuffle all together
     seed: int
 
     def __call__(self, epoch: int) -> np.ndarray:
@@ -32,12 +31,13 @@ class Mix:
         chosen = [starts[source] + self._turn(source, epoch) for source in range(len(self.sizes))]
         if not self.even:
             return rng.permutation(np.concatenate(chosen))
-        # the j-th of c rows comes somewhere in the j-th of c equal parts of the epoch
+        # row j of c is placed randomly in part j of c equal parts of the epoch
         places = [(np.arange(count) + rng.random(count)) / count for count in self.counts]
         return np.concatenate(chosen)[np.argsort(np.concatenate(places), kind="stable")]
 
     def _turn(self, source: int, epoch: int) -> np.ndarray:
-        """Rows of one source for this epoch: the next `count` of an endless row of its shuffles."""
+        """Rows of one source for this epoch: the next `count` of an infinite sequence of its
+        shuffles."""
         size, count = self.sizes[source], self.counts[source]
         first, last = epoch * count // size, -(-(epoch + 1) * count // size)
         shuffles = [
@@ -51,11 +51,10 @@ class Mix:
 def counts(
     sizes: Sequence[int], weights: Sequence[float], mixing: str, stop: Literal["first", "all"]
 ) -> list[int]:
-    """Rows of each source in an epoch, at least one each.
+    """Rows of each source per epoch, at least one each.
 
-    concatenate: its rows times its weight. interleave: shares by weight, until the first source has
-    given all its rows once (`first`), or until every one has (`all`; the others then give theirs
-    again).
+    concatenate: its rows times its weight. interleave: shares by weight, until the first source is
+    exhausted (`first`), or until all are (`all`; the others then repeat).
     """
     if mixing == "concatenate":
         return [max(1, round(size * weight)) for size, weight in zip(sizes, weights, strict=True)]
@@ -66,11 +65,10 @@ def counts(
 
 
 def split(records: np.ndarray, validation: float | int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers for training and for validation, both ascending. Rows of one record go the same
-    way.
+    """Row indices for training and validation, both ascending. Rows of one record stay together.
 
-    records: the number of each row's record, ascending. validation: a share of all rows, or their
-    number. Raises RecipeError where nothing would be left on one side.
+    records: record number of each row, ascending. validation: a share of all rows, or their number.
+    Raises RecipeError if one side would be empty.
     """
     wanted = round(validation * len(records)) if validation < 1 else int(validation)
     _, first, sizes = np.unique(records, return_index=True, return_counts=True)

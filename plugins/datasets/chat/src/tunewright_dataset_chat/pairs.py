@@ -1,5 +1,5 @@
-"""Rows of token ids for preference, unpaired and prompts: a prompt as serving encodes it, and
-answers after it."""
+"""Tokenise preference, unpaired and prompt rows: a prompt encoded as for inference, and answers
+after it."""
 
 from array import array
 from collections.abc import Callable, Sequence
@@ -28,11 +28,11 @@ _IGNORED = -100
 def encode_rows(
     rows: Sequence[Row], render: Render, tokeniser: Tokeniser
 ) -> list[dict[str, Any] | RowError]:
-    """One item a row, in order: its columns as `types.Data` names them, or why it cannot be used.
+    """One item per row, in order: its columns as `types.Data` names them, or the error.
 
-    prompt_ids are what serving encodes before it generates; prompt_ids + chosen_ids (rejected_ids,
-    completion_ids) are the ids of the whole conversation up to its stop token, which is the last.
-    Nothing is cut. Preference rows have `margin` too, which may be None.
+    prompt_ids are encoded as for inference; prompt_ids + chosen_ids (rejected_ids, completion_ids)
+    are the ids of the whole conversation up to its stop token. Nothing is truncated. Preference
+    rows also have `margin`, which may be None.
     """
     work: list[list[Rendered] | RowError] = []
     for row in rows:
@@ -84,7 +84,7 @@ def _answered(
     name: str,
     render: Render,
 ) -> Rendered:
-    """The whole conversation, in which all that follows the prompt is one trained span."""
+    """The whole conversation, with everything after the prompt as one trained span."""
     if others := [message.role for message in answer if message.role != "assistant"]:
         raise RowError(
             f"{name} has a message from {others[0]}, and all of an answer is trained here"
@@ -99,15 +99,15 @@ def _answered(
     before = [span for span in whole.trained if span.end <= start]
     if len(before) == len(whole.trained):
         raise RowError(f"{name} has nothing to train")
-    # the answer's own span may begin later: after an empty thinking, say, which serving would not
-    # have written
+    # the answer's own span may start later: after empty thinking, for example, which inference
+    # would not have written
     return replace(whole, trained=[*before, Span(start, whole.trained[-1].end)])
 
 
 def _encode(texts: list[Rendered], tokeniser: Tokeniser) -> list[Encoded | RowError]:
     try:
         return list(tokeniser.encode_batch(texts))
-    except RowError:  # of which text is known only one by one
+    except RowError:  # find the failing text by encoding one at a time
         return [_one(text, tokeniser) for text in texts]
 
 
@@ -140,7 +140,7 @@ def _columns(row: Row, tokens: list[Encoded | RowError]) -> dict[str, Any]:
 
 
 def _after(prompt: "array[int]", whole: Encoded) -> "array[int]":
-    """The ids of the answer. What a template writes after the stop token is left out."""
+    """Ids of the answer, without what a template writes after the stop token."""
     if whole.input_ids[: len(prompt)] != prompt:
         raise RowError("the tokenizer encodes the prompt in another way when an answer follows")
     end = max(place for place, label in enumerate(whole.labels) if label != _IGNORED) + 1

@@ -1,5 +1,5 @@
-"""Folders that `tunewright data prepare --to` wrote. They come from elsewhere, and are checked like
-any other input: manifest, columns, and every row."""
+"""Folders written by `tunewright data prepare --to`. They may come from others, so manifest,
+columns and every row are checked."""
 
 from pathlib import Path
 from typing import Any, NoReturn
@@ -7,11 +7,12 @@ from typing import Any, NoReturn
 import numpy as np
 import pyarrow as pa
 
-from tunewright import RecipeError
-from tunewright.types import DataRequest, RowKind
+from tunewright import RecipeError, RowError
+from tunewright.types import DataRequest
 from tunewright_dataset_chat import cached_shards, columns
 from tunewright_dataset_chat.cached_shards import CachedShard
-from tunewright_dataset_chat.columns import LINE
+from tunewright_dataset_chat.columns import LINE, MEDIA
+from tunewright_dataset_chat.media import KINDS, Folders, check_written
 from tunewright_dataset_chat.samples import IGNORED
 
 MANIFEST = cached_shards.MANIFEST
@@ -20,8 +21,9 @@ _ANSWERS = ("chosen_ids", "rejected_ids", "completion_ids")
 
 
 def find(folder: Path, shared: dict[str, Any], written: str, place: str) -> CachedShard:
-    """The rows of one source in the folder. written: the digest of its entry; shared: what its rows
-    must have been prepared with. Raises RecipeError where it does not fit, or is damaged."""
+    """Find the rows of one source in the folder. written: digest of its entry; shared: settings
+    that the rows must have been prepared with. Raises RecipeError if they do not fit or are
+    damaged."""
     at = f"dataset.prepared: {folder}"
     if not folder.is_dir():
         raise RecipeError("there is no such folder", place=at, hint=_AGAIN)
@@ -30,7 +32,7 @@ def find(folder: Path, shared: dict[str, Any], written: str, place: str) -> Cach
     fitting = [part for part in same if part.facts["settings"] == shared]
     if len(fitting) == 1:
         return fitting[0]
-    if fitting:  # which of them is the last one, a copied folder does not say
+    if fitting:  # a copied folder does not tell which is the latest
         problem = (
             f"holds {len(fitting)} versions of {place}, since its source or the code "
             "changed in between"
@@ -50,7 +52,8 @@ def _read(folder: Path, at: str) -> CachedShard:
 
 
 def check(part: CachedShard, request: DataRequest, folder: Path) -> CachedShard:
-    """The part itself. Raises RecipeError for the first row that preparing would not have made."""
+    """Return the shard. Raises RecipeError for the first row that preparation would not have
+    produced."""
     try:
         table = part.table().table
         table.validate(full=True)
@@ -59,12 +62,15 @@ def check(part: CachedShard, request: DataRequest, folder: Path) -> CachedShard:
         _refuse(folder, f"{cached_shards.ROWS} is not valid Arrow: {said}")
     if table.num_rows != part.rows:
         _refuse(folder, f"has {table.num_rows} rows, and its manifest says {part.rows}")
-    _check_columns(table.schema, request.rows, folder)
+    _check_columns(table.schema, request, folder)
     first = 0
+    files: set[tuple[str, str]] = set()  # that were looked for
     vocabulary = _vocabulary(request.loaded.tokenizer)
     for batch in table.to_batches():
         if batch.num_rows:
-            found = _bad_row(_Batch(batch, vocabulary), request)
+            found = _bad_row(_Batch(batch, vocabulary), request) or _bad_media(
+                batch, part.media, files
+            )
             if found:
                 _refuse(folder, f"row {first + found[0] + 1}: {found[1]}")
         first += batch.num_rows
@@ -76,12 +82,13 @@ def _refuse(folder: Path, problem: str) -> NoReturn:
 
 
 def _vocabulary(tokenizer: Any) -> int:
-    """One more than the largest id."""
+    """Largest id + 1."""
     return max(len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=0))
 
 
-def _check_columns(schema: pa.Schema, rows: RowKind, folder: Path) -> None:
-    known = columns.schema(rows) or pa.schema({LINE: pa.int64(), **columns.types(rows)})
+def _check_columns(schema: pa.Schema, request: DataRequest, folder: Path) -> None:
+    media = request.loaded.processor is not None
+    known = pa.schema({LINE: pa.int64(), **columns.types(request.rows, media)})
     for name, type_ in zip(known.names, known.types, strict=True):
         if name not in schema.names:
             _refuse(folder, f"has no column {name}")
@@ -90,7 +97,7 @@ def _check_columns(schema: pa.Schema, rows: RowKind, folder: Path) -> None:
 
 
 class _Batch:
-    """The lists of a record batch as flat arrays. vocabulary: ids are below it."""
+    """Lists of a record batch as flat arrays. vocabulary: exclusive upper bound of ids."""
 
     def __init__(self, batch: pa.RecordBatch, vocabulary: int) -> None:
         self.names = batch.schema.names
@@ -101,7 +108,7 @@ class _Batch:
         return self._batch.column(name)
 
     def lengths(self, name: str) -> np.ndarray:
-        """(rows,) tokens of each row; 0 where there is no list."""
+        """(rows,) tokens of each row; 0 for null."""
         return np.diff(self.column(name).offsets.to_numpy())
 
     def values(self, name: str) -> np.ndarray:
@@ -109,13 +116,13 @@ class _Batch:
         return self.column(name).flatten().to_numpy(zero_copy_only=False)
 
     def row_of(self, name: str, at_fault: np.ndarray) -> int:
-        """The row of the first value that is at fault."""
+        """Row of the first value that is marked."""
         ends = np.cumsum(self.lengths(name))
         return int(np.searchsorted(ends, np.flatnonzero(at_fault)[0], side="right"))
 
 
 def _bad_row(batch: _Batch, request: DataRequest) -> tuple[int, str] | None:
-    """The first row that is found to be wrong, and how."""
+    """First invalid row and the problem."""
     id_columns = [name for name in columns.types(request.rows) if name.endswith("_ids")]
     lists = [name for name in columns.types(request.rows) if name in (*id_columns, "labels")]
     for name in lists:
@@ -148,7 +155,7 @@ def _bad_labels(batch: _Batch) -> tuple[int, str] | None:
     if (bad := trained & (labels != ids)).any():
         return batch.row_of("labels", bad), "a label is neither its token's id nor -100"
     starts = np.cumsum(lengths) - lengths
-    trained[starts] = False  # the first token is predicted from nothing
+    trained[starts] = False  # the first token is never predicted
     if (bad := np.add.reduceat(trained, starts) == 0).any():
         return int(np.flatnonzero(bad)[0]), "nothing in it is trained: all labels are -100"
     if "loss_weights" in batch.names:
@@ -159,4 +166,24 @@ def _bad_labels(batch: _Batch) -> tuple[int, str] | None:
         values = weights.flatten()
         if values.null_count or not np.isfinite(values.to_numpy(zero_copy_only=False)).all():
             return 0, "loss_weights has what is no number"
+    return None
+
+
+def _bad_media(
+    batch: pa.RecordBatch, folders: Folders, known: set[tuple[str, str]]
+) -> tuple[int, str] | None:
+    """First row with a medium that is not a file of its folders, and the problem."""
+    if MEDIA not in batch.schema.names:
+        return None
+    for row, media in enumerate(batch.column(MEDIA).to_pylist()):
+        for medium in media if media is not None else [{"kind": None, "path": None}]:
+            kind, path = medium["kind"], medium["path"]
+            if kind not in KINDS or not isinstance(path, str):
+                return row, "media has what is no medium"
+            if (kind, path) not in known:
+                try:
+                    check_written(kind, path, folders)
+                except RowError as error:
+                    return row, error.problem
+                known.add((kind, path))
     return None

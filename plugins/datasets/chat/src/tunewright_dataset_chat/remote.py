@@ -1,14 +1,14 @@
-"""Files that are not on this machine, through fsspec and its packages for each kind of store."""
+"""Remote files, through fsspec and its package for each type of store."""
 
-import re
 from typing import Any
 from urllib.parse import unquote
 
 from tunewright import RecipeError
 from tunewright.errors import did_you_mean
+from tunewright.urls import is_url, mask_url, url_user
 from tunewright_hf.models.hub import disable_telemetry
 
-#: scheme → what pip installs for it
+#: scheme → its pip requirement
 PACKAGES = {
     "s3": "s3fs",
     "gs": "gcsfs",
@@ -20,46 +20,17 @@ PACKAGES = {
     "http": "aiohttp requests",
     "https": "aiohttp requests",
 }
-#: parameters of a query that give access to a file
-_GIVES_ACCESS = re.compile(
-    r"x-amz-|x-goog-|signature=|sig=|se=|sp=|[^=]*(?:token|key|secret|password|auth|credential)",
-    re.IGNORECASE,
-)
-WEB = ("http", "https")  # single files: such a server lists nothing
-
-
-def is_url(path: str) -> bool:
-    return "://" in path
+WEB = ("http", "https")  # single files only: servers do not list folders
 
 
 def shown(url: str) -> str:
-    """The URL without what may be secret: user, password, and the query, which signs some."""
-    return without_secrets(url).partition("?")[0] if is_url(url) else url
-
-
-def without_secrets(url: str) -> str:
-    """The URL without user and password, and without the parameters of its query that give access.
-    What is no URL stays."""
-    if not is_url(url):
-        return url
-    base, _, query = url.partition("#")[0].partition("?")
-    scheme, _, rest = base.partition("://")
-    host, slash, path = rest.partition("/")
-    if _user(url):
-        host = host.rpartition("@")[2]
-    kept = "&".join(part for part in query.split("&") if not _GIVES_ACCESS.match(part))
-    return f"{scheme}://{host}{slash}{path}" + (f"?{kept}" if kept else "")
-
-
-def _user(url: str) -> str:
-    """User and password of a URL. In az://CONTAINER@ACCOUNT there is none."""
-    scheme, _, rest = url.partition("://")
-    user = re.split("[/?#]", rest, maxsplit=1)[0].rpartition("@")[0]
-    return user if scheme.lower() in WEB or ":" in user else ""
+    """The URL without possible secrets: user, password, and the query, which may contain a
+    signature."""
+    return mask_url(url).partition("?")[0] if is_url(url) else url
 
 
 def open_store(url: str, place: str) -> tuple[Any, str]:
-    """The fsspec file system of a URL, and the path in it. Raises RecipeError where its package is
+    """fsspec file system of a URL, and the path in it. Raises RecipeError if its package is
     missing."""
     scheme = url.partition("://")[0].lower()
     if "::" in url:
@@ -87,9 +58,9 @@ def open_store(url: str, place: str) -> tuple[Any, str]:
 
 
 def said(error: Exception, url: str) -> str:
-    """What a library says in its error, in one line, without the secrets of the URL."""
+    """A library's error in one line, without the secrets of the URL."""
     words = " ".join(str(error).replace(url, shown(url)).split())
-    user = _user(url)
+    user = url_user(url)
     for secret in (url.partition("?")[2], user, user.partition(":")[2]):
         for spelt in {secret, unquote(secret)} - {""}:
             words = words.replace(spelt, "***")
@@ -97,6 +68,6 @@ def said(error: Exception, url: str) -> str:
 
 
 def failed(url: str, error: Exception, place: str) -> RecipeError:
-    """The line for what a store's own library raised. Its words may hold the URL with its
+    """Error for an exception of a store's library, whose message may contain the URL with its
     secrets."""
     return RecipeError(f"{shown(url)} cannot be read: {said(error, url)}", place=place)

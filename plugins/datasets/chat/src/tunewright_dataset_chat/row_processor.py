@@ -1,42 +1,38 @@
-"""From rows to samples: render, mask, tokenise, fit into max_length. A batch of rows at a time,
-nothing is kept."""
+"""Process rows to samples: render, mask, tokenise, fit to max_length. Stateless between batches."""
 
 import dataclasses
-import itertools
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from tunewright import RowError
 from tunewright.types import (
     Conversation,
-    MediaPart,
     Rendered,
     RenderedText,
     Row,
     RowKind,
+    RunContext,
     Span,
     TemplateRequest,
     Text,
 )
-from tunewright_dataset_chat import pairs, spelling, truncate
-from tunewright_dataset_chat.samples import IGNORED, Done, Sample
+from tunewright_dataset_chat import media, pairs, spelling, truncate
+from tunewright_dataset_chat.columns import MEDIA
+from tunewright_dataset_chat.row_media import RowMedia
+from tunewright_dataset_chat.samples import Done, Sample, columns_of, placed, trains
 from tunewright_dataset_chat.surrogates import encodable
 from tunewright_hf.tokenization.encode import Encoded, Tokeniser, check_fit
 
-if TYPE_CHECKING:
-    from tunewright.run import Run
-
 CUT_EMPTY = "nothing to train within max_length"
-SPLIT_TOKENS = "tokens crossed the start of an answer and were split there"
-PIECES = "rows more, because long documents were split"
+SPLIT_TOKENS = "tokens that crossed the start of an answer and were split there"
+PIECES = "further rows, because long documents were split"
 
-#: of each row: itself, and its text, or why there is none; what was no row is its own reason
+#: a row with its text or error; an item that was an error is its own error
 Started = list[tuple[Any, Rendered | RowError]]
 
 
 class RowProcessor:
-    """Makes samples of rows, in three steps."""
+    """Turns rows into samples, in three steps."""
 
     def __init__(
         self,
@@ -46,16 +42,27 @@ class RowProcessor:
         rows: RowKind,
         max_length: int,
         policy: truncate.Policy,
+        processor: Any = None,  # of a model that takes media
     ) -> None:
         self._ask, self._tokenizer, self.rows = ask, tokenizer, rows
         self._size, self._policy, self._bos = max_length, policy, tokenizer.bos_token_id
         self._tokeniser, self._stop = Tokeniser(tokenizer, info), info.stop
+        self._media = RowMedia(processor, tokenizer, info, self._written)
+        self.takes_media = processor is not None
+        self._folders = media.NO_FOLDERS
 
     @classmethod
     def of(
-        cls, run: "Run", tokenizer: Any, rows: RowKind, max_length: int, policy: truncate.Policy
+        cls,
+        run: RunContext,
+        tokenizer: Any,
+        rows: RowKind,
+        max_length: int,
+        policy: truncate.Policy,
+        processor: Any = None,
     ) -> "RowProcessor":
-        """With the run's template. Raises RecipeError where the tokenizer does not fit it."""
+        """Create a processor with the run's template. Raises RecipeError if the tokenizer does not
+        fit it."""
         info = run.plugin("template").info
         if rows != "text":
             check_fit(tokenizer, info, "template")
@@ -64,34 +71,40 @@ class RowProcessor:
             rendered: Rendered = run.call("template", "format_template", asked)
             return rendered
 
-        return cls(ask, info, tokenizer, rows, max_length, policy)
+        return cls(ask, info, tokenizer, rows, max_length, policy, processor)
 
-    def __call__(self, rows: list[Row | RowError]) -> Done:
-        """Errors in place of rows are passed on."""
+    def __call__(
+        self, rows: list[Row | RowError], folders: media.Folders = media.NO_FOLDERS
+    ) -> Done:
+        """Process rows; errors are passed on. folders: of their media."""
+        self._folders = folders
         started = self.start(rows)
         return self.finish(started, self.tokenise(started))
 
     def start(self, rows: list[Row | RowError]) -> Started:
-        """Render the rows. Pairs and prompts are rendered by `finish`, more than one text a row."""
+        """Render the rows. Pairs and prompts are rendered by `finish`, because they have several
+        texts per row."""
         return [(row, row if isinstance(row, RowError) else self._rendered(row)) for row in rows]
 
     def tokenise(self, started: Started) -> list[Encoded | RowError]:
-        """Tokens of each text that was rendered, in order."""
-        texts = [text for _, text in started if isinstance(text, Rendered)]
-        if not texts:  # all rows are errors, and some tokenizers take no empty batch
+        """Tokenise each rendered text, in order."""
+        found = [(row, text) for row, text in started if isinstance(text, Rendered)]
+        if not found:  # all rows are errors; some tokenizers reject empty batches
             return []
-        documents = (isinstance(row, Text) for row, text in started if isinstance(text, Rendered))
-        if next(documents):  # as all rows of a source are
-            return list(self._tokeniser.encode_text_batch([text.text for text in texts]))
+        texts = [text for _, text in found]
+        if isinstance(found[0][0], Text):  # then all rows of the source are
+            plain = [text.text for text in texts if not text.media]
+            encoded = iter(self._tokeniser.encode_text_batch(plain) if plain else ())
+            return [self._encoded(text) if text.media else next(encoded) for text in texts]
         if self.rows not in ("text", "messages"):
             return []
         try:
             return list(self._tokeniser.encode_batch(texts))
-        except RowError:  # of which row is known only one by one
+        except RowError:  # find the failing row by encoding one at a time
             return [self._encoded(text) for text in texts]
 
     def finish(self, started: Started, tokens: list[Encoded | RowError]) -> Done:
-        """Fit the rows into max_length, and count what is left out or changed."""
+        """Fit the rows to max_length, and count dropped and changed ones."""
         done = Done()
         if self.rows not in ("text", "messages"):
             self._pairs(started, done)
@@ -100,38 +113,41 @@ class RowProcessor:
         for row, rendered in started:
             encoded = rendered if isinstance(rendered, RowError) else next(found)
             if isinstance(encoded, RowError):
-                done.errors.append(_placed(encoded, row))
+                done.errors.append(placed(encoded, row))
             elif isinstance(row, Text):
-                self._document(row, encoded, done)
+                self._document(row, rendered, encoded, done)
             else:
                 self._chat(row, rendered, encoded, done)
         return done
 
     def _rendered(self, row: Row) -> Rendered | RowError:
         try:
+            self._media.check(row)
             if isinstance(row, Conversation):
                 return self._render(row)
             if isinstance(row, RenderedText):
                 return Rendered(encodable(row.text), [Span(*each) for each in row.trained])
-            return Rendered(encodable(row.text) if isinstance(row, Text) else "")
+            if not isinstance(row, Text):
+                return Rendered("")
+            if not isinstance(row.text, str):
+                found = self._media.document(row)
+                encodable(found.text)
+                return found
+            return Rendered(encodable(row.text))
         except RowError as error:
             return error
 
     def _render(self, row: Conversation, add_generation_prompt: bool = False) -> Rendered:
-        for message in row.messages:
-            for part in () if isinstance(message.content, str) else message.content:
-                # a template may well write a place for it, which nothing would fill
-                if isinstance(part, MediaPart):
-                    raise RowError(
-                        f"has {part.kind} "
-                        f"{Path(part.path).name[:40]!r}, and these rows hold text only"
-                    )
+        """The conversation with the tokens of its media."""
+        return self._media.expand(self._written(row, add_generation_prompt), row.messages)
+
+    def _written(self, row: Conversation, add_generation_prompt: bool = False) -> Rendered:
         special = self._tokeniser.special_tokens
         try:
             found = self._ask(TemplateRequest(row, add_generation_prompt, special, self._tokenizer))
             encodable(found.text)
             return found
-        except RecursionError as error:  # of tools, calls or variables
+        except RecursionError as error:  # of nested tools, calls or variables
             raise RowError("is nested too deeply") from error
 
     def _encoded(self, text: Rendered) -> Encoded | RowError:
@@ -144,7 +160,7 @@ class RowProcessor:
         self, row: Conversation | RenderedText, rendered: Any, tokens: Encoded, done: Done
     ) -> None:
         done.changed[SPLIT_TOKENS] += tokens.split_tokens
-        if not _trains(tokens.labels):
+        if not trains(tokens.labels):
             done.errors.append(RowError("no answer in it is trained", place=str(row.origin)))
             return
         if isinstance(row, RenderedText):
@@ -156,30 +172,32 @@ class RowProcessor:
             if found is None:
                 done.dropped[self._too_long] += 1
                 return
-            rendered, tokens = found
-            if not _trains(tokens.labels):
+            row, rendered, tokens = found
+            if not trains(tokens.labels):
                 done.dropped[CUT_EMPTY] += 1
                 return
             done.changed[self._made_to_fit] += 1
         done.changed.update(notes)
-        done.samples.append(_sample(row, _columns(tokens), rendered.text, rendered.trained))
+        done.samples.append(self._sample(row, columns_of(tokens), rendered))
 
     def _shorter(
         self, row: Conversation | RenderedText, rendered: Rendered, tokens: Encoded
-    ) -> tuple[Rendered, Encoded] | None:
-        """The row within max_length; None where it is to be dropped."""
-        if self._policy == "drop":
+    ) -> tuple[Conversation | RenderedText, Rendered, Encoded] | None:
+        """The row within max_length, with its remaining messages; None if it is to be dropped.
+        Nothing is cut through a medium."""
+        if self._policy == "drop" or (rendered.media and self._policy != "turns"):
             return None
         if self._policy != "turns":
-            return Rendered(""), truncate.cut(tokens, self._size, self._policy, self._bos)
-
-        if isinstance(row, RenderedText):  # whose turns are not known
+            cut = truncate.cut(tokens, self._size, self._policy, self._bos)
+            return row, Rendered(""), cut
+        if isinstance(row, RenderedText):  # its turns are unknown
             return None
 
-        def attempt(messages: list[Any]) -> tuple[Rendered, Encoded] | None:
-            shorter = self._render(dataclasses.replace(row, messages=messages))
+        def attempt(messages: list[Any]) -> tuple[Conversation, Rendered, Encoded] | None:
+            fewer = dataclasses.replace(row, messages=messages)
+            shorter = self._render(fewer)
             (encoded,) = self._tokeniser.encode_batch([shorter])
-            return (shorter, encoded) if len(encoded.input_ids) <= self._size else None
+            return (fewer, shorter, encoded) if len(encoded.input_ids) <= self._size else None
 
         return truncate.without_oldest(row.messages, attempt)
 
@@ -189,28 +207,29 @@ class RowProcessor:
 
     @property
     def _made_to_fit(self) -> str:
-        return f"rows {truncate.DONE[self._policy]} to fit into {self._size} tokens"
+        return f"rows that {truncate.DONE[self._policy]} to fit into {self._size} tokens"
 
-    def _document(self, row: Text, tokens: Encoded, done: Done) -> None:
-        """A document in pieces of max_length tokens; every token stays."""
-        if not _trains(tokens.labels):
+    def _document(self, row: Text, rendered: Any, tokens: Encoded, done: Done) -> None:
+        """Split a document into pieces of max_length tokens; no token is dropped. One with media is
+        not split."""
+        if not trains(tokens.labels):
             problem = "is too short: its only token is predicted from nothing"
             done.errors.append(RowError(problem, place=str(row.origin)))
             return
-        total = len(tokens.input_ids)
-        edges = [*range(0, total, self._size), total]
-        if len(edges) > 2 and edges[-1] - edges[-2] == 1:  # nothing would stand before a lone token
-            edges[-2] -= 1
-        done.changed[PIECES] += len(edges) - 2
-        text = row.text if len(edges) == 2 else ""
-        for start, end in itertools.pairwise(edges):
-            piece = Encoded(tokens.input_ids[start:end], tokens.labels[start:end])
-            done.samples.append(_sample(row, _columns(piece), text, [Span(0, len(text))]))
+        if rendered.media and len(tokens.input_ids) > self._size:
+            done.dropped[self._too_long] += 1
+            return
+        pieces = truncate.pieces(tokens, self._size)
+        done.changed[PIECES] += len(pieces) - 1
+        text = rendered.text if len(pieces) == 1 else ""
+        trained = rendered.trained if rendered.media else [Span(0, len(text))]
+        shown = dataclasses.replace(rendered, text=text, trained=trained)
+        done.samples += [self._sample(row, columns_of(piece), shown) for piece in pieces]
 
     def _pairs(self, started: Started, done: Done) -> None:
-        """Rows of a prompt and answers: preference, unpaired, prompts."""
-        rows = [row for row, _ in started if not isinstance(row, RowError)]
-        texts: dict[str, list[Rendered]] = {}  # by the place of their row
+        """Process rows of a prompt with answers: preference, unpaired, prompts."""
+        rows = [row for row, text in started if not isinstance(text, RowError)]
+        texts: dict[str, list[Rendered]] = {}  # by index of their row
 
         def render(asked: Conversation, add_generation_prompt: bool) -> Rendered:
             rendered = self._render(asked, add_generation_prompt)
@@ -218,63 +237,46 @@ class RowProcessor:
             return rendered
 
         encoded = iter(pairs.encode_rows(rows, render, self._tokeniser))
-        for row, _ in started:
-            columns: Any = row if isinstance(row, RowError) else next(encoded)
+        for row, text in started:
+            columns: Any = text if isinstance(text, RowError) else next(encoded)
             if isinstance(columns, RowError):
-                done.errors.append(columns)
+                done.errors.append(placed(columns, row))
                 continue
             if truncate.pair_length(columns) > self._size:
-                columns = self._shorter_pair(row, columns)
-                if columns is None:
+                shorter = self._shorter_pair(row, columns)
+                if shorter is None:
                     done.dropped[self._too_long] += 1
                     continue
+                row, columns = shorter
                 done.changed[self._made_to_fit] += 1
-            of_row = texts.get(str(row.origin), ())
+            of_row = texts.get(str(row.origin), [])
             done.changed.update(spelling.of_conversation(of_row, self._tokeniser))
-            done.samples.append(_sample(row, columns))
+            done.samples.append(self._sample(row, columns, Rendered("")))
 
-    def _shorter_pair(self, row: Row, columns: dict[str, Any]) -> dict[str, Any] | None:
+    def _shorter_pair(self, row: Row, columns: dict[str, Any]) -> tuple[Row, dict[str, Any]] | None:
+        """The row within max_length, with its remaining prompt; None if it is to be dropped."""
         if self._policy != "turns":
-            return (
-                None
-                if self._policy == "drop"
-                else truncate.cut_pair(columns, self._size, self._policy, self._bos)
-            )
+            if self._policy == "drop" or any(media.parts(row)):
+                return None
+            cut = truncate.cut_pair(columns, self._size, self._policy, self._bos)
+            return None if cut is None else (row, cut)
 
-        def attempt(messages: list[Any]) -> dict[str, Any] | None:
-            (found,) = pairs.encode_rows(
-                [truncate.with_prompt(row, messages)], self._render, self._tokeniser
-            )
+        def attempt(messages: list[Any]) -> tuple[Row, dict[str, Any]] | None:
+            fewer = truncate.with_prompt(row, messages)
+            (found,) = pairs.encode_rows([fewer], self._render, self._tokeniser)
             if isinstance(found, dict) and truncate.pair_length(found) <= self._size:
-                return found
+                return fewer, found
             return None
 
         return truncate.without_oldest(truncate.prompt_of(row), attempt)
 
-
-def _placed(error: RowError, row: Row | RowError) -> RowError:
-    if error.place or isinstance(row, RowError):
-        return error
-    return RowError(error.problem, place=str(row.origin), hint=error.hint)
-
-
-def _sample(
-    row: Row, columns: dict[str, Any], text: str = "", trained: list[Span] | None = None
-) -> Sample:
-    return Sample(
-        str(row.origin), row.origin.line if row.origin else None, columns, text, trained or []
-    )
-
-
-def _columns(tokens: Encoded) -> dict[str, Any]:
-    return {
-        "input_ids": tokens.input_ids,
-        "labels": tokens.labels,
-        "loss_weights": tokens.loss_weights,
-    }
-
-
-def _trains(labels: Sequence[int]) -> bool:
-    """Whether a token but the first, which is predicted from nothing, is trained: mostly the last
-    ones are."""
-    return any(label != IGNORED for label in reversed(labels[1:]))
+    def _sample(self, row: Row, columns: dict[str, Any], shown: Rendered) -> Sample:
+        """A sample with its column of media. shown: empty for a row that is shown by its
+        columns."""
+        line = row.origin.line if row.origin else None
+        sample = Sample(str(row.origin), line, columns, shown.text, shown.trained)
+        if self.takes_media:
+            parts = list(media.parts(row))
+            columns[MEDIA] = media.written(parts, self._folders)
+            sample.media = self._media.seen(parts)
+        return sample

@@ -1,16 +1,16 @@
-"""From a source to batches of samples, in order, here or in workers."""
+"""Stream of samples from a source, in order, prepared in this process or in workers."""
 
-import itertools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
 from tunewright import RowError
 from tunewright.errors import TunewrightError
-from tunewright.types import DataRequest
+from tunewright.types import DataRequest, RunContext
+from tunewright.words import counted
 from tunewright_dataset_chat.chunk_processor import ChunkProcessor, ChunkResult, collected_once
 from tunewright_dataset_chat.readers import Read
 from tunewright_dataset_chat.samples import Done, Sample
@@ -18,26 +18,23 @@ from tunewright_dataset_chat.source import Source, opened
 from tunewright_dataset_chat.unread import Unread
 from tunewright_dataset_chat.workers import Workers
 
-if TYPE_CHECKING:
-    from tunewright.run import Run
-
-BATCH = 1000  # records that are read, then converted, rendered and tokenised in one go
-SHOWN = 5  # bad rows that are named in the notes
+BATCH = 1000  # records that are read, converted, rendered and tokenised together, at most
+CHARACTERS = 2**21  # of texts in a chunk: more take seconds, in which nobody looks for a stop
+BATCH_OF_BYTES = 50  # records of those that may hold media themselves
+SHOWN = 5  # bad rows listed in the notes
 UNUSABLE = "cannot be used"
 
 
 @dataclass
 class Counts:
-    """What became of the records of a source, or of several."""
+    """Counts of the records of one or several sources."""
 
     records: int = 0
     dropped: Counter[str] = field(default_factory=Counter)  # reason → rows
-    changed: Counter[str] = field(
-        default_factory=Counter
-    )  # what was done to rows that were kept → rows
-    bad: list[str] = field(
-        default_factory=list
-    )  # the first rows that cannot be used, in the words of their errors
+    # how kept rows were changed → rows
+    changed: Counter[str] = field(default_factory=Counter)
+    # errors of the first unusable rows
+    bad: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     unread: Unread = field(default_factory=Unread)
 
@@ -50,7 +47,7 @@ class Counts:
         self.unread.add(other.unread)
 
     def reject(self, error: RowError, skip: bool) -> None:
-        """Count a row that cannot be used. Raises RowError where it is not to be skipped."""
+        """Count an unusable row. Raises RowError unless it is to be skipped."""
         if not skip:
             hint = "`dataset: {name: chat, on_bad_row: skip}` leaves such rows out"
             raise RowError(
@@ -70,27 +67,35 @@ class Counts:
         return cls(**{**value, **changed, "unread": Unread.from_dict(value["unread"])})
 
     def words(self) -> list[str]:
-        """The notes, then what was changed and what was left out, a line each."""
-        changed = [f"{count} {what}" for what, count in self.changed.items() if count]
+        """Notes, then changed and dropped rows, one line each."""
+        changed = [f"{what}: {count:,}" for what, count in self.changed.items() if count]
         more = self.dropped[UNUSABLE] - len(self.bad)
-        rest = [f"left out: {more} more rows that cannot be used"] if more > 0 else []
+        rest = [f"left out: {counted(more, 'more row')} that cannot be used"] if more > 0 else []
         return [*self.notes, *changed, *(f"left out: {error}" for error in self.bad), *rest]
 
 
 class Stream:
-    """One source on its way. What is read at once shows its format; then it is iterated, once."""
+    """One source being read. Some records are read at once to detect the format; it can be iterated
+    once."""
 
     def __init__(
-        self, run: "Run", source: Source, request: DataRequest, step: ChunkProcessor, skip: bool
+        self,
+        run: RunContext,
+        source: Source,
+        request: DataRequest,
+        step: ChunkProcessor,
+        skip: bool,
     ) -> None:
-        """Raises RecipeError as `source.opened` does."""
+        """Raise RecipeError as `source.opened` does."""
         self.source, self.tally, self._run = source, Counts(), run
         self._step, self._skip = step, skip
         self._records, self._conversion = opened(run, source, request)
+        found = self._conversion
+        with_bytes = found is not None and found.padded and found.media.store is not None
+        self._batch = BATCH_OF_BYTES if with_bytes else BATCH
 
     def __iter__(self) -> Iterator[list[Sample]]:
-        """Batches of samples. Raises the RowError of the first row that cannot be used, if it is
-        not to be skipped."""
+        """Yield batches of samples. Raises the first RowError unless bad rows are skipped."""
         with collected_once():
             for items in self._chunks():
                 done = self._step.samples(self._conversion, items)
@@ -99,8 +104,8 @@ class Stream:
         self._end()
 
     def batches(self, schema: pa.Schema | None, workers: Workers) -> Iterator[ChunkResult]:
-        """The same as Arrow record batches, all of one schema. Workers begin with the second chunk,
-        so that small sources do not start them, and only where the columns are known."""
+        """Yield Arrow record batches with one schema. Workers start with the second chunk, so that
+        small sources start none, and only if the columns are known."""
         with collected_once():
             for made in self._made(schema, workers):
                 self._run.check_stop()
@@ -111,7 +116,7 @@ class Stream:
     def _made(self, schema: pa.Schema | None, workers: Workers) -> Iterator[ChunkResult]:
         chunks = self._chunks()
         for items in chunks:
-            several = workers.count > 1 and len(items) == BATCH
+            several = workers.count > 1 and _is_full(items, self._batch)
             if several:
                 workers.start()
             made = self._step(self._conversion, schema, items)
@@ -122,12 +127,15 @@ class Stream:
                 yield from workers.map(tasks, self._step)
 
     def _chunks(self) -> Iterator[list[Read]]:
-        """Lists of records and errors. What is raised comes after what was read before."""
+        """Yield lists of records and errors. An exception is raised after everything read before
+        it."""
         while True:
             items: list[Read] = []
-            error = None
+            error, left = None, CHARACTERS
             try:
-                items.extend(itertools.islice(self._records, BATCH))
+                while len(items) < self._batch and left > 0 and (item := next(self._records, None)):
+                    items.append(item)
+                    left -= _characters(item)
             except TunewrightError as caught:
                 error = caught
             if items:
@@ -149,3 +157,23 @@ class Stream:
         if line := self.tally.unread.line():
             self.tally.notes.append(f"{self.source.title}: {line}")
         self.tally.notes.append(self.source.note)
+
+
+def _is_full(items: list[Read], size: int) -> bool:
+    """Whether more may follow this chunk. size: records of a chunk."""
+    return len(items) == size or sum(map(_characters, items)) >= CHARACTERS
+
+
+def _characters(item: Read) -> int:
+    """Length of the texts of a record."""
+    total = 0
+    values: list[Any] = [] if isinstance(item, RowError) else [item[1]]
+    while values:
+        value = values.pop()
+        if isinstance(value, str):
+            total += len(value)
+        elif isinstance(value, dict):
+            values.extend(value.values())
+        elif isinstance(value, list):
+            values.extend(value)
+    return total

@@ -1,7 +1,7 @@
-"""Which files of a folder are read: those of one split, as the folder itself tells.
+"""Choose the files of a split in a folder.
 
-It tells by what `save_to_disk` of datasets wrote, by the `configs` of its dataset card, or by the
-names of its files and folders, as the Hugging Face hub reads them.
+Splits are found from files that `save_to_disk` of datasets wrote, from the `configs` of the dataset
+card, or from the names of files and folders, as on the Hugging Face hub.
 """
 
 import json
@@ -12,10 +12,11 @@ from typing import Any
 
 from tunewright import RecipeError
 from tunewright.errors import did_you_mean
+from tunewright.words import counted
 from tunewright_dataset_chat import dataset_card
 
 TRAIN = "train"
-#: split → the words in names of files and folders that mean it
+#: split → words in file and folder names
 _WORDS = {
     TRAIN: ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),
@@ -31,7 +32,7 @@ Load = Callable[[str], bytes]
 @dataclass
 class Chosen:
     files: list[str]  # in order
-    notes: list[str] = field(default_factory=list)  # what was left out
+    notes: list[str] = field(default_factory=list)  # about files that were left out
 
 
 def choose(
@@ -42,10 +43,10 @@ def choose(
     subset: str | None,
     can_read: Callable[[str], bool],
 ) -> Chosen:
-    """The files of a folder that make up a split, by default `train`.
+    """Files of a split in a folder; default: `train`.
 
-    names: all files of the folder, from it. Raises RecipeError where there is no such split, or
-    where it is not clear which one is meant.
+    names: all files, relative to the folder. Raises RecipeError if the split does not exist, or is
+    ambiguous.
     """
     if (saved := _saved(names, load, place, split)) is not None:
         _no_subset(subset, place)
@@ -65,7 +66,7 @@ def choose(
 
 
 def by_names(names: list[str], place: str, split: str | None) -> Chosen:
-    """The files of a split by their names and folders. What has no split in its name is for
+    """Files of a split by file and folder names. Files without a split in their name are for
     training."""
     exact: dict[str, list[str]] = {}
     groups: dict[str, list[str]] = {}
@@ -98,8 +99,8 @@ def by_names(names: list[str], place: str, split: str | None) -> Chosen:
 
 
 def split_of(name: str) -> str:
-    """train, validation or test: the first word in the file's name that means one, or in the name
-    of the nearest folder. None does: train."""
+    """train, validation or test: the first word for a split in the file's name, or in that of the
+    nearest folder. Default: train."""
     for part in reversed(name.split("/")):
         for word in re.split(r"[^a-z]+", part.lower()):
             if word in _SPLIT_OF:
@@ -113,7 +114,8 @@ def _has_word(name: str) -> bool:
 
 def _left_out(kept: list[str], names: Collection[str], split: str) -> Chosen:
     others = [name for name in names if name not in set(kept)]
-    note = f"split {split}: left out {len(others)} files of other splits ({_some(others)})"
+    files = counted(len(others), "file")
+    note = f"split {split}: left out {files} of other splits ({_some(others)})"
     return Chosen(kept, [note] * bool(others))
 
 
@@ -161,7 +163,8 @@ def _of_card(
                 place=place,
             )
     others = [name for name in names if name not in set(kept)]
-    note = f"{config.name} of the dataset card: left out {len(others)} files ({_some(others)})"
+    files = counted(len(others), "file")
+    note = f"{config.name} of the dataset card: left out {files} ({_some(others)})"
     return Chosen(kept, [note] * bool(others))
 
 
@@ -169,8 +172,8 @@ def _of_card(
 
 
 def _saved(names: Collection[str], load: Load, place: str, split: str | None) -> list[str] | None:
-    """The Arrow files of a folder that `save_to_disk` wrote. They must be among its own: no path
-    leads out."""
+    """Arrow files of a folder written by `save_to_disk`. They must be in the folder: no path leads
+    out."""
     prefix = ""
     if "dataset_dict.json" in names:
         splits = _json(load, "dataset_dict.json", "splits", place)

@@ -1,9 +1,9 @@
-"""Rows that are read, rendered and tokenised while training goes on: for data larger than the disk,
+"""Streaming: rows are read, rendered and tokenised during training, for data larger than the disk
 or without end.
 
-The order of an epoch follows from (seed, epoch): each source's files in another order, sources as
-they are mixed, then a shuffle buffer of records. So a place in it is a number of records, and to go
-on from there they are read once more, but not rendered or tokenised.
+The order of an epoch follows from (seed, epoch): the order of each source's files, the mixing of
+sources, then a shuffle buffer of records. So a position is a number of records, and resuming reads
+these records again, without rendering or tokenising them.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import random
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import datasets
 import pyarrow as pa
@@ -20,44 +20,46 @@ from datasets.table import InMemoryTable
 
 from tunewright import RecipeError
 from tunewright.recipe import Section
-from tunewright.types import DataRequest
-from tunewright_dataset_chat import columns, fingerprint
+from tunewright.types import DataRequest, RunContext
+from tunewright.words import counted
+from tunewright_dataset_chat import columns, fingerprint, local_paths, media_store
 from tunewright_dataset_chat.chunk_processor import ChunkProcessor
 from tunewright_dataset_chat.convert import Conversion
 from tunewright_dataset_chat.files import File
+from tunewright_dataset_chat.media_columns import with_full_paths
 from tunewright_dataset_chat.readers import Read
 from tunewright_dataset_chat.source import LOOKED_AT, Source, open_sources, opened
 from tunewright_dataset_chat.source_stream import Counts
 from tunewright_dataset_chat.unread import Unread
 from tunewright_hf.batching.row_stream import Window
 
-if TYPE_CHECKING:
-    from tunewright.run import Run
-
-WINDOW = 1000  # records that become a window: their rows are put together into batches or packs
-# records that are tokenised in one call: token ids are large before they are in Arrow's form
+WINDOW = 1000  # records per window: batches and packs are formed within it
+# records tokenised in one call: token ids are large before they are in Arrow's format
 _AT_ONCE = 100
 
-#: the number of its source, and a record or an error
+#: index of its source, and a record or an error
 Item = tuple[int, Read]
 
 
 class Streaming:
-    """The training rows of a recipe, as tunewright_hf.batching.row_stream.RowStream. The first
-    records of each source are looked at when it is made, for their format. Raises RecipeError.
-    """
+    """Training rows of a recipe, as a tunewright_hf.batching.row_stream.RowStream. Reads the first
+    records of each source when created, to detect formats. Raises RecipeError."""
 
     def __init__(
-        self, run: "Run", request: DataRequest, options: Any, step: ChunkProcessor
+        self, run: RunContext, request: DataRequest, options: Any, step: ChunkProcessor
     ) -> None:
         _check(request, options)
         self._run, self._request, self._options, self._step = run, request, options, step
-        self._given = 0  # rows
-        self._unread: dict[str, Unread] = {}  # place of a source → of its first records
+        self._schema = columns.schema(request.rows, request.loaded.processor is not None)
+        self._given = 0  # rows yielded so far
+        # place of a source → names not read in its first records
+        self._unread: dict[str, Unread] = {}
+        cache, _ = local_paths.cache(request.root, options.cache)
+        store = media_store.folder(cache, request)
         found = [
             self._known(source)
             for source in open_sources(
-                request.entries, "data", request.root, options.max_record_bytes
+                request.entries, "data", request.root, options.max_record_bytes, store
             )
         ]
         self._sources, self._conversions = (
@@ -76,8 +78,8 @@ class Streaming:
         return [note for notes in said for note in notes]
 
     def identity(self) -> list[Any]:
-        """What the rows and their order depend on. Of files their names and sizes: their bytes may
-        be too many."""
+        """Everything that rows and their order depend on. Files are identified by name and size:
+        they may be too large to hash."""
         how = self._options.model_dump(include={"mixing", "stop", "shuffle_buffer"})
         shared = fingerprint.settings(self._run, self._request, self._options)
         sources = [
@@ -92,19 +94,18 @@ class Streaming:
         return [how, shared, self._request.seed, sources]
 
     def windows(self, epoch: int, first: int, seen: dict[str, Any]) -> Iterator[Window]:
-        """As RowStream says."""
+        """Yield windows, see RowStream."""
         reading = _Epoch(self._run, self._request, self._options, self._sources, epoch)
         found = reading.shuffled()
         deque(itertools.islice(found, first * WINDOW), maxlen=0)
         tally = Counts.from_dict(seen) if seen else Counts()
         before = reading.records
         while items := list(itertools.islice(found, WINDOW)):
-            table = pa.Table.from_batches(
-                self._made(items, tally), columns.schema(self._request.rows)
-            )
+            table = pa.Table.from_batches(self._made(items, tally), self._schema)
             tally.records += reading.records - before
             before = reading.records
-            # with a fingerprint of ours the library makes none, for which it would pickle the table
+            # with a fingerprint of ours, the library need not compute one, for which it would
+            # pickle the table
             rows = datasets.Dataset(
                 InMemoryTable(table.drop_columns([columns.LINE])), fingerprint="window"
             )
@@ -112,16 +113,17 @@ class Streaming:
             yield Window(rows, tally.as_dict())
 
     def summary(self, seen: dict[str, Any]) -> list[str]:
-        """What was read and left out, a line each. What waits in the shuffle buffer is read,
-        too."""
+        """Lines about what was read and dropped, including records in the shuffle buffer."""
         tally = Counts.from_dict(seen) if seen else Counts()
-        dropped = [f"{count} rows dropped: {reason}" for reason, count in tally.dropped.items()]
+        dropped = [
+            f"{counted(count, 'row')} dropped: {reason}" for reason, count in tally.dropped.items()
+        ]
         unread = filter(None, [tally.unread.line()])
-        read = f"{tally.records} records read while training"
+        read = f"{counted(tally.records, 'record')} read while training"
         return [read, *tally.words(), *unread, *dropped]
 
     def _known(self, source: Source) -> tuple[Source, Conversion]:
-        """The source with its format, so that no epoch looks for it again."""
+        """The source with its detected format, so that no epoch detects it again."""
         looked = dataclasses.replace(source, hub=source.hub and source.hub.streamed())
         items, conversion = opened(self._run, looked, self._request)
         if conversion is None:
@@ -147,26 +149,26 @@ class Streaming:
         )
 
     def _made(self, items: list[Item], tally: Counts) -> Iterator[pa.RecordBatch]:
-        """The rows of these records, source by source."""
-        schema = columns.schema(self._request.rows)
+        """Yield the rows of these records, source by source."""
         for place, conversion in enumerate(self._conversions):
             of_source = [item for source, item in items if source == place]
             for start in range(0, len(of_source), _AT_ONCE):
-                made = self._step(conversion, schema, of_source[start : start + _AT_ONCE])
+                made = self._step(conversion, self._schema, of_source[start : start + _AT_ONCE])
                 for error in made.errors:
                     tally.reject(error, self._options.on_bad_row == "skip")
                 tally.dropped += made.dropped
                 tally.changed += made.changed
                 tally.unread.add(made.unread)
                 if made.batch is not None:
-                    yield made.batch
+                    table = pa.Table.from_batches([made.batch])
+                    yield from with_full_paths(table, conversion.media).to_batches()
 
 
 class _Epoch:
-    """The records of one pass over the sources."""
+    """Records of one pass over the sources."""
 
     def __init__(
-        self, run: "Run", request: DataRequest, options: Any, sources: list[Source], epoch: int
+        self, run: RunContext, request: DataRequest, options: Any, sources: list[Source], epoch: int
     ) -> None:
         self._run, self._request, self._options, self._sources, self._epoch = (
             run,
@@ -179,11 +181,11 @@ class _Epoch:
 
     @property
     def records(self) -> int:
-        """Read so far, broken ones included."""
+        """Records read so far, including broken ones."""
         return sum(source.records for source in self._reading)
 
     def shuffled(self) -> Iterator[Item]:
-        """All records, each at a random time after it came into the buffer."""
+        """Yield all records, each at a random time after it entered the shuffle buffer."""
         chance = random.Random(f"{self._request.seed} {self._epoch}")
         mixed = (
             self._interleaved()
@@ -205,11 +207,11 @@ class _Epoch:
         )
 
     def _interleaved(self) -> Iterator[Item]:
-        """Each next record is of the source that is furthest behind its share."""
+        """Yield records of the source that is furthest behind its share."""
         weights = [source.entry.weight for source in self._sources]
         given = [0] * len(weights)
         found = [self._items(place) for place in range(len(weights))]
-        left = set(range(len(weights)))  # sources that have not given all their records
+        left = set(range(len(weights)))  # sources that are not exhausted
         while True:
             place = min(range(len(weights)), key=lambda each: (given[each] + 1) / weights[each])
             item = next(found[place], None)
@@ -223,11 +225,10 @@ class _Epoch:
             yield item
 
     def _items(self, place: int, turn: int = 0) -> Iterator[Item]:
-        """The records of one source, its files in another order each time."""
+        """Yield the records of one source, its files in a different order each epoch."""
         source, files = self._sources[place], list(self._sources[place].files)
-        if (
-            source.entry.limit is None and self._request.limit is None
-        ):  # which counts from the start
+        # which counts from the start
+        if source.entry.limit is None and self._request.limit is None:
             random.Random(f"{self._request.seed} {self._epoch} {place} {turn}").shuffle(files)
         reading = dataclasses.replace(source, files=files, records=0)
         self._reading.append(reading)
@@ -236,7 +237,7 @@ class _Epoch:
 
 
 def _check(request: DataRequest, options: Any) -> None:
-    """Raises RecipeError for what cannot be done with rows that are not there before training."""
+    """Raise RecipeError for options that need all rows before training."""
     if request.rows not in ("text", "messages"):
         problem = f"gives text and messages, and the stage needs {request.rows}"
         raise RecipeError(problem, place="dataset.streaming", hint="leave streaming out")

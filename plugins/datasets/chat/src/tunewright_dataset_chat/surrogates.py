@@ -1,11 +1,10 @@
-"""Halves of surrogate pairs, which JSON can spell and no tokenizer takes."""
+"""Lone surrogates, which JSON can spell and no tokenizer accepts."""
 
 from tunewright import RowError
 
 
 def encodable(text: str) -> str:
-    """The text. Raises RowError where half of a surrogate pair stands in it, which is no character:
-    no tokenizer takes it."""
+    """Return the text. Raises RowError if it contains a lone surrogate (half a character)."""
     if not text.isascii():
         try:
             text.encode()

@@ -1,7 +1,8 @@
-"""What is done with a row that is longer than max_length. Nothing is cut silently, and no end is
-invented: a row that is cut at its end has no end token, one that is cut at its start keeps it."""
+"""Truncation of rows longer than max_length. Truncated rows are counted, and no stop token is
+added: a row cut at its end has none, one cut at its start keeps it."""
 
 import bisect
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias
@@ -11,7 +12,7 @@ from tunewright_hf.tokenization.encode import Encoded
 
 Policy: TypeAlias = Literal["drop", "end", "start", "turns"]
 
-#: what was done to rows that were kept, by policy
+#: notes on changed rows, by policy
 DONE = {
     "end": "were cut at their end",
     "start": "were cut at their start",
@@ -20,7 +21,7 @@ DONE = {
 
 
 def cut(tokens: Encoded, size: int, policy: Policy, bos: int | None) -> Encoded:
-    """The first (end) or the last (start) `size` tokens. A BOS stays where it is: at the start."""
+    """The first (end) or the last (start) `size` tokens. A BOS at the start is kept."""
     if policy == "end":
         keep = range(size)
     elif bos is not None and tokens.input_ids[0] == bos and size > 1:
@@ -35,8 +36,21 @@ def cut(tokens: Encoded, size: int, policy: Policy, bos: int | None) -> Encoded:
     )
 
 
+def pieces(tokens: Encoded, size: int) -> list[Encoded]:
+    """A document in pieces of at most `size` tokens; no token is dropped."""
+    total = len(tokens.input_ids)
+    edges = [*range(0, total, size), total]
+    # a lone token has nothing before it to be predicted from
+    if len(edges) > 2 and edges[-1] - edges[-2] == 1:
+        edges[-2] -= 1
+    return [
+        Encoded(tokens.input_ids[start:end], tokens.labels[start:end])
+        for start, end in itertools.pairwise(edges)
+    ]
+
+
 def _joined(end: Encoded, whole: Encoded) -> Encoded:
-    """The first token of the whole, and then the end."""
+    """The first token of the whole row, followed by its end."""
     weights = whole.loss_weights[:1] + (end.loss_weights or []) if whole.loss_weights else None
     return Encoded(whole.input_ids[:1] + end.input_ids, whole.labels[:1] + end.labels, weights)
 
@@ -44,11 +58,10 @@ def _joined(end: Encoded, whole: Encoded) -> Encoded:
 def without_oldest(
     messages: list[Message], attempt: Callable[[list[Message]], Any | None]
 ) -> Any | None:
-    """What `attempt` makes of the messages without as few of the oldest turns as it needs to give
-    something.
+    """Result of `attempt` on the messages without as few of the oldest turns as possible; None if
+    even the last turn alone fails.
 
-    A turn begins with a user's message; a system message stays. None: even the last turn alone is
-    too much.
+    A turn starts with a user message; a system message is kept.
     """
     system = [message for message in messages[:1] if message.role == "system"]
     starts = [place for place, message in enumerate(messages) if message.role == "user"][1:]
@@ -75,9 +88,9 @@ def pair_length(columns: dict[str, Any]) -> int:
 def cut_pair(
     columns: dict[str, Any], size: int, policy: Policy, bos: int | None
 ) -> dict[str, Any] | None:
-    """The answers without their ends, or the prompt without its start (but for a BOS). None:
-    nothing would be left. A prompt that is to be answered has no end to lose: what follows it is
-    not known yet."""
+    """Columns with the answers truncated at their ends, or the prompt at its start (keeping a BOS).
+    None: nothing would be left. A prompt without answers is never truncated at its end, because the
+    answer follows there."""
     prompt = columns["prompt_ids"]
     answers = {name: columns[name] for name in _ANSWERS if name in columns}
     if policy == "end":

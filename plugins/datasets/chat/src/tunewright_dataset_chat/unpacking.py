@@ -1,4 +1,4 @@
-"""Packed and re-encoded files as streams that hold a small piece in memory at a time."""
+"""Decompression and re-encoding of files as streams, a small piece in memory at a time."""
 
 import bz2
 import gzip
@@ -9,15 +9,14 @@ from collections.abc import Callable
 from typing import Any
 
 _CHUNK = 1 << 16  # bytes
-_XZ_MEMORY = 1 << 28  # bytes that the dictionary of an .xz file may take; xz -9 needs 65 MiB
+_XZ_MEMORY = 1 << 28  # maximum bytes of an .xz file's dictionary; xz -9 needs 65 MiB
 
-#: what a broken packing raises
+#: errors of broken compressed data
 BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError)
 
 
 def unpacked(raw: Any, packed: str) -> io.BufferedReader:
-    """The bytes of a binary stream, unpacked while they are read. packed: .gz, .bz2, .xz, .zst, or
-    nothing."""
+    """Decompress a binary stream while it is read. packed: .gz, .bz2, .xz, .zst, or empty."""
     if packed == ".gz":
         return io.BufferedReader(gzip.GzipFile(fileobj=raw))  # type: ignore[arg-type]  # has all that is needed
     if packed == ".bz2":
@@ -34,12 +33,12 @@ def unpacked(raw: Any, packed: str) -> io.BufferedReader:
 
 
 def recoded(stream: io.BufferedReader, encoding: str) -> io.BufferedReader:
-    """Text in another encoding, as UTF-8. Reading raises UnicodeDecodeError."""
+    """Convert text in another encoding to UTF-8. Reading raises UnicodeDecodeError."""
     return io.BufferedReader(_Recoding(stream, encoding))
 
 
 class _Unpacking(io.RawIOBase):
-    """One packed stream after the other, as bz2 and xz files may hold several."""
+    """Decompressed bytes of concatenated streams, which bz2 and xz files may hold."""
 
     def __init__(self, raw: Any, new: Callable[[], Any]) -> None:
         self._raw, self._new = raw, new
@@ -50,7 +49,7 @@ class _Unpacking(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while True:
-            if self._unpack.eof:  # zeros may follow, and another one
+            if self._unpack.eof:  # zero padding may follow, then another stream
                 packed = self._unpack.unused_data
                 while not (packed := packed.lstrip(b"\0")):
                     if not (packed := self._raw.read(_CHUNK)):

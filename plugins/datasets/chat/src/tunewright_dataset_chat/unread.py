@@ -1,4 +1,4 @@
-"""What records hold and nobody reads: columns, and keys of messages."""
+"""Columns and message keys of records that nothing reads."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable
@@ -6,22 +6,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tunewright import RowError
+from tunewright.words import counted
 
-_COUNTED = 100  # different names that are told apart
-_SHOWN = 8  # names in a line, those of most records first
+_COUNTED = 100  # distinct names that are counted
+_SHOWN = 8  # names in a line, the most frequent first
 _LONGEST = 40  # characters of a name in a line
 
 
 @dataclass(slots=True)
 class Unread:
-    """Counts over the records of a source."""
+    """Counts of unread names in the records of a source."""
 
-    rows: int = 0  # records that hold something of the kind
+    rows: int = 0  # records with unread names
     columns: Counter[str] = field(default_factory=Counter)  # name → records
     keys: Counter[str] = field(default_factory=Counter)  # name → records
 
     def count(self, columns: Iterable[str], keys: Iterable[str]) -> None:
-        """Count one record's names."""
+        """Count the names of one record."""
         self.rows += 1
         for counter, names in ((self.columns, columns), (self.keys, keys)):
             for name in names:
@@ -41,19 +42,28 @@ class Unread:
         return cls(value["rows"], Counter(value["columns"]), Counter(value["keys"]))
 
     def line(self) -> str:
-        """`not read: columns a, b; message keys x (12 rows)`, or nothing where all was read."""
+        """`not read: columns a, b; message keys x (12 rows)`, or empty if everything was read."""
         if not self.rows:
             return ""
         names = [[name for name, _ in one.most_common()] for one in (self.columns, self.keys)]
-        return f"not read: {_said(*names)} ({self.rows:,} row{'s' * (self.rows != 1)})"
+        return f"not read: {_said(*names)} ({counted(self.rows, 'row')})"
 
 
 def refuse(columns: Collection[str], keys: Collection[str]) -> None:
-    """In place of counting, where nothing may be left unread. Raises RowError."""
+    """Raise RowError for unread names; used instead of counting."""
     hint = (
         "name the column in `columns:`, take it out of the data, or set dataset.on_unread to 'warn'"
     )
     raise RowError(f"has what is not read: {_said(list(columns), list(keys))}", hint=hint)
+
+
+def check_columns(columns: list[str], place: str) -> None:
+    """Raise RowError if a table has two columns of one name: one would be lost."""
+    twice = [name for name, count in Counter(columns).items() if count > 1]
+    if twice:
+        raise RowError(
+            f"has the column {listed(twice)} twice", place=place, hint="rename one of them"
+        )
 
 
 def _said(columns: list[str], keys: list[str]) -> str:
@@ -62,7 +72,7 @@ def _said(columns: list[str], keys: list[str]) -> str:
 
 
 def listed(names: list[str]) -> str:
-    """Names that come from data, for a line: the first of them, shortened, nothing unprintable."""
+    """List names from the data: the first few, shortened, printable."""
     shown = [name if name.isprintable() else ascii(name) for name in map(str, names[:_SHOWN])]
     shown = [name if len(name) <= _LONGEST else name[: _LONGEST - 3] + "..." for name in shown]
     more = len(names) - _SHOWN

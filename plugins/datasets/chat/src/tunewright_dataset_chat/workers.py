@@ -1,50 +1,46 @@
 """Worker processes that prepare rows: chunks of records go out, Arrow record batches come back, in
 order.
 
-Spawned, never forked, so that it is the same on every system; a worker makes its plugins from the
-recipe. What goes through the pipes is between this process and those that it started: nothing is
-read from disk.
+Spawned, never forked, so that all systems behave the same; a worker creates its plugins from the
+recipe. The pipes connect this process with its own children only: nothing is read from disk.
 """
 
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tunewright import RunError
 from tunewright.errors import TunewrightError
 from tunewright.recipe import Section
-from tunewright.types import DataRequest, RowKind
+from tunewright.types import DataRequest, RowKind, RunContext
 from tunewright_dataset_chat.chunk_processor import ChunkProcessor, ChunkResult, collected_once
 from tunewright_dataset_chat.row_processor import RowProcessor
 from tunewright_dataset_chat.truncate import Policy
 
-if TYPE_CHECKING:
-    from tunewright.run import Run
-
-#: the arguments of a Step: conversion, schema, items
+#: arguments of a ChunkProcessor: conversion, schema, items
 Task = tuple[Any, Any, Any]
-_AHEAD = (
-    2  # chunks of each worker that are prepared, or being prepared, and whose turn has not come
-)
+_AHEAD = 2  # chunks per worker that are in preparation or waiting for their turn
 
 
 @dataclass
 class _Given:
-    """What a worker starts from. The tokenizer goes as it is: it may have been changed since it was
-    loaded."""
+    """Initial state of a worker. The tokenizer is sent as an object, because it may have been
+    changed after loading."""
 
     recipe: dict[str, Any]  # its values
     trust_remote_code: bool
-    template: Section | None  # where the recipe names none
+    template: Section | None  # with options added from the checkpoint
     tokenizer: Any
     rows: RowKind
     max_length: int
     policy: Policy
+    processor: Any = None
 
     def step(self) -> ChunkProcessor:
         from tunewright.check import resolve
@@ -53,15 +49,16 @@ class _Given:
         run = Run(resolve(self.recipe), trust_remote_code=self.trust_remote_code)
         if self.template:
             run.use("template", self.template)
-        return ChunkProcessor(
-            run, RowProcessor.of(run, self.tokenizer, self.rows, self.max_length, self.policy)
+        work = RowProcessor.of(
+            run, self.tokenizer, self.rows, self.max_length, self.policy, self.processor
         )
+        return ChunkProcessor(run, work)
 
 
 class Workers:
-    """So many processes, started when they are first needed, and kept until `close`."""
+    """Pool of worker processes, started at first use and kept until `close`."""
 
-    def __init__(self, count: int, run: "Run", request: DataRequest, policy: Policy) -> None:
+    def __init__(self, count: int, run: RunContext, request: DataRequest, policy: Policy) -> None:
         self.count = count
         self._run, self._request, self._policy = run, request, policy
         self._processes: dict[Connection, BaseProcess] = {}
@@ -73,25 +70,32 @@ class Workers:
         self.close()
 
     def start(self) -> None:
-        """They import while this process goes on."""
+        """Start the workers; they import while this process continues."""
         if self._processes:
             return
         recipe, loaded = self._run.recipe.as_mapping() | {"loggers": []}, self._request.loaded
-        template = (
-            Section(name=loaded.template) if "template" not in recipe and loaded.template else None
-        )
         trust, rows, size = (
             self._run.trust_remote_code,
             self._request.rows,
             self._request.max_length,
         )
-        given = _Given(recipe, trust, template, loaded.tokenizer, rows, size, self._policy)
+        given = _Given(
+            recipe,
+            trust,
+            self._run.template,
+            loaded.tokenizer,
+            rows,
+            size,
+            self._policy,
+            loaded.processor,
+        )
         context = get_context("spawn")
         for _ in range(self.count):
             ours, theirs = context.Pipe()
             process = context.Process(target=_work, args=(theirs, given), daemon=True)
-            process.start()
-            theirs.close()  # so that the end of one process is the end of the pipe for the other
+            with _no_ctrl_c():
+                process.start()
+            theirs.close()  # so that when one process ends, the other sees the end of the pipe
             self._processes[ours] = process
 
     def close(self) -> None:
@@ -102,14 +106,15 @@ class Workers:
         self._processes = {}
 
     def map(self, tasks: Iterator[Task], here: ChunkProcessor) -> Iterator[ChunkResult]:
-        """What they make of the tasks, in order. An error, of a task or raised by the iterator,
-        comes when all before it were given. Few tasks are under way at a time: memory is bounded.
+        """Yield the results of the tasks, in order. An error, of a task or of the iterator, is
+        raised after all results before it. Few tasks are in flight at a time, so memory is bounded.
 
-        here: does in this process what cannot be sent to another.
+        here: processes tasks that cannot be sent, in this process.
         """
         self.start()
         idle, busy = list(self._processes), dict[Connection, int]()
-        found: dict[int, ChunkResult | TunewrightError] = {}  # what came before its turn
+        # results that arrived before their turn
+        found: dict[int, ChunkResult | TunewrightError] = {}
         sent = given = 0
         upcoming = _next(tasks)
         try:
@@ -119,7 +124,7 @@ class Workers:
                     try:
                         pipe.send(upcoming)
                         busy[pipe] = sent
-                    except RecursionError:  # a record is nested too deeply to be sent
+                    except RecursionError:  # a record nested too deeply to be sent
                         idle.append(pipe)
                         found[sent] = _tried(here, upcoming)
                     sent, upcoming = sent + 1, _next(tasks)
@@ -135,21 +140,38 @@ class Workers:
                 else:
                     break
         except (EOFError, OSError) as error:
-            raise self._ended(pipe) from error
+            process = self._processes[pipe]
+            process.join()
+            self._run.check_stop()  # the signal may have been for all processes of this run
+            raise _ended(process) from error
         finally:
-            if busy:  # and will send what nobody waits for
+            if busy:  # it will still send a result that nobody reads
                 self.close()
         _raised(upcoming)
 
-    def _ended(self, pipe: Connection) -> RunError:
-        process = self._processes[pipe]
-        process.join()
-        problem = f"a worker that prepares data ended with exit code {process.exitcode}"
-        hint = (
-            "what it said stands above; `dataset: {name: chat, workers: 1}` does "
-            "without, and needs less memory"
-        )
-        return RunError(problem, hint=hint)
+
+def _ended(process: BaseProcess) -> RunError:
+    problem = f"a worker that prepares data ended with exit code {process.exitcode}"
+    hint = (
+        "what it said stands above; `dataset: {name: chat, workers: 1}` does "
+        "without, and needs less memory"
+    )
+    return RunError(problem, hint=hint)
+
+
+@contextmanager
+def _no_ctrl_c() -> Iterator[None]:
+    """Processes that are started meanwhile never see Ctrl-C, not even while they import: it is for
+    the process that starts them, which gets it when this ends."""
+    if os.name == "nt":
+        yield
+        return
+    resource_tracker.ensure_running()  # which would be started in here, and take the block away
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _next(tasks: Iterator[Task]) -> Task | TunewrightError | None:
@@ -169,16 +191,17 @@ def _raised(found: Any) -> Any:
 
 
 def _work(pipe: Connection, given: _Given) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # there is a process for each core
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where `_no_ctrl_c` does nothing
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # there is one process per core
     step = given.step()
-    with collected_once():  # the step collects after each chunk: none while it waits for the next
+    # the processor collects after each chunk; no collection while waiting for the next
+    with collected_once():
         while True:
             try:
                 task: Task = pipe.recv()
-            except EOFError:  # it is gone, or needs no more
+                pipe.send(_tried(step, task))
+            except (EOFError, OSError):  # the process that started this one is gone
                 return
-            pipe.send(_tried(step, task))
 
 
 def _tried(step: ChunkProcessor, task: Task) -> ChunkResult | TunewrightError:

@@ -1,2 +1,2 @@
-"""Row formats: conversations, plain text, prompts, and answers that are compared, ranked or
+"""Record formats: conversations, plain text, prompts, and answers that are compared, ranked or
 labelled."""

@@ -1,4 +1,4 @@
-"""alpaca: one record with instruction, input and output, and the exchanges before it in history."""
+"""Format alpaca: instruction, input and output, with earlier turns in history."""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
@@ -6,7 +6,6 @@ from typing import Any, ClassVar, Literal
 from tunewright import Format, PluginOptions, RowError, hookimpl
 from tunewright.types import Conversation, Message, Row, RowKind, RowsRequest
 from tunewright_formats.conversation import (
-    MEDIA_COLUMNS,
     REASONING,
     conversation,
     reasoning_column,
@@ -19,9 +18,10 @@ from tunewright_formats.fields import (
     optional_text,
     text,
 )
+from tunewright_formats.media import MEDIA_COLUMNS
 from tunewright_formats.record_reader import RecordReader, check_names, convert
 
-#: the system prompt of Stanford Alpaca's records with an input; its template has the other one
+#: Stanford Alpaca's system prompt for records with an input; its template has the other one.
 #: https://github.com/tatsu-lab/stanford_alpaca/blob/main/train.py
 WITH_INPUT = (
     "Below is an instruction that describes a task, paired with an input that provides further "
@@ -40,9 +40,9 @@ class Alpaca(Format):
 
     class Options(PluginOptions):
         input: Literal["line", "section"] = "line"
-        """How `input` is put into the prompt. line: after the instruction, in a line of its own.
-        section: as Stanford Alpaca does, under `### Input:` and with the system prompt that it has
-        for such records; use it with `template: alpaca`."""
+        """Position of `input` in the prompt. line: on a line after the instruction. section: under
+        `### Input:`, with Stanford Alpaca's system prompt for such records; use it with
+        `template: alpaca`."""
 
     rows: ClassVar[tuple[RowKind, ...]] = ("messages",)
 
@@ -81,7 +81,7 @@ def _convert(source: Any, reader: RecordReader, section: bool) -> Conversation:
 
 
 def _with_section(record: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
-    """The record with its input under a heading of its own in the instruction."""
+    """The record with its input under a separate heading in the instruction."""
     given = optional_text(record["input"], names["input"])
     if not given:
         return record
@@ -91,8 +91,8 @@ def _with_section(record: dict[str, Any], names: dict[str, str]) -> dict[str, An
 
 
 def question(record: dict[str, Any], names: dict[str, str]) -> tuple[list[Message], list[str]]:
-    """History, then instruction and input as the user's message; with what the record calls each
-    message."""
+    """History, then instruction and input as the user's message; and the record's field name of
+    each message."""
     messages: list[Message] = []
     fields: list[str] = []
     history = record["history"] or []

@@ -1,33 +1,33 @@
-"""Nulls that Arrow added to objects, which are no part of a call or of a schema.
+"""Removal of nulls that Arrow added to objects, from tool calls and schemas.
 
-A struct column of Arrow (Parquet, `save_to_disk`) has the keys of all rows, and null where a row
-had none. Whether a null was written cannot be told from the data any more. The rule: it was not,
-but where JSON Schema gives null a meaning that fits the rest of the schema:
+A struct column of Arrow (Parquet, `save_to_disk`) has the keys of all rows, with null where a row
+had none. The data does not show which nulls were written. They count as added, except where null
+has a meaning in JSON Schema that fits the rest of the schema:
 
-- `default: null` stays where the schema allows null, and the object that it belongs to does not
-  require it (so do generators write an optional parameter);
-- `const: null` stays where nothing else says what the value is;
-- items of lists stay as they are (`enum: [null, …]`): Arrow adds none.
+- `default: null` stays if the schema allows null and the enclosing object does not
+  require it (generators write optional parameters in this way);
+- `const: null` stays if nothing else gives the value;
+- items of lists stay (`enum: [null, …]`): Arrow adds none.
 
-Texts of JSON are not changed at all: in them every null was written.
+JSON strings are not changed: every null in them was written.
 """
 
 from typing import Any
 
 from tunewright import RowError
 
-#: keywords whose value is an object of schemas by name, one schema, or a list of schemas
+#: keywords whose value is an object of named schemas, one schema, or a list of schemas
 _MAPS = frozenset(("properties", "patternProperties", "$defs", "definitions", "dependentSchemas"))
 _ONE = frozenset(
     ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
 )
 _MANY = frozenset(("anyOf", "oneOf", "allOf", "prefixItems", "items"))
-#: keywords that say what a value is: a const of null beside them was added
+#: keywords that give a value: a const of null beside them was added
 _TYPES = frozenset(("type", "enum", "anyOf", "oneOf", "allOf", "$ref", "properties", "items"))
 
 
 def without_nulls(value: Any) -> Any:
-    """The value without the null members of its objects. Raises RowError where it is no JSON."""
+    """The value without null members of its objects. Raises RowError if it is not JSON."""
     if isinstance(value, dict):
         return {key: without_nulls(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
@@ -41,7 +41,7 @@ def without_nulls(value: Any) -> Any:
 def schema_without_nulls(schema: Any, required: bool = False) -> Any:
     """A JSON schema without the nulls that Arrow added.
 
-    required: the object that it is a property of must have it.
+    required: it is a required property of its object.
     """
     if not isinstance(schema, dict):
         return schema

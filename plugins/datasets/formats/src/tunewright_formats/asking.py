@@ -1,5 +1,4 @@
-"""What formats of prompts and answers share: a prompt, and answers to it, in every way that records
-write them."""
+"""Reading of prompts and answers in all their notations, shared by several formats."""
 
 from typing import Any
 
@@ -7,28 +6,26 @@ from tunewright.types import Message, RowsRequest
 from tunewright_formats import openai, sharegpt
 from tunewright_formats.alpaca import question
 from tunewright_formats.conversation import (
-    MEDIA_COLUMNS,
     TOOL_COLUMNS,
     add_system,
     check_ends,
-    place_media,
     tools,
 )
 from tunewright_formats.fields import bad, describe, spellings, text
+from tunewright_formats.media import MEDIA_COLUMNS, place_media
 from tunewright_formats.record_reader import RecordReader, check_names
 
-#: columns that may hold the prompt; where a record has several, the first of these
+#: columns that may hold the prompt; the first one present is used
 PROMPTS = ("prompt", "instruction", "conversations", "messages")
 COLUMNS = (*PROMPTS, "input", "history", "system", *TOOL_COLUMNS, *MEDIA_COLUMNS)
 
-#: messages, and what the record calls each of them
+#: messages, and the record's field name of each
 Told = tuple[list[Message], list[str]]
 
 
 class Asking:
-    """Reads the records of one source. Texts are messages of user and assistant; turns are like
-    sharegpt's or openai's, whichever they are.
-    """
+    """Reads prompts and answers of one source. Texts become messages of user and assistant; turns
+    are in sharegpt's or openai's notation."""
 
     def __init__(
         self,
@@ -46,7 +43,7 @@ class Asking:
         self._like_sharegpt = True if calls else False if "tool" in request.tags else None
 
     def turns(self, value: Any, field: str) -> Told:
-        """A list of turns, or one turn alone."""
+        """Read a list of turns, or a single turn."""
         items = [value] if isinstance(value, dict) else value
         like_sharegpt = self._like_sharegpt
         if like_sharegpt is None:
@@ -59,12 +56,11 @@ class Asking:
         return messages, [field] if isinstance(value, dict) else fields
 
     def source(self, record: dict[str, Any]) -> str | None:
-        """The column that holds the prompt."""
+        """Name of the column that holds the prompt."""
         return self.reader.first(record, PROMPTS)
 
     def prompt(self, record: dict[str, Any], source: str) -> Told:
-        """The prompt of that column, as it is written: not yet in order, without the system
-        column."""
+        """Read the prompt in that column, before ordering and without the system column."""
         if source == "instruction":
             return question(record, self.names)
         self.reader.leave(record, ("input", "history"))
@@ -74,7 +70,7 @@ class Asking:
         return self.turns(value, field)
 
     def answer(self, value: Any, field: str) -> Told:
-        """An answer, or a whole conversation that ends in one."""
+        """Read an answer, or a whole conversation that ends with one."""
         if isinstance(value, list | dict):
             return self.turns(value, field)
         return [Message("assistant", text(value, field))], [field]
@@ -82,19 +78,22 @@ class Asking:
     def finish(
         self, prompt: Told, answers: list[Told], record: dict[str, Any]
     ) -> list[dict[str, Any]]:
-        """Check how it ends with each answer, and put system and media where they belong. Returns
-        the tools."""
+        """Check the end with each answer, and insert system and media. Returns the tools."""
         messages, fields = prompt
         add_system(messages, fields, record, self.names)
         check_ends(messages, fields, answered=False)
         for answer, answer_fields in answers:
             check_ends([*messages, *answer], [*fields, *answer_fields])
-        place_media(messages, record, self.names)
+        if record["objects"] is not None and len(answers) > 1:
+            bad(self.names["objects"], "answers that are compared cannot have boxes")
+        # the media are the prompt's, and the objects those of the answer too
+        told = answers if record["objects"] is not None else []
+        place_media([*messages, *(one for each, _ in told for one in each)], record, self.reader)
         return tools(record, self.reader)
 
 
 def after(prompt: list[Message], answer: Told) -> Told:
-    """The answer alone, where it is written with the prompt before it."""
+    """The answer without the prompt, if the record repeats the prompt before it."""
     messages, fields = answer
     if messages[0].role == "assistant":
         return answer
@@ -108,7 +107,7 @@ def after(prompt: list[Message], answer: Told) -> Told:
 
 
 def split(told: Told) -> tuple[Told, Told]:
-    """A conversation as its prompt and its last answer."""
+    """Split a conversation into its prompt and its last answer."""
     messages, fields = told
     count = max((place for place, m in enumerate(messages, 1) if m.role != "assistant"), default=0)
     if count == len(messages):
@@ -120,7 +119,7 @@ def split(told: Told) -> tuple[Told, Told]:
 
 
 def same_start(one: list[Message], other: list[Message]) -> int:
-    """How many messages both begin with."""
+    """Number of messages that both start with."""
     pairs = zip(one, other, strict=False)
     return next(
         (place for place, (a, b) in enumerate(pairs) if said(a) != said(b)),

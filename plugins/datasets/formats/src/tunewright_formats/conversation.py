@@ -1,13 +1,12 @@
-"""What the conversation formats share: tools, tool calls, media, loss weights, and how a
-conversation ends.
+"""Shared by the conversation formats: tools, tool calls, loss weights, and the end of a
+conversation.
 
-Who may speak after whom is the template's to say (its `role_order`): it knows what it can write.
+The order of roles is checked by the template (its `role_order`).
 """
 
-import re
 from typing import Any
 
-from tunewright.types import Conversation, MediaPart, Message, TextPart, ToolCall
+from tunewright.types import Conversation, Message, ToolCall
 from tunewright_formats.arrow_nulls import schema_without_nulls, without_nulls
 from tunewright_formats.fields import (
     bad,
@@ -18,25 +17,25 @@ from tunewright_formats.fields import (
     optional_text,
     text,
 )
+from tunewright_formats.media import place_media
 from tunewright_formats.record_reader import RecordReader
 
-MEDIA = {"images": "image", "videos": "video", "audios": "audio"}  # column → kind of its items
-MEDIA_COLUMNS = tuple(MEDIA)
 TOOL_COLUMNS = ("tools", "functions")
-#: keys of a message that say how much it is trained
+#: keys of a message that hold its loss weight
 LOSS_KEYS = ("weight", "loss_weight", "train", "training", "trainable", "loss")
-WEIGHTS = (1e-6, 1e6)  # a loss weight other than 0
-#: keys of the thinking; of several the first is read
+WEIGHTS = (1e-6, 1e6)  # valid loss weights other than 0
+#: keys of the thinking; the first one present is read
 REASONING = ("reasoning_content", "reasoning", "thinking")
 _TOOL_KEYS = frozenset(("type", "function"))
-_CALL_KEYS = frozenset(("id", "type", "index", "function", "name", "arguments"))
-_MARK = re.compile("<(image|video|audio)>")
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")  # also the drive letters of Windows
+#: keys of a call's arguments: OpenAI's, Llama 3.1's, LangChain's, Anthropic's; of several the first
+#: is read
+ARGUMENTS = ("arguments", "parameters", "args", "input")
+_CALL_KEYS = frozenset(("id", "type", "index", "function", "name", *ARGUMENTS))
 
 
 def tools(record: dict[str, Any], reader: RecordReader) -> list[dict[str, Any]]:
-    """Tools in OpenAI's JSON schema, from a list or its JSON text; a bare function gets its
-    wrapper. Without tools `functions` is read, where it holds definitions."""
+    """Tools as OpenAI JSON schemas, from a list or its JSON text; a bare function is wrapped.
+    Without `tools`, `functions` is read if it holds definitions."""
     field = reader.names["tools"]
     value = record["tools"]
     if record.get("functions"):
@@ -72,7 +71,8 @@ def _tool(value: Any, at: str, reader: RecordReader, padded: bool) -> dict[str, 
 
 
 def _are_functions(value: Any) -> bool:
-    """Whether a column is the API's form before `tools`, and nothing else of that name."""
+    """Whether a column has the API's older `functions` form, not an unrelated column of that
+    name."""
     if isinstance(value, str):
         value = from_json(value, "functions") if value.lstrip().startswith("[{") else None
     return isinstance(value, list) and all(
@@ -82,7 +82,7 @@ def _are_functions(value: Any) -> bool:
 
 def tool_call(value: Any, field: str, reader: RecordReader) -> ToolCall:
     """A call as `{name, arguments}`, bare or below `function`; arguments are an object or its JSON
-    text."""
+    text, under any of the names that people use."""
     call = mapping(value, field)
     reader.keys(call, _CALL_KEYS, "tool_calls.")
     function = call.get("function")
@@ -91,19 +91,30 @@ def tool_call(value: Any, field: str, reader: RecordReader) -> ToolCall:
     )
     if function:
         reader.keys(inner, _CALL_KEYS, "tool_calls.function.")
-    written = inner.get("arguments")
-    arguments = {} if written is None or written == "" else from_json(written, f"{at}.arguments")
-    if reader.padded and isinstance(written, dict):
-        arguments = without_nulls(written)
     identity = optional_text(call.get("id"), f"{field}.id") or None
-    return ToolCall(
-        text(inner.get("name"), f"{at}.name"), mapping(arguments, f"{at}.arguments"), identity
-    )
+    name = text(inner.get("name"), f"{at}.name")
+    return ToolCall(name, _arguments(call | inner, at, reader), identity)
+
+
+def _arguments(call: dict[str, Any], at: str, reader: RecordReader) -> dict[str, Any]:
+    given = {key: call[key] for key in ARGUMENTS if call.get(key) not in (None, "")}
+    if not given:
+        # a call without arguments is one, unless they stand where nobody looks
+        if any(isinstance(call[key], dict) for key in call.keys() - _CALL_KEYS):
+            expected = f"expected {', '.join(ARGUMENTS[:-1])} or {ARGUMENTS[-1]}"
+            bad(at, f"found {describe(call)}, and no arguments: {expected}")
+        return {}
+    found = {key: from_json(value, f"{at}.{key}") for key, value in given.items()}
+    if len(found) > 1 and any(value != next(iter(found.values())) for value in found.values()):
+        bad(at, f"has {' and '.join(found)} that differ, expected one of them")
+    key, arguments = next(iter(found.items()))
+    if reader.padded and isinstance(given[key], dict):
+        arguments = without_nulls(given[key])
+    return mapping(arguments, f"{at}.{key}")
 
 
 def loss_weight(message: dict[str, Any], field: str) -> float | None:
-    """A message's own loss weight, under any of the names that people use: true or false, or a
-    number."""
+    """A message's own loss weight (true, false or a number), under any of the common names."""
     if message.keys().isdisjoint(LOSS_KEYS):
         return None
     given = {key: message[key] for key in LOSS_KEYS if message.get(key) is not None}
@@ -117,16 +128,16 @@ def _weight(value: Any, field: str) -> float:
     if isinstance(value, bool):
         return float(value)
     expected = "expected true, false or a number of 0 or more"
-    if not isinstance(value, int | float) or not value >= 0:  # NaN is not
+    if not isinstance(value, int | float) or not value >= 0:  # also rejects NaN
         bad(field, f"found {describe(value)}, {expected}")
-    if not (value == 0 or WEIGHTS[0] <= value <= WEIGHTS[1]):  # the loss is float32
+    if not (value == 0 or WEIGHTS[0] <= value <= WEIGHTS[1]):  # losses are float32
         bad(field, f"found {describe(value)}, expected 0 or {WEIGHTS[0]:g} to {WEIGHTS[1]:g}")
     return float(value)
 
 
 def reasoning(value: dict[str, Any], field: str, reader: RecordReader) -> str | None:
-    """The recorded thinking of a message or record; None where there is none. A second one of the
-    names counts as not read."""
+    """Thinking of a message or record; None if there is none. Further names of it count as
+    unread."""
     given = [key for key in REASONING if value.get(key)]
     if not given:
         return None
@@ -137,87 +148,21 @@ def reasoning(value: dict[str, Any], field: str, reader: RecordReader) -> str | 
 
 
 def reasoning_column(record: dict[str, Any], reader: RecordReader) -> str | None:
-    """The same of a record that holds one answer."""
+    """Like `reasoning`, for a record with one answer."""
     if not any(record[name] for name in REASONING):
         return None
     name = reader.first(record, REASONING) or ""
     return text(record[name], reader.names[name])
 
 
-def media_path(value: Any, kind: str, field: str) -> str:
-    """A path below the media root, or a data: URL of that kind. Nothing is opened or fetched
-    here."""
-    path = text(value, field)
-    if path.startswith(f"data:{kind}/"):
-        return path
-    if _SCHEME.match(path):
-        bad(
-            field,
-            f"{describe(path)} is a URL, which is not fetched",
-            "save the file below the media folder",
-        )
-    parts = re.split(r"[/\\]", path)
-    if parts[0] in ("", "~") or parts[0].startswith("~") or ".." in parts or "\0" in path:
-        bad(field, f"{describe(path)} leads out of the media folder", "give a path below it")
-    return path
-
-
-def place_media(messages: list[Message], record: dict[str, Any], names: dict[str, str]) -> None:
-    """Put the media of the record's columns where the texts have <image>, <video> and <audio>, in
-    order.
-
-    A kind whose column the record does not have stays text: people may write about `<image>`.
-    """
-    waiting: dict[str, list[str]] = {}
-    for column, kind in MEDIA.items():
-        if (value := record[column]) is not None:
-            items = value if isinstance(value, list) else [value]
-            waiting[kind] = [
-                media_path(v, kind, f"{names[column]}[{i}]") for i, v in enumerate(items)
-            ]
-    if not waiting:
-        return
-    given = {kind: len(paths) for kind, paths in waiting.items()}
-    marks = dict.fromkeys(waiting, 0)
-    for message in messages:
-        if isinstance(message.content, str):
-            message.content = _split(message.content, waiting, marks)
-    for column, kind in MEDIA.items():
-        if kind in given and given[kind] != marks[kind]:
-            bad(
-                names[column], f"has {given[kind]}, but the texts have {marks[kind]} times <{kind}>"
-            )
-
-
-def _split(
-    content: str, waiting: dict[str, list[str]], marks: dict[str, int]
-) -> str | list[TextPart | MediaPart]:
-    parts: list[TextPart | MediaPart] = []
-    start = 0
-    for mark in _MARK.finditer(content):
-        kind = mark[1]
-        if kind not in waiting:
-            continue
-        if mark.start() > start:
-            parts.append(TextPart(content[start : mark.start()]))
-        if waiting[kind]:  # else the count below says what is missing
-            parts.append(MediaPart(kind, waiting[kind].pop(0)))  # type: ignore[arg-type]  # one of the three kinds
-        marks[kind] += 1
-        start = mark.end()
-    if not start:
-        return content
-    if start < len(content):
-        parts.append(TextPart(content[start:]))
-    return parts
-
-
 def check_ends(messages: list[Message], fields: list[str], answered: bool = True) -> None:
-    """Results of tools answer calls, and the assistant is the last, or, where it is not answered,
-    is not.
+    """Check that tool results answer calls, and that the assistant is last, or not last if not
+    `answered`.
 
-    fields: what the record calls each message, for the error.
+    fields: the record's field name of each message, for errors.
     """
-    called = open_calls = 0  # without calls, results may answer what a text says: the template's
+    # without calls, results may answer a call written as text: left to the template
+    called = open_calls = 0
     ids: set[str] = set()
     for message, field in zip(messages, fields, strict=True):
         if message.role == "assistant":
@@ -248,18 +193,18 @@ def check_ends(messages: list[Message], fields: list[str], answered: bool = True
 def conversation(
     messages: list[Message], fields: list[str], record: dict[str, Any], reader: RecordReader
 ) -> Conversation:
-    """Finish a conversation: system column, tools, media. `record` has the format's names as
-    keys."""
+    """Finish a conversation: system column, tools, media. `record` uses the format's column
+    names."""
     add_system(messages, fields, record, reader.names)
     check_ends(messages, fields)
-    place_media(messages, record, reader.names)
+    place_media(messages, record, reader)
     return Conversation(messages, tools(record, reader))
 
 
 def add_system(
     messages: list[Message], fields: list[str], record: dict[str, Any], names: dict[str, str]
 ) -> None:
-    """Put the text of the system column first, in place."""
+    """Insert the text of the system column as the first message, in place."""
     system = optional_text(record["system"], names["system"])
     if not system:
         return

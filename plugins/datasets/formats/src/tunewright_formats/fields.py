@@ -1,24 +1,23 @@
-"""Reading the fields of a record. A problem is a RowError: the field, what was found, what is
-expected."""
+"""Reading of record fields. Problems are RowErrors: field, found, expected."""
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 from tunewright import RowError
+from tunewright.jsontext import unique_keys
 
-#: columns of a better and a worse answer
+#: columns of chosen and rejected answers
 PAIRS = (("chosen", "rejected"), ("chosen_messages", "rejected_messages"))
 
-#: of scores, margins and the like, to both sides: losses are float32
+#: limit of scores and margins, both signs: losses are float32
 LARGEST = 1_000_000_000
-_LONG = 10**20  # numbers that are not written out in an error
-_SHOWN = 12  # names that are written out in an error
+_LONG = 10**20  # larger numbers are not written out in errors
+_SHOWN = 12  # names listed in an error
 
 
 def describe(value: Any) -> str:
-    """A value in the words of an error: its type, and its start where that is short and plain."""
+    """Describe a value for an error: its type, and its start if that is short and plain."""
     if value is None:
         return "null"
     if isinstance(value, int) and abs(value) >= _LONG:
@@ -33,7 +32,7 @@ def describe(value: Any) -> str:
 
 
 def listed(names: Iterable[Any]) -> str:
-    """Names that come from data, for an error: the first of them, short, all printable."""
+    """List names from the data for an error: the first few, shortened, printable."""
     every = list(names)
     shown = [name if name.isprintable() else ascii(name) for name in map(str, every[:_SHOWN])]
     shown = [name if len(name) <= 40 else name[:37] + "..." for name in shown]
@@ -46,7 +45,7 @@ def bad(field: str, problem: str, hint: str = "") -> NoReturn:
 
 
 def text(value: Any, field: str) -> str:
-    """The value, which must be a text with something in it."""
+    """Return the value if it is a non-empty text."""
     if not isinstance(value, str):
         bad(field, f"found {describe(value)}, expected text")
     if not value.strip():
@@ -55,8 +54,8 @@ def text(value: Any, field: str) -> str:
 
 
 def optional_text(value: Any, field: str) -> str:
-    """The value as a text; '' where it is null, as files with fixed columns write what is not
-    there."""
+    """Return the value as a text; '' for null, which stands for absent values in files with fixed
+    columns."""
     if value is None:
         return ""
     if not isinstance(value, str):
@@ -71,7 +70,7 @@ def mapping(value: Any, field: str) -> dict[str, Any]:
 
 
 def listing(value: Any, field: str) -> list[Any]:
-    """The value, which must be a list with something in it."""
+    """Return the value if it is a non-empty list."""
     if not isinstance(value, list):
         bad(field, f"found {describe(value)}, expected a list")
     if not value:
@@ -80,40 +79,28 @@ def listing(value: Any, field: str) -> list[Any]:
 
 
 def number(value: Any, field: str) -> float:
-    """The value, a number that losses can bear."""
+    """Return the value if it is a number in the range of losses."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         bad(field, f"found {describe(value)}, expected a number")
-    if not -LARGEST <= value <= LARGEST:  # NaN neither
+    if not -LARGEST <= value <= LARGEST:  # also rejects NaN
         bad(field, f"found {describe(value)}, expected a number of at most {LARGEST:,}")
     return float(value)
 
 
 def from_json(value: Any, field: str) -> Any:
-    """The value, parsed where it is a text of JSON."""
+    """Return the value, parsed if it is a JSON text."""
     if not isinstance(value, str):
         return value
     try:
-        return _DECODER.decode(value)
+        return json.loads(value, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         bad(field, f"found {describe(value)}, expected JSON: {error}")
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON. Raises ValueError where it has one key twice: a value would be lost."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        twice = (name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        raise ValueError(f"an object has the key {listed(twice)} twice")
-    return found
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys)
 
 
 def spellings(
     tags: Mapping[str, str], known: Mapping[str, tuple[str, ...]]
 ) -> dict[str, tuple[str, ...]]:
-    """Our name of a role or key → what this source calls it."""
+    """Our name of a role or key → its names in this source."""
     return {name: (tags[name],) if name in tags else spelt for name, spelt in known.items()}
 
 
@@ -121,14 +108,14 @@ def spellings(
 
 
 def is_flag(value: Any) -> bool:
-    """True and false, also as text, as a CSV file has them."""
+    """Whether a value is true or false, or their text as in CSV files."""
     return isinstance(value, bool) or (
         isinstance(value, str) and value.lower() in ("true", "false")
     )
 
 
 def label(record: Any) -> str | None:
-    """The column that says whether the record's one answer is good."""
+    """Name of the column with the label of the record's answer."""
     if not isinstance(record, dict):
         return None
     if record.get("kto_tag") is not None:
@@ -137,8 +124,8 @@ def label(record: Any) -> str | None:
 
 
 def compared(record: dict[str, Any]) -> bool:
-    """Whether a record has answers that are compared, ranked or labelled: formats of one answer do
-    not fit then."""
+    """Whether a record's answers are compared, ranked or labelled: formats of one answer do not
+    fit."""
     if any(record.get(a) is not None and record.get(b) is not None for a, b in PAIRS):
         return True
     return is_ranked(record) or label(record) is not None
@@ -151,7 +138,7 @@ def is_ranked(record: dict[str, Any]) -> bool:
 
 
 def is_turns(value: Any, key: str) -> bool:
-    """Whether a value is a list of turns with that key, which holds the role."""
+    """Whether a value is a list of turns with that role key."""
     return isinstance(value, list) and all(isinstance(turn, dict) and key in turn for turn in value)
 
 

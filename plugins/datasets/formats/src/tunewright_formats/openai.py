@@ -1,20 +1,27 @@
-"""openai: messages with role and content, as the chat completions API and chat templates take
-them."""
+"""Format openai: messages with role and content, as in the chat completions API and chat
+templates."""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from tunewright import Format, RowError, hookimpl
-from tunewright.types import Conversation, MediaPart, Message, Row, RowKind, RowsRequest, TextPart
+from tunewright.types import (
+    Conversation,
+    MediaPart,
+    Message,
+    Part,
+    Row,
+    RowKind,
+    RowsRequest,
+    TextPart,
+)
 from tunewright_formats.arrow_nulls import without_nulls
 from tunewright_formats.conversation import (
     LOSS_KEYS,
-    MEDIA_COLUMNS,
     REASONING,
     TOOL_COLUMNS,
     conversation,
     loss_weight,
-    media_path,
     reasoning,
     tool_call,
 )
@@ -31,10 +38,11 @@ from tunewright_formats.fields import (
     text,
     unanswered,
 )
+from tunewright_formats.media import MEDIA_COLUMNS, Kind, media_part
 from tunewright_formats.record_reader import RecordReader, check_names, convert
 
 COLUMNS = ("messages", "system", *TOOL_COLUMNS, "chat_template_kwargs", *MEDIA_COLUMNS)
-#: our name of a role or key → what sources call it; the first is the one that tags rename
+#: our name of a role or key → its names in sources; `tags` renames the first
 TAGS = {
     "role": ("role",),
     "content": ("content",),
@@ -43,8 +51,8 @@ TAGS = {
     "assistant": ("assistant",),
     "tool": ("tool", "function"),
 }
-#: type of a part → kind of medium
-MEDIA_TYPES = {
+#: type of a content part → kind of medium
+MEDIA_TYPES: dict[str, Kind] = {
     "image": "image",
     "image_url": "image",
     "video": "video",
@@ -57,17 +65,18 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "assistant": (*LOSS_KEYS, *REASONING, "tool_calls", "function_call"),
     "tool": (*LOSS_KEYS, "tool_call_id", "name"),
 }
-_PART_VALUES = ("value", "path", "url")  # keys of a part that may hold what it is
+_PART_VALUES = ("value", "path", "url")  # keys of a part that may hold its value
 
 
 class OpenAi(Format):
-    """Records with `messages` by system (or developer), user, assistant and tool, and if you like
-    `tools` (or `functions`), `system`, `images`, `videos`, `audios`, and `chat_template_kwargs` for
-    the template.
+    """Records with `messages` by system (or developer), user, assistant and tool, and optionally
+    `tools` (or `functions`), `system`, `images`, `videos`, `audios`, `objects`, and
+    `chat_template_kwargs` for the template.
 
-    content is a text or a list of parts (text, image_url, …); the assistant may have `tool_calls`
-    (or `function_call`) and its thinking in `reasoning_content`, `reasoning` or `thinking`. Any
-    message may have a loss weight, true or false or a number, in `weight`, `loss_weight`, `train`,
+    content is a text or a list of parts (text, image_url, …); a part without a file, such as
+    {type: image}, takes the next one of `images`. The assistant may have `tool_calls`
+    (or `function_call`) and thinking in `reasoning_content`, `reasoning` or `thinking`. Any message
+    may have a loss weight (true, false or a number) in `weight`, `loss_weight`, `train`,
     `training`, `trainable` or `loss`.
     """
 
@@ -97,7 +106,7 @@ def _convert(source: Any, turns: "Turns") -> Conversation:
 
 
 class Turns:
-    """Reads lists of messages, spelt as a source does."""
+    """Reads lists of messages in the notation of a source."""
 
     def __init__(self, tags: dict[str, tuple[str, ...]], reader: RecordReader) -> None:
         self.reader = reader
@@ -114,7 +123,7 @@ class Turns:
         }
 
     def read(self, turns: Any, at: str) -> tuple[list[Message], list[str]]:
-        """The messages of a list, and what the record calls each of them."""
+        """Messages of a list, and the record's field name of each."""
         messages: list[Message] = []
         fields: list[str] = []
         for index, item in enumerate(listing(turns, at)):
@@ -155,15 +164,15 @@ class Turns:
                 tool_call(call, f"{field}.tool_calls[{index}]", self.reader)
                 for index, call in enumerate(listing(calls, f"{field}.tool_calls"))
             ]
-        if call := value.get("function_call"):  # the API's form before tool_calls
+        if call := value.get("function_call"):  # the API's older form of tool_calls
             message.tool_calls.append(tool_call(call, f"{field}.function_call", self.reader))
         if message.reasoning is None:
             message.reasoning = reasoning(value, f"{field}.", self.reader)
 
     def _read_parts(self, message: Message, parts: list[Any], field: str) -> None:
-        """Content as a list of parts; some sources have the assistant's reasoning and tool calls
-        among them."""
-        found: list[TextPart | MediaPart] = []
+        """Read content given as a list of parts; in some sources these include the assistant's
+        reasoning and tool calls."""
+        found: list[Part] = []
         for index, item in enumerate(parts):
             at = f"{field}[{index}]"
             part = mapping(item, at)
@@ -193,10 +202,9 @@ _KNOWN_PARTS = ", ".join(("text", *MEDIA_TYPES, "input_audio"))
 
 
 def _media_part(kind: str, value: Any, at: str) -> MediaPart | None:
-    if kind in MEDIA_TYPES:
-        path = value.get("url") if isinstance(value, dict) else value
-        medium: Any = MEDIA_TYPES[kind]
-        return MediaPart(medium, media_path(path, medium, f"{at}.{kind}"))
+    """A medium; without a path if the part names none, and a column holds it."""
+    if medium := MEDIA_TYPES.get(kind):
+        return MediaPart(medium, "") if value is None else media_part(value, medium, f"{at}.{kind}")
     if kind == "input_audio":
         audio = mapping(value, f"{at}.input_audio")
         data, form = (text(audio.get(key), f"{at}.input_audio.{key}") for key in ("data", "format"))

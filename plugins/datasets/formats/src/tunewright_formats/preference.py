@@ -1,4 +1,4 @@
-"""preference: a prompt with a better and a worse answer."""
+"""Format preference: a prompt with a chosen and a rejected answer."""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -14,9 +14,9 @@ class PreferencePairs(Format):
     """Records with `chosen` and `rejected`, each a text, a turn or a list of messages.
 
     The prompt is `prompt` (a text or messages), `instruction` with `input` and `history` as in
-    alpaca, or `conversations` or `messages`; without any it is what chosen and rejected begin with
-    alike. If you like there are `margin` (a number: how much better), `system`, `tools`, `images`,
-    `videos`, `audios`.
+    alpaca, or `conversations` or `messages`; without any of these it is the common beginning of
+    chosen and rejected. Optional: `margin` (a number: how much better), `system`, `tools`,
+    `images`, `videos`, `audios`.
     """
 
     rows: ClassVar[tuple[RowKind, ...]] = ("preference",)
@@ -52,15 +52,15 @@ def _convert(source: Any, asking: Asking) -> Preference:
 def _parted(
     written: dict[str, Any], record: dict[str, Any], asking: Asking, chosen: Told, rejected: Told
 ) -> tuple[Told, Told, Told]:
-    """Prompt and answers, each without the others."""
+    """Split a record into prompt, chosen and rejected."""
     source = asking.source(record)
     whole = all(told[0][0].role != "assistant" for told in (chosen, rejected))
     if source is None and not whole:
         asking.reader.no_prompt(written, PROMPTS)
     if source is not None:
         prompt = asking.prompt(record, source)
-        # the text of a prompt is often the last question of a conversation that both answers hold
-        # whole
+        # a text prompt is often the last question of a conversation that both answers contain in
+        # full
         if not whole or not isinstance(record[source], str):
             return prompt, after(prompt[0], chosen), after(prompt[0], rejected)
     count = same_start(chosen[0], rejected[0])

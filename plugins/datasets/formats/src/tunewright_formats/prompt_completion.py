@@ -1,4 +1,4 @@
-"""prompt_completion: a prompt and its completion, each a text or messages."""
+"""Format prompt_completion: a prompt and its completion, each a text or messages."""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -12,12 +12,12 @@ from tunewright_formats.record_reader import convert
 
 
 class PromptCompletion(Format):
-    """Records with `prompt` and `completion`, each a text or a list of messages, and if you like
+    """Records with `prompt` and `completion`, each a text or a list of messages, and optionally
     `system`, `tools`, `images`, `videos`, `audios`, and the completion's thinking in
     `reasoning_content`, `reasoning` or `thinking`.
 
-    Only the completion is trained: answers within the prompt weigh 0, unless they have a weight of
-    their own.
+    Only the completion is trained: answers within the prompt have weight 0, unless they have a
+    weight of their own.
     """
 
     rows: ClassVar[tuple[RowKind, ...]] = ("messages",)

@@ -1,4 +1,4 @@
-"""prompts: questions alone, which a model answers while it is trained."""
+"""Format prompts: prompts without answers, for stages that generate."""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 from tunewright import Format, RowError, hookimpl
 from tunewright.types import Prompt, Row, RowKind, RowsRequest
 from tunewright_formats.asking import COLUMNS, PROMPTS, Asking
-from tunewright_formats.conversation import MEDIA_COLUMNS
 from tunewright_formats.fields import compared, is_turns, unanswered
+from tunewright_formats.media import media_columns
 from tunewright_formats.record_reader import convert
 
 _ANSWERS = ("completion", "output")
@@ -15,11 +15,11 @@ _ANSWERS = ("completion", "output")
 
 class Prompts(Format):
     """Records with `prompt` (a text or messages), `instruction` with `input` and `history`, or
-    `conversations` or `messages` that end with the user, and if you like `system`, `tools`,
+    `conversations` or `messages` that end with the user, and optionally `system`, `tools`,
     `images`, `videos`, `audios`.
 
-    Every other column is kept for the reward functions, such as the right answer; `columns` can
-    rename it, such as {answer: solution}.
+    All other columns are kept for the reward functions, such as the correct answer; `columns` can
+    rename them, such as {answer: solution}.
     """
 
     rows: ClassVar[tuple[RowKind, ...]] = ("prompts",)
@@ -53,7 +53,7 @@ def _convert(source: Any, asking: Asking) -> Prompt:
         asking.reader.no_prompt(source, PROMPTS)
     prompt = asking.prompt(record, column)
     found = asking.finish(prompt, [], record)
-    used = {column, "system", "tools", *MEDIA_COLUMNS}
+    used = {column, "system", "tools", *media_columns(record, asking.reader)}
     if column == "instruction":
         used |= {"input", "history"}
     if found and not record["tools"]:

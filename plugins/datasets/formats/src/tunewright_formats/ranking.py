@@ -1,4 +1,4 @@
-"""ranking: a prompt with several answers, from which pairs are made."""
+"""Format ranking: a prompt with several ranked answers, which become pairs."""
 
 import itertools
 from collections.abc import Iterator
@@ -12,14 +12,13 @@ from tunewright_formats.record_reader import convert_many
 
 
 class Ranking(Format):
-    """Records with `answers`, a list of texts, turns or lists of messages, the best first; or in
-    any order, with `ranks` (1 is the best) or `scores` (the highest is the best), one number an
-    answer.
+    """Records with `answers`, a list of texts, turns or lists of messages, best first; or in any
+    order with `ranks` (1 is best) or `scores` (highest is best), one number per answer.
 
     The prompt is `prompt` (a text or messages), `instruction` with `input` and `history`,
-    `conversations` or `messages`. Answers of the same rank make no pair. With scores a pair's
-    margin is their difference. Without ranks or scores the format must be named. A record gives one
-    row for each pair.
+    `conversations` or `messages`. Answers of equal rank form no pair. With scores, the margin of a
+    pair is their difference. Without ranks or scores the format must be named in the recipe. A
+    record gives one row per pair.
     """
 
     class Options(PluginOptions):
@@ -57,9 +56,8 @@ def _convert(source: Any, asking: Asking, pairs: str) -> list[Preference]:
         for index, item in enumerate(written)
     ]
     found = asking.finish(prompt, answers, record)
-    order = sorted(
-        range(len(answers)), key=lambda index: ranks[index]
-    )  # keeps the order of what is ranked alike
+    # stable: answers of equal rank keep their order
+    order = sorted(range(len(answers)), key=lambda index: ranks[index])
     rows = []
     for better, worse in _pairs(order, ranks, pairs):
         margin = ranks[worse] - ranks[better] if record["scores"] is not None else None
@@ -76,7 +74,7 @@ def _answer(asking: Asking, prompt: Told, item: Any, field: str) -> Told:
 
 
 def _ranks(record: dict[str, Any], asking: Asking, count: int) -> list[float]:
-    """A number for each answer: the lower, the better."""
+    """A number per answer; lower is better."""
     given = [name for name in ("ranks", "scores") if record[name] is not None]
     if len(given) > 1:
         bad(asking.names["scores"], "stands beside ranks, expected one of them")

@@ -1,6 +1,7 @@
-"""Reads the records of one source: columns by the format's names, and what nothing has read."""
+"""Reading of the records of one source: columns by the format's names, and unread columns."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from tunewright import Format, RecipeError, RowError
@@ -8,19 +9,20 @@ from tunewright.errors import did_you_mean
 from tunewright.types import Row, RowsRequest
 from tunewright_formats.fields import bad, label, listed, mapping
 
-#: values in which nothing is lost when nobody reads them
+_LOOKED_AT = 50  # columns of a record, for one that is nearly right
+#: values that need not be read: nothing is lost
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 
 class RecordReader:
-    """The columns of one source: the format's names, and what the source calls them.
+    """Maps the columns of one source to the format's names.
 
-    known: the format's columns. required: those that a record must have. keeps_rest: columns
-    that the format does not know are kept with the row, and count as read.
+    known: the format's columns. required: those that a record must have. keeps_rest: unknown
+    columns are kept with the row, and count as read.
 
-    What a record holds and nothing reads is given to the request's `unread`, where it has one: a
-    function that takes the names of columns and of message keys, once for each record that has
-    any. It may raise RowError, which then stands in place of the record's rows.
+    Unread names are passed to the request's `unread`, if given: a function that takes the names of
+    columns and of message keys, once per record that has any. It may raise RowError, which then
+    replaces the record's rows.
 
     padded: records come from Arrow, which gives all objects of a column the same keys, with null
     where the row had none.
@@ -40,26 +42,27 @@ class RecordReader:
         self.names = {name: renamed.get(name, name) for name in every}
         self.renamed = frozenset(renamed)
         self.padded = request.padded
-        # {instruction: input} says that the column input is the instruction: it is not the format's
-        # input as well
+        # {instruction: input} makes the column input the instruction; it is then not also the
+        # format's input
         self._taken = {name for name in every if name not in renamed and name in renamed.values()}
-        # what the recipe names must be there too: a misspelt column would else lose its texts
-        # silently
+        # columns named in the recipe are required: a misspelt one would silently lose its texts
         self.required = [self.names[name] for name in every if name in required or name in renamed]
         self._keeps_rest = keeps_rest
         self._known = frozenset(self.names.values())
         self._tell = request.unread
-        self._columns: dict[str, None] = {}  # of this record, in order
+        self._columns: dict[str, None] = {}  # unread columns of this record, in order
         self._keys: dict[str, None] = {}
 
     def read(self, record: Any) -> dict[str, Any]:
-        """The record's values by the format's names; None where a column is not there."""
+        """The record's values by the format's names; None if a column is missing."""
         found = mapping(record, "record")
         if self._columns or self._keys:
             self._columns, self._keys = {}, {}
         for source in self.required:
             if source not in found:
-                bad(source, f"is missing; the record has {listed(found) or 'nothing'}")
+                close = get_close_matches(source, list(found)[:_LOOKED_AT], n=1)
+                hint = f"did you mean {close[0]!r}?" if close else ""
+                bad(source, f"is missing; the record has {listed(found) or 'nothing'}", hint)
         if not self._keeps_rest and not found.keys() <= self._known:
             self._columns.update(_left(found, self._known))
         return {
@@ -68,8 +71,8 @@ class RecordReader:
         }
 
     def first(self, values: Mapping[str, Any], choices: tuple[str, ...]) -> str | None:
-        """Of several columns that may say the same: the one that the recipe names, or the first
-        that is there. The others count as not read."""
+        """Of several columns with the same meaning, the one that the recipe names, or the first one
+        present. The others count as unread."""
         given = [name for name in choices if values[name] is not None]
         named = not self.renamed.isdisjoint(choices)
         chosen = next((name for name in given if not named or name in self.renamed), None)
@@ -78,24 +81,24 @@ class RecordReader:
         return chosen
 
     def leave(self, values: Mapping[str, Any], names: Iterable[str]) -> None:
-        """These columns of the format are not read in this record."""
+        """Mark columns of the format as unread in this record."""
         if not self._keeps_rest:
             self._columns |= {
                 self.names[name]: None for name in names if values[name] not in _EMPTY
             }
 
     def keys(self, value: Mapping[str, Any], known: frozenset[str], prefix: str = "") -> None:
-        """Note the keys of a message, or of something in it, that nothing reads."""
+        """Mark unknown keys of a message, or of a part of it, as unread."""
         if not value.keys() <= known:
             self._keys |= {f"{prefix}{key}": None for key in _left(value, known)}
 
     def tell(self) -> None:
-        """The record is read: tell what is left of it. Raises what it raises."""
+        """Report the unread names of the finished record. Raises what `unread` raises."""
         if self._tell and (self._columns or self._keys):
             self._tell(self._columns, self._keys)
 
     def no_prompt(self, record: dict[str, Any], choices: tuple[str, ...]) -> NoReturn:
-        """Raises RowError: none of these columns is in the record. Names one that may be meant."""
+        """Raise RowError: the record has none of these columns. Suggests a similar one."""
         asked = next(
             (
                 name
@@ -132,7 +135,7 @@ def check_names(renamed: Mapping[str, str], known: tuple[str, ...], what: str) -
 def convert(
     plugin: Format, request: RowsRequest, reader: RecordReader | None, one: Callable[[Any], Row]
 ) -> Iterator[Row | RowError]:
-    """Convert record by record, lazily. Raises RecipeError at once where the format cannot give
+    """Convert record by record, lazily. Raises RecipeError at once if the format cannot produce
     such rows."""
     return convert_many(plugin, request, reader, lambda record: [one(record)])
 
@@ -143,7 +146,7 @@ def convert_many(
     reader: RecordReader | None,
     some: Callable[[Any], Sequence[Row]],
 ) -> Iterator[Row | RowError]:
-    """The same for formats in which a record gives one or more rows."""
+    """Like `convert`, for formats in which a record gives one or more rows."""
     if request.rows not in plugin.rows:
         gives = " or ".join(plugin.rows)
         raise RecipeError(f"format {plugin.name!r} gives {gives}, the stage needs {request.rows}")

@@ -1,4 +1,4 @@
-"""rendered: text that was rendered elsewhere, with marks on what is trained."""
+"""Format rendered: text rendered elsewhere, with marks on what is trained."""
 
 import math
 from collections.abc import Iterator
@@ -14,13 +14,13 @@ MARKS = ("train", "label", "weight")  # keys of a segment that say whether it is
 
 _KEYS = frozenset({"text", *MARKS})
 
-#: texts and the loss weight of each; 0 is not trained
+#: texts with their loss weights; 0 is not trained
 Pieces = list[tuple[str, float]]
 
 
 class RenderedFormat(Format):
-    """Records of text that is trained exactly as it is written: no template is applied, no token
-    is added, and special tokens that the text spells are tokens.
+    """Records of text that is trained exactly as written: no template is applied, no token is
+    added, and special tokens spelled in the text are tokens.
 
     A record has `text`, all of it trained; or `prompt` and `completion`, of which the completion is
     trained; or `segments`, a list of objects with `text` and one of `train`, `label` (true or
@@ -80,8 +80,8 @@ def _weight(value: Any, field: str, weighted: bool) -> float:
 
 
 def _spans(pieces: Pieces) -> list[tuple[int, int, float]]:
-    """Characters that are trained. Pieces of one weight that follow each other are one span, for
-    tokens are not cut within a span."""
+    """Trained character spans. Adjacent pieces of equal weight form one span, because tokens are
+    not split within a span."""
     spans: list[tuple[int, int, float]] = []
     start = 0
     for piece, weight in pieces:

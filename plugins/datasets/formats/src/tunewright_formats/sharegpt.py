@@ -1,4 +1,4 @@
-"""sharegpt: a list of turns with `from` and `value`."""
+"""Format sharegpt: a list of turns with `from` and `value`."""
 
 import re
 from collections.abc import Iterator
@@ -9,7 +9,6 @@ from tunewright.errors import did_you_mean
 from tunewright.types import Conversation, Message, Row, RowKind, RowsRequest
 from tunewright_formats.conversation import (
     LOSS_KEYS,
-    MEDIA_COLUMNS,
     REASONING,
     conversation,
     loss_weight,
@@ -29,10 +28,11 @@ from tunewright_formats.fields import (
     text,
     unanswered,
 )
+from tunewright_formats.media import MEDIA_COLUMNS
 from tunewright_formats.record_reader import RecordReader, check_names, convert
 
 COLUMNS = ("conversations", "system", "tools", *MEDIA_COLUMNS)
-#: our name of a role or key → what sources call it; the first is the one that tags rename
+#: our name of a role or key → its names in sources; `tags` renames the first
 TAGS = {
     "role": ("from",),
     "content": ("value",),
@@ -43,7 +43,7 @@ TAGS = {
     "observation": ("observation", "tool"),
 }
 _ANSWERS = ("assistant", "function_call")
-_LOOKED_AT = 50  # keys of a turn, for one that is nearly right
+_LOOKED_AT = 50  # keys of a turn that are searched for a similar name
 _THINKING = re.compile(r"\s*<think>(.*?)</think>", re.DOTALL)
 _TAGGED_CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
 _JSON = re.compile(r"\{|\[\s*\{")
@@ -51,12 +51,12 @@ _JSON = re.compile(r"\{|\[\s*\{")
 
 class ShareGpt(Format):
     """Records with `conversations`, a list of turns `{from, value}` by system, human, gpt,
-    function_call and observation, and if you like `system`, `tools`, `images`, `videos`, `audios`.
+    function_call and observation, and optionally `system`, `tools`, `images`, `videos`, `audios`.
 
-    function_call holds a JSON object `{name, arguments}`, or a list of them, which may stand in
-    <tool_call> tags; thinking in <think> tags and a text before it are kept. After a gpt turn it
-    joins that turn. Turns of gpt and function_call may have their thinking in `reasoning_content`,
-    `reasoning` or `thinking`. Any turn may have a loss weight, true or false or a number, in
+    function_call holds a JSON object `{name, arguments}`, or a list of them, optionally in
+    <tool_call> tags; thinking in <think> tags and text before it are kept. After a gpt turn it
+    joins that turn. Turns of gpt and function_call may have thinking in `reasoning_content`,
+    `reasoning` or `thinking`. Any turn may have a loss weight (true, false or a number) in
     `weight`, `loss_weight`, `train`, `training`, `trainable` or `loss`.
     """
 
@@ -83,7 +83,7 @@ def _convert(source: Any, turns: "Turns") -> Conversation:
 
 
 class Turns:
-    """Reads lists of turns, spelt as a source does."""
+    """Reads lists of turns in the notation of a source."""
 
     def __init__(self, tags: dict[str, tuple[str, ...]], reader: RecordReader) -> None:
         self.reader = reader
@@ -99,7 +99,7 @@ class Turns:
         self._keys = {kind: answers if kind in _ANSWERS else own for kind in self._kinds.values()}
 
     def read(self, turns: Any, at: str) -> tuple[list[Message], list[str]]:
-        """The messages of a list, and what the record calls each of them."""
+        """Messages of a list, and the record's field name of each."""
         messages: list[Message] = []
         fields: list[str] = []
         for index, item in enumerate(listing(turns, at)):
@@ -141,8 +141,8 @@ class Turns:
         return Message(roles[kind], optional_text(value, field))
 
     def _call(self, value: str, field: str) -> Message:
-        """Calls with the thinking and the text before them. As LLaMA-Factory reads them: JSON, with
-        thinking in tags before it, or in tags of its own with anything round it."""
+        """Parse calls with the thinking and text before them, like LLaMA-Factory: JSON after
+        thinking in tags, or in tags of its own with any text around it."""
         thought = _THINKING.match(value)
         rest = value[thought.end() :] if thought else value
         if tagged := _TAGGED_CALL.findall(rest):
@@ -165,7 +165,7 @@ class Turns:
 
 
 def _join(message: Message, more: Message, field: str) -> None:
-    """Add the calls of a turn to the turn of gpt that they belong to."""
+    """Add the calls of a turn to the gpt turn that they belong to."""
     if message.weight != more.weight:
         bad(field, "has another loss weight than the turn of gpt that it belongs to")
     if more.reasoning is not None and message.reasoning is not None:

@@ -1,4 +1,4 @@
-"""text: one document a record."""
+"""Format text: one document per record."""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -6,19 +6,22 @@ from typing import Any, ClassVar
 from tunewright import Format, RowError, hookimpl
 from tunewright.types import Row, RowKind, RowsRequest, Text
 from tunewright_formats.fields import text
+from tunewright_formats.media import MEDIA_COLUMNS, document
 from tunewright_formats.record_reader import RecordReader, check_names, convert
 
+# columns of formats with more structure
 _OTHERS = (
     "instruction",
     "conversations",
     "messages",
     "chosen",
     "prompt",
-)  # columns of formats that hold more
+)
 
 
 class PlainText(Format):
-    """Documents to learn by heart: lines of a text file, or records with `text`."""
+    """Documents for pretraining: lines of a text file, or records with `text`, and optionally
+    `images`, `videos`, `audios`, which stand at <image>, <video> and <audio> in it."""
 
     rows: ClassVar[tuple[RowKind, ...]] = ("text",)
 
@@ -30,11 +33,13 @@ class PlainText(Format):
 
     @hookimpl
     def convert_rows(self, request: RowsRequest) -> Iterator[Row | RowError]:
-        reader = RecordReader(request, ("text",), ("text",))
+        reader = RecordReader(request, ("text", *MEDIA_COLUMNS), ("text",))
         check_names(request.tags, (), "tags")
         return convert(self, request, reader, lambda record: _convert(record, reader))
 
 
-def _convert(record: Any, reader: RecordReader) -> Text:
-    value = record if isinstance(record, str) else reader.read(record)["text"]
-    return Text(text(value, reader.names["text"]))
+def _convert(source: Any, reader: RecordReader) -> Text:
+    if isinstance(source, str):
+        return Text(text(source, reader.names["text"]))
+    record = reader.read(source)
+    return Text(document(text(record["text"], reader.names["text"]), record, reader))

@@ -1,4 +1,4 @@
-"""unpaired: a prompt with one answer that is good or bad."""
+"""Format unpaired: a prompt with one answer labelled good or bad."""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -14,11 +14,11 @@ _LABELS = ("label", "kto_tag")
 
 
 class UnpairedAnswers(Format):
-    """Records with `label` (or `kto_tag`), true where the answer is good and false where it is bad.
+    """Records with `label` (or `kto_tag`): true if the answer is good, false if it is bad.
 
     Prompt and answer are `prompt` and `completion`, `instruction` (with `input`, `history`) and
-    `output`, or a conversation in `conversations` or `messages`, whose last answer is meant. If you
-    like there are `system`, `tools`, `images`, `videos`, `audios`.
+    `output`, or a conversation in `conversations` or `messages` whose last answer is labelled.
+    Optional: `system`, `tools`, `images`, `videos`, `audios`.
     """
 
     rows: ClassVar[tuple[RowKind, ...]] = ("unpaired",)

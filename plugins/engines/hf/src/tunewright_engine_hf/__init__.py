@@ -1,33 +1,28 @@
-"""Replies from transformers' own generate, streamed."""
+"""Inference engine: the model in this process."""
 
-import threading
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from pydantic import Field
 
-from tunewright import Engine, hookimpl
-from tunewright.types import GenerateRequest, Reply, RunContext
-
-if TYPE_CHECKING:
-    from tunewright_engine_hf.generation import Generator
+from tunewright import Engine, PluginOptions, hookimpl
+from tunewright.inference import EngineRequest, InferenceEngine
+from tunewright.types import RunContext
 
 
 class HfEngine(Engine):
-    """Answers with the model in this process, by transformers' generate.
+    """Generates with the model in this process, many answers at once.
 
-    Nothing more to install. May be asked from several threads; an answer depends on its request
-    alone.
+    Needs no further packages. An answer depends on its request only.
     """
 
-    def __init__(self, options: Any, name: str = "") -> None:
-        super().__init__(options, name)
-        self._generator: Generator | None = None
-        self._loading = threading.Lock()
+    class Options(PluginOptions):
+        prefill_tokens: int = Field(2048, ge=1, json_schema_extra={"tier": "advanced"})
+        """Prompt tokens that are computed between two steps of the answers that are under way.
+        Smaller: a long prompt delays the others less."""
+        reuse_tokens: int = Field(16384, ge=0, json_schema_extra={"tier": "advanced"})
+        """Tokens of finished answers whose keys and values are kept, for prompts that begin alike.
+        0: none."""
 
     @hookimpl
-    def generate(self, run: RunContext, request: GenerateRequest) -> Iterator[Reply]:
-        with self._loading:
-            if self._generator is None:
-                from tunewright_engine_hf.generation import Generator
+    def open_engine(self, run: RunContext, request: EngineRequest) -> InferenceEngine:
+        from tunewright_engine_hf.opened import OpenedEngine
 
-                self._generator = Generator(run)
-        return self._generator.reply(request)
+        return OpenedEngine(run, request, self.options)

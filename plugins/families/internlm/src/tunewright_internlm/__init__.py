@@ -1,4 +1,4 @@
-"""InternLM 1 to 3; the modelling code of the first two is on the hub only."""
+"""InternLM 1 to 3; the modelling code of all but the last is on the hub only."""
 
 from tunewright_hf.models.family import HfFamily
 

@@ -1,4 +1,4 @@
-"""Liquid AI's LFM2 and LFM2.5: short convolutions and attention in turns."""
+"""Liquid AI's LFM2 and LFM2.5: short convolutions alternating with attention."""
 
 from tunewright_hf.models.family import HfFamily
 

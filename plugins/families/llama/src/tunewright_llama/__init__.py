@@ -1,4 +1,4 @@
-"""Llama 1 to 4, and the many models that are built like them."""
+"""Llama 1 to 4, and the many models with its architecture."""
 
 from tunewright_hf.models.family import HfFamily
 

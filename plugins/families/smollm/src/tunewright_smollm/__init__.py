@@ -1,5 +1,5 @@
-"""SmolLM 1 to 3. The first two are built like Llama: by its config.json alone such a checkpoint is
-a llama."""
+"""SmolLM 1 to 3. The first two have the architecture of Llama: by config.json alone such a
+checkpoint is a llama."""
 
 from tunewright_hf.models.family import HfFamily
 

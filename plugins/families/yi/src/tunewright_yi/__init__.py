@@ -1,4 +1,4 @@
-"""Yi, Yi-1.5 and Yi-Coder, which are built like Llama."""
+"""Yi, Yi-1.5 and Yi-Coder, which have the architecture of Llama."""
 
 from tunewright_hf.models.family import HfFamily
 

@@ -1,1 +1,1 @@
-"""Rows to batches: samplers and collators."""
+"""Batching: samplers and collators."""

@@ -1,11 +1,10 @@
-"""Which rows stand in which batch: the same on every machine for the same seed, and known without
-reading data.
+"""Batch sampler: deterministic for a seed, on every machine, without reading data.
 
 The rows of all epochs form one stream of units. A unit is a row, a pack of rows (packing), or a
 whole batch (token_budget, and packs of tokens_per_batch). A step takes the next `per_device ×
-accumulation × processes` units, whole batches without `per_device`, so that it trains on the same
-rows however they are spread, and what does not fill a step at the end of an epoch is carried into
-the next one.
+accumulation × processes` units (whole batches without `per_device`), so it trains on the same rows
+whatever the number of ranks. Units that do not fill a step at the end of an epoch go into the next
+one.
 """
 
 import math
@@ -19,17 +18,17 @@ import numpy as np
 
 from tunewright import RecipeError, RunError
 
-Unit = list[int]  # row numbers
-WINDOW = 64  # batches' worth of shuffled rows that are sorted by length together
-_SAMPLE = 4096  # rows from which a budget is found
+Unit = list[int]  # row indices
+WINDOW = 64  # shuffled rows that are sorted by length together, in batches
+_SAMPLE = 4096  # rows from which a token budget is estimated
 
 
 class Batches:
-    """A batch sampler for torch's DataLoader: yields this process's rows of every forward pass, all
-    epochs long.
+    """Batch sampler for torch's DataLoader: yields this rank's row indices of every forward pass,
+    over all epochs.
 
-    lengths: tokens of each row. training: recipe.Training. order: which rows each epoch has, as
-    `types.Data` says. Raises RecipeError where batching does not fit the rows.
+    lengths: tokens of each row. training: recipe.Training. order: the rows of each epoch, as in
+    `types.Data`. Raises RecipeError if batching does not fit the rows.
     """
 
     def __init__(
@@ -53,17 +52,15 @@ class Batches:
         self.total_units = self._count_units()
         whole, rest = divmod(self.total_units, self.per_pass)
         self._passes = whole + (rest >= world_size)
-        self.left_over = (
-            self._rows_at_the_end(rest) if 0 < rest < world_size else 0
-        )  # too few for all
+        too_few = 0 < rest < world_size
+        self.left_over = self._rows_at_the_end(rest) if too_few else 0
         if not self._passes:
-            raise RunError(
-                f"{len(self.lengths)} rows are too few for {world_size} processes", place="data"
-            )
+            problem = f"{len(self.lengths)} rows are too few for {world_size} processes"
+            raise RunError(problem, place="data")
         self.steps = math.ceil(self._passes / training.gradient_accumulation_steps)
 
     def __len__(self) -> int:
-        """Forward passes of each process."""
+        """Forward passes of each rank."""
         return self._passes
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -73,13 +70,19 @@ class Batches:
                 yield [row for unit in units[self.rank :: self.world_size] for row in unit]
 
     def trained_rows(self) -> np.ndarray:
-        """Numbers of the rows that any process trains on, ascending."""
-        stream = islice(chain.from_iterable(map(self.units, count())), self.total_units)
-        return np.unique(np.fromiter(chain.from_iterable(stream), dtype=np.int64))
+        """Indices of the rows that any rank trains on, ascending."""
+        seen: set[int] = set()
+        for unit in islice(chain.from_iterable(map(self.units, count())), self.total_units):
+            seen.update(unit)
+            if len(seen) == len(self.lengths):  # long before the end, where there are many epochs
+                break
+        return np.array(sorted(seen), dtype=np.int64)
 
     def epoch_at(self, step: int) -> float:
-        """Passes over the data after this many steps."""
+        """Epochs done after this many steps."""
         done = min(step * self.per_step, self.total_units)
+        while not self._ends or self._ends[-1] < done:
+            self._count_epoch()
         epoch = bisect_right(self._ends, done)
         if epoch == len(self._ends):
             return float(epoch)
@@ -87,26 +90,11 @@ class Batches:
         return epoch + (done - start) / (self._ends[epoch] - start)
 
     def identity(self) -> dict[str, Any]:
-        """All that the order of batches depends on: a checkpoint of another order cannot be
-        resumed."""
-        fields = (
-            "batching",
-            "tokens_per_batch",
-            "seed",
-            "per_device_train_batch_size",
-            "gradient_accumulation_steps",
-        )
-        own = {
-            "rows": len(self.lengths),
-            "tokens": int(self.lengths.sum()),
-            "processes": self.world_size,
-        }
+        """Everything that the order of batches depends on. A checkpoint with another order cannot
+        be resumed."""
+        own = {"rows": len(self.lengths), "tokens": int(self.lengths.sum())}
         own |= {"max_length": self.training.max_length} if self.packing else {}
-        return {
-            **own,
-            "packing": self.packing,
-            **{name: getattr(self.training, name) for name in fields},
-        }
+        return own | order_identity(self.training, self.packing, self.per_step)
 
     def _check(self) -> None:
         if not len(self.lengths):
@@ -115,19 +103,19 @@ class Batches:
         check_longest(self.lengths, self.training)
 
     def _count_units(self) -> int:
-        """Units of the whole training; fills `_ends` as far as it goes."""
+        """Units of the whole training."""
         training = self.training
-        wanted = training.max_steps * self.per_step if training.max_steps else None
-        while wanted is None or not self._ends or self._ends[-1] < wanted:
-            if wanted is None and len(self._ends) >= training.epochs:
-                break
-            units = self._rows_of_epoch if self._is_by_row else len(self.units(len(self._ends)))
-            self._ends.append((self._ends[-1] if self._ends else 0) + units)
-        if wanted is not None:
-            return wanted
+        if training.max_steps:  # however many epochs that are: they are counted as they come
+            return int(training.max_steps * self.per_step)
+        while len(self._ends) < training.epochs:
+            self._count_epoch()
         before = self._ends[-2] if len(self._ends) > 1 else 0
-        share = training.epochs - (len(self._ends) - 1)  # of the last epoch
+        share = training.epochs - (len(self._ends) - 1)  # fraction of the last epoch
         return before + max(1, round(share * (self._ends[-1] - before)))
+
+    def _count_epoch(self) -> None:
+        units = self._rows_of_epoch if self._is_by_row else len(self.units(len(self._ends)))
+        self._ends.append((self._ends[-1] if self._ends else 0) + units)
 
     @cached_property
     def _rows_of_epoch(self) -> int:
@@ -143,14 +131,14 @@ class Batches:
         return not self.packing and self.training.batching != "token_budget"
 
     def _units(self, epoch: int) -> list[Unit]:
-        """The units of one epoch in their order, from (seed, epoch) alone."""
+        """Units of one epoch in order. Depends on (seed, epoch) only."""
         rng = np.random.default_rng([self.training.seed, epoch])
         order = self.order(epoch) if self.order else rng.permutation(len(self.lengths))
         return units(order, self.lengths, self.training, self.packing, self.per_step, rng)
 
 
 def check(training: Any, packing: bool) -> None:
-    """Raises RecipeError where batching does not fit packing."""
+    """Raise RecipeError if batching does not fit packing."""
     if packing and training.batching == "length_grouped":
         hint = "leave batching out, or set token_budget"
         raise RecipeError(
@@ -159,7 +147,7 @@ def check(training: Any, packing: bool) -> None:
 
 
 def check_longest(lengths: np.ndarray, training: Any) -> None:
-    """Raises RecipeError where a row does not fit into a batch of tokens_per_batch."""
+    """Raise RecipeError if a row does not fit into a batch of tokens_per_batch."""
     longest, budget = int(lengths.max()), training.tokens_per_batch
     if budget is not None and longest > budget:
         problem = f"is {budget}, but the longest row has {longest} tokens"
@@ -171,9 +159,19 @@ def check_longest(lengths: np.ndarray, training: Any) -> None:
 
 
 def units_per_pass(training: Any, packing: bool, world_size: int) -> int:
-    """Units of one forward pass on all processes: one each where a unit is a whole batch."""
+    """Units per forward pass over all ranks: one per rank if a unit is a whole batch."""
     whole = training.tokens_per_batch or (training.batching == "token_budget" and not packing)
     return world_size * (1 if whole else training.per_device_train_batch_size)
+
+
+def order_identity(training: Any, packing: bool, per_step: int) -> dict[str, Any]:
+    """Everything that the choice of a step's rows depends on. How many ranks and forward passes
+    they are spread over does not count. per_step: units."""
+    names = ["batching", "tokens_per_batch", "seed"]
+    if training.batching == "token_budget" and not (packing or training.tokens_per_batch):
+        names.append("per_device_train_batch_size")  # the budget is made from it
+    own = {name: getattr(training, name) for name in names}
+    return own | {"packing": packing, "units_per_step": per_step}
 
 
 def units(
@@ -184,7 +182,7 @@ def units(
     per_step: int,
     rng: np.random.Generator,
 ) -> list[Unit]:
-    """Rows, which are shuffled already, as units in the order of training. per_step: units."""
+    """Group shuffled rows into units, in training order. per_step: units."""
     if packing:
         made = pack(order, lengths, training.tokens_per_batch or training.max_length)
     elif training.batching == "token_budget":
@@ -200,8 +198,7 @@ def units(
 
 
 def budget_for(lengths: np.ndarray, rows: int) -> int:
-    """The fewest tokens of a batch with which there are no more batches than with `rows` rows in
-    each."""
+    """Smallest token budget that gives no more batches than `rows` rows per batch would."""
     ordered = np.sort(lengths)[:: -max(1, len(lengths) // _SAMPLE)].tolist()  # longest first
 
     def enough(budget: int) -> bool:
@@ -215,8 +212,8 @@ def budget_for(lengths: np.ndarray, rows: int) -> int:
 
 
 def within_budget(order: np.ndarray, lengths: np.ndarray, budget: int) -> list[Unit]:
-    """Batches of like length with at most `budget` tokens each, padding included. A longer row
-    stands alone."""
+    """Batches of similar lengths with at most `budget` tokens each, padding included. A longer row
+    forms its own batch."""
     batches: list[Unit] = [[]]
     longest = 0
     for row in _sorted_windows(order, lengths, max(1, int(WINDOW * budget / lengths.mean()))):
@@ -231,8 +228,8 @@ def within_budget(order: np.ndarray, lengths: np.ndarray, budget: int) -> list[U
 def _grouped(
     order: np.ndarray, lengths: np.ndarray, per_step: int, rng: np.random.Generator
 ) -> list[int]:
-    """Rows of like length side by side, step by step; the steps in random order, a short one
-    last."""
+    """Rows with similar lengths next to each other, step by step; steps in random order, a short
+    one last."""
     rows = _sorted_windows(order, lengths, WINDOW * per_step)
     steps = [rows[start : start + per_step] for start in range(0, len(rows), per_step)]
     whole = len(rows) // per_step
@@ -253,13 +250,12 @@ def _sorted_windows(order: np.ndarray, lengths: np.ndarray, size: int) -> list[i
 
 
 def pack(order: np.ndarray, lengths: np.ndarray, capacity: int) -> list[Unit]:
-    """Rows to packs of at most `capacity` tokens: longest first, each into the fullest pack that
-    still has room (best-fit decreasing). A row of capacity or more stands alone. Rows of equal
-    length are taken in `order`.
-    """
+    """Pack rows into at most `capacity` tokens: longest first, each into the fullest pack that has
+    room (best-fit decreasing). A row of capacity or more forms its own pack. Rows of equal length
+    are taken in `order`."""
     packs: list[Unit] = []
     with_room: list[list[int]] = [[] for _ in range(capacity + 1)]  # free tokens → packs
-    free = 0  # bit n is set: a pack with n free tokens exists
+    free = 0  # bit n is set if a pack with n free tokens exists
     for row in order[np.argsort(-lengths[order], kind="stable")].tolist():
         length = int(lengths[row])
         if fitting := free >> length:
@@ -277,10 +273,9 @@ def pack(order: np.ndarray, lengths: np.ndarray, capacity: int) -> list[Unit]:
 
 
 def row_lengths(dataset: Any) -> list[int]:
-    """Tokens that each row of a datasets.Dataset brings into a batch, from Arrow: the tokens
-    themselves are not touched. Of a prompt with two answers that is twice the prompt with the
-    longer one, since both become as long.
-    """
+    """Tokens that each row of a datasets.Dataset contributes to a batch, computed in Arrow without
+    reading the tokens. For a prompt with two answers: twice the prompt with the longer answer,
+    because both are padded to it."""
     import pyarrow.compute as pc
 
     answers = [

@@ -1,4 +1,4 @@
-"""Batches of a training that takes several steps on the same rows."""
+"""Batch sampler for several steps on the same rows."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -9,9 +9,8 @@ from tunewright_hf.batching.batch_sampler import Batches
 
 
 class Repeated(Batches):
-    """The batches of each step so many times over. training.max_steps counts all steps, and is
-    rounded up to a multiple of `repeats`. At the very end, batches that are too few for a step are
-    left out."""
+    """Repeats the batches of each step `repeats` times. training.max_steps counts all steps, and is
+    rounded up to a multiple of `repeats`. At the very end, an incomplete step is dropped."""
 
     def __init__(self, lengths: Sequence[int], training: Any, *, repeats: int, **how: Any) -> None:
         if training.max_steps:
@@ -20,9 +19,8 @@ class Repeated(Batches):
             )
         super().__init__(lengths, training, **how)
         self.repeats = repeats
-        self._once = (
-            super().__len__() // training.gradient_accumulation_steps
-        )  # steps on rows that are new
+        # steps on new rows
+        self._once = super().__len__() // training.gradient_accumulation_steps
         if not self._once:
             hint = "lower training.gradient_accumulation_steps"
             raise RunError(

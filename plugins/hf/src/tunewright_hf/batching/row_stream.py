@@ -1,5 +1,5 @@
-"""What a trainer needs of rows that are read while training goes on. Apart from `streamed`, which
-imports torch."""
+"""Protocol for rows that are read during training. Separate from `streaming_sampler`, which imports
+torch."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,28 +13,25 @@ __all__ = [
 
 @dataclass(slots=True)
 class Window:
-    """Some of the rows of an epoch."""
+    """A part of an epoch's rows."""
 
     rows: Any  # datasets.Dataset in memory, in any order
-    seen: dict[
-        str, Any
-    ]  # JSON: what was counted from the beginning up to here, in the stream's own words
+    # JSON: counts from the beginning up to here, in the stream's own format
+    seen: dict[str, Any]
 
 
 @runtime_checkable
 class RowStream(Protocol):
-    """`types.Data.train` of data that is not stored. Its length is the number of rows that it has
-    given."""
+    """`types.Data.train` of streamed data. Its length is the number of rows yielded so far."""
 
     def __len__(self) -> int: ...
 
     def windows(self, epoch: int, first: int, seen: dict[str, Any]) -> Iterator[Window]:
-        """The windows of one epoch (0 is the first) from the number `first` on, always the same
-        ones.
+        """Yield the windows of an epoch (0 is the first) from window `first` on. Deterministic.
 
-        seen: of the window before; {} at the very beginning. Raises RowError for a row that cannot
-        be used.
+        seen: that of the window before; {} at the very beginning. Raises RowError for a row that
+        cannot be used.
         """
 
     def summary(self, seen: dict[str, Any]) -> list[str]:
-        """What was read and left out, a line each."""
+        """Lines about what was read and dropped."""

@@ -1,10 +1,10 @@
-"""Batches of rows that are read while training goes on: nothing is stored, memory is bounded, and a
-place in the stream is a few numbers.
+"""Batches of rows that are read during training: nothing is stored, memory is bounded, and a
+position in the stream is a few numbers.
 
-An epoch comes in windows. The rows of a window are put together as the sampler puts those of an
-epoch together; what does not fill a step at its end goes into the next one. Every process reads the
-whole stream and takes its share of each pass, so that steps are equal, rows disjoint, and the rows
-of a step the same on any number of processes.
+An epoch is a sequence of windows. Within a window rows are batched as the batch sampler does in an
+epoch; units that do not fill a step go into the next window. Every rank reads the whole stream and
+takes its share of each pass, so steps are equal, rows disjoint, and the rows of a step independent
+of the number of ranks.
 """
 
 from collections.abc import Iterator
@@ -21,6 +21,7 @@ from tunewright_hf.batching.batch_sampler import (
     Unit,
     check,
     check_longest,
+    order_identity,
     row_lengths,
     units,
     units_per_pass,
@@ -33,19 +34,19 @@ Row = dict[str, Any]
 
 @dataclass(slots=True)
 class Place:
-    """Up to where a stream was trained on."""
+    """Position in a stream."""
 
     epoch: int = 0
     window: int = 0  # of the epoch
     units: int = 0  # of the window
     trained: int = 0  # units of all windows
     ends: list[int] = field(default_factory=list)  # units up to the end of each epoch
-    seen: dict[str, Any] = field(default_factory=dict)  # up to the window before
+    seen: dict[str, Any] = field(default_factory=dict)  # `seen` of the window before
 
 
 class StreamedBatches(IterableDataset[list[Row]]):
-    """In place of sampler.Batches: this process's rows of every forward pass. Raises RecipeError
-    without max_steps."""
+    """Replaces batch_sampler.Batches for streams: yields this rank's rows of every forward pass.
+    Raises RecipeError without max_steps."""
 
     left_over = 0
 
@@ -75,14 +76,14 @@ class StreamedBatches(IterableDataset[list[Row]]):
         self.per_pass = units_per_pass(training, packing, world_size)
         self.per_step = self.per_pass * training.gradient_accumulation_steps
         self.place = Place()
-        self.seen: dict[str, Any] = {}  # with the window that is being trained on
+        self.seen: dict[str, Any] = {}  # `seen` of the current window
 
     def __len__(self) -> int:
-        """Forward passes of each process."""
+        """Forward passes of each rank."""
         return self.steps * int(self.training.gradient_accumulation_steps)
 
     def __iter__(self) -> Iterator[list[Row]]:
-        """From `place` on, which moves along."""
+        """Yield batches from `place` on, and advance it."""
         stream = self._units()
         while self.place.trained < self.steps * self.per_step:
             own = []
@@ -93,39 +94,31 @@ class StreamedBatches(IterableDataset[list[Row]]):
             yield own
 
     def epoch_at(self, step: int) -> float:
-        """Whole passes over the data before the last row of this step."""
+        """Complete epochs before the last row of this step."""
         return float(sum(end < step * self.per_step for end in self.place.ends))
 
     def identity(self) -> dict[str, Any]:
-        """All that the order of batches depends on besides the data."""
-        fields = (
-            "batching",
-            "tokens_per_batch",
-            "seed",
-            "per_device_train_batch_size",
-            "gradient_accumulation_steps",
-            "max_length",
-        )
-        own = {"streaming": True, "packing": self.packing, "processes": self.world_size}
-        return own | {name: getattr(self.training, name) for name in fields}
+        """Everything that the order of batches depends on, besides the data."""
+        own = {"streaming": True, "max_length": self.training.max_length}
+        return own | order_identity(self.training, self.packing, self.per_step)
 
     def summary(self) -> list[str]:
-        """What was read and left out, a line each."""
+        """Lines about what was read and dropped."""
         return self.stream.summary(self.seen)
 
     def state(self) -> dict[str, Any]:
-        """The place, for a checkpoint."""
+        """The position, for a checkpoint."""
         return asdict(self.place)
 
     def go_to(self, state: dict[str, Any]) -> None:
-        """Begin at a place that `state` gave. What its epoch had read before is read once more, not
+        """Continue at a position from `state`. Earlier rows of its epoch are read again, but not
         tokenised."""
         self.place = Place(**state)
         self.seen = self.place.seen
 
     def _units(self) -> Iterator[tuple[Any, Unit, Place]]:
-        """One unit after the other, without end: its window's rows, their numbers in it, and the
-        place after it."""
+        """Yield units without end: the rows of their window, their indices in it, and the position
+        after them."""
         place = self.place
         epoch, first, skipped, trained, ends, seen = (
             place.epoch,
@@ -162,7 +155,7 @@ class StreamedBatches(IterableDataset[list[Row]]):
 
 
 def ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """The same items; each is made in a thread while the one before is used."""
+    """Yield the same items; a thread prepares the next one in the meantime."""
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, items, None)
         while (item := coming.result()) is not None:

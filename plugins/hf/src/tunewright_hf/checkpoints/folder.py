@@ -1,6 +1,6 @@
-"""Checkpoint folders `step-N`: they appear whole or not at all, and say themselves what is in them.
+"""Checkpoint folders `step-N`: written atomically, with a manifest.
 
-A checkpoint is written into a temporary folder beside its place. Its manifest.json (size and
+A checkpoint is written to a temporary folder beside its final place. Its manifest.json (size and
 SHA-256 of every file) is written last, then the folder is renamed. A folder without a manifest, or
 with files of other sizes, is ignored.
 """
@@ -43,18 +43,16 @@ def write_checkpoint(
     rank: int = 0,
     barrier: Callable[[], None] = lambda: None,
 ) -> None:
-    """Make the folder a checkpoint of what `writer` puts into the path that it is given, on every
-    process.
+    """Write a checkpoint folder: `writer` writes files to the path that it gets, on every rank.
 
-    facts: what the manifest says besides the files: step, world_size. barrier: waits for the other
-    processes. Raises RunError, the disk being full or read-only, and leaves other checkpoints as
-    they were.
+    facts: further content of the manifest: step, world_size. barrier: waits for the other ranks.
+    Raises RunError if the disk is full or read-only; other checkpoints stay unchanged.
     """
 
     def write(temporary: Path) -> None:
-        barrier()  # the folder is there
+        barrier()  # the folder exists
         writer(temporary)
-        barrier()  # every process has written its part
+        barrier()  # every rank has written its files
         if rank == 0:
             files = {
                 path.relative_to(temporary).as_posix(): path
@@ -73,10 +71,10 @@ def write_checkpoint(
 
 
 def write_folder(folder: Path, writer: Callable[[Path], None], *, rank: int = 0) -> None:
-    """Put what `writer` writes in the place of `folder` in one step. On other ranks than 0, only
-    the writer runs.
+    """Replace `folder` atomically by what `writer` writes. On ranks other than 0, only the writer
+    runs.
 
-    Raises RunError where the disk cannot take it: then the folder is as it was.
+    Raises RunError if the disk is full or fails; then the folder is unchanged.
     """
     temporary, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("new", "old"))
     try:
@@ -98,11 +96,15 @@ def write_folder(folder: Path, writer: Callable[[Path], None], *, rank: int = 0)
         reason = error.strerror if isinstance(error, OSError) else str(error)
         hint = "what was saved before is intact; make room, then go on with --resume"
         raise RunError(f"cannot be written: {reason}", place=str(folder), hint=hint) from error
+    except BaseException:  # the writer's own: what it has written so far is of no use
+        if rank == 0:
+            shutil.rmtree(temporary, ignore_errors=True)
+        raise
 
 
 def step_folders(folder: Path) -> list[Path]:
-    """Checkpoints below the folder, oldest step first, damaged ones too. Without a manifest it is
-    none: it was being removed."""
+    """Checkpoint folders in order of steps, including damaged ones. A folder without a manifest
+    does not count: it was being removed."""
     steps = {
         int(path.parent.name[5:]): path.parent
         for path in folder.glob(f"step-*/{MANIFEST}")
@@ -112,31 +114,31 @@ def step_folders(folder: Path) -> list[Path]:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Complete checkpoints below the folder, oldest step first."""
+    """Complete checkpoints in order of steps."""
     return [path for path in step_folders(folder) if is_complete(path)]
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The complete checkpoint of the latest step; None where there is none."""
+    """The latest complete checkpoint; None if there is none."""
     return next(reversed(checkpoints(folder)), None)
 
 
 def rotate(folder: Path, keep: int, best: int | None = None) -> None:
-    """Remove all but the newest complete checkpoints. best: the step of one that stays, as one of
-    those `keep`; the newest stays beside it, however few are kept."""
+    """Remove all but the newest `keep` complete checkpoints. best: step of a checkpoint that is
+    kept as one of them; the newest is always kept too."""
     found = checkpoints(folder)
     precious = {path for path in found if path.name == f"step-{best}"} | set(found[-1:])
     others = [path for path in found if path not in precious]
     for old in others[: max(0, len(found) - max(keep, len(precious)))]:
-        (old / MANIFEST).unlink()  # first: what is half removed is no checkpoint any more
+        (old / MANIFEST).unlink()  # first, so that a half-removed folder is no checkpoint
         shutil.rmtree(old)
 
 
 def verify(folder: Path) -> dict[str, Any]:
-    """The manifest, after every file was found to be what it says. Raises RunError."""
-    if not is_complete(folder):
+    """Verify size and digest of every file, and return the manifest. Raises RunError."""
+    manifest = _manifest(folder)
+    if not manifest or not is_complete(folder):
         raise RunError("is not complete", place=str(folder), hint=_HELP)
-    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     for name, facts in manifest["files"].items():
         if _digest(folder / name) != facts["sha256"]:
             problem = "is not what was written (SHA-256 differs)"
@@ -145,12 +147,35 @@ def verify(folder: Path) -> dict[str, Any]:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether the folder is there, with a manifest and files of the sizes that it says."""
+    """Whether the folder exists, with a manifest and files of the sizes in it."""
+    manifest = _manifest(folder)
     try:
-        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-        return all((folder / name).stat().st_size == facts["size"] for name, facts in files.items())
-    except (OSError, ValueError, KeyError):
+        return bool(manifest) and all(
+            (folder / name).stat().st_size == facts["size"]
+            for name, facts in manifest["files"].items()
+        )
+    except (OSError, ValueError):
         return False
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """Content of the folder's manifest; empty if it is missing or damaged."""
+    try:
+        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    files = found.get("files") if isinstance(found, dict) else None
+    if not isinstance(files, dict) or not files:
+        return {}
+    is_good = all(
+        isinstance(facts, dict)
+        and isinstance(facts.get("size"), int)
+        and isinstance(facts.get("sha256"), str)
+        and not Path(name).is_absolute()
+        and ".." not in Path(name).parts
+        for name, facts in files.items()
+    )
+    return found if is_good else {}
 
 
 def _digest(path: Path) -> str:
@@ -159,13 +184,11 @@ def _digest(path: Path) -> str:
 
 
 def _sync(path: Path) -> None:
-    """Have the disk really hold a file or, where the system can (not Windows), a folder's
-    entries."""
+    """Flush a file to disk or, if supported (not on Windows), a folder's entries."""
     if os.name == "nt" and path.is_dir():
         return
-    flags = (
-        os.O_RDONLY if os.name != "nt" else os.O_RDWR
-    )  # Windows syncs only what is open for writing
+    # Windows syncs only files that are open for writing
+    flags = os.O_RDONLY if os.name != "nt" else os.O_RDWR
     handle = os.open(path, flags)
     try:
         os.fsync(handle)

@@ -1,7 +1,6 @@
-"""Nested states as JSON and safetensors: no code runs when they are read, unlike with pickle.
+"""Nested states as JSON and safetensors. Unlike pickle, reading them runs no code.
 
-`NAME.json` is the state's skeleton, in which tensors are replaced by references into
-`NAME.safetensors`.
+`NAME.json` is the state with tensors replaced by references into `NAME.safetensors`.
 """
 
 import json
@@ -17,12 +16,13 @@ from torch.distributed.tensor import DTensor
 
 from tunewright import RunError
 
+# floats that JSON cannot represent
 _TENSOR, _TUPLE, _PAIRS, _FLOAT = (
     "$tensor",
     "$tuple",
     "$pairs",
     "$float",
-)  # what JSON has no words for
+)
 
 
 def save_state(state: Any, folder: Path, name: str) -> None:
@@ -35,31 +35,30 @@ def save_state(state: Any, folder: Path, name: str) -> None:
 
 
 def load_state(folder: Path, name: str) -> Any:
-    """What `save_state` wrote, its tensors on the CPU."""
+    """Load a state that `save_state` wrote, its tensors on the CPU."""
     tensors = load_file(folder / f"{name}.safetensors")
     return _decode(json.loads((folder / f"{name}.json").read_text(encoding="utf-8")), tensors)
 
 
 def check_state(state: Any, name: str) -> None:
-    """Raises RunError where `save_state` could not write the state. Copies no tensor."""
+    """Raise RunError if `save_state` could not write the state. Copies no tensor."""
     _encode(state, None, name)
 
 
 def _encode(value: Any, tensors: dict[str, Tensor] | None, place: str) -> Any:
-    """The skeleton of a value, whose tensors are put into `tensors`; None: they are only looked
-    at."""
+    """JSON form of a value; its tensors are added to `tensors`, or only checked if that is None."""
     kind = type(value)
     if value is None or kind in (bool, int, str):
         return value
     if kind is float:
         return value if np.isfinite(value) else {_FLOAT: repr(value)}
-    if tensors is None and kind is DTensor:  # which are gathered before they are written
+    if tensors is None and kind is DTensor:  # they are gathered before they are written
         return None
     if kind in (Tensor, torch.nn.Parameter) and value.layout == torch.strided and not value.is_meta:
         if tensors is None:
             return None
         reference = str(len(tensors))
-        # a copy: safetensors refuses tensors that share memory
+        # clone: safetensors refuses tensors that share memory
         tensors[reference] = value.detach().to(
             "cpu", copy=True, memory_format=torch.contiguous_format
         )
@@ -94,8 +93,15 @@ def _decode(value: Any, tensors: dict[str, Tensor]) -> Any:
     return {key: _decode(item, tensors) for key, item in value.items()}
 
 
+def seed_everything(seed: int) -> None:
+    """Seed all random number generators of this process."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
 def rng_state() -> dict[str, Any]:
-    """The states of all random number generators of this process."""
+    """States of all random number generators of this process."""
     numpy_state: Any = np.random.get_state()
     name, keys, *rest = numpy_state
     state: dict[str, Any] = {
@@ -109,7 +115,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
-    """Put back what `rng_state` gave. A machine with another number of GPUs keeps its GPUs' own
+    """Restore the states from `rng_state`. With another number of GPUs, the GPUs keep their own
     states."""
     random.setstate(state["python"])
     name, keys, *rest = state["numpy"]

@@ -1,1 +1,1 @@
-"""How a model lies over ranks."""
+"""Distribution of a model over ranks."""

@@ -1,46 +1,65 @@
-"""How a model lies over processes: whole on each of them, or in parts, as an accelerator says.
+"""Distribution of a model over ranks: a full copy on each, or sharded by an accelerator.
 
-Checkpoints and results hold whole tensors, by name, so that they do not depend on how many
-processes wrote them, nor on how the model lay over them.
+Checkpoints and results hold full tensors by name, so they do not depend on the number of ranks or
+on the sharding.
 """
 
-from collections.abc import Collection, Sequence
+import zlib
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 from torch.nn.parallel import DistributedDataParallel
 
-from tunewright import RecipeError
+from tunewright import RecipeError, RunError
+from tunewright.types import LoadedModel, RunContext
+from tunewright_hf.distributed.layerwise import LayerwiseOptimizer, restore_dtypes
 
-__all__ = ["NoSharding", "ShardingStrategy", "check_may_shard", "check_not_quantized", "on_first"]
+__all__ = [
+    "NoSharding",
+    "SetDtypes",
+    "ShardingStrategy",
+    "active_names",
+    "check_may_shard",
+    "check_not_quantized",
+    "on_first",
+]
+
+SetDtypes = Callable[[nn.Module], None]
 
 
 class NoSharding:
-    """Each rank holds all of the model; with several ranks gradients are averaged (DDP). All ranks
-    call each method together."""
+    """No sharding: each rank holds the whole model; with several ranks, gradients are averaged
+    (DDP). All ranks call each method together."""
 
-    #: whether the forward pass computes under autocast; False: the model is cast instead
+    #: whether the forward pass runs under autocast; False: the model is cast instead
     autocasts = True
-    #: whether `update` clips too; `clip` is then not called
+    #: whether `update` also clips; `clip` is then not called
     clips_in_update = False
 
-    def begin(self, model: Any, precision: str) -> None:
-        """Before the stage's trainer is made. precision: fp32, bf16, fp16 or pure_bf16."""
+    def begin(self, loaded: LoadedModel, precision: str, set_dtypes: SetDtypes) -> None:
+        """Before the stage's trainer is made: give the model the dtypes that it trains in.
+
+        precision: fp32, bf16, fp16 or pure_bf16. set_dtypes: does so for the parameters of a
+        module. Weights are in memory twice while it runs: a subclass calls it for what it shards
+        next.
+        """
+        set_dtypes(loaded.model)
 
     def cast(self, model: Any, precision: str) -> None:
-        """Give a model that is computed beside the trained one, such as a reference, the dtypes
-        that that one has."""
+        """Cast a model that is used beside the trained one, such as a reference, to the trained
+        model's dtypes."""
 
     def reshard(self, model: Any) -> None:
         """Reshard, so that model.parameters() are the tensors that the optimizer holds."""
 
     def optimizer_made(self, optimizer: torch.optim.Optimizer) -> None:
-        """When the optimizer holds the parameters as the model has them. Raises RecipeError where
-        it does not fit."""
+        """Called when the optimizer holds the model's parameters. Raises RecipeError if it does not
+        fit."""
 
     def prepare(
         self,
@@ -49,24 +68,43 @@ class NoSharding:
         accelerator: Any,
         training: Any,
         rounding: Any = None,
-    ) -> Any:
-        """Wrap the model for training; the result is called in its place.
+    ) -> None:
+        """Wrap the model for training as `self.module`, which is called in its place.
 
         training: recipe.Training. rounding: a StochasticRounding that steps the optimizer. Raises
-        RunError where the result is not what was asked for.
+        RunError if the result is not what was requested.
         """
         self.optimizer, self.accelerator, self.rounding = optimizer, accelerator, rounding
-        self.module: Any = model
+        self.model, self.module, self.active = model, model, active_names(model)
         if accelerator.num_processes > 1:
-            device = accelerator.device
-            devices = [device] if device.type == "cuda" else None
-            self.module = DistributedDataParallel(model, device_ids=devices)
-        return self.module
+            check_same_on_all_ranks(self.active, accelerator.device)
+            self.module = self.wrapped(first=True)
+
+    def step_begins(self) -> None:
+        """Follow an optimizer or a callback that has switched which parameters are trained.
+
+        Raises RunError where ranks now train different ones.
+        """
+        if self.accelerator.num_processes == 1 or (now := active_names(self.model)) == self.active:
+            return
+        check_same_on_all_ranks(now, self.accelerator.device)
+        self.active, self.module = now, None  # what held gradients of others is freed first
+        self.module = self.wrapped(first=False)
+
+    def wrapped(self, first: bool) -> Any:
+        """The model that averages gradients over ranks: of the parameters that require one now.
+        first: before the first step."""
+        if isinstance(self.optimizer, LayerwiseOptimizer):
+            return self.model  # which averages them itself, in the backward pass
+        device = self.accelerator.device
+        devices = [device] if device.type == "cuda" else None
+        # at first all take the weights of rank 0
+        return DistributedDataParallel(self.model, device_ids=devices, init_sync=first)
 
     def accumulating(self, last: bool) -> AbstractContextManager[None]:
-        """Round forward and backward pass of a micro-batch. Gradients are averaged over ranks in
-        the last one of a step."""
-        if last or self.accelerator.num_processes == 1:
+        """Context of a micro-batch's forward and backward pass. Gradients are averaged over ranks
+        in the last one of a step."""
+        if last or not isinstance(self.module, DistributedDataParallel):
             return nullcontext()
         return self.module.no_sync()  # type: ignore[no-any-return]
 
@@ -74,7 +112,7 @@ class NoSharding:
         self.accelerator.backward(loss)
 
     def clip(self, parameters: Sequence[Parameter], max_norm: float) -> float:
-        """Clip gradients to the norm; 0 clips nothing. Returns their norm before, the same on all
+        """Clip gradients to the norm; 0: no clipping. Returns their norm before, the same on all
         ranks."""
         if self.accelerator.scaler:
             self.accelerator.scaler.unscale_(self.optimizer)
@@ -82,8 +120,8 @@ class NoSharding:
         return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
     def update(self) -> tuple[bool, float | None]:
-        """Step the optimizer. Returns whether it was stepped (fp16 leaves out steps that overflow),
-        and the norm of the gradients where `clips_in_update`."""
+        """Step the optimizer. Returns whether it was stepped (fp16 skips steps that overflow), and
+        the gradient norm if `clips_in_update`."""
         scaler = self.accelerator.scaler
         if scaler is not None:
             before = scaler.get_scale()
@@ -97,7 +135,7 @@ class NoSharding:
         return True, None
 
     def skip_update(self) -> None:
-        """In place of `update`, after `clip`."""
+        """Replaces `update` if it is skipped, after `clip`."""
         if self.accelerator.scaler:
             self.accelerator.scaler.update()
 
@@ -105,75 +143,98 @@ class NoSharding:
         self.optimizer.zero_grad()
 
     def local(self, parameter: Parameter) -> Tensor:
-        """This rank's part of the parameter, as it is trained."""
+        """This rank's shard of the parameter, as trained."""
         return parameter.detach()
 
     def optimizer_structure(self, optimizer: Any) -> Any:
-        """The state of the optimizer as it lies here, of which only the structure is looked at."""
+        """The optimizer's state on this rank, of which only the structure is used."""
         return optimizer.state_dict()
 
     def shape(self, parameter: Parameter) -> tuple[int, ...]:
         return tuple(parameter.shape)
 
     def full_tensor(self, parameter: Parameter) -> Tensor:
-        """The parameter as it is trained, whole."""
+        """Full tensor of the trained parameter."""
         return parameter.detach()
 
     def load_full(self, parameter: Parameter, whole: Tensor) -> None:
-        """Give a parameter the values that `whole` gave."""
+        """Load a parameter from the result of `full_tensor`."""
         with torch.no_grad():
             parameter.copy_(whole)
 
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
-        """As `state_dict` of an optimizer that holds whole parameters; on the first process, others
-        may give less."""
+        """`state_dict` of the optimizer with full tensors, on rank 0; other ranks may return
+        less."""
         return optimizer.state_dict()
 
     def put_optimizer_state(self, optimizer: Any, state: dict[str, Any]) -> None:
-        """Raises ValueError where the state is of another optimizer."""
+        """Load an optimizer state. Raises ValueError if it is from another optimizer."""
         optimizer.load_state_dict(state)
+        restore_dtypes(optimizer, state)
 
     def weights(
         self, model: Any, dtypes: dict[str, torch.dtype], names: Collection[str] | None = None
     ) -> dict[str, Tensor] | None:
-        """The parameters by name on the CPU of rank 0; None: the model's own are whole.
+        """Parameters, and the buffers that a model is saved with, by name on the CPU of rank 0.
+        None: the model's own are complete.
 
-        dtypes: what a parameter is written in, where that is not what it is kept in. names: of
-        those that are wanted; None: all.
+        dtypes: dtypes to write if they differ from those of training. names: parameters to return;
+        None: all.
         """
         return None
 
 
 class ShardingStrategy(NoSharding):
-    """Each rank holds a shard of the model, or of what trains it. For accelerators, which set it as
-    `request.sharding`: a subclass says how."""
+    """Base class for accelerators that shard the model or its training state across ranks. They set
+    it as `request.sharding`."""
 
     def weights(
         self, model: Any, dtypes: dict[str, torch.dtype], names: Collection[str] | None = None
     ) -> dict[str, Tensor] | None:
         self.reshard(model)
         found = {}
-        for name, parameter in model.named_parameters():  # one at a time: no rank has room for all
+        # one at a time: no rank has memory for all
+        for name, parameter in model.named_parameters():
             if names is None or name in names:
                 dtype = dtypes.get(name, parameter.dtype)
                 found[name] = on_first(self.full_tensor(parameter).to(dtype))
+        if names is None:
+            stored = model.state_dict().keys()
+            found |= {name: on_first(b) for name, b in model.named_buffers() if name in stored}
         return found
 
 
+def active_names(model: Any) -> frozenset[str]:
+    """Names of the parameters that require a gradient now."""
+    return frozenset(name for name, each in model.named_parameters() if each.requires_grad)
+
+
+def check_same_on_all_ranks(names: Collection[str], device: torch.device) -> None:
+    """Raises RunError on all ranks where they have different names."""
+    number = zlib.crc32("\n".join(sorted(names)).encode())
+    extremes = torch.tensor([number, -number], device=device)
+    torch.distributed.all_reduce(extremes, torch.distributed.ReduceOp.MAX)
+    if extremes[0] != -extremes[1]:
+        raise RunError(
+            "ranks train different parameters: what switches them has to choose the same on all",
+            place="optimizer",
+            hint="draw from a generator of its own, with the recipe's seed",
+        )
+
+
 def on_first(tensor: Tensor) -> Tensor:
-    """The tensor on the CPU of rank 0, nothing on others: none of them has room for a whole
+    """The tensor on the CPU of rank 0, an empty one on others: they have no memory for a whole
     model."""
     return tensor.cpu() if torch.distributed.get_rank() == 0 else tensor.new_empty(0)
 
 
 def is_sharded(model: Any) -> bool:
-    """Whether its parameters are no tensors of their own, of which another model could hold the
-    memory too."""
+    """Whether parameters are shards, so that another model cannot share their memory."""
     return any(isinstance(parameter, DTensor) for parameter in model.parameters())
 
 
-def check_may_shard(run: Any, request: Any, name: str) -> None:
-    """Raises RecipeError where there is one process, or where another accelerator spreads the
+def check_may_shard(run: RunContext, request: Any, name: str) -> None:
+    """Raise RecipeError if there is only one process, or if another accelerator shards the
     model."""
     if run.world_size == 1:
         hint = "set launch.processes, or take it out of the recipe"
@@ -188,7 +249,7 @@ def check_may_shard(run: Any, request: Any, name: str) -> None:
 
 
 def check_not_quantized(quantized: Collection[str], name: str) -> None:
-    """Raises RecipeError if a module of the model is quantized.
+    """Raise RecipeError if a module of the model is quantized.
 
     quantized: full names of the quantized modules (tunewright_hf.models.modules.quantized_modules).
     name: the accelerator's.

@@ -1,14 +1,13 @@
-"""Cross entropy of a causal language model over its trained positions only.
+"""Causal language-model loss over trained positions only.
 
-The model's own forward runs as it is, whatever wraps it (PEFT, DDP, autocast), with two things
-replaced while it runs: the head, which gets the hidden states and scores trained positions in
-chunks, and transformers' `loss_function`, which hands on the sum that the head made. So logits of
-all positions never exist, and the loss leaves the model as one of its outputs, as wrappers expect
-it.
+The model's own forward runs unchanged, whatever wraps it (PEFT, DDP, autocast), with two things
+replaced during the call: the head, which scores trained positions in chunks, and transformers'
+`loss_function`, which passes the sum on. So logits of all positions never exist, and the loss
+leaves the model as one of its outputs, as wrappers expect.
 
 What a family does to its logits after the head (soft-capping, scaling) is measured once on known
-numbers. Where it is none of the ways that stand here, the model's own logits are used: right, with
-more memory.
+numbers. If it is none of the ways known here, the model's own logits are used: correct, with more
+memory.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,28 +30,29 @@ from tunewright_hf.models.modules import base_model
 
 __all__ = [
     "CausalLoss",
+    "replaced",
     "shift",
 ]
 
 
 def shift(labels: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
-    """What each position predicts: the next label, and its loss weight (0 where ignored). All (B,
-    T)."""
+    """Targets and weights: the label after each position, and its loss weight (0 if ignored). All
+    (B, T)."""
     targets = F.pad(labels[:, 1:], (0, 1), value=IGNORED)
     known = (targets != IGNORED).float()
     return targets, known if weights is None else known * F.pad(weights[:, 1:], (0, 1))
 
 
 def without_virtual_tokens(model: Any, states: Tensor, length: int) -> Tensor:
-    """The states (B, T, D) of the positions of a batch's own tokens, of states (B, V + T, D).
+    """States (B, T, D) of a batch's own tokens, from states (B, V + T, D).
 
-    Adapters with virtual tokens (prompt tuning) put V embeddings before them. length: T. Raises
-    RunError where the numbers do not fit together.
+    Adapters with virtual tokens (prompt tuning) prepend V embeddings. length: T. Raises RunError if
+    the lengths do not match.
     """
     more = states.shape[1] - length
     if not more:
         return states
-    # only PEFT's models have configs of adapters, and only some of those have virtual tokens
+    # only PEFT models have adapter configs, and only some of those have virtual tokens
     configs = getattr(model, "peft_config", {}).values()
     if more not in {getattr(config, "num_virtual_tokens", None) for config in configs}:
         raise RunError(
@@ -63,7 +63,7 @@ def without_virtual_tokens(model: Any, states: Tensor, length: int) -> Tensor:
 
 
 class CausalLoss:
-    """The loss of one model, which may be PEFT-wrapped; the forward that is called may be wrapped
+    """Loss of one model, which may be PEFT-wrapped; the forward that is called may be wrapped
     further."""
 
     def __init__(self, model: Any) -> None:
@@ -80,21 +80,20 @@ class CausalLoss:
         scale: Any = 1.0,
         token_weighting: TokenWeighting | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """(loss, sum): the loss to be backpropagated, scale × sum plus the family's own auxiliary
-        loss if it has one, and the sum of weight × negative log-likelihood without gradient. Both
-        scalars.
+        """Return (loss, sum): the loss to be backpropagated, scale × sum plus the family's own
+        auxiliary loss if it has one; and the sum of weight × negative log-likelihood, without
+        gradient. Both scalars.
 
-        forward: the model as it is wrapped for training. inputs: without labels. labels, weights:
-        (B, T). weigh: further weights, of what the model says itself.
+        forward: the model as wrapped for training. inputs: without labels. labels, weights: (B, T).
+        token_weighting: further weights, computed from the logits.
         """
         targets, weights = shift(labels, weights)
         head = self.base.get_output_embeddings()
         is_plain = self._is_plain(head)
 
         def total(states: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:
-            parameters = (
-                list(head.parameters()) if head is not None else []
-            )  # now: FSDP has put whole ones there
+            # read now: FSDP has gathered them
+            parameters = list(head.parameters()) if head is not None else []
             plain = head.weight if is_plain else None
             return weighted_sum(
                 states, score, targets, weights, self.vocab, token_weighting, parameters, plain
@@ -104,26 +103,24 @@ class CausalLoss:
         return loss, made.detach()
 
     def _is_plain(self, head: Any) -> bool:
-        """Whether logits are the product of the states and the head's weights, and nothing else."""
-        is_torchs_own = (
-            type(head) is torch.nn.Linear and "forward" not in head.__dict__
-        )  # where libraries put theirs
+        """Whether logits are just the product of the states and the head's weights."""
+        # attributes that libraries override
+        is_torchs_own = type(head) is torch.nn.Linear and "forward" not in head.__dict__
         return is_torchs_own and head.bias is None and self.after_head is as_they_are
 
     def logps(
         self, forward: Any, inputs: dict[str, Tensor], labels: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """(log-probabilities, auxiliary): of each label, where the token before it stands, 0 where
-        it is ignored (B, T), nats in fp32; and the family's own auxiliary loss, a scalar, 0 if it
-        has none.
-        """
+        """Return (log-probabilities, auxiliary): of each label, at the position of the token before
+        it, 0 if ignored (B, T), nats in fp32; and the family's own auxiliary loss, a scalar, 0 if
+        it has none."""
         targets = shift(labels, None)[0]
 
         def each(states: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:
             return label_logps(states, score, targets, self.vocab)
 
-        # what leaves the model is trained, since wrappers watch it: the auxiliary loss was added to
-        # every number
+        # the model's output carries the gradient, since wrappers watch it: the auxiliary loss was
+        # added to every number
         loss, made = self._forward(forward, inputs, labels, each, 1.0)
         auxiliary = (loss - made).mean()
         places = (targets != IGNORED).nonzero(as_tuple=True)
@@ -139,8 +136,8 @@ class CausalLoss:
         compute: Callable[[Tensor, Callable[[Tensor], Tensor]], Tensor],
         scale: Any,
     ) -> tuple[Tensor, Tensor]:
-        """(scale × made plus the family's auxiliary loss, made): what `compute` made of the states
-        before the head, and of what scores them."""
+        """Return (scale × result plus the family's auxiliary loss, result): `result` is what
+        `compute` returns for the states before the head, and a function that scores them."""
         length = labels.shape[1]
         if self.after_head is None:
             logits = forward(**inputs, use_cache=False).logits
@@ -152,9 +149,9 @@ class CausalLoss:
         def in_place_of_logits(states: Tensor) -> Tensor:
             own = without_virtual_tokens(self.model, states, length)
             found.append(compute(own, lambda each: after_head(own_forward(each))))
-            return found[0].sum().reshape(1, 1, 1).clone()  # FSDP warns of views
+            return found[0].sum().reshape(1, 1, 1).clone()  # FSDP warns about views
 
-        with (  # _loss_function is where transformers' setter of loss_function puts it
+        with (  # transformers' setter of loss_function writes _loss_function
             replaced(head, "forward", in_place_of_logits),
             replaced(self.base, "_loss_function", lambda *_, **__: found[0] * scale),
         ):
@@ -163,7 +160,7 @@ class CausalLoss:
 
     @cached_property
     def after_head(self) -> Callable[[Tensor], Tensor] | None:
-        """What the model does to its head's output; None where only the model itself knows."""
+        """Function that the model applies to its head's output; None if unknown."""
         probes: list[Tensor] = []
         losses: list[bool] = []
 
@@ -186,13 +183,17 @@ class CausalLoss:
         ids = torch.zeros((1, 4), dtype=torch.long, device=next(self.base.parameters()).device)
         training = self.base.training
         self.base.eval()
-        with (
-            torch.no_grad(),
-            replaced(head, "forward", known_numbers),
-            replaced(self.base, "_loss_function", loss_function),
-        ):
-            logits = self.model(input_ids=ids, labels=ids, use_cache=False).logits
-        self.base.train(training)
+        try:
+            with (
+                torch.no_grad(),
+                replaced(head, "forward", known_numbers),
+                replaced(self.base, "_loss_function", loss_function),
+            ):
+                logits = self.model(input_ids=ids, labels=ids, use_cache=False).logits
+        except (RuntimeError, ValueError):
+            return None  # a loss of the model's own, which needs as many columns as its vocabulary
+        finally:
+            self.base.train(training)
         if len(probes) != 1 or not losses:
             return None
         for way in _ways(self.base.config.get_text_config()):
@@ -206,7 +207,7 @@ def as_they_are(logits: Tensor) -> Tensor:
 
 
 def _ways(config: Any) -> Iterator[Callable[[Tensor], Tensor]]:
-    """What families are known to do to logits. Only some configurations have these fields, hence
+    """Known ways in which families change logits. Only some configs have these fields, hence
     getattr."""
     yield as_they_are
     if cap := getattr(config, "final_logit_softcapping", None):
@@ -219,8 +220,8 @@ def _ways(config: Any) -> Iterator[Callable[[Tensor], Tensor]]:
 
 @contextmanager
 def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Set an attribute of the instance for a while; what other libraries set on the instance comes
-    back."""
+    """Set an attribute of the instance temporarily; an instance attribute set by other libraries is
+    restored."""
     before = owner.__dict__.get(name)
     setattr(owner, name, value)
     try:

@@ -1,9 +1,8 @@
-"""Cross entropy over a large vocabulary, some positions at a time: logits of all of them never
-exist.
+"""Chunked cross entropy over a large vocabulary: logits of all positions never exist together.
 
-Where the loss is one number, its gradient is made together with it, chunk by chunk (as Hsu et al.
-2024, arXiv:2410.10989, do it): no chunk's logits are kept, and none are made twice. Where each
-position's number goes on by itself, chunks are made again in the backward pass.
+If the loss is one number, its gradient is computed with it, chunk by chunk (as in Hsu et al. 2024,
+arXiv:2410.10989): no chunk's logits are kept or computed twice. If the values of single positions
+are needed, chunks are recomputed in the backward pass.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,17 +20,17 @@ __all__ = [
 ]
 
 IGNORED = -100  # label of a position that is not trained
-GPU_CHUNK = 2**26  # logits that exist at a time: 256 MiB in fp32
-CPU_CHUNK = 2**23  # 32 MiB, which caches hold
-# words scored at a time on a CPU: BLAS would read the head's weights more often than it multiplies
+GPU_CHUNK = 2**26  # logits per chunk: 256 MiB in fp32
+CPU_CHUNK = 2**23  # 32 MiB, which fit in CPU caches
+# vocabulary entries scored at a time on a CPU: otherwise BLAS would read the head's weights more
+# often than it multiplies by them
 TILE = 512
-# positions of a chunk, however many logits they have: with fewer, moving the head's weights costs
-# more
+# minimum positions per chunk, whatever the vocabulary: with fewer, reading the head's weights
+# dominates
 LEAST = 128
 
 Score = Callable[[Tensor], Tensor]  # states (N, D) → logits (N, V)
-#: what each token's loss is multiplied by, without gradient: (N,) from logits (N, V) and losses
-#: (N,), nats
+#: weight of each token's loss, without gradient: (N,) from logits (N, V) and losses (N,), nats
 TokenWeighting = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -47,10 +46,9 @@ def weighted_sum(
 ) -> Tensor:
     """Sum over trained positions of weight × negative log-likelihood (nats), a scalar in fp32.
 
-    states: (B, T, D), of which `score` makes logits (N, V). targets, weights: (B, T), as
-    `loss.shift` makes them. weigh: further weights, of what the model says itself. parameters:
-    those of `score`, trained or not. plain: the weights (V, D) of a `score` that multiplies by them
-    and does nothing else.
+    states: (B, T, D), from which `score` computes logits (N, V). targets, weights: (B, T), from
+    `causal_lm.shift`. token_weighting: further weights, computed from the logits. parameters: those
+    of `score`, trained or not. plain: the weights (V, D) if `score` only multiplies by them.
     """
     columns, size = trained_positions(states, targets, weights), _chunk(vocab, states.device)
     if torch.is_grad_enabled() and states.dtype != torch.float16:
@@ -64,7 +62,7 @@ def weighted_sum(
         return made
 
     def part(states: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-        """With torch's own gradient: in fp16 it needs the factor that comes after the loss."""
+        """A chunk with torch's own gradient: fp16 needs the loss scale before the gradient."""
         logits = score(states).float()
         losses = F.cross_entropy(logits, targets, reduction="none")
         return (losses * _weighed(token_weighting, weights, logits, losses)).sum()
@@ -78,27 +76,26 @@ def label_logps(states: Tensor, score: Score, targets: Tensor, vocab: int) -> Te
     """Log-probabilities (nats) of the targets (B, T) that are not ignored, row by row: (N,) in
     fp32.
 
-    states: (B, T, D), of which `score` makes logits (N, V).
+    states: (B, T, D), from which `score` computes logits (N, V).
     """
 
     def part(states: Tensor, targets: Tensor) -> Tensor:
         return -F.cross_entropy(score(states).float(), targets, reduction="none")
 
     chunks = _split(trained_positions(states, targets), _chunk(vocab, states.device))
-    if len(chunks) == 1:  # nothing to win from making it again: its backward comes next
+    if len(chunks) == 1:  # recomputing would save nothing: its backward comes next
         return part(*chunks[0])
     return torch.cat([checkpoint(part, *each, use_reentrant=False) for each in chunks])
 
 
 def trained_positions(states: Tensor, targets: Tensor, *others: Tensor) -> list[Tensor]:
-    """states (N, D), targets and others (N,) of the trained positions of states (B, T, D), targets
+    """Select trained positions: states (N, D), targets and others (N,) of states (B, T, D), targets
     and others (B, T)."""
     if states.shape[:-1] != targets.shape:
         raise ValueError(f"states {tuple(states.shape)} of targets {tuple(targets.shape)}")
     trained = (targets != IGNORED).flatten().nonzero().squeeze(1)
-    if not len(
-        trained
-    ):  # one position of weight 0, so that every parameter gets a gradient on every process
+    # keep one position with weight 0, so that every parameter gets a gradient on every rank
+    if not len(trained):
         trained = trained.new_zeros(1)
     columns = [
         states.flatten(0, 1),
@@ -109,7 +106,7 @@ def trained_positions(states: Tensor, targets: Tensor, *others: Tensor) -> list[
 
 
 def _chunk(vocab: int, device: torch.device) -> int:
-    """Positions of a chunk."""
+    """Positions per chunk."""
     return max(LEAST, (CPU_CHUNK if device.type == "cpu" else GPU_CHUNK) // vocab)
 
 
@@ -120,7 +117,7 @@ def _split(columns: Sequence[Tensor], size: int) -> list[tuple[Tensor, ...]]:
 def _weighed(
     token_weighting: TokenWeighting | None, weights: Tensor, logits: Tensor, losses: Tensor
 ) -> Tensor:
-    """The weights (N,), times what `weigh` says of the logits (N, V) and losses (N,)."""
+    """Weights (N,), multiplied by `token_weighting` of logits (N, V) and losses (N,)."""
     if token_weighting is None:
         return weights
     with torch.no_grad():
@@ -128,21 +125,21 @@ def _weighed(
 
 
 class _Head:
-    """A head of any kind, which torch differentiates. Its gradients are sums over chunks."""
+    """Any head, differentiated by torch. Its gradients are sums over chunks."""
 
     def __init__(self, score: Score, parameters: Sequence[Tensor]) -> None:
         self.score, self.parameters = score, parameters
         self.gradients: list[Tensor | None] = [None] * len(parameters)
 
     def logits(self, states: Tensor) -> Tensor:
-        """(N, V) of states (N, D)."""
+        """Logits (N, V) of states (N, D)."""
         self.states = states.detach().requires_grad_()
         with torch.enable_grad():
             self.made = self.score(self.states)
         return self.made.detach()
 
     def backward(self, gradient: Tensor) -> Tensor:
-        """The gradient of the states (N, D), of that of their logits (N, V)."""
+        """Gradient of the states (N, D), from that of their logits (N, V)."""
         own, *others = torch.autograd.grad(
             self.made, [self.states, *self.parameters], gradient, allow_unused=True
         )
@@ -153,9 +150,9 @@ class _Head:
 
 
 class _Plain:
-    """A head that is a matrix, on a CPU: a few hundred of its words at a time, and gradients added
-    in place, which is faster than torch's own product and gradient (tests/bench/head.py says by how
-    much)."""
+    """A plain matrix head on a CPU, computed a few hundred vocabulary entries at a time, with
+    gradients accumulated in place: faster than torch's own product and gradient (measured by
+    tests/bench/head.py)."""
 
     def __init__(self, weights: Tensor) -> None:
         self.weights = weights.detach()
@@ -163,7 +160,7 @@ class _Plain:
         self.made = weights.new_empty(0)
 
     def logits(self, states: Tensor) -> Tensor:
-        """(N, V) of states (N, D), in memory that the next chunk's take over."""
+        """Logits (N, V) of states (N, D), in memory that the next chunk overwrites."""
         if len(self.made) < len(states):
             self.made = states.new_empty(len(states), len(self.weights))
         self.states, made = states, self.made[: len(states)]
@@ -172,14 +169,14 @@ class _Plain:
         return made
 
     def backward(self, gradient: Tensor) -> Tensor:
-        """The gradient of the states (N, D), of that of their logits (N, V)."""
+        """Gradient of the states (N, D), from that of their logits (N, V)."""
         for each in self.gradients:
             each.addmm_(gradient.T, self.states)
         return gradient @ self.weights
 
 
 def _on_a_cpu(weights: Tensor, states: Tensor) -> bool:
-    """Whether both are fp32 in a CPU's memory, and multiplied as such."""
+    """Whether both are fp32 on a CPU and multiplied in fp32."""
     same = (
         weights.dtype == states.dtype == torch.float32
         and weights.device.type == states.device.type == "cpu"
@@ -188,7 +185,7 @@ def _on_a_cpu(weights: Tensor, states: Tensor) -> bool:
 
 
 class _Sum(torch.autograd.Function):
-    """The weighted sum over all chunks, with a gradient that is made with it."""
+    """Weighted sum over all chunks; the forward pass also computes its gradient."""
 
     @staticmethod
     def forward(
@@ -215,8 +212,7 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        # in place, so that the head's gradient is there once: a second backward pass raises, as it
-        # does elsewhere
+        # in place, so that the head's gradient exists once: a second backward pass raises, as usual
         made = [None if each is None else each.mul_(gradients[0]) for each in ctx.saved_tensors]
         return None, None, None, made[0], None, None, *made[1:]
 
@@ -224,12 +220,12 @@ class _Sum(torch.autograd.Function):
 def _loss_and_gradient(
     logits: Tensor, targets: Tensor, weights: Tensor, token_weighting: TokenWeighting | None
 ) -> tuple[Tensor, Tensor]:
-    """(loss, gradient): the weighted sum of a chunk, a scalar in fp32, and what it does to logits
-    (N, V), in their format."""
+    """Return (loss, gradient): the weighted sum of a chunk, a scalar in fp32, and its gradient for
+    the logits (N, V), in their dtype."""
     rows = torch.arange(len(targets), device=logits.device)
     wide = logits.float()
     gradient = F.softmax(wide, -1)
-    # log of the sum of exponentials, of what softmax has already made
+    # log-sum-exp, from the computed softmax
     normalizers = wide.amax(-1) - gradient.amax(-1).log()
     losses = normalizers - wide[rows, targets]
     weights = _weighed(token_weighting, weights, wide, losses)
@@ -241,8 +237,8 @@ def _loss_and_gradient(
 def _in_place(
     logits: Tensor, targets: Tensor, weights: Tensor, _: TokenWeighting | None
 ) -> tuple[Tensor, Tensor]:
-    """The same where the logits are in fp32 and nobody needs them any more: the gradient takes
-    their memory."""
+    """Like `_loss_and_gradient`, for fp32 logits that are not needed afterwards: the gradient
+    overwrites them."""
     rows = torch.arange(len(targets))
     top, chosen = logits.amax(-1), logits[rows, targets]
     gradient = logits.sub_(top[:, None]).exp_()

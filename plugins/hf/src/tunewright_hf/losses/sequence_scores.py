@@ -1,4 +1,4 @@
-"""What a model with a head `score` says of whole sequences."""
+"""Scores of whole sequences, from a model with a head `score`."""
 
 from typing import Any
 
@@ -14,11 +14,11 @@ __all__ = [
 
 
 def scores_at_the_end(model: Any, forward: Any, inputs: dict[str, Tensor]) -> Tensor:
-    """(B,) in fp32: what the head says at each sequence's last token, found by position.
+    """Score (B,) in fp32 at each sequence's last token, found by position.
 
-    transformers looks for the last token that is not the pad token: the wrong one where that is the
-    end token. forward: the model as it is wrapped. inputs: input_ids, attention_mask (B, T), padded
-    on the right, and what else the model takes.
+    transformers looks for the last token that is not the pad token, which is wrong if that is also
+    the stop token. forward: the model as wrapped. inputs: input_ids, attention_mask (B, T),
+    right-padded, and further arguments of the model.
     """
     head, last = base_model(model).score, inputs["attention_mask"].sum(1) - 1
     own_forward = head.forward
@@ -26,11 +26,11 @@ def scores_at_the_end(model: Any, forward: Any, inputs: dict[str, Tensor]) -> Te
     def at_the_end(states: Tensor) -> Tensor:
         own = without_virtual_tokens(model, states, inputs["input_ids"].shape[1])
         ends = own[torch.arange(len(last), device=last.device), last]
-        dtypes = {parameter.dtype for parameter in head.parameters()}  # PEFT keeps the old one too
+        # PEFT also keeps the original head
+        dtypes = {parameter.dtype for parameter in head.parameters()}
         dtype = torch.float32 if torch.float32 in dtypes else ends.dtype
-        with torch.autocast(
-            states.device.type, enabled=False
-        ):  # rewards have more digits than bf16
+        # scores need more precision than bf16
+        with torch.autocast(states.device.type, enabled=False):
             return own_forward(ends.to(dtype))[:, None].expand(-1, states.shape[1], -1)
 
     with replaced(head, "forward", at_the_end):

@@ -1,7 +1,7 @@
-"""What is found out about a loaded model before it is trained: that its weights are numbers, that
-tokenizer and embeddings fit each other, and that rows fit its positions."""
+"""Checks of a loaded model before training: finite weights, tokenizer and embeddings fit each
+other, examples fit the positions."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,57 +10,60 @@ import transformers
 
 from tunewright import RunError
 from tunewright.types import LoadedModel
-from tunewright_hf.models.errors import one_line
+from tunewright_hf.models.errors import PUBLISHED, one_line
 from tunewright_hf.models.hub import read_json
+from tunewright_hf.models.modules import is_packed
 from tunewright_hf.models.safety import StoredWeights
 
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 _SAMPLING = ("min_p", "repetition_penalty", "temperature", "top_k", "top_p", "typical_p")
 _NUMBERS = ("max_length", "max_new_tokens", *_SAMPLING)
-_BUFFERS = 2**28  # numbers that a model may compute, and no file holds, such as masks
+_SAME = "both have to be of the same checkpoint"
+_BUFFERS = 2**28  # elements that a model may compute instead of loading, such as masks
 
-# attributes of a tokenizer that name placeholders of media: text models may lack their rows
+# tokenizer attributes that name media placeholders: text models may have no embeddings for them
 _MEDIA = ("image", "boi", "eoi", "audio", "boa", "eoa", "video")
 
 
-def check_finite(model: Any, place: str) -> None:
+def check_finite(model: Any, place: str, check_stop: Callable[[], None] = lambda: None) -> None:
     """Refuse weights that hold NaN or infinity: training would go on with them without a word.
 
     Reads each floating-point parameter once, without a copy; buffers may hold infinity, as masks
-    do. Raises RunError with the tensor's name.
+    do. check_stop: called before each, raises Stopped. Raises RunError with the tensor's name.
     """
     for name, tensor in model.named_parameters():
+        check_stop()
         if tensor.is_meta or not tensor.is_floating_point() or not tensor.numel():
             continue
-        if tensor.element_size() < 2:  # 8-bit floats are quantized, and have no such operation
+        if is_packed(tensor):  # libraries' own tensors, and 8-bit floats, have no such operation
             continue
-        least, most = torch.aminmax(tensor.detach())  # both NaN where one number is
+        least, most = torch.aminmax(tensor.detach())  # both are NaN if any element is
         if not (torch.isfinite(least) and torch.isfinite(most)):
             hint = "the checkpoint is damaged, or was saved by a training that had failed"
             raise RunError(f"{name} holds numbers that are not finite", place=place, hint=hint)
 
 
 def check_size(config: Any, head: Any, stored: StoredWeights, path: Path) -> None:
-    """Refuse a config.json of a much larger model than the weights: memory would be taken for all
-    of it, and filled, before the library compares shapes. Raises RunError.
+    """Refuse a config.json of a much larger model than the weights: memory for all of it would be
+    allocated and filled before the library compares shapes. Raises RunError.
 
-    head: the auto class. Builds the model without storage.
+    head: the auto class. Builds the model on the meta device.
     """
     layers = config.get_text_config().num_hidden_layers
     if isinstance(layers, int) and layers > stored.tensors:
         problem = f"num_hidden_layers is {layers}, the weights are {stored.tensors} tensors"
-        raise RunError(problem, place=str(path))
-    with torch.device("meta"), one_line("describes no model", str(path)):
+        raise RunError(problem, place=str(path), hint=_SAME)
+    with torch.device("meta"), one_line("describes no model", str(path), PUBLISHED):
         skeleton = head.from_config(config)
     wanted = sum(each.numel() for each in (*skeleton.parameters(), *skeleton.buffers()))
     if wanted > stored.elements * (16 if stored.packed else 4) + _BUFFERS:
         problem = f"describes a model of {wanted:,} numbers, the weights have {stored.elements:,}"
-        raise RunError(problem, place=str(path), hint="both have to be of the same checkpoint")
+        raise RunError(problem, place=str(path), hint=_SAME)
 
 
 def check_generation_config(tokenizer: Any, folder: Path) -> None:
-    """Refuse a generation_config.json with which the result of a training could not be saved.
-    Raises RunError."""
+    """Refuse a generation_config.json with which the trained model could not be saved. Raises
+    RunError."""
     from tunewright_hf.models.export import generation_config
 
     path = folder / "generation_config.json"
@@ -69,18 +72,20 @@ def check_generation_config(tokenizer: Any, folder: Path) -> None:
     found = read_json(path)
     for key, value in found.items():
         if key in _NUMBERS and not isinstance(value, int | float | None):
-            raise RunError(f"{key} is {value!r:.60}, not a number", place=str(path))
+            raise RunError(f"{key} is {value!r:.60}, not a number", place=str(path), hint=PUBLISHED)
         each = value if isinstance(value, list) else [value]
         if key in _IDS and not all(isinstance(one, int | None) for one in each):
-            raise RunError(f"{key} is {value!r:.60}, not a token's id", place=str(path))
-    with one_line("holds a setting that cannot be used", str(path)):
+            raise RunError(
+                f"{key} is {value!r:.60}, not a token's id", place=str(path), hint=PUBLISHED
+            )
+    with one_line("holds a setting that cannot be used", str(path), PUBLISHED):
         own = transformers.GenerationConfig.from_dict(found)
-        generation_config(own, tokenizer, ()).validate(strict=True)
+        generation_config(own, tokenizer, None).validate(strict=True)
 
 
 def check_added_tokens(tokenizer: Any, added: dict[str, int], path: Path) -> None:
-    """Refuse a tokenizer.json whose added tokens get other ids than it says: the library numbers
-    them one after the other, whatever is missing between them. Raises RunError."""
+    """Refuse a tokenizer.json whose added tokens would get other ids than it says: the library
+    numbers them consecutively, whatever is missing between them. Raises RunError."""
     known = tokenizer.get_vocab()
     for content, number in added.items():
         if known.get(content, number) != number:
@@ -92,17 +97,17 @@ def check_added_tokens(tokenizer: Any, added: dict[str, int], path: Path) -> Non
 
 
 def embedding_rows(model: Any) -> int | None:
-    """The number of ids that the model has embeddings for; None where it does not say."""
+    """Number of ids that the model has embeddings for; None if unknown."""
     rows = getattr(model.get_input_embeddings(), "num_embeddings", None)
     return rows if isinstance(rows, int) else None
 
 
 def check_vocabulary(loaded: LoadedModel, place: str, unused: Iterable[str] = ()) -> None:
-    """Refuse a tokenizer with ids for which the model's embeddings have no row: the first row of
-    data that holds one would end training with an error of torch's. Raises RunError.
+    """Refuse a tokenizer with ids that have no embedding: the first example with one would end
+    training with an error of torch. Raises RunError.
 
-    unused: tokens that no text gives. Placeholders of pictures and sound are left out too, which
-    the tokenizers of a line share with models that know only text.
+    unused: tokens that no text produces. Placeholders of images and audio are ignored too: text
+    models often share a tokenizer with multimodal ones.
     """
     rows = embedding_rows(loaded.model)
     if rows is None:
@@ -132,11 +137,12 @@ def check_vocabulary(loaded: LoadedModel, place: str, unused: Iterable[str] = ()
 
 
 def check_fit(loaded: LoadedModel, max_length: int) -> None:
-    """Refuse rows that may be longer than the model's positions. Raises RunError with the remedy.
+    """Refuse examples that may be longer than the model's positions. Raises RunError with the
+    remedy.
 
-    max_length: of the recipe, in tokens. Learned positions have no row beyond their number; rotary
-    ones give numbers that the model has never seen, unless they are scaled. Positions of other
-    kinds (ALiBi, none) have no end.
+    max_length: of the recipe, in tokens. Learned positions have no embedding beyond their number;
+    rotary ones give values that the model has never seen, unless they are scaled. Other kinds of
+    positions (ALiBi, none) have no limit.
     """
     config = loaded.model.config.get_text_config()
     limit = getattr(config, "max_position_embeddings", None)
@@ -153,8 +159,7 @@ def check_fit(loaded: LoadedModel, max_length: int) -> None:
 
 
 def _is_scaled(config: Any) -> bool:
-    """Whether rotary positions are stretched; some models have a set of parameters for each type of
-    layer."""
+    """Whether rotary positions are scaled. Some models have separate parameters per layer type."""
     parameters = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
     if not isinstance(parameters, dict):
         return False

@@ -1,4 +1,4 @@
-"""The device of a model, and random numbers that leave the global generators alone."""
+"""Device of a model, and random numbers that leave the global generators unchanged."""
 
 import os
 from collections.abc import Iterator
@@ -12,8 +12,8 @@ __all__ = ["pick_device", "seeded"]
 
 
 def pick_device(name: str) -> torch.device:
-    """auto: this process's own GPU, else MPS, else the CPU. Raises RunError where the device is not
-    there."""
+    """auto: this process's GPU, else MPS, else the CPU. Raises RunError if the device does not
+    exist."""
     if name != "auto":
         device = torch.device(name)
         if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
@@ -28,8 +28,7 @@ def pick_device(name: str) -> torch.device:
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """All that is random inside comes from `seed`; outside, the generators go on as if nothing had
-    happened."""
+    """Seed the random generators inside the context, and restore them afterwards."""
     with torch.random.fork_rng([device.index or 0] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield

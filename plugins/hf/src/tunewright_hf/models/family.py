@@ -1,23 +1,27 @@
-"""HfFamily: what every model family that transformers knows is made of. Families bring data, and
-hardly any code."""
+"""HfFamily: base class of the families of transformers models. Families are data, with hardly any
+code."""
 
+import pkgutil
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from tunewright import Plugin, PluginOptions, TunewrightError, hookimpl, registry
+from tunewright import Plugin, Problem, RecipeError, hookimpl
 from tunewright.events import Notice
-from tunewright.types import LoadedModel, LoadRequest
-from tunewright_hf.models import listed
+from tunewright.types import LoadedModel, LoadRequest, RunContext
+from tunewright_hf.models import listed, template_signs
+from tunewright_hf.models.media_options import MediaOptions
+from tunewright_hf.models.template_signs import FoundTemplate
 
 if TYPE_CHECKING:
-    from tunewright.run import Run
+    from tunewright.check import Resolved
     from tunewright_hf.models.tiny import TinyModelSpec
 
 __all__ = ["HfFamily"]
 
-#: modules that no adapter touches unless it is told to: heads, embeddings, and what sends tokens to
-#: experts
+#: modules that adapters leave alone unless told otherwise: heads, embeddings, and the routers of
+#: mixtures of experts
 ADAPTER_EXCLUDE = (
     "lm_head",
     "score",
@@ -34,22 +38,36 @@ class HfFamily(Plugin):
 
     A family is a package with two files beside its `__init__.py`. checkpoints.toml has `pad_tokens`
     (what pads where a tokenizer has no pad token), `adapter_exclude` (further names, beyond
-    ADAPTER_EXCLUDE), a [[line]] for each group of checkpoints, and a [[detect]] for each way to
-    tell the template of an unlisted one. tiny.toml has a [[twin]] for each tiny twin, the default
-    one first; its keys are those of tunewright_hf.models.tiny.TinyModelSpec.
+    ADAPTER_EXCLUDE), `media` (the model types that are loaded with media towers), `media_part`
+    (model type → field of its config with the part that is loaded), `media_inputs` (model type →
+    function of the package, as LoadedModel.media_inputs), a [[line]] for each group of checkpoints,
+    and a [[detect]] for each way to tell the template of an unlisted one. tiny.toml has a [[twin]]
+    for each tiny twin, the default one first; its keys are those of
+    tunewright_hf.models.tiny.TinyModelSpec. A third,
+    tokenizers.toml, is for checkpoints without a tokenizer.json: see
+    tunewright_hf.models.slow_tokenizers.
 
     A line, or one of its checkpoints, names its `template` and its `twin`, on which `--smoke` tries
-    a recipe for it. `tied` says whether head and embeddings share a weight, where the twin's
-    config says otherwise; `model_type` is that of the checkpoint's config.json where the twin only
-    stands in for it, because its architecture is code beside the weights.
+    a recipe for it. `template_options`, which a [[detect]] may have too, are options of the
+    template in which the checkpoint differs from others: its default system prompt (`system`), and
+    what the template's head declares. `system_variable` of a [[detect]] is the variable of the
+    checkpoint's own chat template that holds its default system prompt. `tied` says whether head
+    and embeddings share a weight, where the twin's config says otherwise; `model_type` is that of
+    the checkpoint's config.json where the twin only stands in for it, because its architecture is
+    code beside the weights. `native` is the model_type of the class that such a checkpoint is
+    loaded as: see tunewright_hf.models.native.
     """
 
-    class Options(PluginOptions):
+    class Options(MediaOptions):
         revision: str | None = None
         """Branch, tag or commit of a model on the hub."""
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
         """Dtype of the weights in memory. auto: that of the checkpoint."""
-        device: str = Field("auto", pattern=r"^(auto|cpu|mps|xpu|npu|cuda(:\d+)?)$")
+        device: str = Field(
+            "auto",
+            pattern=r"^(auto|cpu|mps|xpu|npu|cuda(:\d+)?)$",
+            json_schema_extra={"may_change": True},
+        )
         """Device of the model. auto: this rank's GPU, else MPS, else the CPU."""
         attention: (
             Literal[
@@ -64,6 +82,14 @@ class HfFamily(Plugin):
         ) = None
         """Attention implementation. Default: the fastest one that is exact and needs no further
         package."""
+        new_tokens: dict[str, str | None] | list[str] = Field(
+            default_factory=dict,
+            json_schema_extra={"tier": "advanced"},
+            description="Tokens to add to the vocabulary, such as `<plan>: a plan of several "
+            "steps`. Their embeddings begin as the mean of those of the description; without one, "
+            "of all tokens. The adapter trains and saves them: lora and trainable_tokens train "
+            "nothing else of the embeddings.",
+        )
         tiny_variant: str | None = None
         """Tiny twin that `model: tiny` and `--smoke` use. Default: the twin of the recipe's
         checkpoint, without one the first."""
@@ -72,20 +98,37 @@ class HfFamily(Plugin):
         tiny_layers: int = Field(2, ge=1, le=64)
         """Layers of the tiny twin."""
 
-    @hookimpl
-    def load_model(self, run: "Run", request: LoadRequest) -> LoadedModel:
-        """Load with `request.loader` where there is one; else the tiny twin, or the checkpoint."""
-        from tunewright_hf.models import devices, hub, loading
+    def objections(self, recipe: "Resolved") -> Iterable[Problem]:
+        from tunewright_hf.models import new_tokens, quantizers
 
-        hub.disable_telemetry()  # of all that is done with the model
+        yield from quantizers.objections_to_checkpoint(recipe)
+        if self.options.new_tokens:
+            yield from new_tokens.problems((*self.at, "new_tokens"), recipe)
+
+    @hookimpl
+    def load_model(self, run: RunContext, request: LoadRequest) -> LoadedModel:
+        """Load with `request.loader` if given, else the tiny twin or the checkpoint."""
+        from tunewright_hf.distributed.meeting import check_in, may_stop_alone
+        from tunewright_hf.models import devices, hub, loading, new_tokens, stored_weights
+        from tunewright_hf.models.attention import attention_named
+        from tunewright_hf.models.interrupts import interruptible
+
+        hub.disable_telemetry()  # for everything done with the model
+        check_in(run)
 
         def notify(message: str, level: str) -> None:
             run.emit(Notice(message=message, level=level))
 
+        def check_stop() -> None:
+            if may_stop_alone():
+                run.check_stop()
+
         request.dtype = request.dtype or self.options.dtype
         request.attention = request.attention or self.options.attention
+        request.media = request.media and self.options.media
         data = self._data("checkpoints.toml")
-        with loading.attention_named(request):
+        quantizer = stored_weights.recognise(run, request, self.options.revision)
+        with attention_named(request), interruptible(check_stop):
             if request.loader:
                 loaded = request.loader(request)
             elif request.model == "tiny":
@@ -96,107 +139,117 @@ class HfFamily(Plugin):
                     self.options.revision,
                     devices.pick_device(request.device or self.options.device),
                     notify,
+                    check_stop,
+                    self._data("tokenizers.toml").get("tokenizer", ()),
+                    data.get("media", ()),
+                    data.get("media_part", {}),
                 )
-        # looking for it reads all installed templates: a recipe that names one does without
-        if loaded.template is None and run.recipe.template is None:
-            loaded.template, told = self.template_for(request.model, loaded.tokenizer)
-            if told:
+        if loaded.template is None:
+            named = run.recipe.template and run.recipe.template.name
+            found = self.template_for(request.model, loaded.tokenizer, named)
+            loaded.template, loaded.template_options = found.name, found.options
+            if found.told and named is None:
                 notify(
-                    f"not a listed checkpoint: by its tokenizer, its template is {loaded.template}",
+                    f"not a listed checkpoint: by its tokenizer, its template is {found.name}",
                     "info",
                 )
         loaded.adapter_exclude += (*ADAPTER_EXCLUDE, *data.get("adapter_exclude", ()))
-        return loading.finish(loaded, request, data.get("pad_tokens", ()), notify)
+        if self.options.new_tokens:
+            new_tokens.add(loaded, self.options.new_tokens, request.seed, notify)
+        self._finish_media(loaded, notify)
+        loaded = loading.finish(loaded, request, data.get("pad_tokens", ()), notify)
+        return quantizer.call("finish_load", run=run, loaded=loaded) if quantizer else loaded
 
-    def template_for(self, model: str, tokenizer: Any) -> tuple[str | None, bool]:
-        """The template of a checkpoint, and whether it was told by signs.
+    def template_for(self, model: str, tokenizer: Any, named: str | None = None) -> "FoundTemplate":
+        """The template of a checkpoint, with the options that suit it.
 
         It is that of a checkpoint that an installed family lists; else the installed one that was
         exported as the tokenizer's own, as of a model that was trained here; else, by signs, that
         of the first [[detect]] which the tokenizer fits; else `auto` where it has a chat template
-        of its own; else None.
+        of its own; else None. named: look for this one alone, where the checkpoint is not listed.
         """
-        data, own = self._data("checkpoints.toml"), tokenizer.chat_template or ""
-        own = (
-            own.get("default", "") if isinstance(own, dict) else own
-        )  # transformers allows several by name
         if checkpoint := listed.find(model, self.package):
-            return checkpoint.template, False
+            return FoundTemplate(checkpoint.template, checkpoint.template_options)
+        data, own = self._data("checkpoints.toml"), tokenizer.chat_template or ""
+        # transformers allows several, by name
+        own = own.get("default", "") if isinstance(own, dict) else own
         vocabulary = tokenizer.get_vocab()
         signs = [
-            rule["template"] for rule in data.get("detect", ()) if _fits(rule, vocabulary, own)
+            rule
+            for rule in data.get("detect", ())
+            if named in (None, rule["template"]) and template_signs.fits(rule, vocabulary, own)
         ]
-        lines = [line["template"] for line in data.get("line", ())]
-        if own and (same := _exported(own, [*signs, *lines])):
-            return same, False
-        found = next(iter(signs), "auto" if own else None)
-        return found, found is not None
+        lines = [*signs, *data.get("line", ())]
+        if own and (
+            same := template_signs.exported(own, [line["template"] for line in lines], named)
+        ):
+            return same
+        if signs:
+            return FoundTemplate(
+                signs[0]["template"], template_signs.options_of(signs[0], own), told=True
+            )
+        return FoundTemplate(named or "auto", told=True) if own else FoundTemplate(named)
 
     def tiny_config(
         self, twin: "TinyModelSpec", tokenizer: Any, hidden_size: int, layers: int
     ) -> Any:
-        """The config of a tiny twin. A family whose config needs more than its fields overrides
-        this."""
+        """Config of a tiny twin. Families override this if their config needs more than the usual
+        fields."""
         from tunewright_hf.models import tiny
 
         return tiny.config(twin, tokenizer, hidden_size, layers)
 
-    def _tiny(self, run: "Run", request: LoadRequest) -> LoadedModel:
+    def _tiny(self, run: RunContext, request: LoadRequest) -> LoadedModel:
         from tunewright_hf.models import devices, tiny
+        from tunewright_hf.models.errors import one_line
         from tunewright_hf.models.twins import choose
 
         chosen = choose(self, run, request)
         tokenizer = tiny.tokenizer(chosen.twin)
-        if request.tiny_of:  # what it stands for has a chat template, which `auto` takes
+        if request.tiny_of:  # the real model has a chat template, which `auto` uses
             tokenizer.chat_template = chosen.chat_template
-        model = None
+        model = processor = None
+        request.media = request.media and bool(chosen.twin.processor)
+        if request.media:
+            from tunewright_hf.models.tiny_media import processor as tiny_processor
+
+            processor = tiny_processor(chosen.twin, tokenizer)
         if request.weights != "none":
-            config = self.tiny_config(
-                chosen.twin, tokenizer, self.options.tiny_hidden_size, self.options.tiny_layers
-            )
+            size, layers = self.options.tiny_hidden_size, self.options.tiny_layers
+            hint = "leave tiny_hidden_size and tiny_layers out"
+            with one_line(f"no twin has {size}", "family.tiny_hidden_size", hint):
+                config = self.tiny_config(chosen.twin, tokenizer, size, layers)
             model = tiny.model(
                 config, request, devices.pick_device(request.device or self.options.device)
             )
-        return LoadedModel(model, tokenizer, template=chosen.template)
+        loaded = LoadedModel(model, tokenizer, processor, template=chosen.template)
+        loaded.template_options = chosen.template_options
+        return loaded
+
+    def _finish_media(self, loaded: LoadedModel, notify: Callable[[str, str], None]) -> None:
+        """Apply the options for media. Raises RecipeError if the model has none."""
+        from tunewright_hf.models.media_parts import frozen_parts
+        from tunewright_hf.models.media_settings import configure
+
+        data = self._data("checkpoints.toml")
+        kind = loaded.model.config.model_type if loaded.model is not None else None
+        if kind in data.get("media", ()):
+            loaded.frozen = frozen_parts(loaded.model, self.options)
+            loaded.adapter_exclude += loaded.frozen
+        if loaded.processor is not None:
+            configure(loaded.processor, self.options, notify)
+            if own := data.get("media_inputs", {}).get(kind):
+                loaded.media_inputs = pkgutil.resolve_name(own)
+            return
+        for name in ("train_tower", "train_projector"):
+            if getattr(self.options, name):
+                problem = "the model is loaded without media"
+                raise RecipeError(problem, place=f"family.{name}", hint="leave it out")
 
     @property
     def package(self) -> str:
-        """Name of the package that holds checkpoints.toml and tiny.toml."""
+        """Name of the package with checkpoints.toml and tiny.toml."""
         return type(self).__module__.partition(".")[0]
 
     def _data(self, name: str) -> dict[str, Any]:
         return listed.read(self.package, name)
-
-
-def _fits(rule: dict[str, Any], vocabulary: dict[str, int], own: str) -> bool:
-    """Whether a [[detect]] fits a tokenizer with this vocabulary and chat template.
-
-    A rule of tokens alone does not fit where a chat template writes none of them: it is another
-    format then.
-    """
-    pieces, tokens = rule.get("chat_template"), rule.get("tokens", ())
-    if pieces is None:
-        known = not own or any(token in own for token in tokens)
-    else:
-        known = (
-            all(piece in own for piece in ([pieces] if isinstance(pieces, str) else pieces))
-            if pieces
-            else not own
-        )
-    return known and all(token in vocabulary for token in tokens)
-
-
-def _exported(own: str, first: list[str]) -> str | None:
-    """The installed template file that is exported as this chat template; of several alike, one of
-    `first`."""
-    alike = []
-    for entry in registry.entries("template"):
-        if ":" in entry.value:  # code, which is run only where it is asked for
-            continue
-        try:
-            made: Any = registry.load(entry)
-            if made(made.Options(), entry.name).chat_template().rstrip() == own.rstrip():
-                alike.append(entry.name)
-        except TunewrightError:
-            continue  # a broken one that nobody asked for
-    return next((name for name in first if name in alike), next(iter(alike), None))

@@ -1,11 +1,14 @@
-"""Checkpoints: a folder on this machine, or a snapshot of a repository of the Hugging Face hub.
+"""Checkpoints: a local folder, or a snapshot of a repository on the Hugging Face hub.
 
-This module imports neither torch nor transformers: the kernel asks it for a checkpoint's family.
+This module imports neither torch nor transformers: the kernel uses it to find a checkpoint's
+family.
 """
 
 import json
 import os
 import re
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +17,37 @@ from tunewright_hf.models.errors import first_line
 
 __all__ = ["disable_telemetry", "locate", "read_config", "read_json"]
 
+_aborted = threading.Event()  # set: downloads in progress end
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _TEXTS = ["*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
-# Pickles, other frameworks' files and code are never fetched; a repository's folders hold copies in
-# other formats.
+# Other frameworks' files are never downloaded, pickles and code only on request; subfolders of a
+# repository hold copies in other formats.
 _NEVER = ["*/*", "consolidated*.safetensors"]
+_DAMAGED = "download or copy it again"
 
 
 def disable_telemetry() -> None:
-    """Switch off telemetry of the Hugging Face libraries, in this process and its children.
+    """Disable telemetry of the Hugging Face libraries, in this process and its children.
 
-    Whatever asks the hub, or calls a library that tells it what is trained (TRL's trainers do),
-    calls this first. Importing tunewright_hf changes nothing.
+    Call it before using the hub, or a library that reports to it (TRL's trainers do). Importing
+    tunewright_hf changes nothing.
     """
     from huggingface_hub import constants
 
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    constants.HF_HUB_DISABLE_TELEMETRY = True  # it has read the environment when it was imported
+    # the library read the environment when it was imported
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+
+
+def abort_downloads() -> None:
+    """End the downloads of this process, in whatever threads. What has come stays in the cache: the
+    next download goes on there."""
+    if "hf_xet" in sys.modules:
+        from huggingface_hub.utils._xet import abort_xet_session  # tested with huggingface_hub 2.4
+
+        abort_xet_session()
+    _aborted.set()
 
 
 def locate(
@@ -39,59 +56,64 @@ def locate(
     *,
     weights: bool = True,
     trust_remote_code: bool = False,
+    pickles: bool = False,
 ) -> Path:
-    """The folder of a checkpoint: `model` itself where it is one, else the hub's snapshot in the
+    """Folder of a checkpoint: `model` itself if it is a folder, else the hub's snapshot in the
     local cache.
 
-    weights: fetch the weights too, and not the tokenizer and config alone. Honours HF_HUB_OFFLINE,
-    HF_ENDPOINT and HF_TOKEN. Raises RunError in one line: no such folder, no such repository,
-    gated, no connection.
+    weights: also download the weights, not only tokenizer and config. pickles: download weights
+    that are pickles, and code, for `tunewright models convert`, which copies it. Honours
+    HF_HUB_OFFLINE, HF_ENDPOINT and HF_TOKEN. Raises a one-line RunError: no such folder or
+    repository, gated, no connection.
     """
     if (folder := _folder(model)) is not None:
         return folder
     patterns = [
         *_TEXTS,
         *(["*.safetensors"] if weights else []),
-        *(["*.py"] if trust_remote_code else []),
+        *(["*.py"] if trust_remote_code or pickles else []),
+        *(["pytorch_model*.bin", "adapter_model.bin"] if pickles else []),
     ]
     return _snapshot(model, revision, patterns)
 
 
 def read_config(model: str, revision: str | None) -> dict[str, Any] | None:
-    """The config.json of a hub id or a folder; None where it has none. Raises RunError as `locate`
-    does."""
+    """Content of config.json for a hub id or a folder; None if there is none. Raises RunError as
+    `locate` does."""
     folder = _folder(model) or _snapshot(model, revision, ["config.json"])
     path = folder / "config.json"
     return read_json(path) if path.is_file() else None
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises RunError."""
+    """Read a JSON object from a file. Raises RunError."""
     try:
         text = path.read_text(encoding="utf-8")
         found = json.loads(text)
-        if "\\ud" in text or "\\uD" in text:  # half a character cannot be written any more
+        if "\\ud" in text or "\\uD" in text:  # a lone surrogate could not be written again
             json.dumps(found, ensure_ascii=False).encode()
     except RecursionError as error:
-        raise RunError("cannot be read: it is nested too deep", place=str(path)) from error
+        said = "cannot be read: it is nested too deep"
+        raise RunError(said, place=str(path), hint=_DAMAGED) from error
     except (OSError, ValueError) as error:
-        hint = "" if isinstance(error, OSError) else "download or copy it again"
+        hint = "" if isinstance(error, OSError) else _DAMAGED
         said = f"cannot be read: {first_line(error)}"
         raise RunError(said, place=str(path), hint=hint) from error
     if not isinstance(found, dict):
-        raise RunError(f"holds a {type(found).__name__}, not an object", place=str(path))
+        said = f"holds a {type(found).__name__}, not an object"
+        raise RunError(said, place=str(path), hint=_DAMAGED)
     return found
 
 
 def _folder(model: str) -> Path | None:
-    """The folder that `model` names; None for a hub id. Raises RunError for a path that leads
-    nowhere: the hub is asked for nothing that was meant as a folder, such as RUN/model."""
+    """The folder that `model` names; None for a hub id. Raises RunError for a path that does not
+    exist: the hub is not asked for names meant as a folder, such as RUN/model."""
     folder = Path(model)
     try:
         folder = folder.expanduser()
         if folder.is_dir():
             return folder
-        # a/b is a hub id where there is no folder a; links that lead nowhere are paths too
+        # a/b is a hub id if there is no folder a; broken links are paths too
         local = folder.exists() or folder.is_symlink()
         local = local or ("/" in model and folder.parent.exists())
     except (OSError, RuntimeError, ValueError):  # ~nobody; too long; a NUL
@@ -113,15 +135,29 @@ def _exists(path: Path) -> bool:
 
 
 def _snapshot(model: str, revision: str | None, patterns: list[str]) -> Path:
-    # hf_hub_download would retry for 23 seconds where there is no network; this one falls back to
-    # the cache at once.
+    # hf_hub_download would retry for 23 seconds without a network; this function falls back to the
+    # cache at once.
     from huggingface_hub import errors, snapshot_download
+    from huggingface_hub.utils import tqdm
+
+    class Progress(tqdm):  # type: ignore[misc]
+        """Progress bar, which each thread updates between two chunks of a file."""
+
+        def update(self, n: float | None = 1) -> Any:
+            if _aborted.is_set():
+                raise KeyboardInterrupt  # the library waits for its threads
+            return super().update(n)
 
     disable_telemetry()
+    _aborted.clear()
     try:
         return Path(
             snapshot_download(
-                model, revision=revision, allow_patterns=patterns, ignore_patterns=_NEVER
+                model,
+                revision=revision,
+                allow_patterns=patterns,
+                ignore_patterns=_NEVER,
+                tqdm_class=Progress,
             )
         )
     except (OSError, ValueError, errors.HTTPError) as error:

@@ -1,41 +1,43 @@
-"""What families list in their checkpoints.toml and tiny.toml, read without importing them."""
+"""Checkpoints in families' checkpoints.toml and tiny.toml, read without importing the families."""
 
 import functools
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from tunewright import registry
 
-__all__ = [
-    "checkpoints",
-]
+__all__ = ["checkpoints", "find", "read"]
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A checkpoint of a [[line]]. What stands at the checkpoint itself wins over its line."""
+    """A checkpoint of a [[line]]. Its own fields override those of the line."""
 
     package: str  # of the family that lists it
     id: str  # on the hub
     template: str
     twin: str | None = None  # name of a [[twin]] of the same package
-    tied: bool | None = None  # whether head and embeddings share a weight; None: as the twin says
+    tied: bool | None = None  # whether head and embeddings share a weight; None: as in the twin
     model_type: str | None = None  # of its config.json; None: the twin's
-    modelscope: str | None = None  # its id there
+    modelscope: str | None = None  # id on ModelScope
+    #: options of the template in which the checkpoint differs from others, such as `system`
+    template_options: dict[str, Any] = field(default_factory=dict)
 
 
-def find(model: str, package: str) -> Listed | None:
-    """The checkpoint with this hub or ModelScope id, in this package or that of another family.
+def find(model: str, package: str | None = None) -> Listed | None:
+    """The checkpoint with this hub or ModelScope id, first in this package, else in that of any
+    installed family.
 
     A checkpoint may stand in its maker's list and be loaded by the family of its architecture, as
     the distilled models of DeepSeek-R1 are.
     """
     others = [entry.value.partition(":")[0] for entry in registry.entries("family")]
-    for name in dict.fromkeys([package, *(name.partition(".")[0] for name in others)]):
+    packages = [package] if package else []
+    for name in dict.fromkeys([*packages, *(name.partition(".")[0] for name in others)]):
         if model in _text(name, "checkpoints.toml"):
             for each in checkpoints(name):
                 if model in (each.id, each.modelscope):
@@ -44,7 +46,7 @@ def find(model: str, package: str) -> Listed | None:
 
 
 def checkpoints(package: str) -> Iterator[Listed]:
-    """Those that a package lists, in the order of its file."""
+    """Checkpoints that a package lists, in the order of its file."""
     keys = Listed.__dataclass_fields__.keys()
     for line in read(package, "checkpoints.toml").get("line", ()):
         for checkpoint in line["checkpoints"]:
@@ -53,7 +55,7 @@ def checkpoints(package: str) -> Iterator[Listed]:
 
 
 def read(package: str, name: str) -> dict[str, Any]:
-    """A TOML file of a package, empty where there is none. The package is not imported."""
+    """Content of a TOML file in a package; empty if there is none. The package is not imported."""
     return _parsed(_text(package, name))
 
 

@@ -1,4 +1,4 @@
-"""Modules of a model by name, and the model below its adapters."""
+"""Modules of a model by name, and the base model below its adapters."""
 
 import sys
 from collections.abc import Collection, Iterable
@@ -10,11 +10,14 @@ from transformers.pytorch_utils import Conv1D
 
 from tunewright import RecipeError
 from tunewright.errors import did_you_mean
+from tunewright.types import LoadedModel
 
 __all__ = [
     "base_model",
+    "is_packed",
     "layers",
     "linear",
+    "linear_body",
     "matching",
     "quantized_modules",
     "train_only",
@@ -25,8 +28,7 @@ _PLAIN = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def base_model(model: Any) -> Any:
-    """The model below its adapters: transformers' own. Where PEFT is not imported, it wraps
-    nothing."""
+    """transformers' model below its adapters. If PEFT is not imported, there are none."""
     peft = sys.modules.get("peft")
     wrapped = peft is not None and isinstance(model, peft.PeftModel)
     return model.get_base_model() if wrapped else model
@@ -39,26 +41,40 @@ def within(name: str, parts: Iterable[str]) -> bool:
 
 
 def linear(model: Any, more: tuple[type, ...] = ()) -> list[str]:
-    """Full names of all linear layers, quantized ones and GPT-2's Conv1D included; fused experts
-    are not among them.
+    """Full names of all linear layers, including quantized ones and GPT-2's Conv1D, but not fused
+    experts.
 
-    more: further classes of linear layers, as LoadedModel.linear_types has them.
+    more: further classes of linear layers, see LoadedModel.linear_types.
     """
     kinds = (nn.Linear, Conv1D, *more)
     return [name for name, module in model.named_modules() if isinstance(module, kinds)]
 
 
+def linear_body(loaded: LoadedModel) -> list[str]:
+    """Full names of the linear layers that are quantized after loading: all but the output head and
+    what adapters leave alone (routers, experts, media towers)."""
+    model = loaded.model
+    head = model.get_output_embeddings()
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+        and module is not head
+        and not within(name, loaded.adapter_exclude)
+    ]
+
+
 def quantized_modules(model: Any) -> frozenset[str]:
     """Full names of the modules whose weights are quantized.
 
-    A module is quantized if transformers' quantizer of the model says so, if a parameter of it has
-    a dtype other than float32, bfloat16, float16 and float64 (float8 too), or if the model has a
-    quantizer and the module keeps a matrix of integers as a buffer (GPTQ, AWQ).
+    A module is quantized if a parameter of it is packed (`is_packed`) or transformers' quantizer of
+    the model says so, or if the model has a quantizer and the module keeps a matrix of integers as
+    a buffer (GPTQ, AWQ).
     """
     quantizer = getattr(model, "hf_quantizer", None)
     found = set()
     for name, parameter in model.named_parameters():
-        if parameter.dtype not in _PLAIN or (
+        if is_packed(parameter) or (
             quantizer is not None and quantizer.param_needs_quantization(model, name)
         ):
             found.add(name.rpartition(".")[0])
@@ -66,6 +82,16 @@ def quantized_modules(model: Any) -> frozenset[str]:
         if buffer.ndim == 2 and not buffer.is_floating_point():
             found.add(name.rpartition(".")[0])
     return frozenset(found)
+
+
+def is_packed(tensor: Any) -> bool:
+    """Whether a tensor holds quantized numbers: a dtype other than float32, bfloat16, float16 and
+    float64 (float8 too), or a tensor subclass, as of torchao and quanto, that is made of such."""
+    flatten = getattr(tensor, "__tensor_flatten__", None)
+    if flatten is None:
+        return tensor.dtype not in _PLAIN
+    parts = (getattr(tensor, name) for name in flatten()[0])
+    return any(is_packed(part) for part in parts if isinstance(part, torch.Tensor))
 
 
 def matching(names: Iterable[str], endings: Iterable[str], place: str) -> set[str]:

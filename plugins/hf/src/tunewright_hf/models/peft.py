@@ -20,20 +20,22 @@ An adapter is a class with Options and one method that makes its PeftConfig:
 This module imports neither torch nor PEFT, so that a plugin's `__init__` can derive from it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from tunewright import Adapter, PluginOptions, hookimpl
-from tunewright.types import AdapterRequest, LoadedModel
+from tunewright import Adapter, PluginOptions, Problem, hookimpl
+from tunewright.events import Notice
+from tunewright.types import AdapterRequest, LoadedModel, RunContext
 from tunewright_hf.models.peft_fields import Check
+from tunewright_hf.models.quantizers import objections_to_layers
 
 if TYPE_CHECKING:
-    from tunewright.types import RunContext
+    from tunewright.check import Resolved
 
-__all__ = ["PeftAdapter", "PeftOptions"]
+__all__ = ["PeftAdapter", "PeftOptions", "PromptAdapter"]
 
 
 class PeftOptions(PluginOptions):
@@ -67,6 +69,25 @@ class PeftAdapter(Adapter):
     #: fields that an adapter_config.json of this type may set, besides those that all types have
     #: (peft_fields.COMMON). Others are refused unless they are at PEFT's default.
     config_fields: ClassVar[Mapping[str, Check]] = {}
+    #: whether it trains where the model's parameters are sharded: tests/e2e/test_fsdp_adapters.py
+    can_be_sharded: ClassVar[bool] = True
+    #: quantizers whose layers PEFT can adapt by this type; None: all of them
+    quantizers: ClassVar[frozenset[str] | None] = None
+
+    def objections(self, recipe: "Resolved") -> Iterable[Problem]:
+        """Refuse accelerators that shard, where it cannot be sharded, and quantizers whose layers
+        it cannot adapt. Subclasses add to it."""
+        yield from super().objections(recipe)
+        if self.quantizers is not None:
+            yield from objections_to_layers(recipe, self.quantizers)
+        for accelerator in recipe.lists.get("accelerator", []):
+            if accelerator.plugin.shards and not self.can_be_sharded:
+                yield Problem(
+                    self.at,
+                    f"PEFT's {self.name} does not work on parameters that "
+                    f"{accelerator.entry.name} shards",
+                    "set adapter: lora, or train without it",
+                )
 
     def peft_config(self, request: AdapterRequest) -> Any:
         """Return the peft.PeftConfig of a new adapter. `common` and `targets` give its parts."""
@@ -106,12 +127,20 @@ class PeftAdapter(Adapter):
         }
 
     @hookimpl
-    def apply_adapter(self, run: "RunContext", request: AdapterRequest) -> LoadedModel:
+    def apply_adapter(self, run: RunContext, request: AdapterRequest) -> LoadedModel:
         """Inject the adapter in place: a new one, or the trained one of `request.adapter_path`."""
+        loaded, options = request.loaded, self.options
+        if request.adapter_path is None and isinstance(options, PeftOptions):
+            from tunewright_hf.models import peft_targets
+
+            def notify(message: str, level: str) -> None:
+                run.emit(Notice(message=message, level=level))
+
+            peft_targets.leave_out_unreached(loaded, self.candidates(loaded), options, notify)
         return self.adapt(request)
 
     def adapt(self, request: AdapterRequest) -> LoadedModel:
-        """What apply_adapter does. A type with more to do, or to note, extends this."""
+        """Apply the adapter; called by apply_adapter. Types with further work extend this."""
         from tunewright_hf.models import peft_model
 
         loaded = request.loaded
@@ -139,3 +168,27 @@ class PeftAdapter(Adapter):
         """Load a PEFT folder (adapter_config.json, adapter_model.safetensors) that another tool has
         saved, for inference or merging. Raises RunError."""
         return self.adapt(AdapterRequest(loaded, adapter_path=folder, trainable=False))
+
+
+class PromptAdapter(PeftAdapter):
+    """An adapter whose virtual tokens stand before every sequence."""
+
+    #: whether they are keys and values in a cache, which layers cannot be given twice
+    uses_cache: ClassVar[bool] = False
+
+    can_be_sharded = False
+    deviations: ClassVar[dict[str, str]] = {
+        "test_begins_as_the_model": "Virtual tokens are drawn at random, and change what follows.",
+        "test_merged": "Virtual tokens are no change of weights.",
+    }
+
+    def objections(self, recipe: "Resolved") -> Iterable[Problem]:
+        yield from super().objections(recipe)
+        for stage in recipe.stages:
+            if getattr(stage.choice.options, "packing", False):
+                yield Problem(
+                    (*stage.choice.at, "packing"),
+                    f"the virtual tokens of {self.name} would stand before the first packed row "
+                    "alone",
+                    "set packing: false; batching: token_budget wastes little padding",
+                )

@@ -1,4 +1,4 @@
-"""Read a stranger's adapter_config.json: allowed fields, checked values, patterns matched in a
+"""Read an untrusted adapter_config.json: allowed fields, checked values, patterns matched in a
 process with a time limit."""
 
 import dataclasses
@@ -9,8 +9,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from transformers.pytorch_utils import Conv1D
+
 from tunewright import RunError
 from tunewright.types import AdapterRequest
+from tunewright_hf.models.errors import PUBLISHED
 from tunewright_hf.models.hub import read_json
 from tunewright_hf.models.modules import linear
 from tunewright_hf.models.peft_fields import COMMON, is_name
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["largest_rank", "read"]
 
-# Fields that are not passed on: they say what the adapter is, and change nothing.
+# fields that are not passed on: they describe the adapter, and change nothing
 _ABOUT = {
     "auto_mapping",
     "base_model_name_or_path",
@@ -35,9 +38,9 @@ _ABOUT = {
     "revision",
     "task_type",
 }
-_SECONDS = 5.0  # for all patterns of one field together
-# PEFT matches patterns with `re`, which backtracks for ever on some. -I -S: nothing but the
-# standard library, which starts in 20 ms.
+_SECONDS = 5.0  # for all patterns of a field
+# PEFT matches patterns with `re`, which may backtrack forever. -I -S: only the standard library,
+# which starts in 20 ms.
 _MATCH = """
 import json, re, sys
 patterns, names = json.load(sys.stdin)
@@ -57,27 +60,30 @@ def read(adapter: "PeftAdapter", request: AdapterRequest, task_type: str) -> Any
     found = read_json(path)
     if found.get("peft_type") != adapter.peft_type:
         problem = f"is an adapter of type {_shown(found.get('peft_type'))}"
-        raise RunError(f"{problem}, not {adapter.peft_type}", place=str(path))
+        hint = "the recipe's `adapter` has to be the one that it was trained with"
+        raise RunError(f"{problem}, not {adapter.peft_type}", place=str(path), hint=hint)
     found = adapter.check_config(found, str(path))
     kind = peft.PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType(adapter.peft_type)]
     kept = _checked(adapter, found, _defaults(kind), path, largest_rank(request.loaded.model))
     _resolve_patterns(kept, request.loaded.model, path)
     try:
         return kind(task_type=task_type, inference_mode=not request.trainable, **kept)
-    except (TypeError, ValueError) as error:  # fields that contradict each other
-        raise RunError(" ".join(str(error).split())[:300], place=str(path)) from error
+    except (TypeError, ValueError) as error:  # contradictory fields
+        said = " ".join(str(error).split())[:300]
+        raise RunError(said, place=str(path), hint=PUBLISHED) from error
 
 
 def largest_rank(model: Any) -> int:
     """Twice the full rank of the model's largest linear layer: what PiSSA and OLoRA can be saved
     with."""
-    modules = dict(model.named_modules())
     sizes = [
-        min(module.in_features, module.out_features)
-        if hasattr(module, "in_features")
-        else min(module.weight.shape)
-        for module in map(modules.__getitem__, linear(model))
+        min(
+            module.in_features, module.out_features
+        )  # quantized layers have no weight of this shape
+        for module in model.modules()
+        if hasattr(module, "in_features") and hasattr(module, "out_features")
     ]
+    sizes += [min(each.weight.shape) for each in model.modules() if isinstance(each, Conv1D)]
     return 2 * max(sizes, default=1)
 
 
@@ -100,7 +106,7 @@ def _checked(
     path: Path,
     largest: int,
 ) -> dict[str, Any]:
-    """The fields to pass on. Raises RunError."""
+    """Fields to pass on. Raises RunError."""
     checks = {**COMMON, **adapter.config_fields}
     strange = sorted(
         name
@@ -118,7 +124,7 @@ def _checked(
             problem = f"is {_shown(found[name])}, expected {check.expected}"
             if check.expected.startswith("a whole number from 1 to twice"):
                 problem += f", {largest}"
-            raise RunError(problem, place=f"{path}: {name}")
+            raise RunError(problem, place=f"{path}: {name}", hint=PUBLISHED)
         kept[name] = found[name]
     return kept
 
@@ -131,7 +137,10 @@ def _resolve_patterns(kept: dict[str, Any], model: Any, path: Path) -> None:
         if isinstance(value, str) and not is_name(value):  # a name, or all-linear
             (kept[field],) = _match([value], names, f"{path}: {field}")
             if field == "target_modules" and not kept[field]:
-                raise RunError("matches no module of the model", place=f"{path}: {field}")
+                hint = "the adapter is of another model"
+                raise RunError(
+                    "matches no module of the model", place=f"{path}: {field}", hint=hint
+                )
     targets = kept.get("target_modules")
     targeted = ending_in(model, targets) if isinstance(targets, list) else set(linear(model))
     for field, value in kept.items():
@@ -157,8 +166,7 @@ def _by_name(values: dict[str, Any], names: list[str], place: str) -> dict[str, 
 
 
 def _match(patterns: list[str], names: list[str], place: str) -> list[list[str]]:
-    """For each pattern the names that it matches in full. Raises RunError, also for one that takes
-    too long."""
+    """For each pattern, the names that it matches in full. Raises RunError, also on a timeout."""
     command = [sys.executable, "-I", "-S", "-c", _MATCH]
     try:
         done = subprocess.run(
@@ -177,13 +185,13 @@ def _match(patterns: list[str], names: list[str], place: str) -> list[list[str]]
         ) from error
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["the process ended"])[-1]
-        raise RunError(f"is no regular expression: {_cut(said)}", place=place)
+        raise RunError(f"is no regular expression: {_cut(said)}", place=place, hint=PUBLISHED)
     matched: list[list[str]] = json.loads(done.stdout)
     return matched
 
 
 def _shown(value: Any) -> str:
-    """A value in one short line of ASCII."""
+    """A value as a short line of ASCII."""
     return _cut(ascii(value))
 
 

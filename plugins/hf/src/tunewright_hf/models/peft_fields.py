@@ -1,5 +1,5 @@
-"""What the fields of an adapter_config.json may hold. Imports no library: plugins list their fields
-with it."""
+"""Checks for the fields of adapter_config.json. Imports no library, so that plugins can list their
+fields with it."""
 
 import re
 from collections.abc import Callable
@@ -15,6 +15,8 @@ __all__ = [
     "PROMPT",
     "RANK",
     "SCALE",
+    "TOKENS",
+    "TOKENS_BY_MODULE",
     "Check",
     "by_module",
     "is_name",
@@ -24,7 +26,7 @@ __all__ = [
 ]
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,300}")
-_MAX_ITEMS = 50_000  # a mixture of experts names each expert's layers
+_MAX_ITEMS = 50_000  # a mixture of experts names the layers of each expert
 _MAX_PATTERN = 10_000  # characters
 
 
@@ -33,16 +35,16 @@ class Check:
     """Condition on a value."""
 
     expected: str  # for the error
-    holds: Callable[[Any, int], bool]  # the value, and the largest rank that makes sense
+    holds: Callable[[Any, int], bool]  # (value, largest sensible rank) → valid
 
 
 def is_name(value: Any) -> bool:
-    """Return whether it is a plain module name, in which a regular expression finds only itself."""
+    """Whether it is a plain module name, without regular-expression syntax."""
     return isinstance(value, str) and _NAME.fullmatch(value) is not None
 
 
 def whole(low: int, high: int) -> Check:
-    """A whole number."""
+    """Integer between low and high."""
     return Check(
         f"a whole number from {low} to {high}",
         lambda value, _: type(value) is int and low <= value <= high,
@@ -50,7 +52,7 @@ def whole(low: int, high: int) -> Check:
 
 
 def number(low: float, high: float) -> Check:
-    """A number; NaN and infinity are none."""
+    """Number between low and high, not NaN."""
     return Check(
         f"a number from {low} to {high}",
         lambda value, _: type(value) in (int, float) and low <= value <= high,
@@ -58,7 +60,7 @@ def number(low: float, high: float) -> Check:
 
 
 def one_of(*values: Any) -> Check:
-    """One of a few values of the same type."""
+    """One of several values of the same type."""
     return Check(
         f"one of {', '.join(map(str, values))}",
         lambda value, _: any(type(value) is type(each) and value == each for each in values),
@@ -66,7 +68,7 @@ def one_of(*values: Any) -> Check:
 
 
 def by_module(check: Check) -> Check:
-    """A value for each of some modules, by name or pattern."""
+    """A value for some modules, by name or pattern."""
     return Check(
         f"an object: module name → {check.expected}",
         lambda value, largest: (
@@ -89,6 +91,20 @@ def _layers(value: Any, _: int) -> bool:
     )
 
 
+def _ids(value: Any, _: int = 0) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) <= _MAX_ITEMS
+        and all(type(each) is int and 0 <= each < 100_000_000 for each in value)
+    )
+
+
+def _ids_by_module(value: Any, _: int) -> bool:
+    if not isinstance(value, dict):
+        return _ids(value)
+    return len(value) <= 10 and all(is_name(key) and _ids(each) for key, each in value.items())
+
+
 FLAG = Check("true or false", lambda value, _: isinstance(value, bool))
 RANK = Check(
     "a whole number from 1 to twice the width of the model's layers",
@@ -99,12 +115,16 @@ DROPOUT = Check(
     "a number from 0 to below 1", lambda value, _: type(value) in (int, float) and 0 <= value < 1
 )
 NAMES = Check("a list of module names", _names)
+TOKENS = Check("a list of token ids", _ids)
+TOKENS_BY_MODULE = Check(
+    "a list of token ids, or an object: module name → such a list", _ids_by_module
+)
 NAMES_OR_PATTERN = Check(
     "a list of module names, or a regular expression",
     lambda value, _: 0 < len(value) <= _MAX_PATTERN if isinstance(value, str) else _names(value, _),
 )
 
-#: fields of most types of adapters
+#: fields of most adapter types
 COMMON: dict[str, Check] = {
     "target_modules": NAMES_OR_PATTERN,
     "exclude_modules": NAMES_OR_PATTERN,

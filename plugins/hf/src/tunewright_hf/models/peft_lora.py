@@ -12,6 +12,7 @@ from tunewright_hf.models.peft_fields import (
     NAMES,
     RANK,
     SCALE,
+    TOKENS_BY_MODULE,
     Check,
     by_module,
     is_name,
@@ -20,7 +21,7 @@ from tunewright_hf.models.peft_fields import (
 
 __all__ = ["LoraAdapter"]
 
-_CHANGE_BASE = ("pissa", "olora")  # beginnings of init_lora_weights
+_CHANGE_BASE = ("pissa", "olora")  # prefixes of init_lora_weights
 
 
 class LoraAdapter(PeftAdapter):
@@ -30,11 +31,13 @@ class LoraAdapter(PeftAdapter):
     """
 
     peft_type = "LORA"
+    trains_new_tokens = True
     config_fields: ClassVar[Mapping[str, Check]] = {
         "r": RANK,
         "lora_alpha": SCALE,
         "lora_dropout": DROPOUT,
         "target_parameters": NAMES,
+        "trainable_token_indices": TOKENS_BY_MODULE,
         "bias": one_of("none", "all", "lora_only"),
         "use_rslora": FLAG,
         "use_dora": FLAG,
@@ -51,7 +54,7 @@ class LoraAdapter(PeftAdapter):
                 hint="save it with PEFT's path_initial_model_for_weight_conversion; tunewright's "
                 "own are saved so",
             )
-        # both say how the adapter was initialised
+        # both describe the initialisation
         return {k: v for k, v in found.items() if k not in ("init_lora_weights", "eva_config")}
 
     def adapt(self, request: AdapterRequest) -> LoadedModel:

@@ -1,5 +1,5 @@
-"""PiSSA and OLoRA change the base weights when they initialise. On save they are converted to a
-plain LoRA of rank 2r for the original checkpoint.
+"""PiSSA, OLoRA, CorDA and LoRA-GA change the base weights when they initialise. On save they are
+converted to a plain LoRA of rank 2r for the original checkpoint.
 
 With A0 and B0 the initial matrices and W the original weight, training sees W - s B0 A0 + s B A.
 That is W + s (B A - B0 A0), a plain LoRA of twice the rank: [B, -B0] [A; A0].
@@ -59,7 +59,8 @@ def _doubled(model: Any, initial: dict[str, torch.Tensor]) -> dict[str, torch.Te
 def _config(model: Any) -> Any:
     config = copy.deepcopy(model.peft_config["default"])
     config.r *= 2
-    config.lora_alpha *= 2**0.5 if config.use_rslora else 2  # the scale stays as it was
+    config.lora_alpha *= 2**0.5 if config.use_rslora else 2  # the scale stays unchanged
     config.init_lora_weights = True
+    config.corda_config = config.lora_ga_config = None
     config.inference_mode = True
     return config

@@ -1,9 +1,10 @@
-"""Precision: what the forward pass computes in, and what trained weights are kept in."""
+"""Precision of the forward pass, and dtypes of trained weights."""
 
 from collections.abc import Collection
 from typing import Any
 
 import torch
+from torch import nn
 
 from tunewright import RecipeError
 
@@ -13,9 +14,8 @@ _HALVES = (torch.bfloat16, torch.float16)
 
 
 def resolve(precision: str, device: torch.device) -> str:
-    """auto: bf16 on a GPU that has it, or a CPU with matrix units for it, else fp32. Raises
-    RecipeError where the device cannot do it.
-    """
+    """Resolve auto: bf16 on GPUs that support it and CPUs with matrix units for it, else fp32.
+    Raises RecipeError if the device does not support the precision."""
     on_gpu = device.type == "cuda"
     if precision == "auto":
         return (
@@ -33,22 +33,29 @@ def resolve(precision: str, device: torch.device) -> str:
 
 
 def cpu_multiplies_bf16(device: torch.device) -> bool:
-    """Whether it is a CPU with matrix units for bf16 (AMX): others take longer with it than with
-    fp32."""
+    """Whether the device is a CPU with matrix units for bf16 (AMX). Others are slower with it than
+    with fp32."""
     return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
 def set_trained_dtypes(
-    model: Any, precision: str, trained: Collection[str] | None = None
+    model: Any,
+    precision: str,
+    trained: Collection[str] | None = None,
+    part: nn.Module | None = None,
 ) -> dict[str, torch.dtype]:
-    """Keep trained weights in fp32, since steps are too small for half precision; with fp32, all
-    other weights too. With pure_bf16, keep all weights in bf16.
+    """Convert trained weights to fp32, since updates are too small for half precision; with fp32,
+    all other weights too. With pure_bf16, convert all weights to bf16.
 
-    trained: names of the trained parameters; None: all that require a gradient. Returns the dtypes
-    that changed weights had, for `restore_dtypes`.
+    trained: names of the trained parameters; None: all that require a gradient. part: the module of
+    the model whose weights are changed; None: all. Returns the dtypes that changed weights had, for
+    `restore_dtypes`.
     """
     stored = {}
+    inside = None if part is None else {id(parameter) for parameter in part.parameters()}
     for name, parameter in model.named_parameters():
+        if inside is not None and id(parameter) not in inside:
+            continue
         is_trained = parameter.requires_grad if trained is None else name in trained
         if precision == "pure_bf16":
             wanted = torch.bfloat16 if parameter.is_floating_point() else parameter.dtype
@@ -63,8 +70,7 @@ def set_trained_dtypes(
 
 
 def restore_dtypes(model: Any, stored: dict[str, torch.dtype]) -> None:
-    """Undo `set_trained_dtypes`: the result is saved in the dtype of the model that it was made
-    from."""
+    """Undo `set_trained_dtypes`: the result is saved in the original model's dtype."""
     for name, parameter in model.named_parameters():
         if name in stored:
             parameter.data = parameter.data.to(stored[name])

@@ -1,9 +1,8 @@
-"""What of a stranger's checkpoint is used: safetensors and sanitised JSON, and nothing that can run
-code.
+"""Use of untrusted checkpoints: only safetensors and sanitised JSON, nothing that can run code.
 
-Records behind these rules: CVE-2025-53002 (pickle behind a fallback), CVE-2026-4372 (attention code
-named by config.json), CVE-2026-5241 (trust_remote_code set by a nested config), CVE-2025-66448
-(auto_map with the flag off).
+Background: CVE-2025-53002 (pickle behind a fallback), CVE-2026-4372 (attention code named by
+config.json), CVE-2026-5241 (trust_remote_code set by a nested config), CVE-2025-66448 (auto_map
+with the flag off).
 """
 
 import json
@@ -15,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from tunewright import RunError
-from tunewright_hf.models.errors import first_line
+from tunewright.jsontext import unique_keys
+from tunewright_hf.models.errors import PUBLISHED, first_line
 from tunewright_hf.models.hub import read_json
 
 __all__ = ["check_weights"]
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-_MAX_HEADER = 25 * 2**20  # bytes; the largest known files have about one
+_MAX_HEADER = 25 * 2**20  # bytes; the largest known headers have about 1 MB
 # Keys of config.json that name code, or files to load: an attention or experts implementation may
 # be a hub repository.
 _UNSAFE_KEY = re.compile(
@@ -29,15 +29,13 @@ _UNSAFE_KEY = re.compile(
 )
 _COUNT = re.compile(r"(layers?|blocks?|depths?|experts|heads?|stages|labels)$")
 _MAX_COUNT = 100_000
-_FLOATS = ("Infinity", "-Infinity", "NaN")  # as transformers writes what JSON has no number for
-_CONVERT = (
-    "for a hub model, huggingface.co/spaces/safetensors/convert makes a revision with safetensors"
-)
+_FLOATS = ("Infinity", "-Infinity", "NaN")  # transformers' notation of numbers that JSON lacks
+_CONVERT = "tunewright models convert MODEL --to FOLDER reads them apart and writes safetensors"
 
 
 def sanitised(value: Any, at: str = "") -> tuple[Any, list[str]]:
-    """A config without the keys that name code or files, at any depth, and the dotted names of what
-    was dropped."""
+    """A config without keys that name code or files, at any depth, and the dotted names of the
+    removed keys."""
     dropped: list[str] = []
     if isinstance(value, dict):
         if value.keys() == {"__float__"} and str(value["__float__"]) in _FLOATS:
@@ -58,27 +56,28 @@ def sanitised(value: Any, at: str = "") -> tuple[Any, list[str]]:
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """What the headers of a checkpoint's safetensors say."""
+    """Summary of a checkpoint's safetensors headers."""
 
     tensors: int
-    elements: int  # of all tensors
-    packed: bool  # some hold whole numbers: quantized weights, several to an element
+    elements: int  # over all tensors
+    packed: bool  # some tensors are integers: quantized weights, several per element
 
 
 def check_counts(config: dict[str, Any], path: Path) -> None:
-    """Refuse a config.json with a million layers: building the model would take all memory.
-    Raises RunError."""
+    """Refuse a config.json with a million layers, for example: building the model would exhaust
+    memory. Raises RunError."""
     pending = [config]
     while pending:
         for key, value in pending.pop().items():
             if isinstance(value, dict):
                 pending.append(value)
             elif isinstance(value, int) and value > _MAX_COUNT and _COUNT.search(key):
-                raise RunError(f"{key} is {value}, more than {_MAX_COUNT:,}", place=str(path))
+                problem = f"{key} is {value}, more than {_MAX_COUNT:,}"
+                raise RunError(problem, place=str(path), hint=PUBLISHED)
 
 
 def check_weights(folder: Path, name: str = "model") -> StoredWeights:
-    """Refuse a checkpoint, or with name `adapter_model` an adapter, that has no sound safetensors.
+    """Refuse a checkpoint (or an adapter, with name `adapter_model`) without valid safetensors.
     Raises RunError."""
     index = folder / f"{name}.safetensors.index.json"
     single = folder / f"{name}.safetensors"
@@ -89,13 +88,11 @@ def check_weights(folder: Path, name: str = "model") -> StoredWeights:
                 f"holds only {', '.join(pickles)}: pickle weights are not loaded, since "
                 "they can run code"
             )
-            raise RunError(
-                problem, place=str(folder), hint=f"convert them where you trust them; {_CONVERT}"
-            )
+            raise RunError(problem, place=str(folder), hint=_CONVERT)
         raise RunError(
             f"holds no {single.name}",
             place=str(folder),
-            hint=f"weights are safetensors; {_CONVERT}",
+            hint="a checkpoint is what save_pretrained writes",
         )
     if not single.is_file():
         _check_shards(folder, index)
@@ -111,12 +108,14 @@ def check_weights(folder: Path, name: str = "model") -> StoredWeights:
 def _check_shards(folder: Path, index: Path) -> None:
     shards = read_json(index).get("weight_map")
     if not isinstance(shards, dict):
-        raise RunError("has no weight_map", place=str(index))
+        raise RunError("has no weight_map", place=str(index), hint=PUBLISHED)
     for shard in {str(shard) for shard in shards.values()}:
-        # transformers reads whatever an index names, with torch.load where it is no safetensors
+        # transformers reads any file in an index, with torch.load if it is not safetensors
         if Path(shard).name != shard or not shard.endswith(".safetensors"):
             raise RunError(
-                f"names {shard!r}, which is no safetensors file beside it", place=str(index)
+                f"names {shard!r}, which is no safetensors file beside it",
+                place=str(index),
+                hint=PUBLISHED,
             )
         if not (folder / shard).is_file():
             raise RunError(
@@ -127,7 +126,7 @@ def _check_shards(folder: Path, index: Path) -> None:
 
 
 def check_safetensors(path: Path) -> dict[str, Any]:
-    """Read the header alone, within bounds, and hold it against the file. Raises RunError.
+    """Read the header, within limits, and compare it with the file. Raises RunError.
 
     Returns dtype and shape of each tensor by name.
     """
@@ -144,10 +143,9 @@ def check_safetensors(path: Path) -> dict[str, Any]:
             raise RunError(problem, place=str(path), hint="download or copy it again")
         header = file.read(length)
     try:
-        tensors = json.loads(header, object_pairs_hook=_unique)
-        with safe_open(
-            path, framework="pt"
-        ):  # checks offsets, shapes and types against the file's size
+        tensors = json.loads(header, object_pairs_hook=unique_keys)
+        # checks offsets, shapes and types against the file's size
+        with safe_open(path, framework="pt"):
             pass
     except (SafetensorError, ValueError, RecursionError) as error:
         hint = "download or copy it again"
@@ -157,16 +155,9 @@ def check_safetensors(path: Path) -> dict[str, Any]:
     return {name: tensor for name, tensor in tensors.items() if name != "__metadata__"}
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key stands in its header twice")
-    return found
-
-
 def check_no_adapter(folder: Path) -> None:
-    """transformers would load an adapter's base model from wherever its config says. Raises
-    RunError."""
+    """Refuse adapter files: transformers would load the base model that an adapter's config names.
+    Raises RunError."""
     if (folder / "adapter_config.json").is_file():
         base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
         hint = (
@@ -176,10 +167,10 @@ def check_no_adapter(folder: Path) -> None:
 
 
 def check_tokenizer(folder: Path, declared: Iterable[str | None]) -> None:
-    """Refuse a tokenizer that brings code of its own, or whose class transformers does not know.
-    Raises RunError.
+    """Refuse a tokenizer with its own code, or of a class that transformers does not know. Raises
+    RunError.
 
-    declared: further class names, as config.json may have one.
+    declared: further class names, such as one in config.json.
     """
     from transformers import PreTrainedTokenizerBase
     from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
@@ -191,7 +182,7 @@ def check_tokenizer(folder: Path, declared: Iterable[str | None]) -> None:
         raise RunError("names code of its own (auto_map)", place=str(path), hint=hint)
     if not _is_template(found.get("chat_template")):
         expected = "a text, or a list of {name, template}"
-        raise RunError(f"chat_template is not {expected}", place=str(path))
+        raise RunError(f"chat_template is not {expected}", place=str(path), hint=PUBLISHED)
     for name in filter(None, (found.get("tokenizer_class"), *declared)):
         known = tokenizer_class_from_name(name) if isinstance(name, str) else None
         if not (isinstance(known, type) and issubclass(known, PreTrainedTokenizerBase)):

@@ -1,8 +1,8 @@
-"""tokenizer.json of a stranger: what it is made of, checked before the library sees it.
+"""Checks of an untrusted tokenizer.json, before the library reads it.
 
-The library (tokenizers, in Rust) ends with a panic, runs for hours or takes all memory where values
-are strange. Steps are allow-listed here, values that are known to do so are refused, and patterns
-are tried in a process that can be killed (tokenizer_probe).
+The library (tokenizers, in Rust) panics, runs for hours or exhausts memory with some values. Steps
+are allow-listed here, values known to cause this are refused, and patterns are tried in a process
+that can be killed (tokenizer_probe).
 """
 
 import base64
@@ -16,11 +16,11 @@ from tunewright import RunError
 from tunewright_hf.models.hub import read_json
 from tunewright_hf.models.tokenizer_probe import find_problem
 
-_MAX_STEPS = 64  # of a Sequence, nested ones included
-_MAX_GROWTH = 64  # times that a text may grow by replacements
-_MAX_PATTERN = 20_000  # characters; the longest that is known, DeepSeek-Coder's, has 1,500
-_MAX_TEXT = 1000  # characters of a text that is put in
-_MAX_MAPPED = 256  # bytes in place of a character; NFKC needs 33
+_MAX_STEPS = 64  # steps of a Sequence, including nested ones
+_MAX_GROWTH = 64  # factor by which replacements may lengthen a text
+_MAX_PATTERN = 20_000  # characters; the longest known pattern, of DeepSeek-Coder, has 1,500
+_MAX_TEXT = 1000  # characters of an inserted text
+_MAX_MAPPED = 256  # bytes that replace a character; NFKC needs 33
 _MAX_ID = 2**31 - 1
 _MAX_PADDING = 2**20  # tokens
 
@@ -34,7 +34,7 @@ _PRE_TOKENIZERS = (
 )
 _POST_PROCESSORS = "BertProcessing ByteLevel RobertaProcessing TemplateProcessing"
 _DECODERS = "BPEDecoder ByteFallback ByteLevel CTC Fuse Metaspace Replace Strip WordPiece"
-#: section → the types of its steps, and the key of a Sequence's list
+#: section → types of its steps, and the key of a Sequence's list
 _SECTIONS = {
     "normalizer": (_NORMALIZERS.split(), "normalizers"),
     "pre_tokenizer": (_PRE_TOKENIZERS.split(), "pretokenizers"),
@@ -45,7 +45,7 @@ _MODELS = ("BPE", "Unigram", "WordLevel", "WordPiece")
 
 
 class _Refused(Exception):
-    """at: the dotted field."""
+    """A field that is refused. at: its dotted name."""
 
     def __init__(self, at: str, problem: str) -> None:
         super().__init__(problem)
@@ -53,10 +53,10 @@ class _Refused(Exception):
 
 
 def check_tokenizer_json(path: Path) -> dict[str, int]:
-    """Refuse a tokenizer.json that the library could not bear. Raises RunError with the field.
+    """Refuse a tokenizer.json that would break the library. Raises RunError with the field.
 
-    Returns the ids of its added tokens. What is only of the wrong type is left to the library,
-    which says so itself. Takes some 0.2 s for 10 MB, most of it reading JSON.
+    Returns the ids of its added tokens. Wrong types are left to the library, which reports them
+    itself. Takes about 0.2 s for 10 MB, mostly for reading JSON.
     """
     found = read_json(path)
     try:
@@ -87,7 +87,7 @@ def _object(value: Any, at: str) -> dict[str, Any]:
 
 
 def _steps(value: Any, section: str, at: str) -> Iterator[dict[str, Any]]:
-    """The steps of a section in order, each checked, those of Sequences among them."""
+    """Yield the steps of a section in order, each checked, including those in Sequences."""
     types, inner = _SECTIONS[section]
     pending = [] if value is None else [(at, value, 0)]
     count = 0
@@ -137,7 +137,7 @@ def _check_prepend(step: dict[str, Any], at: str) -> None:
 
 
 def _check_precompiled(step: dict[str, Any], at: str) -> None:
-    """A table of sentencepiece's: the size of a trie, the trie, and texts that end in NUL."""
+    """Check a sentencepiece table: the size of a trie, the trie, and NUL-terminated texts."""
     at = f"{at}.precompiled_charsmap"
     try:
         table = base64.b64decode(step["precompiled_charsmap"], validate=True)
@@ -183,10 +183,11 @@ _VALUES: dict[str, Callable[[dict[str, Any], str], None]] = {
 
 
 def _check_growth(steps: list[dict[str, Any]], section: str) -> None:
-    """Chained replacements multiply: six of e by 40 e make 4 GB of one letter."""
+    """Refuse chained replacements that multiply: six of e by 40 e give 4 GB."""
     growth = 1.0
     for step in (step for step in steps if step["type"] == "Replace"):
-        least = len(step["pattern"].get("String", ""))  # characters that it takes away
+        # minimum number of characters that it replaces
+        least = len(step["pattern"].get("String", ""))
         added = len(step["content"])
         growth *= max(1.0, added / least if least else added + 1)
     if growth > _MAX_GROWTH:
@@ -202,7 +203,7 @@ def _is_number(value: Any, least: int, most: int) -> bool:
 
 def _check_model(model: dict[str, Any]) -> None:
     name = model.get("type")
-    if name is not None and name not in _MODELS:  # old files do not say it
+    if name is not None and name not in _MODELS:  # old files do not have it
         raise _Refused("model.type", f"is {name!r:.60}, not one of {', '.join(_MODELS)}")
     vocabulary, unknown = model.get("vocab"), model.get("unk_token")
     if isinstance(vocabulary, dict):
@@ -236,7 +237,7 @@ def _check_added(tokens: Any) -> None:
 
 
 def _check_unique(pairs: Any) -> None:
-    """pairs: id and token."""
+    """Check that ids and tokens are unique. pairs: (id, token)."""
     pairs = list(pairs)
     if len({number for number, _ in pairs}) != len(pairs):
         twice, _ = Counter(number for number, _ in pairs).most_common(1)[0]
@@ -245,7 +246,7 @@ def _check_unique(pairs: Any) -> None:
 
 
 def _check_limits(found: dict[str, Any]) -> None:
-    """Padding to a fixed length of 10**12 would be done."""
+    """Refuse excessive limits: the library would pad to a fixed length of 10**12."""
     for key in ("padding", "truncation"):
         limits = found.get(key)
         for name, value in limits.items() if isinstance(limits, dict) else ():

@@ -1,8 +1,8 @@
-"""Tries the patterns of a stranger's tokenizer.json in a process that can be killed.
+"""Tries the patterns of an untrusted tokenizer.json in a process that can be killed.
 
-Patterns are matched by backtracking (Oniguruma): one can take hours over 1,000 letters, or end in a
-panic. No engine without backtracking knows the look-ahead that real tokenizers use. So the steps of
-the tokenizer, without its vocabulary, are run on texts made of long runs: of all sorts of
+Patterns are matched by backtracking (Oniguruma): one may take hours on 1,000 letters, or panic.
+Engines without backtracking do not support the look-ahead that real tokenizers use. So the
+tokenizer's steps, without its vocabulary, are run on texts of long runs: of many kinds of
 characters, and of what the patterns themselves spell.
 """
 
@@ -16,14 +16,14 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-_CPU_SECONDS = 3  # real tokenizers take some 0.05
-_WALL_SECONDS = 60.0  # where the system cannot limit CPU time, and on a busy machine
+_CPU_SECONDS = 3  # real tokenizers take about 0.05
+_WALL_SECONDS = 60.0  # if the system cannot limit CPU time, and for busy machines
 _MEMORY = 1 << 30  # bytes of address space
 _ENVIRONMENT = ("PATH", "SYSTEMROOT", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH")
 
-_LONG = 5_000  # characters of a run that shows cubic time
-_REPEATS = 60  # of a character, or of up to three, in a run that shows exponential time
-_WINDOWS = 1_000  # runs of what patterns spell
+_LONG = 5_000  # characters of a run that reveals cubic time
+_REPEATS = 60  # repeats of one to three characters that reveal exponential time
+_WINDOWS = 1_000  # runs of text that patterns spell
 _SORTS = "aA0 \n\t._'é中ह🙂\u0301"
 _SYNTAX = re.compile(r"\\\W|\\[pPkg]\{[^}]*\}|\\\w|\(\?<?[a-zA-Z]*[:=!>]|[()\[\]{}|*+?^$.]")
 _ESCAPED = re.compile(r"\\(?:x\{([0-9A-Fa-f]{1,6})\}|x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4}))")
@@ -31,17 +31,17 @@ _ESCAPED = re.compile(r"\\(?:x\{([0-9A-Fa-f]{1,6})\}|x([0-9A-Fa-f]{2})|u([0-9A-F
 
 @functools.lru_cache(maxsize=64)
 def find_problem(pipeline: str) -> str | None:
-    """What is wrong with the steps of a tokenizer, in words; None where nothing was found.
+    """Describe the problem with a tokenizer's steps; None if none was found.
 
     pipeline: normalizer, pre_tokenizer, post_processor and decoder, as JSON. No process is started
-    where there is neither a regular expression nor a table of characters in it.
+    if it has neither a regular expression nor a character table.
     """
     if '"Regex"' not in pipeline and '"Precompiled"' not in pipeline:
         return None
     environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     try:
         done = subprocess.run(
-            # -P: the current folder is no place to import from
+            # -P: do not import from the current folder
             [sys.executable, "-P", "-m", "tunewright_hf.models.tokenizer_probe"],
             input=pipeline.encode(),
             capture_output=True,
@@ -62,8 +62,8 @@ def find_problem(pipeline: str) -> str | None:
 
 
 def texts(patterns: list[str]) -> Iterator[str]:
-    """Runs of characters, each followed by something else, and by all that patterns spell: an
-    engine looks first for what must come."""
+    """Yield runs of characters, each followed by another character, and by everything that patterns
+    spell: an engine first searches for required characters."""
     spelled = _spelled("".join(patterns))
     end = f".\n!{''.join(dict.fromkeys(spelled))[:200]}{spelled[:200]}"
     yield "".join(chr(code) for code in range(0x20, 0x3100))
@@ -80,7 +80,7 @@ def texts(patterns: list[str]) -> Iterator[str]:
 
 
 def _spelled(pattern: str) -> str:
-    """The characters that a pattern spells, roughly: without its syntax and classes."""
+    """The literal characters of a pattern, roughly: without its syntax and classes."""
 
     def kept(match: re.Match[str]) -> str:
         return (
@@ -106,7 +106,7 @@ def _patterns(value: Any) -> Iterator[str]:
 
 
 def _limit() -> None:
-    with contextlib.suppress(ImportError, ValueError, OSError):  # Windows has none
+    with contextlib.suppress(ImportError, ValueError, OSError):  # Windows does not have it
         import resource
 
         resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS + 1))
@@ -130,7 +130,7 @@ def main() -> None:
     problem = None
     try:
         _try(json.load(sys.stdin))
-    except BaseException as error:  # panics of Rust among them
+    except BaseException as error:  # includes Rust panics
         said = " ".join(str(error).split())[:300]
         problem = f"its steps cannot be run: {said}"
     print(json.dumps({"problem": problem}))

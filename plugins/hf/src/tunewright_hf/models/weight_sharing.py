@@ -1,4 +1,4 @@
-"""Several models in memory that are one model with different adapters: the base is held once."""
+"""Share the base weights of several models in memory, such as policy and reference."""
 
 from typing import Any
 
@@ -10,12 +10,12 @@ __all__ = ["share"]
 
 
 def share(other: Any, model: Any) -> int:
-    """Let `other` use the parameters of `model` that are equal bit for bit and that neither trains:
-    the bytes that this saves. What is trained in one of them, adapters and heads, stays its own.
+    """Let `other` use the parameters of `model` that are bit-identical and trained in neither.
+    Returns the bytes saved. Trained parameters, adapters and heads stay separate.
 
-    Models under the same adapter plugin, of the same checkpoint, have all but those in common; so
-    has a model that is frozen in part. Weights in 8 bits are left alone: their layers keep them in
-    a state of their own. To be called when both have the number format that they keep.
+    Models of the same checkpoint under the same adapter plugin share all but those; so does a
+    partly frozen model. 8-bit weights are not shared: their layers keep them in a separate state.
+    Call it when both models have their final dtypes.
     """
     if is_sharded(model):
         return 0
@@ -34,7 +34,7 @@ def share(other: Any, model: Any) -> int:
             continue
         if (
             twin.device == parameter.device
-            and twin.data_ptr() != parameter.data_ptr()
+            and not twin.is_set_to(parameter)
             and torch.equal(twin, parameter)
         ):
             parameter.data = twin.data
@@ -43,5 +43,5 @@ def share(other: Any, model: Any) -> int:
 
 
 def _plain(name: str) -> str:
-    """A parameter's name without what PEFT puts round it."""
+    """A parameter's name without PEFT's prefixes."""
     return name.removeprefix("base_model.model.").replace(".base_layer.", ".")

@@ -1,7 +1,7 @@
-"""Marks in rendered text: what is trained, and where data spells control tokens.
+"""Marks in rendered text: trained spans, and control tokens that data spells.
 
-Data that spells a control token is marked before it is rendered, so that the template's own tokens
-and the data's can be told apart afterwards. Clean rows, nearly all, pay for one search a string.
+Control tokens spelled in data are marked before rendering, so that they can be told from the
+template's own. Almost all rows have none, and cost one search per string.
 """
 
 import re
@@ -19,6 +19,7 @@ from tunewright_hf.templates.markers import (
     TRAINED,
     TRAINED_END,
     UNTRUSTED,
+    MixedText,
     TemplateMessage,
 )
 
@@ -26,7 +27,8 @@ __all__ = ["ControlTokenEscaper", "Cut"]
 
 _MARKS = TRAINED + NUMBERED + TRAINED_END + UNTRUSTED + ANSWER + SPELLED_END + ESCAPE
 _MARK_CLASS = f"[{_MARKS[0]}-{_MARKS[-1]}]"
-_FIND = re.compile(_MARK_CLASS)  # a class alone is found much faster than these three
+# a character class is found much faster than the three alternatives
+_FIND = re.compile(_MARK_CLASS)
 _FORM = re.compile(f"{TRAINED}(?P<place>[0-9]*){NUMBERED}|{ESCAPE}(?P<escaped>[0-6])|{_MARK_CLASS}")
 
 Render = Callable[[dict[str, Any]], str]
@@ -34,24 +36,23 @@ Render = Callable[[dict[str, Any]], str]
 
 @dataclass(slots=True)
 class Cut:
-    """Rendered text without its marks, and what they said."""
+    """Rendered text without marks, and the spans they marked."""
 
     text: str
-    trained: list[tuple[int, int, int | None]] = field(
-        default_factory=list
-    )  # start, end, number of the message
+    # start, end, number of the message
+    trained: list[tuple[int, int, int | None]] = field(default_factory=list)
     untrusted: list[Span] = field(default_factory=list)
     answers: list[Span] = field(default_factory=list)
 
 
 def cut(marked: str) -> Cut:
-    """Take the marks out. A lone mark, left where a template took a string apart, says nothing."""
+    """Remove the marks. A single mark, left where a template split a string, is ignored."""
     return _cut_simple(marked) or _cut_any(marked)
 
 
 def _cut_simple(marked: str) -> Cut | None:
-    """Of text that has trained spans one after the other, and no other marks, as nearly all has;
-    else None."""
+    """Fast path of `cut` for text whose only marks are consecutive trained spans, as in almost all
+    rows; else None."""
     before, *spans = marked.split(TRAINED)
     pieces, trained, length = [before], list[tuple[int, int, int | None]](), len(before)
     for span in spans:
@@ -75,7 +76,7 @@ def _cut_any(marked: str) -> Cut:
     for found in _FIND.finditer(marked):
         match = _FORM.match(marked, found.start())
         if match is None or match.start() < position:
-            continue  # inside the one before
+            continue  # within the previous one
         pieces.append(marked[position : match.start()])
         length += match.start() - position
         position, mark = match.end(), found[0]
@@ -110,15 +111,14 @@ def _escape(match: re.Match[str]) -> str:
 
 
 class _Words:
-    """Strings to look for in data, together with the marks themselves."""
+    """Strings to find in data, and the mark characters themselves."""
 
     def __init__(self, words: Iterable[str]) -> None:
         groups: dict[str, list[str]] = {}
-        for word in sorted(
-            {word for word in words if word}, key=len, reverse=True
-        ):  # longer ones first
+        # longer ones first
+        for word in sorted({word for word in words if word}, key=len, reverse=True):
             groups.setdefault(word[0], []).append(re.escape(word[1:]))
-        # What begins with a letter of its own is found many times faster than one of many.
+        # A pattern with a literal first letter is found many times faster than one without.
         by_first = [f"{re.escape(first)}(?:{'|'.join(rests)})" for first, rests in groups.items()]
         self._firsts = [
             (first, re.compile(pattern)) for first, pattern in zip(groups, by_first, strict=True)
@@ -138,10 +138,10 @@ class _Words:
 
 
 class ControlTokenEscaper:
-    """Finds control tokens that data spells.
+    """Finds control tokens spelled in data.
 
-    control: stop and role tokens, and whatever is special in the tokenizer: never tokens in any
-    data words: thinking and tool words, which assistants may write as tokens, and others may not
+    control: stop and role tokens, and the tokenizer's special tokens: never tokens in any data;
+    words: thinking and tool markers, which are tokens in assistant messages only
     """
 
     def __init__(self, control: Iterable[str], words: Iterable[str]) -> None:
@@ -151,16 +151,16 @@ class ControlTokenEscaper:
         self._all = _Words(control | words)
 
     def render(self, data: dict[str, Any], render: Render, place: str = "") -> Cut:
-        """Render `data`, the template's variables, and tell where it spells control tokens.
+        """Render the template variables `data`, and locate the control tokens they spell.
 
-        Raises RowError where a template writes something else because of the marks, even with the
-        words left alone.
+        Raises RowError if the template renders something else because of the marks, even with
+        `words` unmarked.
         """
         if not self._spelled(data):
             return cut(render(data))
         plain = self.plain(data, render)
-        # A template may look for its own words in users' text (Qwen3 does, for <tool_response>):
-        # then they stay.
+        # A template may search users' text for its own words (Qwen3 does, for <tool_response>):
+        # then these are not marked.
         for untrusted in (self._all, self._control):
             marked = cut(render(self._marked(data, untrusted, self._control)))
             if marked.text == plain:
@@ -220,7 +220,9 @@ def _any_string(value: Any, test: Callable[[str], bool]) -> bool:
 
 
 def map_strings(value: Any, change: Callable[[str], str]) -> Any:
-    """`value`, JSON-like, with every string in it changed, keys included."""
+    """A JSON-like value with every string changed, including keys."""
+    if isinstance(value, MixedText):
+        return value.changed(change)
     if isinstance(value, str):
         return change(value)
     if isinstance(value, dict):

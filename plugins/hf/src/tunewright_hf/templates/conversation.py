@@ -1,11 +1,10 @@
-"""A conversation as chat templates want it: dicts in the ecosystem's convention, in an order that
-makes sense."""
+"""Conversations for chat templates: checks of the role order, and dicts in the usual format."""
 
 from typing import Any
 
 from tunewright import RowError
-from tunewright.types import Conversation, MediaPart, Message, TextPart
-from tunewright_hf.templates.markers import TemplateMessage
+from tunewright.types import Conversation, MediaPart, Message, ObjectPart, TextPart
+from tunewright_hf.templates.markers import MixedText, TemplateMessage
 
 __all__ = ["check_roles", "place_of", "template_data"]
 
@@ -20,7 +19,8 @@ _NEXT = {
 
 
 def check_roles(conversation: Conversation, add_generation_prompt: bool = False) -> None:
-    """Users and assistants take turns, after at most one system message; a tool answers a call.
+    """Check that users and assistants alternate, after at most one system message, and that tools
+    answer calls.
 
     With `add_generation_prompt` it must be the assistant's turn. Raises RowError with the message's
     number, from 1.
@@ -53,10 +53,10 @@ def place_of(conversation: Conversation) -> str:
 
 
 def template_data(conversation: Conversation, media: bool) -> dict[str, Any]:
-    """The variables that come from data: messages, tools (None where there are none), and the row's
-    own.
+    """Template variables from the data: messages, tools (None if there are none), and the row's own
+    variables.
 
-    Raises RowError where a message has media and the template no place for it.
+    Raises RowError if a message has media and the template does not support them.
     """
     messages = [
         _fields(message, place, conversation, media)
@@ -99,17 +99,26 @@ def _fields(
 def _parts(
     message: Message, place: int, conversation: Conversation, media: bool
 ) -> str | list[dict[str, str]]:
-    """Parts as dicts where there is media among them, else their text."""
-    found = next((part for part in message.content if isinstance(part, MediaPart)), None)
+    """Content as a list of dicts if there is media, else as text."""
+    if any(isinstance(part, ObjectPart) for part in message.content):
+        problem = f"message {place + 1} has an object that is not written as text"
+        raise RowError(problem, place=place_of(conversation))
+    parts = [part for part in message.content if isinstance(part, TextPart | MediaPart)]
+    found = next((part for part in parts if isinstance(part, MediaPart)), None)
     if found is None:
-        return "".join(part.text for part in message.content if isinstance(part, TextPart))
+        return _text([part for part in parts if isinstance(part, TextPart)])
     if not media:
         problem = f"message {place + 1} has {found.kind}, and this template has no place for it"
         raise RowError(problem, place=place_of(conversation))
     return [
-        {"type": "text", "text": part.text}
+        {"type": "text", "text": _text([part])}
         if isinstance(part, TextPart)
-        else {"type": part.kind, part.kind: part.path}
-        for part in message.content
-        if not isinstance(part, str)
+        else {"type": part.kind}  # no path: a template could print it
+        for part in parts
     ]
+
+
+def _text(parts: list[TextPart]) -> str:
+    if any(part.control for part in parts):
+        return MixedText(parts)
+    return "".join(part.text for part in parts)

@@ -1,4 +1,4 @@
-"""Templates that are Jinja files: from the file to a plugin, from a conversation to text and
+"""Template plugins from Jinja files: load a file as a plugin, render conversations to text and
 spans."""
 
 import json
@@ -6,52 +6,77 @@ import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import fields, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field, create_model
 
 from tunewright import Plugin, PluginOptions, RecipeError, RowError, hookimpl
 from tunewright.types import Conversation, Message, Rendered, Span, TemplateRequest
 from tunewright_hf.templates.control_tokens import ControlTokenEscaper, Cut
 from tunewright_hf.templates.conversation import check_roles, place_of, template_data
-from tunewright_hf.templates.info import ReplyForm, TemplateInfo
+from tunewright_hf.templates.info import BoxForm, ReplyForm, TemplateInfo
 from tunewright_hf.templates.reply_parser import parse
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
-__all__ = ["CONTROL", "JinjaTemplate", "TemplateOptions", "from_file", "plain_source", "rendered"]
+__all__ = [
+    "CONTROL",
+    "JinjaTemplate",
+    "TemplateOptions",
+    "from_file",
+    "plain_source",
+    "rendered",
+]
 
 _HEAD = re.compile(r"\A\{#-\s*tunewright\b(.*?)-#\}\s*", re.DOTALL)
 _TAGS = re.compile(r"\{%([-+]?)\s*((?:end)?generation)\s*([-+]?)%\}")
-_SHARED = Path(__file__).parent  # of macros that many templates include
-CONTROL = re.compile(r"<\|[^\s|<>]+\|>")  # what a control token looks like
+_SHARED = Path(__file__).parent  # folder of macros that templates can include
+_PARTS = "parts.jinja"  # turns content in parts into text, before the body
+MEDIA = ("image_text", "video_text", "audio_text")
+
+CONTROL = re.compile(r"<\|[^\s|<>]+\|>")  # pattern of a control token
 
 
 class TemplateOptions(PluginOptions):
-    """What all templates share."""
+    """Options that all templates share."""
 
     enable_thinking: bool | None = None
-    """What `enable_thinking` is in the template: off writes the empty thinking into the prompt,
-    where the template can. Not given: the template's own default."""
+    """Value of `enable_thinking` in the template. false: the prompt contains empty thinking, if the
+    template supports it. Default: the template's own."""
 
     train_on: Literal["all", "last"] = "all"
-    """The messages of the assistant that are trained: all of them, or the last one of each
-    conversation."""
+    """Assistant messages that are trained: all, or only the last one of each conversation."""
 
     role_order: Literal["strict", "any"] = "strict"
-    """strict: users and assistants take turns and tools answer calls, or the row is an error. any:
-    only the template itself may refuse an order."""
+    """Check of the role order. strict: users and assistants must alternate, and tools answer calls.
+    any: no check; the template itself may refuse an order."""
 
 
 class JinjaTemplate(Plugin):
-    """Base of the templates that `from_file` makes."""
+    """Base of the templates that `from_file` makes.
+
+    A file may declare further options in its head, for differences between checkpoints of one
+    format. They are variables of its source, and lines of checkpoints.toml set them.
+    """
 
     class Options(TemplateOptions):
         system: str | None = None
-        """The system prompt of conversations that have none, in place of the template's own."""
+        """System prompt of conversations without one. Default: that of the recipe's checkpoint,
+        else the template's own."""
+        image_text: str | None = None
+        """Text that stands for an image. Default: that of the recipe's checkpoint."""
+        video_text: str | None = None
+        """Text that stands for a video. Default: that of the recipe's checkpoint."""
+        audio_text: str | None = None
+        """Text that stands for a sound. Default: that of the recipe's checkpoint."""
+        boxes: dict[str, str | int] | None = None
+        """Form of objects in images, a BoxForm. Default: that of the recipe's checkpoint."""
 
     body: ClassVar[str]  #: source without the head comment
+    own_options: ClassVar[dict[str, bool | str]]  #: options that its head declares → defaults
     head: ClassVar[TemplateInfo]
     file: ClassVar[Path]
 
@@ -62,34 +87,42 @@ class JinjaTemplate(Plugin):
                 f"template {name!r} has no default system prompt to replace",
                 place="template.system",
             )
-        self.info = (
-            self.head
-            if options.system is None
-            else replace(self.head, default_system=options.system)
-        )
+        self.info = self.head
+        if options.system is not None:
+            self.info = replace(self.info, default_system=options.system)
+        if options.boxes is not None:
+            self.info = replace(self.info, boxes=BoxForm.read(options.boxes, "template.boxes"))
+        self.media = options.model_dump(include=set(MEDIA), exclude_none=True)
+        if self.media:
+            self.info = replace(self.info, media=True)
         self._last_tokens: dict[str, str] | None = None
 
     @cached_property
     def source(self) -> str:
-        """The body after the options' variables, so that what is exported says the same."""
-        sets = []
+        """The body after assignments of the options' variables, so that an exported template
+        behaves the same."""
+        given = self.options.model_dump(include=set(self.own_options), exclude_none=True)
+        values = self.own_options | given
         if self.info.default_system is not None:
-            sets.append(f"{{%- set default_system = {_literal(self.info.default_system)} %}}\n")
+            values = {"default_system": self.info.default_system} | values
+        if self.media:
+            values = {name: self.media.get(name, "") for name in MEDIA} | values
+        sets = [f"{{%- set {name} = {_literal(value)} %}}\n" for name, value in values.items()]
         if (thinking := self.options.enable_thinking) is not None:
             value = str(thinking).lower()
             sets.append(
                 f"{{%- if enable_thinking is not defined %}}{{% set enable_thinking = "
                 f"{value} %}}{{% endif %}}\n"
             )
-        return "".join(sets) + self.body
+        return "".join(sets) + (media_parts() if self.media else "") + self.body
 
     def parse_reply(self, text: str, tools: list[dict[str, Any]] | None = None) -> Message:
-        """The message that a generated text says: thinking, text and calls. See
+        """Parse a generated text: thinking, text and tool calls. See
         `tunewright_hf.templates.reply_parser.parse`."""
         return parse(text, self.info, tools)
 
     def chat_template(self) -> str:
-        """For the trained model's tokenizer: plain Jinja, which renders the same text."""
+        """Template for the trained model's tokenizer: plain Jinja that renders the same text."""
         return plain_source(self.source)
 
     @hookimpl
@@ -125,8 +158,8 @@ class JinjaTemplate(Plugin):
     def _prepared(
         self, special_tokens: dict[str, str]
     ) -> tuple[dict[str, str], ControlTokenEscaper]:
-        """The special tokens that have names, and the guard; kept, because they are the same for
-        all rows of a run."""
+        """Named special tokens and the escaper; cached, because they are the same for all rows of a
+        run."""
         if special_tokens is not self._last_tokens and special_tokens != self._last_tokens:
             named = {name: token for name, token in special_tokens.items() if name.isidentifier()}
             control = {*self.info.control, *self.info.stop, *special_tokens.values()}
@@ -135,12 +168,19 @@ class JinjaTemplate(Plugin):
         return self._last_prepared
 
 
+@cache
+def media_parts() -> str:
+    """Source before the body of a template for media."""
+    return (_SHARED / _PARTS).read_text(encoding="utf-8")
+
+
 def from_file(path: Path) -> type[JinjaTemplate]:
     """Make the plugin class of a template file.
 
     The file may begin with a comment that holds TOML, the fields of TemplateInfo, `[reply]`, those
-    of ReplyForm, and `[deviations]`, the conformance tests that it does not pass: `{#- tunewright`
-    … `-#}`. Raises RecipeError where the head cannot be read.
+    of ReplyForm, `[options.NAME]` with `default` (text, true or false) and `description`, and
+    `[deviations]`, the conformance tests that it does not pass: `{#- tunewright` … `-#}`. Raises
+    RecipeError where the head cannot be read.
     """
     text = path.read_text(encoding="utf-8")
     found = _HEAD.match(text)
@@ -149,8 +189,9 @@ def from_file(path: Path) -> type[JinjaTemplate]:
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"the head comment is not TOML: {error}", place=str(path)) from error
     deviations = declared.pop("deviations", {})
+    options = _options(declared.pop("options", {}), str(path))
     reply = ReplyForm.read(declared.pop("reply", {}), str(path))
-    known = {each.name for each in fields(TemplateInfo)} - {"reply"}
+    known = {each.name for each in fields(TemplateInfo)} - {"reply", "boxes"}
     if unknown := declared.keys() - known:
         problem = f"unknown in the head comment: {', '.join(sorted(unknown))}"
         raise RecipeError(problem, place=str(path), hint=f"there is: {', '.join(sorted(known))}")
@@ -166,14 +207,37 @@ def from_file(path: Path) -> type[JinjaTemplate]:
         "body": body,
         "head": head,
         "file": path,
+        "own_options": {name: option["default"] for name, option in options.items()},
         "deviations": deviations,
         "__doc__": head.notes,
     }
+    if options:
+        fields_: dict[str, Any] = {
+            name: (type(option["default"]) | None, Field(None, description=_described(option)))
+            for name, option in options.items()
+        }
+        namespace["Options"] = create_model("Options", __base__=JinjaTemplate.Options, **fields_)
     return type("JinjaTemplate", (JinjaTemplate,), namespace)
 
 
+def _options(declared: dict[str, Any], place: str) -> dict[str, Any]:
+    """Checked options that a head declares under `[options]`. If the recipe's value of an option is
+    None, the checkpoint's applies, else the default."""
+    for name, option in declared.items():
+        default = option.get("default") if isinstance(option, dict) else None
+        if not isinstance(default, bool | str) or option.keys() != {"default", "description"}:
+            problem = f"options.{name}: expected `default`, text, true or false, and `description`"
+            raise RecipeError(problem, place=place)
+    return declared
+
+
+def _described(option: dict[str, Any]) -> str:
+    default = _literal(option["default"])
+    return f"{option['description']} Default: that of the recipe's checkpoint, else {default}."
+
+
 def _included(template: Path, name: str) -> Path:
-    """The file that a template includes by this name: beside it, else shared by this package."""
+    """File that a template includes by this name: beside it, or else in this package."""
     for folder in (template.parent, _SHARED):
         if (found := folder / name).is_file():
             return found
@@ -187,7 +251,7 @@ def _included(template: Path, name: str) -> Path:
 
 
 def plain_source(source: str) -> str:
-    """Source without generation tags. A comment in their place keeps the white space as it is."""
+    """Source without generation tags. A comment in their place preserves white space."""
     return _TAGS.sub(r"{#\1 \2 \3#}", source)
 
 
@@ -201,8 +265,8 @@ def template_error(error: Exception, name: str, place: str) -> RecipeError | Row
 
 
 def rendered(conversation: Conversation, found: Cut, train_on: Literal["all", "last"]) -> Rendered:
-    """Give the spans that were found the loss weights of their messages; what weighs nothing is
-    left out."""
+    """Assign the loss weights of their messages to the trained spans; spans with weight 0 are
+    removed."""
     spans = list(_weighted(conversation, found, train_on))
     return Rendered(found.text, spans, found.untrusted, found.answers)
 
@@ -214,7 +278,7 @@ def _weighted(
         place for place, message in enumerate(conversation.messages) if message.role == "assistant"
     ]
     for number, (start, end, place) in enumerate(found.trained):
-        if place is None:  # the template calls its messages by another name: count
+        if place is None:  # the template uses another variable for messages: count
             if len(found.trained) != len(assistants):
                 raise RecipeError(
                     (
@@ -230,7 +294,7 @@ def _weighted(
             yield Span(start, end, weight)
 
 
-def _literal(text: str) -> str:
-    """A Jinja string constant, whose escapes are those of Python and, for the most part, of
-    JSON."""
-    return json.dumps(text, ensure_ascii=False)
+def _literal(value: str | bool) -> str:
+    """A Jinja constant, true or false or a string, whose escapes are those of Python and, for the
+    most part, of JSON."""
+    return json.dumps(value, ensure_ascii=False)

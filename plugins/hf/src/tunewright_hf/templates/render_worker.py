@@ -1,7 +1,7 @@
-"""Renders foreign templates, those that come with a checkpoint, in a process that can be killed.
+"""Renders templates of checkpoints in a process that can be killed.
 
-A deadline inside the process would not do: `10**10**7` holds the interpreter for minutes. Requests
-and answers are JSON, one a line, over pipes: `{"source", "variables", "limit"}` → `{"text"}` or
+A deadline inside the process is not enough: `10**10**7` blocks the interpreter for minutes.
+Requests and answers are JSON lines over pipes: `{"source", "variables", "limit"}` → `{"text"}` or
 `{"blamed", "problem"}`.
 """
 
@@ -21,22 +21,22 @@ from tunewright_hf.templates.sandbox import compile_template, describe, pieces
 
 __all__ = ["RenderWorker", "WorkerError"]
 
+# and no secrets
 _ENVIRONMENT = (
     "PATH",
     "SYSTEMROOT",
     "PYTHONPATH",
     "PYTHONHOME",
     "LD_LIBRARY_PATH",
-)  # and no secrets
+)
 
-# Workers of the parent, in a fork. They are left alone: closing a pipe would wait for the lock of
-# the thread that reads from it, which did not come along, and dropping the object would do the
-# same.
+# The parent's workers, after a fork. They must not be used or dropped: closing a pipe would wait
+# for the lock of the thread that reads from it, which does not exist in the fork.
 _INHERITED: list["subprocess.Popen[bytes]"] = []
 
 
 class WorkerError(Exception):
-    """A foreign template could not be rendered. blamed: `template` or `row`."""
+    """A checkpoint's template could not be rendered. blamed: `template` or `row`."""
 
     def __init__(self, blamed: str, problem: str) -> None:
         super().__init__(problem)
@@ -47,7 +47,7 @@ class RenderWorker:
     """A worker process, started at the first render and kept. One render at a time; works in
     threads, and after a fork.
 
-    timeout: seconds a render; memory: bytes of address space, where the system can limit it;
+    timeout: seconds per render; memory: bytes of address space, if the system supports a limit;
     output: characters
     """
 
@@ -62,7 +62,7 @@ class RenderWorker:
         atexit.register(self.close)
 
     def render(self, source: str, variables: dict[str, Any]) -> str:
-        """The text that `source` makes of `variables`, which are JSON. Raises WorkerError."""
+        """Render `source` with the JSON-like `variables`. Raises WorkerError."""
         request = {
             "source": source,
             "variables": variables,
@@ -82,7 +82,7 @@ class RenderWorker:
         return answer["text"]
 
     def close(self) -> None:
-        """Kill the worker, if it runs. A later render starts another."""
+        """Kill the worker, if it runs. The next render starts another."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -92,13 +92,13 @@ class RenderWorker:
         process.kill()
         process.wait()
         for pipe in (process.stdin, process.stdout):
-            with contextlib.suppress(OSError):  # what was never read may not be flushed any more
+            with contextlib.suppress(OSError):  # unread data can no longer be flushed
                 pipe.close()  # type: ignore[union-attr]
 
     def _start(self) -> None:
         self.close()
         self._process = subprocess.Popen(
-            # -P: the current folder is no place to import from
+            # -P: do not import from the current folder
             [
                 sys.executable,
                 "-P",
@@ -110,25 +110,26 @@ class RenderWorker:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+            start_new_session=True,  # signals of a terminal or of torchrun are not for it
         )
         self._owner = os.getpid()
         self._answers = queue.Queue()
+        # JSON encodes a character in up to 6 bytes, 12 outside the BMP
         reader = threading.Thread(
             target=_read_lines,
             args=(self._process.stdout, self._answers, 6 * self._output + 1000),
             daemon=True,
-        )  # JSON writes a character in up to 6 bytes, 12 outside the first plane
+        )
         reader.start()
-        if self._receive(30.0) != {
-            "ready": True
-        }:  # not the render's time: starting Python takes a while
+        # starting Python does not count as render time
+        if self._receive(30.0) != {"ready": True}:
             self.close()
             raise WorkerError("template", "the worker that renders foreign templates did not start")
 
     def _ask(self, request: bytes) -> dict[str, Any]:
         assert self._process is not None and self._process.stdin is not None
         try:
-            # A write larger than the pipe waits for the worker, which reads: it is idle between
+            # A write larger than the pipe blocks until the worker reads: it is idle between
             # renders.
             self._process.stdin.write(request)
             self._process.stdin.flush()
@@ -147,7 +148,7 @@ class RenderWorker:
         return answer
 
     def _receive(self, seconds: float) -> dict[str, Any] | None:
-        """An answer, or None where there is none in time, or the worker is gone."""
+        """Return an answer; None after a timeout, or if the worker has exited."""
         try:
             line = self._answers.get(timeout=seconds)
         except queue.Empty:
@@ -169,16 +170,15 @@ def _read_lines(pipe: IO[bytes], answers: "queue.Queue[bytes]", limit: int) -> N
 
 
 def _limit_memory(memory: int) -> None:
-    with contextlib.suppress(
-        ImportError, ValueError, OSError
-    ):  # Windows has no resource; macOS refuses
+    # Windows has no resource module; macOS refuses
+    with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
 
 
 def _limit_time(seconds: float) -> None:
-    """Ends a worker that its parent cannot kill any more, because it is gone itself."""
+    """End a worker whose parent is gone and cannot kill it."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 

@@ -1,8 +1,8 @@
-"""The sandboxed Jinja environment of chat templates, and the marks that its text carries.
+"""Sandboxed Jinja environment for chat templates, with marks around trained text.
 
-Imports jinja2 and `signs`, because the worker that renders foreign templates starts from here. What
-a template can say is what transformers' renderer lets it say (`apply_chat_template`), so that a
-template that renders here renders there.
+Imports only jinja2 and `markers`, because the worker that renders checkpoints' templates starts
+from here. The environment matches that of transformers (`apply_chat_template`), so that a template
+that renders here also renders there.
 """
 
 import json
@@ -21,10 +21,10 @@ from tunewright_hf.templates.markers import NUMBERED, TRAINED, TRAINED_END, Temp
 
 
 class Generation(Extension):
-    """`{% generation %}…{% endgeneration %}`: puts marks round what the model is trained to
-    produce.
+    """`{% generation %}…{% endgeneration %}`: encloses what the model is trained to produce in
+    marks.
 
-    The body is no scope of its own: a template without the tags, as it is exported, must behave the
+    The body is not a scope of its own: the exported template, without the tags, must behave the
     same.
     """
 
@@ -34,9 +34,8 @@ class Generation(Extension):
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         message = nodes.Name("message", "load", lineno=line)
-        begin = nodes.Filter(
-            message, "_begin", [], [], None, None, lineno=line
-        )  # not a call: those are slow
+        # not a call, which would be slow
+        begin = nodes.Filter(message, "_begin", [], [], None, None, lineno=line)
         end = nodes.TemplateData(TRAINED_END)
         return [nodes.Output([begin], lineno=line), *body, nodes.Output([end], lineno=line)]
 
@@ -46,7 +45,7 @@ def _begin(message: Any) -> str:
 
 
 class _Namespace(Namespace):
-    """`namespace()` without underscored names: they would let a template store what the sandbox
+    """`namespace()` without underscored names, which would let a template store what the sandbox
     hides."""
 
     def __init__(self, **attributes: Any) -> None:
@@ -71,7 +70,7 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """Jinja's own filter escapes HTML, which no chat template wants."""
+    """JSON filter without HTML escaping, unlike Jinja's own."""
     return json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )
@@ -103,9 +102,9 @@ _GLOBALS = dict(ENVIRONMENT.globals)
 
 
 def compile_template(source: str) -> Template:
-    """Raises TemplateSyntaxError, and SecurityError where other files are asked for.
+    """Compile a template. Raises TemplateSyntaxError, and SecurityError if it uses other files.
 
-    Folds constants, which may take for ever: foreign sources are compiled in a worker.
+    Constant folding may take forever, so checkpoints' templates are compiled in a worker.
     """
     for found in ENVIRONMENT.parse(source).find_all(
         (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
@@ -115,14 +114,14 @@ def compile_template(source: str) -> Template:
 
 
 def pieces(template: Template, variables: dict[str, Any]) -> Iterator[str]:
-    """The text, piece by piece. `Template.render` spends more time on copying its globals than on a
+    """Yield the text in pieces. `Template.render` spends more time on copying its globals than on a
     short template."""
     context = template.new_context(_GLOBALS | variables, shared=True)
     return template.root_render_func(context)
 
 
 def describe(error: Exception) -> tuple[str, str]:
-    """Who is to blame, `template` or `row`, and what happened in one line."""
+    """Return who is to blame, `template` or `row`, and the problem in one line."""
     if isinstance(error, SecurityError):
         return "template", f"the template does what the sandbox forbids: {error}"
     if isinstance(error, TemplateSyntaxError):

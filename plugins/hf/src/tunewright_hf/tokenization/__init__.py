@@ -1,1 +1,1 @@
-"""Rendered text to token ids and labels."""
+"""Tokenization: rendered text to token ids and labels."""

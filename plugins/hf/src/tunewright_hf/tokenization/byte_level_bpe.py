@@ -1,11 +1,10 @@
-"""Byte-level BPE through a table of words: the tokenizer's own ids, one for one, for a fraction of
-its time.
+"""Byte-level BPE with a word table: the tokenizer's own ids at a fraction of its time.
 
-A byte-level tokenizer cuts text into words with a regular expression, and encodes each of them
-alone. Texts are made of few words that come often: here they are cut by Python's `re` and looked
-up, and only words that were not met before go through the tokenizer, as does text in scripts that
-are not covered. Used only where the tokenizer is seen to be of this build, and where both cut a
-sample with every covered character in the same way.
+A byte-level tokenizer splits text into words with a regular expression, and encodes each word
+alone. Few distinct words make up most text: here Python's `re` splits and ids are looked up; only
+words not seen before go through the tokenizer, and text in scripts that are not covered. Used only
+if the tokenizer is of this type, and if both split a sample of all covered characters in the same
+way.
 """
 
 import json
@@ -17,13 +16,13 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-LIMIT = 100_000  # words that are kept, some 30 MB
-_LONGEST = 64  # characters of a word that is kept
+LIMIT = 100_000  # words in the table, about 30 MB
+_LONGEST = 64  # longest word in the table, in characters
 
-# Latin letters and the marks, signs and spaces of Western texts. Others may change in form (NFC),
-# or with Unicode.
+# Latin letters, marks, symbols and spaces of Western texts. Other characters may change under NFC,
+# or with the Unicode version.
 _RANGES = ((0x00, 0x24F), (0x2010, 0x2027), (0x2030, 0x205E), (0x20A0, 0x20BF))
-_FOLDED = "\u0130\u0131\u017f"  # match i or s where case is ignored, or not, as libraries see it
+_FOLDED = "\u0130\u0131\u017f"  # match i or s if case is ignored, or not, depending on the library
 
 
 def _covered() -> list[str]:
@@ -32,7 +31,7 @@ def _covered() -> list[str]:
 
 
 def _ranges(characters: Sequence[str]) -> str:
-    """The inside of a character class; characters ascend."""
+    """Content of a character class; characters ascend."""
     ranges: list[list[int]] = []
     for code in map(ord, characters):
         if ranges and ranges[-1][1] == code - 1:
@@ -50,8 +49,8 @@ _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)
 
 
 class ByteLevelBpe:
-    """Encodes pieces of text in which no added token stands. `of` makes one where that is
-    possible."""
+    """Encodes pieces of text without added tokens. Created by `of`, if the tokenizer is
+    suitable."""
 
     def __init__(self, tokenizer: Tokenizer, cut: Callable[[str], list[str]]) -> None:
         self._tokenizer, self._cut = tokenizer, cut
@@ -59,21 +58,21 @@ class ByteLevelBpe:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> "ByteLevelBpe | None":
-        """None where the tokenizer is of another build. tokenizer: without truncation, padding and
-        post-processor."""
+        """Create an encoder; None if the tokenizer is of another type. tokenizer: without
+        truncation, padding and post-processor."""
         state = json.loads(tokenizer.to_str())
         pattern = _pattern(state)
         if pattern is None or not _added_tokens_stand_alone(state):
             return None
         try:
             cut = re.compile(_python(pattern)).findall
-        except (re.error, KeyError):  # written in a way, or with a category, that is not known here
+        except (re.error, KeyError):  # syntax or a category that is not supported here
             return None
         return cls(tokenizer, cut) if _agree(tokenizer, cut) else None
 
     def encode(self, pieces: Sequence[str]) -> list[bytes]:
-        """The ids of each piece, four bytes each, as array("i") has them: they are joined much
-        faster than lists."""
+        """Ids of each piece, four bytes each, as in array("i"): bytes are joined much faster than
+        lists."""
         if len(self._known) > LIMIT:
             self._known = {}
         words = [
@@ -98,7 +97,7 @@ def packed(ids: Sequence[int]) -> bytes:
 
 
 def _pattern(state: dict[str, Any]) -> str | None:
-    """The regular expression that cuts words, where nothing but it and the model decides on ids."""
+    """The regular expression that splits words, if nothing else but the model affects ids."""
     normalizer, model, before = state["normalizer"], state["model"], state["pre_tokenizer"] or {}
     if (
         model["type"] != "BPE"
@@ -123,14 +122,14 @@ def _pattern(state: dict[str, Any]) -> str | None:
 
 
 def _added_tokens_stand_alone(state: dict[str, Any]) -> bool:
-    """Whether text between two added tokens is encoded as it is alone, and the tokens are found in
-    it as it stands."""
+    """Whether text between two added tokens is encoded as it would be alone, and added tokens are
+    matched literally."""
     flags = ("lstrip", "rstrip", "single_word", "normalized")
     return not any(token[flag] for token in state["added_tokens"] for flag in flags)
 
 
 def _python(pattern: str) -> str:
-    """The pattern for covered text in the words of `re`, which knows no Unicode categories."""
+    """Translate the pattern, for covered text, to `re`, which has no Unicode categories."""
 
     def category(match: re.Match[str]) -> str:
         found = [c for c in _COVERED if unicodedata.category(c).startswith(match[1])]
@@ -153,14 +152,14 @@ def _space(written: str, inside: bool) -> str:
 
 
 def _inside(pattern: str, place: int) -> bool:
-    """Whether a character class is open at this place."""
+    """Whether a character class is open at this position."""
     before = re.sub(r"\\.", "", pattern[:place])
     return before.rfind("[") > before.rfind("]")
 
 
 def _agree(tokenizer: Tokenizer, cut: Callable[[str], list[str]]) -> bool:
-    """Whether both cut every covered character, beside every sort of neighbour, and every word of
-    it alone, alike."""
+    """Whether both split every covered character in the same way, with every type of neighbour, and
+    every word alone."""
     beside = (
         "a",
         "1",

@@ -1,9 +1,9 @@
-"""From rendered text to token ids and labels.
+"""Encode rendered text to token ids and labels.
 
-A text is encoded as a whole, and the spans that are trained become labels by offset overlap. It is
-cut, and the pieces encoded one by one, in three cases only: where the tokens before a trained span
-are others with the answer than without it, as serving encodes them, round control tokens that data
-spells, which become plain text, and with slow tokenizers, which tell no offsets.
+A text is encoded as a whole, and trained spans become labels by offset overlap. It is split, and
+the pieces encoded separately, in three cases only: before a trained span whose first token would
+merge with the text before it, so that prompts have the same ids as in inference; around control
+tokens spelled in data, which become plain text; and with slow tokenizers, which have no offsets.
 """
 
 from array import array
@@ -24,34 +24,31 @@ if TYPE_CHECKING:
 
 __all__ = ["Encoded", "Tokeniser", "check_fit"]
 
-_NO_LABEL = array("i", [-100])  # of a token that is not trained
-_MANY = 32  # rows for which it pays to look for a quicker way
-_CONTEXT = 16  # characters on each side of a place that decide how tokens are split there
+_NO_LABEL = array("i", [-100])  # label of a token that is not trained
+_MANY = 32  # rows from which the fast path is tried
+_CONTEXT = 16  # characters on each side of a position that determine how tokens are split there
 
 
 @dataclass(slots=True)
 class Encoded:
     """One row of T tokens. labels: the ids that are trained, -100 elsewhere.
 
-    Both are lists; of a batch they are array("i"), which becomes Arrow without a Python int for
-    each number.
+    Both are lists; in a batch they are array("i"), which convert to Arrow without a Python int per
+    number.
     """
 
     input_ids: Any
     labels: Any
-    loss_weights: list[float] | None = (
-        None  # T floats, 0 where nothing is trained; only where one is not 1
-    )
+    loss_weights: list[float] | None = None  # T floats, 0 if not trained; None if all weights are 1
     split_tokens: int = (
-        0  # places where a trained span begins and the text had to be cut, mostly through a token
+        0  # starts of trained spans at which the text was split, usually within a token
     )
 
 
 class Tokeniser:
     """Encodes rendered conversations with a transformers tokenizer, fast or slow.
 
-    The text's special tokens are those that the template wrote: none is added, so a BOS is never
-    doubled.
+    The template writes all special tokens; none are added, so a BOS is never doubled.
     """
 
     def __init__(self, tokenizer: Any, info: TemplateInfo) -> None:
@@ -64,7 +61,7 @@ class Tokeniser:
         )
 
     @cached_property
-    def _quick(self) -> "FastPath | None":
+    def _fast_path(self) -> "FastPath | None":
         from tunewright_hf.tokenization.fast_path import FastPath
 
         return FastPath.of(self._encoder.plain) if isinstance(self._encoder, FastEncoder) else None
@@ -72,8 +69,8 @@ class Tokeniser:
     @cached_property
     def special_tokens(self) -> dict[str, str]:
         """For TemplateRequest.special_tokens: bos_token and the like under their names, all others
-        under their own text, so that the template recognises them in data. Give this one dict to
-        all requests: it is known again."""
+        under their own text, so that the template recognises them in data. Pass this same dict to
+        all requests: results are cached by its identity."""
         named = {
             name: token
             for name, token in self._tokenizer.special_tokens_map.items()
@@ -88,12 +85,12 @@ class Tokeniser:
 
     @cached_property
     def _adds_bos(self) -> bool:
-        """Whether the tokenizer writes a BOS before each text."""
+        """Whether the tokenizer adds a BOS before each text."""
         bos = self._tokenizer.bos_token_id
         return bos is not None and self._tokenizer("a")["input_ids"][:1] == [bos]
 
     def spelled(self, rendered: Rendered) -> tuple[set[str], set[str]]:
-        """The control tokens that prompts spell, and those that answers spell: as plain text."""
+        """Control tokens spelled in prompts, and in answers, that become plain text."""
         prompts, answers = (
             {rendered.text[span.start : span.end] for span in spans} & self._added
             for spans in (rendered.untrusted, rendered.answers)
@@ -101,34 +98,41 @@ class Tokeniser:
         return prompts, answers
 
     def encode(self, rendered: Rendered) -> Encoded:
-        """Raises RowError where a control token that data spells cannot be made plain text."""
+        """Encode a row. Raises RowError if a control token spelled in data cannot be encoded as
+        plain text."""
         return _listed(self.encode_batch([rendered])[0])
 
     def encode_batch(self, rows: Sequence[Rendered]) -> list[Encoded]:
-        """Many at once, which is faster. The order is kept."""
+        """Encode many rows at once, which is faster. The order is kept."""
         quick = (
-            self._quick.encode(rows) if len(rows) >= _MANY and self._quick else [None] * len(rows)
+            self._fast_path.encode(rows)
+            if len(rows) >= _MANY and self._fast_path
+            else [None] * len(rows)
         )
         rest = [row.text for row, found in zip(rows, quick, strict=True) if not found]
-        whole = iter(self._encoder.whole(rest) if rest else ())
-        return [
+        whole = iter(self._encoder.with_offsets(rest) if rest else ())
+        encoded = [
             _label(row, found[0], found[1], 0) if found else self._row(row, next(whole))
             for row, found in zip(rows, quick, strict=True)
         ]
+        return [
+            _with_media(each, row.media) if row.media else each
+            for row, each in zip(rows, encoded, strict=True)
+        ]
 
     def encode_prompt(self, rendered: Rendered) -> list[int]:
-        """The ids that an engine goes on from, equal to those that the model was trained on."""
+        """Ids of a prompt for inference, equal to those in training."""
         ids: list[int] = self.encode(rendered).input_ids
         return ids
 
     def encode_text(self, text: str) -> Encoded:
-        """A document for pretraining, with the special tokens that the tokenizer adds, and EOS at
-        its end. All of it is trained. Control tokens that it spells are tokens: such texts are
-        often rendered already. A BOS or EOS that it has itself is not doubled."""
+        """Encode a document for pretraining, with the special tokens that the tokenizer adds, and
+        EOS at its end. All of it is trained. Control tokens spelled in it are tokens, because such
+        texts are often already rendered. A BOS or EOS in the text is not doubled."""
         return _listed(self.encode_text_batch([text])[0])
 
     def encode_text_batch(self, texts: Sequence[str]) -> list[Encoded]:
-        """Many documents at once, which is faster. The order is kept."""
+        """Encode many documents at once, which is faster. The order is kept."""
         end = self._tokenizer.eos_token_id
         rows = []
         for ids in self._tokenizer(list(texts), verbose=False, return_attention_mask=False)[
@@ -172,12 +176,12 @@ class Tokeniser:
         return _label(row, array("i", ids), edges, split)
 
     def _joined(self, text: str, start: int, offsets: Offsets) -> bool:
-        """Whether what is before `start` is encoded in another way because of what follows."""
+        """Whether the text before `start` is encoded differently because of what follows."""
         following = bisect_left(offsets, (start,))
         if following and offsets[following - 1][1] > start:
             return True  # one token has characters of both
-        # GPT-2 and others split white space by what comes after it. Prompts end alike, so few are
-        # looked at.
+        # GPT-2 and others split white space depending on what follows. Prompts end alike, so few
+        # cases are checked.
         left = text[max(0, start - _CONTEXT) : start]
         key = left + text[start : start + 1]
         if key not in self._joints:
@@ -201,8 +205,8 @@ class Tokeniser:
         return ids, offsets
 
     def _plain(self, text: str, first: bool) -> tuple[list[int], Offsets]:
-        """A control token as text. Where it is a piece of the vocabulary too, its first character
-        goes apart."""
+        """Encode a control token as plain text. If it is also in the vocabulary, its first
+        character is encoded separately."""
         forbidden = self._tokenizer.convert_tokens_to_ids(text)
         ids, offsets = self._encoder.piece(text, first, plain=True)
         if forbidden in ids:
@@ -221,17 +225,17 @@ class Tokeniser:
 
 
 def _after(offsets: Offsets, end: int) -> int:
-    """The first token that is not within the text up to `end`."""
+    """Index of the first token that is not within the text up to `end`."""
     place = bisect_left(offsets, (end,))
-    while place and offsets[place - 1][1] > end:  # a token with characters of both sides
+    while place and offsets[place - 1][1] > end:  # a token with characters on both sides
         place -= 1
     return place
 
 
 def check_fit(tokenizer: Any, info: TemplateInfo, place: str) -> None:
-    """Raises RecipeError where the template's control tokens are not single tokens of the
-    tokenizer, or where it ends answers with an EOS that the tokenizer does not have. place: where
-    the template is named."""
+    """Raise RecipeError if the template's control tokens are not single tokens of the tokenizer,
+    or if it ends answers with an EOS that the tokenizer lacks. place: of the template in the
+    recipe."""
     added = tokenizer.added_tokens_encoder
     missing = [
         token
@@ -251,12 +255,28 @@ def check_fit(tokenizer: Any, info: TemplateInfo, place: str) -> None:
         raise RecipeError(problem, place=place, hint=hint)
 
 
+def _with_media(row: Encoded, media: Sequence[tuple[int, Sequence[int]]]) -> Encoded:
+    """The row with the ids of each medium in place of its placeholder. They are not trained. media:
+    as in `Rendered.media`."""
+    ids, labels, weights, at = array("i"), array("i"), list[float](), 0
+    own_weights = row.loss_weights or []
+    for placeholder, expansion in media:
+        place = row.input_ids.index(placeholder, at)
+        ids += row.input_ids[at:place] + array("i", expansion)
+        labels += row.labels[at:place] + _NO_LABEL * len(expansion)
+        weights += own_weights[at:place] + [0.0] * len(expansion)
+        at = place + 1
+    found = weights + own_weights[at:] if row.loss_weights else None
+    return Encoded(ids + row.input_ids[at:], labels + row.labels[at:], found, row.split_tokens)
+
+
 def _listed(row: Encoded) -> Encoded:
     return replace(row, input_ids=row.input_ids.tolist(), labels=row.labels.tolist())
 
 
 def _label(row: Rendered, ids: "array[int]", edges: list[int], split_tokens: int) -> Encoded:
-    """edges: for each trained span the number of its first token, and of the first one after it."""
+    """Label a row. edges: for each trained span the index of its first token, and of the first one
+    after it."""
     labels = _NO_LABEL * len(ids)
     weights = [0.0] * len(ids) if any(span.weight != 1 for span in row.trained) else None
     for span, first, end in zip(row.trained, edges[::2], edges[1::2], strict=True):

@@ -1,4 +1,4 @@
-"""Encoders of pieces of a text, for fast and for slow tokenizers."""
+"""Encoders for pieces of text, with fast and slow tokenizers."""
 
 import json
 from bisect import bisect_left
@@ -10,26 +10,26 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 # A piece from the middle of a text is encoded after one of these, whose tokens are then dropped:
-# alone, many tokenizers would take it for a beginning, and write a space. There is one that merges
-# with letters, one with newlines.
+# alone, many tokenizers would treat it as the start of a text and add a space. One merges with
+# letters, one with newlines.
 _ANCHORS = ("\n", "a", ".")
 
 Offsets = list[tuple[int, int]]  # of each token: characters [start, end), in order
 
 
 class Encoder(Protocol):
-    def whole(self, texts: list[str]) -> "Iterable[tuple[list[int], Offsets] | None]":
-        """Each text's ids and offsets, or None where there are no offsets to be had."""
+    def with_offsets(self, texts: list[str]) -> "Iterable[tuple[list[int], Offsets] | None]":
+        """Ids and offsets of each text; None if offsets are not available."""
 
     def piece(self, text: str, first: bool, plain: bool = False) -> tuple[list[int], Offsets]:
-        """first: the text begins with it; plain: added tokens in it are text."""
+        """Encode a piece. first: the text begins with it; plain: added tokens in it are plain
+        text."""
 
 
 class FastEncoder:
-    """The tokenizers library's own encoder, in a copy of ours, for its state is set by others'
-    calls.
+    """Uses the tokenizers library's encoder, in a copy, because calls by others change its state.
 
-    plain: the copy, which adds nothing to a text and takes nothing away
+    plain: a copy that adds nothing and removes nothing
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -40,7 +40,7 @@ class FastEncoder:
         self.plain.no_truncation()
         self.plain.no_padding()
         self.plain.post_processor = (
-            None  # adds nothing here, but takes white space out of the offsets
+            None  # adds nothing here, but removes white space from the offsets
         )
 
     @cached_property
@@ -55,9 +55,9 @@ class FastEncoder:
         }
         return Tokenizer.from_str(json.dumps(state))
 
-    def whole(self, texts: list[str]) -> Iterator[tuple[list[int], Offsets]]:
+    def with_offsets(self, texts: list[str]) -> Iterator[tuple[list[int], Offsets]]:
         for encoded in self.plain.encode_batch(texts, add_special_tokens=False):
-            yield encoded.ids, encoded.offsets  # one row's at a time: a batch has millions of pairs
+            yield encoded.ids, encoded.offsets  # one row at a time: a batch has millions of pairs
 
     def piece(self, text: str, first: bool, plain: bool = False) -> tuple[list[int], Offsets]:
         tokenizer = self._without_added if plain else self.plain
@@ -74,12 +74,13 @@ class FastEncoder:
 
 
 class SlowEncoder:
-    """Tokenizers in Python, which tell no offsets: all ids of a piece get the piece's."""
+    """For tokenizers in Python, which have no offsets: all ids of a piece get the offsets of the
+    piece."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
 
-    def whole(self, texts: list[str]) -> list[None]:
+    def with_offsets(self, texts: list[str]) -> list[None]:
         return [None] * len(texts)
 
     def piece(self, text: str, first: bool, plain: bool = False) -> tuple[list[int], Offsets]:

@@ -1,8 +1,8 @@
-"""The quick way from rendered texts to ids, for byte-level tokenizers: pieces between added tokens,
-each piece once.
+"""Fast path from rendered texts to ids, for byte-level tokenizers: pieces between added tokens are
+encoded once.
 
-What a template writes, and system prompts, come again in every row of a batch, and are encoded once
-for all of them.
+Template text and system prompts occur in every row of a batch, and are encoded once for all of
+them.
 """
 
 import re
@@ -14,31 +14,33 @@ from typing import Any
 from tunewright.types import Rendered
 from tunewright_hf.tokenization.byte_level_bpe import ByteLevelBpe, packed
 
-_SIZE = array("i").itemsize  # bytes of an id
+_SIZE = array("i").itemsize  # bytes per id
 _LONGEST = (
-    64  # characters before a trained span, from the added token before it, that are encoded apart
+    # characters before a trained span, back to the added token before it, that are encoded
+    # separately
+    64
 )
 
-#: of a row: its parts (text, token, text, …), and for each edge of a trained span the part that it
-#: is in, and that part's text before it
+#: of a row: its parts (text, token, text, …), and for each edge of a trained span the index of its
+#: part, and that part's text before it
 _Plan = tuple[list[str], list[tuple[int, str]]]
 
 
 class FastPath:
-    """Gives ids, and the places in them where trained spans begin and end."""
+    """Returns ids, and the positions in them at which trained spans start and end."""
 
     def __init__(self, words: ByteLevelBpe, added: dict[str, int]) -> None:
         self._words = words
         self._added = {token: packed([number]) for token, number in added.items()}
-        longest_first = sorted(added, key=len, reverse=True)  # as the tokenizer finds them
+        longest_first = sorted(added, key=len, reverse=True)  # as the tokenizer matches them
         self._split = (
             re.compile(f"({'|'.join(map(re.escape, longest_first))})").split if added else None
         )
 
     @classmethod
     def of(cls, tokenizer: Any) -> "FastPath | None":
-        """None where the tokenizer is of another build. tokenizer: a tokenizers.Tokenizer as
-        `Words.of` wants it."""
+        """Create the fast path; None if the tokenizer is of another type. tokenizer: a
+        tokenizers.Tokenizer as for `ByteLevelBpe.of`."""
         words = ByteLevelBpe.of(tokenizer)
         added = {
             token.content: number for number, token in tokenizer.get_added_tokens_decoder().items()
@@ -46,8 +48,8 @@ class FastPath:
         return cls(words, added) if words else None
 
     def encode(self, rows: Sequence[Rendered]) -> "list[tuple[array[int], list[int]] | None]":
-        """None for a row that needs care: data spells a control token, or a span does not begin
-        between two tokens that would be the same without it."""
+        """Encode rows. None for a row that needs the general path: data spells a control token, or
+        a span does not start between two tokens that would be the same without it."""
         plans = [self._plan(row) for row in rows]
         pieces: set[str] = set()
         for plan in plans:

@@ -1,1 +1,1 @@
-"""The training loop, and the trainers of the stages."""
+"""Training loop, and trainers of the stages."""

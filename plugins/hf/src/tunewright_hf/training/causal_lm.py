@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tunewright.types import StageResult, TrainRequest
+from tunewright.types import RunContext, StageResult, TrainRequest
 from tunewright_hf.batching import collators
 from tunewright_hf.batching.batch_sampler import Unit, pack, row_lengths
 from tunewright_hf.losses.causal_lm import CausalLoss, shift
@@ -21,12 +21,12 @@ __all__ = [
     "train",
 ]
 
-#: further metrics of the rows of an evaluation set, the same on every rank
+#: further metrics of an evaluation set's rows, the same on every rank
 ExtraEvalMetrics = Callable[["CausalTrainer", Any], dict[str, float]]
 
 
 def train(
-    run: Any,
+    run: RunContext,
     request: TrainRequest,
     *,
     stage: str,
@@ -35,8 +35,8 @@ def train(
     token_weighting: TokenWeighting | None = None,
     extra_eval_metrics: ExtraEvalMetrics | None = None,
 ) -> StageResult:
-    """`fit` with the mean negative log-likelihood of the trained tokens, in training each times
-    `token_weighting`."""
+    """Train with the mean negative log-likelihood of the trained tokens, in training multiplied by
+    `token_weighting`. See `fit`."""
     make = partial(
         CausalTrainer,
         packing=packing,
@@ -47,7 +47,9 @@ def train(
 
 
 class CausalTrainer(StageTrainer):
-    """Next-token loss on rows that are packed or padded."""
+    """Next-token loss on packed or padded rows."""
+
+    leaves_out = True
 
     def __init__(
         self,
@@ -63,8 +65,8 @@ class CausalTrainer(StageTrainer):
             token_weighting,
             extra_eval_metrics,
         )
-        padded = collators.Padded(self.tokenizer.pad_token_id or 0)
-        self.collate = collators.Packed() if packing else padded
+        padded = collators.Padded(self.tokenizer.pad_token_id or 0, media=self.media)
+        self.collate = collators.Packed(self.media) if packing else padded
         self.causal_loss = CausalLoss(self.model)
 
     @property
@@ -83,11 +85,11 @@ class CausalTrainer(StageTrainer):
 
     @torch.no_grad()
     def evaluate_one(self, name: str, rows: Any) -> dict[str, float]:
-        """Mean negative log-likelihood of the trained tokens, of rows that are packed or padded as
-        in training, and `extra_eval_metrics`."""
+        """Mean negative log-likelihood of the trained tokens, with rows packed or padded as in
+        training, and `extra_eval_metrics`."""
         sums = torch.zeros(2, dtype=torch.float64)  # loss, weight
         for own, counts in self.own_batches(rows, self.eval_units(rows)):
-            batch = moved(self.collate(own), self.device)
+            batch = moved(self.report_unreadable(self.collate(own)), self.device)
             labels, weights = batch["labels"], batch.get("loss_weights")
             total = self.causal_loss(self.model, batch["inputs"], labels, weights)[1]
             if counts:
@@ -98,7 +100,7 @@ class CausalTrainer(StageTrainer):
         return {"loss": loss, **extra}
 
     def eval_units(self, rows: Any) -> list[Unit]:
-        """Packs, or single rows, those of like length side by side."""
+        """Packs, or single rows with similar lengths next to each other."""
         lengths = np.asarray(row_lengths(rows), dtype=np.int64)
         if self.packing:
             return pack(np.arange(len(lengths)), lengths, self.request.training.max_length)

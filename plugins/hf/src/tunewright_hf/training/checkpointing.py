@@ -1,14 +1,15 @@
-"""What a checkpoint holds of a training, and how it is put back.
+"""Checkpoint contents: save and load the state of a training.
 
 Files: `weights` (trained parameters), `optimizer`, `rng-N` of each rank, `others`; each as
 checkpoints.state_codec writes them. Weights and optimizer are those of training: an optimizer with
-modes is not switched, so that a resumed run goes on bit for bit.
+modes is not switched, so that resuming is exact.
 """
 
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from tunewright import RunError
@@ -18,16 +19,19 @@ from tunewright_hf.checkpoints.state_codec import (
     load_state,
     rng_state,
     save_state,
+    seed_everything,
     set_rng_state,
 )
+from tunewright_hf.models.errors import one_line
+from tunewright_hf.training.stage_trainer import has_modes
 
 if TYPE_CHECKING:
     from tunewright_hf.training.loop import TrainingLoop
 
 
 def save(loop: "TrainingLoop") -> Path:
-    """Write a checkpoint, and remove old ones. Raises RunError where a weight is not finite, or the
-    disk cannot take it: other checkpoints are then as they were."""
+    """Write a checkpoint, and remove old ones. Raises RunError if a weight is not finite, or the
+    disk is full or fails: other checkpoints then stay unchanged."""
     check_finite(loop)
     folder = loop.checkpoint_folder / f"step-{loop.step}"
     facts = {"step": loop.step, "world_size": loop.trainer.world_size}
@@ -46,7 +50,7 @@ def save(loop: "TrainingLoop") -> Path:
 
 
 def check_finite(loop: "TrainingLoop") -> None:
-    """Raises RunError where a trained weight is not finite."""
+    """Raise RunError if a trained weight is not finite."""
     loop.sharding.reshard(loop.model)
     parts = (loop.sharding.local(parameter) for _, parameter in loop.trained())
     if loop.trainer.any_rank(not all(bool(part.isfinite().all()) for part in parts)):
@@ -58,7 +62,8 @@ def _write(loop: "TrainingLoop", folder: Path) -> None:
     save_state(rng_state(), folder, f"rng-{rank}")
     sharding.reshard(loop.model)
     weights = {}
-    for name, parameter in loop.trained():  # one at a time: no other rank has room for all of them
+    # one at a time: other ranks have no memory for all of them
+    for name, parameter in loop.trained():
         whole = sharding.full_tensor(parameter)
         if rank == 0:
             weights[name] = whole.cpu()
@@ -73,6 +78,7 @@ def _others(loop: "TrainingLoop") -> dict[str, Any]:
     scaler = loop.accelerator.scaler
     return {
         "identity": loop.batches.identity(),
+        "steps": loop.total_steps,
         "progress": loop.trainer.progress,
         "best": loop.early_stopping.state,
         "scheduler": loop.scheduler.state_dict(),
@@ -82,17 +88,17 @@ def _others(loop: "TrainingLoop") -> dict[str, Any]:
 
 
 def check_can_be_saved(loop: "TrainingLoop") -> None:
-    """Raises RunError where a checkpoint could not hold the state of optimizer, scheduler or
-    callbacks. To be called when the optimizer has a state: after the first step."""
+    """Raise RunError if a checkpoint could not hold the state of optimizer, scheduler or callbacks.
+    Call it when the optimizer has a state: after the first step."""
     check_state(loop.sharding.optimizer_structure(loop.optimizer), "optimizer")
     check_state(_others(loop), "others")
 
 
 def newest_intact(loop: "TrainingLoop") -> tuple[Path, dict[str, Any]]:
-    """The newest checkpoint whose files are what was written, and its manifest.
+    """Newest checkpoint whose files are unchanged, and its manifest.
 
-    Damaged ones before it are renamed, so that none is taken for a checkpoint again, with a notice.
-    Raises RunError where no checkpoint is intact.
+    Damaged ones after it are renamed, so that they no longer count as checkpoints, with a notice.
+    Raises RunError if no checkpoint is intact.
     """
     found = step_folders(loop.checkpoint_folder)
     for folder in reversed(found):
@@ -107,7 +113,7 @@ def newest_intact(loop: "TrainingLoop") -> tuple[Path, dict[str, Any]]:
         if folder == found[0]:
             raise damage or RunError("is damaged on another rank", place=str(folder))
         aside = folder.with_name(f"{folder.name}.damaged")
-        if loop.trainer.rank == 0:  # every rank has looked at it
+        if loop.trainer.rank == 0:  # after every rank has verified it
             shutil.rmtree(aside, ignore_errors=True)
             folder.rename(aside)
         message = (
@@ -120,10 +126,22 @@ def newest_intact(loop: "TrainingLoop") -> tuple[Path, dict[str, Any]]:
 def load(loop: "TrainingLoop", folder: Path, manifest: dict[str, Any]) -> None:
     """Continue from a checkpoint: weights, optimizer, schedule, RNG, step and all that was counted.
 
-    Raises RunError where it is of another model, optimizer or order of batches.
+    Raises RunError if it is of another model, optimizer or order of batches, or holds something
+    else than a checkpoint.
     """
+    # files that are what was written, and not by this version
+    with one_line("is no checkpoint of this version", str(folder), "--overwrite begins anew"):
+        _load(loop, folder, manifest)
+
+
+def _load(loop: "TrainingLoop", folder: Path, manifest: dict[str, Any]) -> None:
     others = load_state(folder, "others")
     _check_identity(others["identity"], loop.batches.identity(), folder)
+    for name, now in (("best", loop.early_stopping.state), ("progress", loop.trainer.progress)):
+        if not isinstance(others[name], dict) or not set(now) <= set(others[name]):
+            raise ValueError(f"{name} holds something else")
+    if f"step-{manifest['step']}" != folder.name:
+        raise ValueError(f"its step is {manifest['step']!r:.80}")
     loop.step = loop.trainer.step = manifest["step"]
     loop.trainer.progress |= others["progress"]
     loop.early_stopping.state = others["best"]
@@ -135,7 +153,26 @@ def load(loop: "TrainingLoop", folder: Path, manifest: dict[str, Any]) -> None:
     states = others.get("callbacks", ())
     for callback, state in zip(loop.callbacks, states, strict=False):
         callback.load_state_dict(state)
-    set_rng_state(load_state(folder, f"rng-{loop.trainer.rank}"))
+    if others["steps"] != loop.total_steps and manifest["world_size"] != loop.trainer.world_size:
+        loop.reporter.notice(
+            f"{loop.total_steps} steps in place of {others['steps']}: at the very end there are "
+            "fewer rows than processes"
+        )
+    _load_rng(loop, folder, manifest["world_size"])
+
+
+def _load_rng(loop: "TrainingLoop", folder: Path, before: int) -> None:
+    """before: ranks that the checkpoint is of."""
+    rank, now = loop.trainer.rank, loop.trainer.world_size
+    if now == before:
+        set_rng_state(load_state(folder, f"rng-{rank}"))
+        return
+    sequence = np.random.SeedSequence([loop.training.seed, loop.step, rank])
+    seed_everything(int(sequence.generate_state(1)[0]))
+    loop.reporter.notice(
+        f"goes on with {now} in place of {before} processes: rows and updates are those of an "
+        "uninterrupted run, what is drawn at random (dropout, answers) is not"
+    )
 
 
 def _check_identity(saved: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
@@ -146,8 +183,8 @@ def _check_identity(saved: dict[str, Any], now: dict[str, Any], folder: Path) ->
 
 
 def load_weights(loop: "TrainingLoop", folder: Path) -> None:
-    """Take the trained parameters of a checkpoint that was verified, whatever is frozen now. Raises
-    RunError where it is of another model."""
+    """Load the trained parameters of a verified checkpoint, including those that are frozen now.
+    Raises RunError if it is from another model."""
     loop.sharding.reshard(loop.model)
     weights, trained = load_state(folder, "weights"), dict(loop.trained())
     there = {name: tuple(each.shape) for name, each in weights.items()}
@@ -164,8 +201,23 @@ def load_weights(loop: "TrainingLoop", folder: Path) -> None:
             loop.sharding.load_full(parameter, weights[name])
 
 
+def take_best(loop: "TrainingLoop") -> None:
+    """Give the model the weights of the best evaluation, and say which that is."""
+    step, message, level = loop.early_stopping.result(loop.step)
+    if step is not None:
+        loop.trainer.progress["metrics"] |= loop.early_stopping.state["metrics"]
+        loop.trainer.progress["metrics"] |= {"best_step": step}
+        if step != loop.step:
+            folder = loop.checkpoint_folder / f"step-{step}"
+            verify(folder)
+            load_weights(loop, folder)
+            if has_modes(loop.optimizer):  # which are switched between by its state
+                load_optimizer(loop, folder)
+    loop.reporter.notice(message, level)
+
+
 def load_optimizer(loop: "TrainingLoop", folder: Path) -> None:
-    """Take the optimizer's state. Raises RunError where it is of another optimizer."""
+    """Load the optimizer's state. Raises RunError if it is from another optimizer."""
     try:
         loop.sharding.put_optimizer_state(loop.optimizer, load_state(folder, "optimizer"))
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Which evaluation was the best so far, and whether training goes on without a better one."""
+"""Best evaluation so far, and early stopping."""
 
 import math
 from collections.abc import Sequence
@@ -7,64 +7,48 @@ from typing import Any
 
 from tunewright import RecipeError, RunError
 from tunewright.errors import did_you_mean
+from tunewright.evaluation import best_metric
+from tunewright.words import counted
 from tunewright_hf.checkpoints.folder import is_complete
 
 _METRIC = "training.metric_for_best_model"
 
 
 class EarlyStopping:
-    """Judges evaluations. training: recipe.Training. sets: names of the evaluation sets.
+    """Compares evaluations. training: recipe.Training. sets: names of the evaluation sets.
 
-    What it knows stands in `state`, which checkpoints keep: step, value and
-    metrics of the best evaluation, and how many since then (`waited`) were no improvement. Metrics
-    are the same on every process, and so is all that comes of them. Raises RecipeError where there
-    is nothing to judge.
+    `state` is kept in checkpoints: step, value and metrics of the best evaluation, and the
+    evaluations without improvement since (`waited`). Metrics are the same on every rank, and so are
+    all decisions. Raises RecipeError if there is nothing to evaluate.
     """
 
     def __init__(self, training: Any, sets: Sequence[str]) -> None:
-        self.training, self.one_set = training, len(sets) == 1
+        self.training = training
         self.wanted = (
             training.load_best_model_at_end or training.early_stopping_patience is not None
         )
         self.state: dict[str, Any] = {"step": None, "value": None, "metrics": {}, "waited": 0}
         if not self.wanted:
             return
-        if not sets:
-            asks = (
-                "load_best_model_at_end"
-                if training.load_best_model_at_end
-                else "early_stopping_patience"
-            )
-            hint = "give eval_data, or take it out"
-            raise RecipeError(
-                "there is no evaluation set to judge by", place=f"training.{asks}", hint=hint
-            )
-        self.metric = training.metric_for_best_model or f"{sets[0]}_loss"
-        if not self.one_set and not self.metric.startswith(tuple(f"{name}_" for name in sets)):
-            hint = f"it begins with the name of one: {', '.join(f'{name}_loss' for name in sets)}"
-            raise RecipeError(f"{self.metric!r} is of no evaluation set", place=_METRIC, hint=hint)
+        self.metric = "_".join(best_metric(training, sets))
         rises = training.greater_is_better
         self.rises = not self.metric.endswith("loss") if rises is None else rises
 
     def judge(self, step: int, metrics: dict[str, dict[str, float]]) -> bool:
         """Whether this evaluation is better than all before. metrics: of each set, by its name.
-        Raises RecipeError where none has the name that the recipe gives."""
+        Raises RecipeError if no metric has the recipe's name."""
         whole = {
             f"{name}_{key}": value
             for name, found in metrics.items()
             for key, value in found.items()
         }
-        short = (
-            {key: value for found in metrics.values() for key, value in found.items()}
-            if self.one_set
-            else {}
-        )
-        if self.metric not in whole | short:
+        if self.metric not in whole:
             hint = did_you_mean(self.metric, whole)
-            raise RecipeError(f"no evaluation gives {self.metric!r}", place=_METRIC, hint=hint)
-        value, before = (short | whole)[self.metric], self.state["value"]
+            written = self.training.metric_for_best_model or self.metric
+            raise RecipeError(f"no evaluation gives {written!r}", place=_METRIC, hint=hint)
+        value, before = whole[self.metric], self.state["value"]
         gain = math.inf if before is None else value - before if self.rises else before - value
-        better = gain > 0 and not math.isnan(value)  # what is no number is never the best
+        better = gain > 0 and not math.isnan(value)  # NaN is never the best
         improved = better and gain > self.training.early_stopping_threshold
         self.state["waited"] = 0 if improved else self.state["waited"] + 1
         if better:
@@ -78,7 +62,7 @@ class EarlyStopping:
         return patience is not None and self.state["waited"] >= patience
 
     def message(self, step: int) -> str:
-        """Why training stops after this step, for the user."""
+        """Reason for stopping after this step, for the user."""
         state, least = self.state, self.training.early_stopping_threshold
         than = f"by more than {least:g} " if least else ""
         value = state["value"]
@@ -87,12 +71,12 @@ class EarlyStopping:
             if value is not None
             else "it was never a number"
         )
-        waited = f"in {state['waited']} evaluations"
+        waited = f"in {counted(state['waited'], 'evaluation')}"
         return f"stopped at step {step}: {self.metric} has not improved {than}{waited} ({best})"
 
     def check(self, folder: Path) -> None:
-        """Raises RunError where the best checkpoint, which a resumed training will need, is not
-        below `folder`."""
+        """Raise RunError if the best checkpoint, which a resumed training needs, is not in
+        `folder`."""
         step = self.state["step"]
         if (
             self.training.load_best_model_at_end
@@ -105,8 +89,8 @@ class EarlyStopping:
             )
 
     def result(self, last: int) -> tuple[int | None, str, str]:
-        """(step, message, level): whose weights the result has, and what is said of it. last: the
-        last step. None: the last ones, as no evaluation was any good."""
+        """(step, message, level): the step whose weights are the result, and the message about it.
+        last: the last step. None: the last weights, as no evaluation gave a finite metric."""
         step, value = self.state["step"], self.state["value"]
         if step is None:
             return (

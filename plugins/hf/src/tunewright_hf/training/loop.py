@@ -1,33 +1,44 @@
 """The training loop of all stages: batches → forward, backward → clip → step → log → evaluate →
 save."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 
-from tunewright import RecipeError, events
+from tunewright import RecipeError
 from tunewright.plugin import Optimizer
 from tunewright.types import OptimizerRequest
 from tunewright_hf.batching.streaming_sampler import StreamedBatches
-from tunewright_hf.checkpoints.folder import verify
+from tunewright_hf.distributed.layerwise import LayerwiseOptimizer
+from tunewright_hf.distributed.sharding import NoSharding
 from tunewright_hf.training import checkpointing
 from tunewright_hf.training.callbacks import callbacks_of
+from tunewright_hf.training.data_loading import load_batches
 from tunewright_hf.training.early_stopping import EarlyStopping
+from tunewright_hf.training.evaluation import evaluate
 from tunewright_hf.training.finite import FiniteGuard
+from tunewright_hf.training.intervals import is_due
+from tunewright_hf.training.param_groups import learning_rate_scales
 from tunewright_hf.training.reporting import Reporter
 from tunewright_hf.training.scheduling import build_scheduler
-from tunewright_hf.training.stage_trainer import StageTrainer, has_modes, moved, set_mode
+from tunewright_hf.training.stage_trainer import (
+    StageTrainer,
+    StopRequested,
+    moved,
+    set_mode,
+)
 from tunewright_hf.training.stochastic_rounding import StochasticRounding
+
+__all__ = ["TrainingLoop"]
 
 
 class TrainingLoop:
-    """The course of a training, from setup to the last step.
+    """Training of one stage, from setup to the last step.
 
-    trainer: gives the losses. trained: names of the parameters that are trained. Callbacks may read
-    all attributes.
+    trainer: computes losses. trained: names of the trained parameters. Callbacks may read all
+    attributes.
     """
 
     def __init__(self, trainer: StageTrainer, reporter: Reporter, trained: frozenset[str]) -> None:
@@ -37,36 +48,45 @@ class TrainingLoop:
         self.accelerator, self.sharding = trainer.accelerator, trainer.sharding
         self.step, self.total_steps = 0, self.batches.steps  # optimizer steps
         self.stopped = False  # by the user, after a save
-        self.stopped_early = False  # since no evaluation was better
+        self.stopped_early = False  # by early stopping
         self.checkpoint_folder = trainer.request.folder / "checkpoints"
         self.early_stopping = EarlyStopping(self.training, list(trainer.evals))
         self.guard = FiniteGuard(self.run, self.training.max_bad_steps, self.checkpoint_folder)
         self.grad_norm: float | None = None  # of the last step, before clipping
-        self._logged_at = self._checked_at = -1
+        #: step in which it was checked that checkpoints can hold the state; -1: not yet
+        self.checked_at = -1
+        self._saved_at = 0
 
     def train(self, *, resume: bool) -> None:
-        """Take all steps. resume: from the newest intact checkpoint on."""
-        self._setup(resume)
+        """Run all steps. resume: continue from the newest intact checkpoint."""
+        self.set_up(resume)
         self.reporter.started(self)
-        batches = self._data_loader()
-        while self.step < self.total_steps and not (self.stopped or self.stopped_early):
-            for callback in self.callbacks:
-                callback.on_step_begin(self)
-            drawn = list(islice(batches, self.training.gradient_accumulation_steps))
-            self._train_step(drawn)
-            self._log_evaluate_save()
+        batches = load_batches(self.trainer, self.step)
+        try:
+            self.trainer.check_stop()
+            if self.trainer.progress.pop("unevaluated", False):  # it was stopped in this evaluation
+                self._evaluate_save(stop=False)
+            while self.step < self.total_steps and not (self.stopped or self.stopped_early):
+                drawn = list(islice(batches, self.training.gradient_accumulation_steps))
+                self.train_step(drawn)
+                self._log_evaluate_save()
+        except StopRequested:  # in an evaluation or in rollouts: the last step is complete
+            self.stopped = True
+            if self.step != self._saved_at:
+                self._save()
 
     def trained(self) -> list[tuple[str, torch.nn.Parameter]]:
-        """Name and parameter of all that is trained, whatever is frozen at this moment."""
+        """Names and parameters of everything that is trained, even if frozen at the moment."""
         parameters = self.model.named_parameters()
         return [(name, each) for name, each in parameters if name in self.trained_names]
 
     # ---- setup -----------------------------------------------------------------------------------
 
-    def _setup(self, resume: bool) -> None:
+    def set_up(self, resume: bool) -> None:
+        """Build the optimizer, the schedule and everything else that the steps need."""
         self.parameter_counts = {
             "trainable_parameters": sum(each.numel() for _, each in self.trained()),
-            "parameters": self.model.num_parameters(),  # of 4 bits two stand in a byte: it knows
+            "parameters": self.model.num_parameters(),  # counts packed 4-bit parameters correctly
         }
         training = self.training
         if training.activation_checkpointing:
@@ -75,14 +95,13 @@ class TrainingLoop:
         self.optimizer = self.trainer.optimizer = self._build_optimizer()
         self.sharding.optimizer_made(self.optimizer)
         self.rounding = StochasticRounding(training.seed) if training.stochastic_rounding else None
-        module = self.sharding.prepare(
-            self.model, self.optimizer, self.accelerator, training, self.rounding
-        )
-        self.forward = _autocasting(module, self.accelerator)
+        self.sharding.prepare(self.model, self.optimizer, self.accelerator, training, self.rounding)
+        self.forward = _autocasting(self.sharding, self.accelerator)
         self.scheduler = build_scheduler(self.run, training, self.optimizer, self.total_steps)
         self.callbacks = list(callbacks_of(self.model, self.optimizer))
         if resume:
             checkpointing.load(self, *checkpointing.newest_intact(self))
+            self._saved_at = self.step
         set_mode(self.optimizer, training=True)
         self.early_stopping.check(self.checkpoint_folder)
 
@@ -90,51 +109,45 @@ class TrainingLoop:
         training, loaded = self.training, self.request.loaded
         plugin = self.run.plugin("optimizer")
         self.steps_in_backward = isinstance(plugin, Optimizer) and plugin.steps_in_backward
-        if self.steps_in_backward:
-            for name, needed in (("gradient_accumulation_steps", 1), ("max_grad_norm", 0)):
-                if (given := getattr(training, name)) != needed:
-                    raise RecipeError(
-                        f"is {given}, and the optimizer updates inside the backward pass",
-                        place=f"training.{name}",
-                        hint=f"set {needed}, or another optimizer",
-                    )
+        trained = self.trained()
+        scales = learning_rate_scales(
+            [name for name, _ in trained],
+            training.learning_rate_scales,
+            loaded.learning_rate_scales,
+        )
         request = OptimizerRequest(
-            self.trained(),
+            trained,
             self.model,
             training.learning_rate,
             training.weight_decay,
-            loaded.learning_rate_scales,
+            scales,
             self.total_steps,
         )
-        return self.run.call("optimizer", "build_optimizer", request)  # type: ignore[no-any-return]
-
-    def _data_loader(self) -> Iterator[Any]:
-        """Batches from the next step on, all epochs long."""
-        # a loader draws a seed that nobody needs, when it begins: not from the model's generator
-        facts: dict[str, Any] = {
-            "collate_fn": self.trainer.collate,
-            "pin_memory": self.trainer.device.type == "cuda",
-            "generator": torch.Generator(),
-        }
-        if isinstance(self.batches, StreamedBatches):
-            if "stream" in self.trainer.progress:
-                self.batches.go_to(self.trainer.progress["stream"])
-            return iter(DataLoader(self.batches, batch_size=None, **facts))
-        done = self.step * self.training.gradient_accumulation_steps
-        rest = islice(self.batches, done, None)
-        return iter(DataLoader(self.trainer.train_rows, batch_sampler=rest, **facts))
+        made = self.run.call("optimizer", "build_optimizer", request)
+        alone = self.trainer.world_size == 1 or isinstance(made, LayerwiseOptimizer)
+        if self.steps_in_backward and not alone:
+            raise RecipeError(
+                f"{plugin.name} updates inside the backward pass, before gradients are averaged "
+                "over ranks",
+                place="optimizer",
+                hint="build a tunewright_hf.distributed.layerwise.LayerwiseOptimizer",
+            )
+        return made  # type: ignore[no-any-return]
 
     # ---- a step ----------------------------------------------------------------------------------
 
-    def _train_step(self, drawn: list[Any]) -> None:
-        """Forward and backward passes over the batches of one step, and the update."""
+    def train_step(self, drawn: list[Any]) -> None:
+        """Run forward and backward passes over the batches of one step, and the update."""
         self.model.train()
         batches, weight = self.trainer.prepare_step(drawn)
+        for callback in self.callbacks:
+            callback.on_step_begin(self)
+        self.sharding.step_begins()
         if isinstance(self.batches, StreamedBatches):
             self.trainer.progress["stream"] = self.batches.state()
-        # gradients are averaged over micro-batches and ranks, losses are sums over `weight`
+        # gradients are averaged over micro-batches and ranks, losses are sums divided by `weight`
         count = len(batches)
-        scale = count * self.run.data_world_size / (weight or 1.0)
+        scale = count * self.trainer.world_size / (weight or 1.0)
         total = torch.zeros((), device=self.trainer.device)
         for number, batch in enumerate(batches, 1):
             with self.sharding.accumulating(last=number == count):
@@ -165,7 +178,7 @@ class TrainingLoop:
         else:
             parameters = [each for _, each in self.trained()]
             self.grad_norm = self.sharding.clip(parameters, self.training.max_grad_norm)
-            # fp16 finds its scale by gradients that overflow
+            # fp16 finds its loss scale by gradients that overflow
             finding = self.accelerator.scaler and self.accelerator.scaler.get_scale() > 1
             norm = None if finding else self.grad_norm
             if self.guard.is_finite(step, loss, norm, updated=False):
@@ -175,8 +188,8 @@ class TrainingLoop:
                 self.sharding.skip_update()
         if updated:
             self.scheduler.step()
-            if self._checked_at < 0:
-                self._checked_at = step
+            if self.checked_at < 0:
+                self.checked_at = step
                 checkpointing.check_can_be_saved(self)
 
     # ---- after a step ----------------------------------------------------------------------------
@@ -185,58 +198,56 @@ class TrainingLoop:
         training, step = self.training, self.step
         last = step >= self.total_steps
         stop = self.trainer.any_rank(self.request.stop_requested()) and not last
-        better = False
         if last or stop or step == 1 or step % training.logging_steps == 0:
             self._log()
+        self._evaluate_save(stop)
+
+    def _evaluate_save(self, stop: bool) -> None:
+        """stop: save, and end after it."""
+        step = self.step
+        last, better = step >= self.total_steps, False
         if self.trainer.evals and (last or self._evaluation_is_due()):
             better = self._evaluate()
         if self.stopped_early:
-            # no checkpoint: there would be no way on from it. A run that dies now comes here again
+            # no checkpoint: training could not continue from it. A run that is killed now resumes
+            # from an earlier one, and stops here again
             self.reporter.notice(self.early_stopping.message(step))
             self._log()
             return
-        due = training.save_steps is not None and (last or step % training.save_steps == 0)
-        if stop or due or better:
+        if stop or better or self._checkpoint_is_due(last):
             self._save()
         self.stopped = stop
 
     def _log(self) -> None:
-        if self._logged_at == self.step:
-            return
-        self._logged_at, progress = self.step, self.trainer.progress
+        progress = self.trainer.progress
         total, steps = progress["running_loss"]
+        if not steps:  # it was logged
+            return
         progress["running_loss"] = [0.0, 0]
-        metrics = {"loss": total / steps, "learning_rate": self.optimizer.param_groups[0]["lr"]}
+        rate = float(self.optimizer.param_groups[0]["lr"])
+        metrics = {"loss": total / steps, "learning_rate": rate}
         if self.grad_norm is not None:
             metrics["grad_norm"] = self.grad_norm
         metrics["epoch"] = self.batches.epoch_at(self.step)
         progress["metrics"]["loss"] = metrics["loss"]
         self.reporter.logged(self, metrics | self.trainer.logged())
 
-    def _evaluation_is_due(self) -> bool:
-        # where the best is kept, it waits for a step after which a checkpoint may be written
-        stride = self.trainer.save_stride if self.training.load_best_model_at_end else 1
-        step, every = self.step, self.training.eval_steps
-        if step % stride:
+    def _checkpoint_is_due(self, last: bool) -> bool:
+        every, per_epoch = self.training.save_steps, self.training.saves_per_epoch
+        if every is None and per_epoch is None:
             return False
-        if every:
-            return step // every > (step - stride) // every
-        return int(self.batches.epoch_at(step)) > int(self.batches.epoch_at(step - stride))
+        stride = 1 if every else self.trainer.save_stride  # save_steps is a multiple of it
+        return last or is_due(self.batches.epoch_at, self.step, stride, every, per_epoch)
+
+    def _evaluation_is_due(self) -> bool:
+        # if the best is to be kept, wait for a step at which a checkpoint may be written
+        stride = self.trainer.save_stride if self.training.load_best_model_at_end else 1
+        every, per_epoch = self.training.eval_steps, self.training.evals_per_epoch or 1
+        return is_due(self.batches.epoch_at, self.step, stride, every, per_epoch)
 
     def _evaluate(self) -> bool:
-        """Evaluate on all sets: whether a checkpoint is to be written, since it is the best."""
-        self.model.eval()
-        found: dict[str, dict[str, float]] = {}
-        with self.trainer.evaluation_mode():
-            for name, rows in self.trainer.evals.items():
-                with torch.no_grad(), self.trainer.autocast():
-                    found[name] = self.trainer.evaluate_one(name, rows)
-                self.trainer.progress["metrics"] |= {
-                    f"{name}_{key}": value for key, value in found[name].items()
-                }
-                self.reporter.emit(
-                    events.Evaluated, step=self.step, dataset=name, metrics=found[name]
-                )
+        """Evaluate on all sets. Returns whether to write a checkpoint, because it is the best."""
+        found = evaluate(self)
         for callback in self.callbacks:
             callback.on_evaluate(self, found)
         if not self.early_stopping.wanted:
@@ -247,42 +258,29 @@ class TrainingLoop:
 
     def _save(self) -> None:
         folder = checkpointing.save(self)
+        self._saved_at = self.step
         self.reporter.saved(self.step, folder)
         for callback in self.callbacks:
             callback.on_save(self, folder)
 
     def finish(self) -> None:
-        """After the last step: give the model the weights of the result. Raises RunError where they
-        are not finite."""
+        """After the last step: load the weights of the result into the model. Raises RunError if
+        they are not finite."""
         if isinstance(self.batches, StreamedBatches):
             for line in self.batches.summary():
                 self.reporter.notice(line)
         if self.training.load_best_model_at_end:
-            self._take_best()
+            checkpointing.take_best(self)
         if self.training.activation_checkpointing:
             self.model.activation_checkpointing_disable()
         set_mode(self.optimizer, training=False)
         checkpointing.check_finite(self)
         self.trainer.finished()
 
-    def _take_best(self) -> None:
-        """Give the model the weights of the best evaluation, and say which that is."""
-        step, message, level = self.early_stopping.result(self.step)
-        if step is not None:
-            best = self.early_stopping.state["metrics"] | {"best_step": step}
-            self.trainer.progress["metrics"] |= best
-            if step != self.step:
-                folder = self.checkpoint_folder / f"step-{step}"
-                verify(folder)
-                checkpointing.load_weights(self, folder)
-                if has_modes(self.optimizer):  # which are switched between by its state
-                    checkpointing.load_optimizer(self, folder)
-        self.reporter.notice(message, level)
 
-
-def _autocasting(module: Any, accelerator: Any) -> Callable[..., Any]:
+def _autocasting(sharding: NoSharding, accelerator: Any) -> Callable[..., Any]:
     def forward(**inputs: Any) -> Any:
         with accelerator.autocast():
-            return module(**inputs)
+            return sharding.module(**inputs)
 
     return forward

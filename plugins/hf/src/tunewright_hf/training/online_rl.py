@@ -1,5 +1,4 @@
-"""Training on prompts: the model answers them, reward functions judge the answers, and those are
-trained on."""
+"""Training on prompts: generate completions, score them with reward functions, train on them."""
 
 import math
 from collections import defaultdict
@@ -14,13 +13,13 @@ from torch.utils.data import Dataset
 
 from tunewright import RecipeError, RunError
 from tunewright.events import Notice, Sampled
-from tunewright.types import StageResult, TrainRequest
+from tunewright.types import RunContext, StageResult, TrainRequest
 from tunewright_hf.batching.collators import Padded
 from tunewright_hf.batching.row_stream import RowStream
 from tunewright_hf.losses.causal_lm import CausalLoss
 from tunewright_hf.training.fit import fit
 from tunewright_hf.training.reference import check_base, reference_mode, second_model
-from tunewright_hf.training.rewards import WeightedReward, load
+from tunewright_hf.training.rewards import WeightedReward, load, missing
 from tunewright_hf.training.rollouts import Rollout, RolloutGenerator, Sampling
 from tunewright_hf.training.stage_trainer import StageTrainer, TrainingSetup
 
@@ -31,13 +30,12 @@ __all__ = [
     "train_on_prompts",
 ]
 
-Prompt = tuple[int, dict[str, Any]]  # a row's number, of which what is drawn depends, and the row
-_EVALUATION = (
-    2**32 - 1
-)  # in place of a step, among the numbers that draws are made of; no training comes so far
+Prompt = tuple[int, dict[str, Any]]  # row index, which seeds the sampling, and the row
+# stands for the step in sampling seeds during evaluation; no training gets so far
+_EVALUATION = 2**32 - 1
 
 
-_SAMPLES = 3  # completions that are shown at a log
+_SAMPLES = 3  # completions shown per log
 _ALIKE = (
     "step {step}: all rewards that are compared are alike since the last log: nothing is learned "
     "(look at the samples, and at what the rewards ask for)"
@@ -56,32 +54,34 @@ class Numbered(Dataset[Prompt]):
 
 
 class PromptsTrainer(StageTrainer):
-    """Trains on answers to prompts. A subclass makes batches of them, and says what a loss is.
-    options: those of RolloutOptions, and what the subclass has of its own."""
+    """Trains on completions of prompts. A subclass builds batches of them, and computes the loss.
+    options: RolloutOptions, and the subclass's own."""
 
     def __init__(self, setup: TrainingSetup, options: Any) -> None:
         super().__init__(setup)
         run, request = setup.run, setup.request
         self.options, self.seed = options, request.training.seed
-        self.padded = Padded(self.tokenizer.pad_token_id or 0)
+        self.padded = Padded(self.tokenizer.pad_token_id or 0, media=self.media)
         self.train_rows = Numbered(request.data.train)
-        #: since the last log: whether any rewards that are compared differ, and the first of them
+        #: since the last log: whether any compared rewards differ, and the first reward
         self.progress |= {"rewards_differ": False, "first_reward": None}
-        self.samples: list[dict[str, Any]] = []  # of the last completions, for events
-        self._rewards_differ = False  # of this step and rank
-        self._alike = False  # whether it was said that rewards are alike
+        self.samples: list[dict[str, Any]] = []  # last completions, for events
+        self._rewards_differ = False  # of this step and rank, as the next one
+        self._first_reward: float | None = None
+        self._alike = False  # whether equal rewards were already reported
         self.progress["sums"] = {}  # of metrics since the last log: name → [sum, count]
-        self.sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])  # of this step and rank
+        # in this step, on this rank
+        self.sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
         self.causal_loss = self.make_loss()
         sampling = Sampling(
             options.max_new_tokens, options.temperature, options.top_p, options.top_k
         )
         stop = run.plugin("template").info.stop
-        self.writer = RolloutGenerator(request.loaded, stop, sampling)
+        self.writer = RolloutGenerator(request.loaded, stop, sampling, self.media)
         if options.beta and options.reference == "base":
             check_base(request.loaded)
         self.second = second_model(run, request, options) if options.beta else None
-        # for what a stage before this one wrote on rank 0
+        # for the result of an earlier stage, which rank 0 wrote
         self.accelerator.wait_for_everyone()
         self.rewards = self._load_rewards()
 
@@ -98,9 +98,12 @@ class PromptsTrainer(StageTrainer):
                 for stage in (("stage",), ("stages", number))
             )
             place = f"stage.rewards.{index}"
-            found.append(
-                load(section, place, self.run, self.request.loaded, from_command_line=named)
-            )
+            reward = load(section, place, self.run, self.request.loaded, from_command_line=named)
+            there = {"prompts", *self.request.data.train.column_names} - {"prompt_ids"}
+            problem, hint = missing(reward.name, reward.needed, there)
+            if problem:
+                raise RecipeError(problem, place=place, hint=hint)
+            found.append(reward)
         return found
 
     @property
@@ -110,7 +113,9 @@ class PromptsTrainer(StageTrainer):
     # ---- answers ---------------------------------------------------------------------------------
 
     def answers(self, prompts: Sequence[Prompt], each: int) -> tuple[list[Rollout], Tensor]:
-        """So many answers to each prompt, side by side, and their rewards (N)."""
+        """So many answers to each prompt, side by side, and their rewards (N). Raises
+        StopRequested."""
+        self.check_stop()
         step, size = self.step, range(each)
         groups = [row for _, row in prompts for _ in size]
         written = self._write(
@@ -129,15 +134,18 @@ class PromptsTrainer(StageTrainer):
     def _write(
         self, rows: Sequence[dict[str, Any]], draws: Sequence[tuple[int, ...]]
     ) -> list[Rollout]:
+        prompts, media = ([row.get(name) or [] for row in rows] for name in ("prompt_ids", "media"))
         with self.autocast(), self.evaluation_mode():
-            return self.writer.write([row["prompt_ids"] for row in rows], draws)
+            return self.writer.write(prompts, draws, media)
 
     def _rewards(
         self, rows: Sequence[dict[str, Any]], written: Sequence[Rollout], *, sampled: bool = False
     ) -> Tensor:
-        """(N): the weighted sum of the rewards. sampled: whether some are shown at the next log."""
+        """Weighted sums of the rewards (N,). sampled: keep some for the next log."""
         columns = {name: [row[name] for row in rows] for name in rows[0] if name != "prompt_ids"}
-        columns["prompts"] = [self.tokenizer.decode(answer.prompt_ids) for answer in written]
+        columns["prompts"] = [self.writer.prompt_text(answer) for answer in written]
+        if self.media:
+            columns["media"] = [self.media.full_paths(answer.media) for answer in written]
         total = torch.zeros(len(rows), dtype=torch.float64)
         said = torch.zeros(len(rows), dtype=torch.bool)
         by_name: dict[str, list[float]] = {}
@@ -179,19 +187,21 @@ class PromptsTrainer(StageTrainer):
     # ---- metrics ---------------------------------------------------------------------------------
 
     def count(self, name: str, values: Tensor) -> None:
-        """Add to a metric, which is reported as the mean of all values."""
+        """Add values to a metric, which is reported as the mean of all values."""
         self.sums[name][0] += float(values.sum())
         self.sums[name][1] += values.numel()
 
     def _compare(self, rewards: Tensor) -> None:
-        """Note whether rewards differ within a group (groups, completions); where each prompt has
-        one completion, from the first since the last log."""
+        """Record whether rewards differ within a group (groups, completions); with one completion
+        per prompt, from the first since the last log."""
         if rewards.shape[1] > 1:
             self._rewards_differ |= bool((rewards != rewards[:, :1]).any())
             return
-        if self.progress["first_reward"] is None:
-            self.progress["first_reward"] = float(rewards[0, 0])
-        self._rewards_differ |= bool((rewards != self.progress["first_reward"]).any())
+        first = self.progress["first_reward"]
+        first = self._first_reward if first is None else first
+        if first is None:
+            first = self._first_reward = float(rewards[0, 0])
+        self._rewards_differ |= bool((rewards != first).any())
 
     def step_ended(self) -> None:
         so_far, names = self.progress["sums"], sorted(self.sums)
@@ -203,7 +213,9 @@ class PromptsTrainer(StageTrainer):
             so_far[name] = [before[0] + total, before[1] + count]
         self.sums.clear()
         self.progress["rewards_differ"] |= self.any_rank(self._rewards_differ)
-        self._rewards_differ = False
+        if self.progress["first_reward"] is None:
+            self.progress["first_reward"] = self._first_reward
+        self._rewards_differ, self._first_reward = False, None
 
     def logged(self) -> dict[str, float]:
         if self.run.rank == 0:
@@ -222,7 +234,7 @@ class PromptsTrainer(StageTrainer):
 
     @torch.no_grad()
     def evaluate_one(self, name: str, rows: Any) -> dict[str, float]:
-        """Mean reward of one answer to each prompt, drawn as in training."""
+        """Mean reward of one completion per prompt, sampled as in training."""
         sums = torch.zeros(3, dtype=torch.float64)  # reward, tokens, answers
         of_the_step, self.sums = self.sums, defaultdict(lambda: [0.0, 0.0])
         for own, counts in self.own_batches(Numbered(rows)):
@@ -240,15 +252,15 @@ class PromptsTrainer(StageTrainer):
 
 
 def train_on_prompts(
-    run: Any,
+    run: RunContext,
     request: TrainRequest,
     options: Any,
     stage: str,
     trainer: type[PromptsTrainer],
     repeats: int = 1,
 ) -> StageResult:
-    """Train on prompts, and save. repeats: steps on the same answers. Raises as `fit` does;
-    RecipeError where rewards, the reference, the rows or the accelerators do not fit."""
+    """Train on prompts, and save. repeats: steps on the same completions. Raises as `fit` does;
+    RecipeError if rewards, the reference, the rows or the accelerators do not fit."""
     if request.sharding:
         hint = "take it out of the recipe: processes then hold the whole model each"
         raise RecipeError(
@@ -267,12 +279,12 @@ def train_on_prompts(
         raise RecipeError(
             "the answers are not written yet", place="training.tokens_per_batch", hint=hint
         )
-    # prompts of any length go into one pass: it is the answers that take the memory
+    # prompts of any length go into one pass: completions take most of the memory
     request.training = request.training.model_copy(update={"batching": "random"})
     make = partial(trainer, options=options)
     return fit(run, request, make, stage=stage, repeats=repeats, template=run.plugin("template"))
 
 
 def lengths(written: Sequence[Rollout]) -> Tensor:
-    """(N) in fp64: tokens of each answer, its stop token included."""
+    """Tokens of each completion (N,) in fp64, including its stop token."""
     return torch.tensor([len(answer.completion_ids) for answer in written], dtype=torch.float64)

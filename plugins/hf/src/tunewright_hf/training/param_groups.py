@@ -1,20 +1,50 @@
-"""What optimizer plugins share."""
+"""Parameter groups for optimizer plugins."""
 
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tunewright import RecipeError
 from tunewright.types import OptimizerRequest
 
 __all__ = [
+    "hidden_matrices",
+    "learning_rate_scales",
     "parameter_groups",
 ]
 
 
-def parameter_groups(request: OptimizerRequest) -> list[dict[str, Any]]:
-    """Parameters by weight decay (matrices) or none (biases, norms), and by the factor of their
-    learning rate.
+def learning_rate_scales(
+    names: Iterable[str], patterns: Mapping[str, float], own: Mapping[str, float]
+) -> dict[str, float]:
+    """Factor of the learning rate by parameter name; those that are not named have 1.
 
-    The group with the plain learning rate and decay comes first: the learning rate in logs is that
-    of the first group.
+    names: of the trained parameters. patterns: training.learning_rate_scales. own: the adapter's
+    factors, which the patterns multiply. Raises RecipeError if a pattern matches no parameter.
+    """
+    names = list(names)
+    scales, unused = dict(own), set(patterns)
+    for name in names:
+        for pattern, factor in patterns.items():
+            if re.search(pattern, name):
+                scales[name] = scales.get(name, 1.0) * factor
+                unused.discard(pattern)
+                break
+    if unused:
+        raise RecipeError(
+            f"{min(unused)!r} matches no trained parameter first, such as {min(names)}",
+            place="training.learning_rate_scales",
+            hint="parameters are named as model.named_parameters() names them",
+        )
+    return scales
+
+
+def parameter_groups(request: OptimizerRequest) -> list[dict[str, Any]]:
+    """Parameter groups by weight decay (matrices) or none (biases, norms), and by learning-rate
+    factor.
+
+    The group with the plain learning rate and decay comes first: logs show the first group's
+    learning rate.
     """
     groups: dict[tuple[float, bool], list[Any]] = {}
     for name, parameter in request.parameters:
@@ -28,3 +58,14 @@ def parameter_groups(request: OptimizerRequest) -> list[dict[str, Any]]:
         }
         for scale, is_vector in sorted(groups, key=lambda group: (group[0] != 1.0, *group))
     ]
+
+
+def hidden_matrices(request: OptimizerRequest) -> list[Any]:
+    """The parameters that are matrices of hidden layers: neither embeddings nor the output head."""
+    from torch import nn
+
+    outer = {id(m.weight) for m in request.model.modules() if isinstance(m, nn.Embedding)}
+    head = getattr(request.model, "get_output_embeddings", lambda: None)()
+    if head is not None:
+        outer.add(id(head.weight))
+    return [each for _, each in request.parameters if each.ndim == 2 and id(each) not in outer]

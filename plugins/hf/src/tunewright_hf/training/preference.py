@@ -1,9 +1,7 @@
-"""Training on rows of a prompt and its answers: preference rows have two of them, unpaired rows
-one.
+"""Training on prompts with answers: two per preference row, one per unpaired row.
 
-A step's loss is the mean over its rows, whatever the passes and processes that they are spread
-over. All answers of a batch go through the model together, the first answers of all rows before the
-second ones.
+A step's loss is the mean over its rows, however they are split into passes and ranks. All answers
+of a batch go through the model together, the first answers of all rows before the second ones.
 """
 
 from collections.abc import Sequence
@@ -18,6 +16,7 @@ from tunewright_hf.batching.batch_sampler import Unit, row_lengths
 from tunewright_hf.batching.collators import Padded, Row
 from tunewright_hf.losses.causal_lm import CausalLoss, shift
 from tunewright_hf.losses.chunked_cross_entropy import IGNORED
+from tunewright_hf.media.collation import MediaRows
 from tunewright_hf.training.stage_trainer import Batch, StageTrainer, TrainingSetup, moved
 
 __all__ = [
@@ -34,20 +33,21 @@ PAIR = ("chosen_ids", "rejected_ids")
 
 @dataclass
 class PreferenceCollator:
-    """Rows to a batch of K answers each: inputs (input_ids, attention_mask) and labels, all
-    (K × B, T), prompts included and not trained; and what rows have of margin, label and reference.
+    """Batch of K answers per row: inputs (input_ids, attention_mask) and labels, all (K × B, T),
+    with untrained prompts; and margin, label and reference if rows have them.
 
-    ld_alpha: weight of the tokens of an answer beyond the length of the row's shortest one, as
-    loss_weights (K × B, T): the length-desensitised likelihood (LD-DPO, Liu et al. 2024,
-    arXiv:2409.06411). None: all count alike.
+    ld_alpha: weight of an answer's tokens beyond the length of the row's shortest one, as
+    loss_weights (K × B, T): length-desensitised likelihood (LD-DPO, Liu et al. 2024,
+    arXiv:2409.06411). None: all weigh the same.
     """
 
     pad_id: int
     columns: tuple[str, ...] = PAIR
     ld_alpha: float | None = None
+    media: MediaRows | None = None
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
-        batch: dict[str, Any] = Padded(self.pad_id)(
+        batch: dict[str, Any] = Padded(self.pad_id, media=self.media)(
             [self._whole(row, name) for name in self.columns for row in rows]
         )
         if "margin" in rows[0]:
@@ -60,7 +60,11 @@ class PreferenceCollator:
 
     def _whole(self, row: Row, name: str) -> Row:
         prompt, answer = row["prompt_ids"], row[name]
-        whole = {"input_ids": [*prompt, *answer], "labels": [IGNORED] * len(prompt) + list(answer)}
+        whole = {
+            "input_ids": [*prompt, *answer],
+            "labels": [IGNORED] * len(prompt) + list(answer),
+            "media": row.get("media"),
+        }
         if self.ld_alpha is not None:
             shared = min(len(row[other]) for other in self.columns)
             beyond = len(answer) - shared
@@ -70,18 +74,18 @@ class PreferenceCollator:
 
 @dataclass
 class Logps:
-    """What a model says of the answers of a batch. All (K, B): first the number of the answer, then
-    the row."""
+    """Log-probabilities of the answers of a batch. All (K, B): index of the answer, then of the
+    row."""
 
-    sums: Tensor  # log-probability of each answer in nats; tokens weighted where the batch says so
-    means: Tensor  # log-probability per token, all tokens alike
-    lengths: Tensor  # tokens of each answer
+    sums: Tensor  # per answer, in nats; weighted by token if the batch has weights
+    means: Tensor  # per token, unweighted
+    lengths: Tensor  # tokens per answer
     auxiliary: Tensor | float = 0.0  # the family's own auxiliary loss, a scalar
 
 
 def sequence_logps(loss: CausalLoss, forward: Any, batch: Batch, answers: int) -> Logps:
-    """Log-probabilities of the batch's answers, K = `answers` for each row. forward: the model as
-    it is wrapped."""
+    """Log-probabilities of the batch's answers, K = `answers` per row. forward: the model as
+    wrapped."""
     tokens, auxiliary = loss.logps(forward, batch["inputs"], batch["labels"])
     known, weights = (shift(batch["labels"], each)[1] for each in (None, batch.get("loss_weights")))
     lengths = known.sum(1)
@@ -93,7 +97,7 @@ def sequence_logps(loss: CausalLoss, forward: Any, batch: Batch, answers: int) -
 
 @dataclass
 class LossOutput:
-    """What a batch gives. Values of a metric are NaN in rows that it does not speak of."""
+    """Losses and metrics of a batch. Metrics are NaN in rows that they do not apply to."""
 
     loss: Tensor  # (B,), without the auxiliary loss
     metrics: dict[str, Tensor]  # name → (B,)
@@ -101,8 +105,7 @@ class LossOutput:
 
 
 def pair_metrics(rewards: Tensor, logps: Tensor | None = None) -> dict[str, Tensor]:
-    """The field's metrics of pairs, from rewards and log-probabilities (2, B): of the chosen, then
-    of the rejected."""
+    """Usual metrics of pairs, from rewards and log-probabilities (2, B); chosen answers first."""
     chosen, rejected = rewards
     found = {
         "rewards/chosen": chosen,
@@ -116,7 +119,7 @@ def pair_metrics(rewards: Tensor, logps: Tensor | None = None) -> dict[str, Tens
 
 
 class AnswersTrainer(StageTrainer):
-    """Trains on answers. A subclass gives `outcome`, and names the metrics that it has."""
+    """Trains on answers. A subclass implements `outcome`, and names its metrics."""
 
     columns: ClassVar[tuple[str, ...]] = PAIR  #: the rows' columns with answers
     metrics: ClassVar[tuple[str, ...]]  #: names of the metrics of an outcome
@@ -124,17 +127,19 @@ class AnswersTrainer(StageTrainer):
     def __init__(self, setup: TrainingSetup, options: Any) -> None:
         super().__init__(setup)
         self.options = options
-        #: since the last log: sum of values and rows of each metric
+        #: since the last log: sum of values and number of rows, per metric
         self.progress["sums"] = [[0.0, 0.0] for _ in self.metrics]
-        self._sums = torch.zeros(len(self.metrics), 2, dtype=torch.float64)  # of this step and rank
+        # in this step, on this rank
+        self._sums = torch.zeros(len(self.metrics), 2, dtype=torch.float64)
         self.collate = self.collator()
 
     def outcome(self, forward: Any, batch: Batch) -> LossOutput:
-        """Losses and metrics of a batch. forward: the model as it is wrapped for training."""
+        """Losses and metrics of a batch. forward: the model as wrapped for training."""
         raise NotImplementedError
 
     def collator(self) -> Any:
-        return PreferenceCollator(self.tokenizer.pad_token_id or 0, self.columns)
+        pad = self.tokenizer.pad_token_id or 0
+        return PreferenceCollator(pad, self.columns, media=self.media)
 
     def weight(self, batch: Batch) -> float:
         return len(batch["labels"]) / len(self.columns)
@@ -146,7 +151,7 @@ class AnswersTrainer(StageTrainer):
         return outcome.loss.sum() * scale + outcome.auxiliary
 
     def _counted(self, outcome: LossOutput) -> Tensor:
-        """(metrics, 2): the sum of each metric's values, and the rows that it speaks of."""
+        """(metrics, 2): sum of each metric's values, and number of its rows."""
         assert outcome.metrics.keys() == set(self.metrics)
         values = (
             torch.stack([outcome.metrics[name].detach() for name in self.metrics]).double().cpu()
@@ -162,7 +167,7 @@ class AnswersTrainer(StageTrainer):
         self.step_metrics(self._means(sums))
 
     def step_metrics(self, metrics: dict[str, float]) -> None:
-        """After each step, on every process: its metrics."""
+        """Hook after each step, on every rank, with its metrics."""
 
     def logged(self) -> dict[str, float]:
         sums = torch.tensor(self.progress["sums"], dtype=torch.float64)
@@ -177,11 +182,11 @@ class AnswersTrainer(StageTrainer):
         }
 
     def derived(self, metrics: dict[str, float]) -> dict[str, float]:
-        """The metrics that are reported, from the means of those of the outcomes."""
+        """Metrics to report, from the means of those in `outcome`."""
         return metrics
 
     def eval_units(self, name: str) -> list[Unit]:
-        """The rows of an evaluation set, those of like length side by side."""
+        """Rows of an evaluation set, similar lengths next to each other."""
         lengths = np.asarray(row_lengths(self.request.data.evals[name]))
         return [[row] for row in np.argsort(-lengths, kind="stable").tolist()]
 
@@ -211,5 +216,5 @@ class LogpsTrainer(AnswersTrainer):
         return self.causal_loss.after_head is None
 
     def logps(self, forward: Any, batch: Batch) -> Logps:
-        """Of the policy. forward: the model as it is wrapped for training."""
+        """Log-probabilities under the policy. forward: the model as wrapped for training."""
         return sequence_logps(self.causal_loss, forward, batch, len(self.columns))

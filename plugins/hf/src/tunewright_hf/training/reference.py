@@ -1,5 +1,5 @@
-"""Log-probabilities of answers under a reference: of all rows once, before training, or of every
-batch anew."""
+"""Log-probabilities under a reference model: cached for all rows before training, or computed per
+batch."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from tunewright import RecipeError
 from tunewright.check import resolve
 from tunewright.run import Run
-from tunewright.types import LoadedModel, StageResult, TrainRequest
+from tunewright.types import LoadedModel, RunContext, StageResult, TrainRequest
 from tunewright_hf.batching.batch_sampler import row_lengths
 from tunewright_hf.batching.collators import Row
 from tunewright_hf.batching.row_stream import RowStream
@@ -31,13 +31,14 @@ __all__ = [
     "ReferenceTrainer",
 ]
 
-FOLDER = "reference"  # in the stage's folder `checkpoints`, which goes when the run is overwritten
-#: what PEFT's adapters may begin with for the model below them to be what it was without them
+# in the stage's folder `checkpoints`, which is removed when the run is overwritten
+FOLDER = "reference"
+#: initial adapter values of PEFT that leave the base model unchanged
 _HARMLESS = (True, False, None, "gaussian", "eva", "orthogonal")
 
 
 class Referenced(Dataset[Row]):
-    """Rows with what the reference says of them, as `reference` (K)."""
+    """Rows with their reference scores, as `reference` (K,)."""
 
     def __init__(self, rows: Any, scores: Tensor) -> None:
         self.rows, self.scores = rows, scores
@@ -50,10 +51,10 @@ class Referenced(Dataset[Row]):
 
 
 class ReferenceTrainer(LogpsTrainer):
-    """Trains on answers with their log-probabilities under a reference. Its options are
+    """Trains on answers, given their log-probabilities under a reference. Its options are
     ReferenceOptions."""
 
-    scores = 2  #: what is kept of the reference for each row: K numbers
+    scores = 2  # numbers kept of the reference per row: K
 
     def __init__(self, setup: TrainingSetup, options: Any) -> None:
         super().__init__(setup, options)
@@ -77,22 +78,22 @@ class ReferenceTrainer(LogpsTrainer):
         self.evals = {name: held(f"eval {name}", rows) for name, rows in request.data.evals.items()}
 
     def prepared(self, rows: Any) -> Any:
-        """The rows of a set as they are collated."""
+        """Rows of a set in the form that is collated."""
         return rows
 
     def score(self, loss: CausalLoss, forward: Any, batch: Batch) -> Tensor:
-        """What is kept of the reference for the rows of a batch: (B, K) in nats."""
+        """Scores to keep of the reference for the rows of a batch: (B, K) in nats."""
         return sequence_logps(loss, forward, batch, len(self.columns)).sums.T
 
     def reference_of(self, batch: Batch) -> Tensor:
-        """`score` under the reference, cached or not."""
+        """`score` of the reference, cached or computed."""
         if "reference" in batch:
             return batch["reference"]
         with self._reference() as loss:
             return self.score(loss, loss.model, batch)
 
     def cache_identity(self) -> dict[str, Any]:
-        """What the scores depend on, besides the model as the stage began."""
+        """Everything that scores depend on, besides the model at the start of the stage."""
         rows = {name: len(each) for name, each in self.request.data.evals.items()}
         data = {
             "fingerprint": self.request.data.fingerprint,
@@ -110,8 +111,8 @@ class ReferenceTrainer(LogpsTrainer):
     # ---- scoring all rows ahead of time ----------------------------------------------------------
 
     def _cached(self) -> dict[str, Tensor]:
-        """Scores (rows, K) of each set, from the stage's folder or made now. NaN in rows that are
-        not trained on."""
+        """Scores (rows, K) of each set, from the stage's folder or computed now. NaN for rows that
+        are not trained on."""
         folder, identity = self.checkpoint_folder / FOLDER, self.cache_identity()
         found = _read(folder, identity)
         if self.any_rank(found is None):
@@ -131,7 +132,7 @@ class ReferenceTrainer(LogpsTrainer):
         return found
 
     def _score_all(self, rows: Any, numbers: np.ndarray) -> Tensor:
-        """In batches of like length, which are the same on any number of processes."""
+        """Score rows in batches of similar lengths, the same for any number of ranks."""
         numbers = numbers[np.argsort(-np.asarray(row_lengths(rows))[numbers], kind="stable")]
         size, ranks = self.request.training.per_device_eval_batch_size, self.run.data_world_size
         batches = [numbers[start : start + size].tolist() for start in range(0, len(numbers), size)]
@@ -139,6 +140,7 @@ class ReferenceTrainer(LogpsTrainer):
         scores = torch.zeros(len(rows), self.scores)
         with self._reference() as loss:
             for first in range(0, len(batches), ranks):
+                self.check_stop()
                 place = first + self.run.data_rank
                 # a rank that has run out repeats the last batch, to keep collectives in step
                 batch = self.collate(
@@ -152,16 +154,16 @@ class ReferenceTrainer(LogpsTrainer):
         return scores
 
 
-def second_model(run: Any, request: TrainRequest, options: Any) -> CausalLoss | None:
-    """The reference where it is a model of its own. It has no second copy of what the policy does
-    not train either. options: ReferenceModel."""
+def second_model(run: RunContext, request: TrainRequest, options: Any) -> CausalLoss | None:
+    """Load the reference if it is a separate model. Parameters that the policy does not train are
+    shared with it. options: ReferenceModel."""
     if options.reference in ("start", "base"):
         loaded = request.models.get("reference")
     else:
         if quantizer := options.reference_quantizer:
             recipe = run.recipe.as_mapping() | {"quantizer": quantizer}
             run = Run(resolve(recipe, combined=False), trust_remote_code=run.trust_remote_code)
-        # as the kernel loads what a stage before this one made: whole, and not to be trained
+        # loaded like the result of an earlier stage: complete, and not trained
         loaded = run.load(prior=StageResult(Path(options.reference), "model"), trainable=False)
     if loaded is None:
         return None
@@ -174,7 +176,7 @@ def second_model(run: Any, request: TrainRequest, options: Any) -> CausalLoss | 
 
 @contextmanager
 def reference_mode(model: Any, base: bool) -> Iterator[None]:
-    """Run the model without dropout and gradients; base: without its adapter too."""
+    """Run the model without dropout and gradients; base: also without its adapter."""
     training = model.training
     model.eval()
     with torch.no_grad(), model.disable_adapter() if base else nullcontext():
@@ -183,14 +185,13 @@ def reference_mode(model: Any, base: bool) -> Iterator[None]:
 
 
 def check_base(loaded: LoadedModel) -> None:
-    """Raises RecipeError where the model without its adapter is not what it was before there was
-    one."""
+    """Raise RecipeError if the model without its adapter is not the original model."""
     if loaded.saves != "adapter":
         hint = "take start: the model as it is when the stage begins"
         raise RecipeError(
             "the model has no adapter to leave out", place="stage.reference: base", hint=hint
         )
-    # adapters of other sorts than LoRA have no such field
+    # only LoRA has such a field
     begun = loaded.model.peft_config["default"].to_dict().get("init_lora_weights")
     if begun not in _HARMLESS:
         problem = f"adapters that begin with {begun} change the model below them"

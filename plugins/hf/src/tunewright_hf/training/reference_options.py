@@ -1,4 +1,4 @@
-"""What stages that hold a model against a reference have in common. Imports no torch."""
+"""Options of stages with a reference model. Imports no torch."""
 
 from typing import Any
 
@@ -40,6 +40,6 @@ class ReferenceStage(Stage):
 
     @property
     def models(self) -> tuple[ModelRole, ...]:  # type: ignore[override]
-        """A reference only where it is the model as it was, and is asked again in every step."""
+        """Needs a reference only if it is the unchanged model, asked again in every step."""
         asked_again = self.options.reference == "start" and not self.options.cache_reference
         return ("policy", "reference") if asked_again else ("policy",)

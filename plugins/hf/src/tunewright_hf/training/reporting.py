@@ -1,4 +1,4 @@
-"""What the loggers are told of a training."""
+"""Events of a training, for the loggers."""
 
 import time
 from collections.abc import Callable
@@ -9,18 +9,18 @@ import psutil  # type: ignore[import-untyped]
 import torch
 
 from tunewright import events
+from tunewright.types import RunContext
 
 if TYPE_CHECKING:
     from tunewright_hf.training.loop import TrainingLoop
 
 
 class Reporter:
-    """Turns what happens in a training into events, which are made on rank 0 only. stage: its name
-    in events."""
+    """Emits events during training, on rank 0 only. stage: its name in events."""
 
-    def __init__(self, run: Any, stage: str) -> None:
+    def __init__(self, run: RunContext, stage: str) -> None:
         self.run, self.stage = run, stage
-        self._time, self._tokens = 0.0, 0  # of the last log
+        self._time, self._tokens = 0.0, 0  # at the last log
 
     def emit(self, kind: Callable[..., events.Event], **fields: Any) -> None:
         if self.run.rank == 0:
@@ -49,7 +49,7 @@ class Reporter:
         )
 
     def logged(self, loop: "TrainingLoop", metrics: dict[str, float]) -> None:
-        """Report metrics with what the clock and the machine say."""
+        """Emit metrics, with speed and memory."""
         now, tokens = time.monotonic(), loop.trainer.progress["tokens"]
         metrics |= {
             "tokens": tokens,
@@ -65,7 +65,7 @@ class Reporter:
 
 
 def memory(device: torch.device) -> int:
-    """Bytes: the peak of a GPU, or what the process holds now on a CPU."""
+    """Memory in bytes: the peak of a GPU, or the process's current use on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return psutil.Process().memory_info().rss  # type: ignore[no-any-return]

@@ -1,42 +1,49 @@
-"""Rewards that a recipe names: what the completions of a policy are worth.
+"""Rewards named in a recipe, for the completions of a policy.
 
-A reward is a plugin of the kind `reward`, or a plain function in a Python file that the command
-line names (mine.py:brief):
+A reward is a plugin of the kind `reward`, or a plain function in a Python file named on the command
+line (mine.py:brief):
 
     def brief(completions: list[str], **columns: list) -> list[float | None]
 
 completions: without stop token. columns: the columns of the completions' rows by name, as long as
-completions, `prompts` (rendered) among them. What a recipe says besides `name` and `weight` is a
-plugin's options, or is handed to the function by name. Both give one number for each completion,
-None where there is nothing to say of it. Each rank asks for its own completions.
+completions, including `prompts` (rendered). Further keys of the section besides `name` and `weight`
+are a plugin's options, or keyword arguments of the function. Both return one number per completion,
+None if they have no score for it. Each rank scores its own completions.
 """
 
+import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
 from typing import Any
 
 from tunewright import RecipeError, RunError, TunewrightError, registry
-from tunewright.types import LoadedModel, RewardRequest
+from tunewright.recipe import Section
+from tunewright.resolved import choose
+from tunewright.source import Source
+from tunewright.types import LoadedModel, RewardRequest, RunContext
 
+__all__ = ["check", "load"]
+
+_SHOWN = 12  # columns that are written out in an error
 Score = Callable[[RewardRequest], list[float | None]]
 
 
 @dataclass(frozen=True)
 class WeightedReward:
-    """One reward of a recipe. score: the hook of its plugin, or a wrapped function."""
+    """A reward of a recipe. score: the hook of its plugin, or a wrapped function."""
 
     name: str
     weight: float
     score: Score
     policy: LoadedModel | None = None
     plugin: Any = None  # None: a function in a file
+    needed: tuple[str, ...] = ()  # columns that rows must have
 
     def __call__(self, completions: list[str], columns: dict[str, list[Any]]) -> list[float]:
-        """One number for each completion, NaN where there is none. Raises RunError where the reward
-        fails."""
+        """One number per completion, NaN for none. Raises RunError if the reward fails."""
         place = f"reward {self.name}"
         try:
             given = list(self.score(RewardRequest(completions, columns, self.policy)))
@@ -57,7 +64,7 @@ class WeightedReward:
 
 
 def check(section: str | dict[str, Any]) -> None:
-    """Check that there is such a reward; nothing is imported, and no file is opened. Raises
+    """Check that the reward exists; nothing is imported, and no file is opened. Raises
     ValueError."""
     name, _, _ = _parts(section)
     if not _is_in_a_file(name):
@@ -67,26 +74,53 @@ def check(section: str | dict[str, Any]) -> None:
             raise ValueError(str(error)) from error
 
 
+def columns(section: str | dict[str, Any]) -> tuple[str, ...]:
+    """The columns that a reward plugin needs, none of a function in a file, which is not opened.
+    Raises RecipeError if its options are wrong."""
+    name, _, options = _parts(section)
+    if _is_in_a_file(name):
+        return ()
+    choice = choose("reward", Section(name=name, **options), Source(f"reward {name}"), ())
+    return tuple(choice.make().columns())
+
+
+def missing(name: str, needed: Iterable[str], there: Iterable[str]) -> tuple[str, str]:
+    """Problem and hint where rows lack columns that a reward needs; two empty texts where they do
+    not."""
+    known = sorted(there)
+    gone = [column for column in needed if column not in known]
+    if not gone:
+        return "", ""
+    shown = ", ".join([column for column in known if column != "prompts"][:_SHOWN])  # ours
+    other = next((column for column in known if not column.startswith("prompt")), "solution")
+    return (
+        f"reward {name} needs the column {gone[0]!r}, and the rows have {shown}",
+        f"rename one in the source, such as `columns: {{{gone[0]}: {other}}}`, or set the reward's "
+        "option for it, if it has one",
+    )
+
+
 def load(
     section: str | dict[str, Any],
     place: str,
-    run: Any,
-    policy: LoadedModel,
+    run: RunContext,
+    policy: LoadedModel | None,
     *,
     from_command_line: bool,
 ) -> WeightedReward:
-    """The reward that a recipe names: `exact_match`, or a mapping with name, weight and options.
+    """Load a reward named in a recipe: `exact_match`, or a mapping with name, weight and options.
 
-    place: of the section, for errors. policy: the model that is trained. from_command_line: whether
-    the name was written there; files are code, and are run only then. Raises RecipeError where it
-    cannot be imported, or is none.
+    place: of the section, for errors. policy: the model, while it is trained. from_command_line:
+    whether the name was given there; files are code, and are run only then. Raises RecipeError if
+    it cannot be imported, or is not a reward.
     """
     try:
         name, weight, options = _parts(section)
         if _is_in_a_file(name):
             function = _function(name, from_command_line)
             bare = name.rpartition(":")[2]
-            return WeightedReward(bare, weight, _wrapped(function, options), policy)
+            needed = _needed(function, options)
+            return WeightedReward(bare, weight, _wrapped(function, options), policy, needed=needed)
     except Exception as error:  # whatever the file raises
         raise RecipeError(f"cannot be loaded: {error}", place=place) from error
     try:
@@ -97,7 +131,8 @@ def load(
     def score(request: RewardRequest) -> list[float | None]:
         return caller.call("score", run=run, request=request)  # type: ignore[no-any-return]
 
-    return WeightedReward(caller.entry.name, weight, score, policy, caller.plugin)
+    needed = tuple(caller.plugin.columns())
+    return WeightedReward(caller.entry.name, weight, score, policy, caller.plugin, needed)
 
 
 def _wrapped(function: Callable[..., list[float | None]], options: dict[str, Any]) -> Score:
@@ -107,8 +142,23 @@ def _wrapped(function: Callable[..., list[float | None]], options: dict[str, Any
     return score
 
 
+def _needed(function: Any, options: dict[str, Any]) -> tuple[str, ...]:
+    """Parameters without a default, besides the completions, that no option gives."""
+    try:
+        _, *others = inspect.signature(function).parameters.values()
+    except (ValueError, TypeError):  # a function of C, or without a parameter
+        return ()
+    named = [
+        each for each in others if each.kind in (each.KEYWORD_ONLY, each.POSITIONAL_OR_KEYWORD)
+    ]
+    return tuple(
+        each.name for each in named if each.default is each.empty and each.name not in options
+    )
+
+
 def _parts(section: str | dict[str, Any]) -> tuple[str, float, dict[str, Any]]:
-    """Name, weight and options. ValueError where there is no name, or the weight is no number."""
+    """Name, weight and options. Raises ValueError if the name is missing, or the weight is no
+    number."""
     written = {"name": section} if isinstance(section, str) else dict(section)
     name, weight = written.pop("name", None), written.pop("weight", 1.0)
     if not isinstance(weight, (int, float)) or not math.isfinite(weight):
@@ -119,7 +169,8 @@ def _parts(section: str | dict[str, Any]) -> tuple[str, float, dict[str, Any]]:
 
 
 def _is_in_a_file(name: str) -> bool:
-    """`mine.py:brief` is the function `brief` of the file `mine.py`, from the current folder."""
+    """Whether the name refers to a file: `mine.py:brief` is the function `brief` in mine.py,
+    relative to the current folder."""
     return name.rpartition(":")[0].endswith(".py")
 
 
@@ -132,7 +183,7 @@ def _function(name: str, from_command_line: bool) -> Any:
         raise ValueError(f"the file of {name} is code: only the command line may name it. {hint}")
     file, _, function = name.rpartition(":")
     spec = util.spec_from_file_location(Path(file).stem, file)
-    assert spec and spec.loader  # its name ends in .py
+    assert spec and spec.loader  # true because its name ends in .py
     module = util.module_from_spec(spec)
     spec.loader.exec_module(module)
     if not callable(found := vars(module).get(function)):

@@ -1,13 +1,15 @@
-"""What stages have in common whose answers the model writes itself. Imports no torch."""
+"""Options of stages that generate completions during training. Imports no torch."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field, field_validator
 
-from tunewright import Stage
+from tunewright import Problem, RecipeError, Stage
 from tunewright.types import ModelRole
 from tunewright_hf.training.reference_options import ReferenceModel
-from tunewright_hf.training.rewards import check
+from tunewright_hf.training.rewards import check, columns, missing
 
 __all__ = [
     "RolloutOptions",
@@ -46,9 +48,32 @@ class RolloutStage(Stage):
     """A stage whose Options are RolloutOptions."""
 
     rows = "prompts"
+    eval_metrics = ("loss", "reward", "completions/mean_length")
+
+    def objections(self, recipe: Any) -> Iterator[Problem]:
+        """Rewards whose options are wrong, and columns that they need and no record has."""
+        kind, number = self.at[:2]
+        assert kind == "stages" and isinstance(number, int)
+        stage, dataset = recipe.stages[number], recipe.choices["dataset"].make()
+        seen: set[str] | None = None
+        for index, section in enumerate(self.options.rewards):
+            at = (*self.at, "rewards", index)
+            try:
+                needed = columns(section)
+            except RecipeError as error:
+                yield Problem(at, error.problem, error.hint)
+                continue
+            if needed and seen is None and recipe.looked:
+                root = Path(recipe.recipe.data_root)
+                records = [r for each in stage.data for r in dataset.first_records(each, root)]
+                seen = {"prompts"}.union(*(r for r in records if isinstance(r, dict)))
+            name = section if isinstance(section, str) else section["name"]
+            problem, hint = missing(name, needed, seen or needed)
+            if problem and len(seen or ()) > 1:
+                yield Problem(at, problem, hint)
 
     @property
     def models(self) -> tuple[ModelRole, ...]:  # type: ignore[override]
-        """A reference only where it is a model of its own."""
+        """Needs a reference only if it is a separate model."""
         second = self.options.beta and self.options.reference == "start"
         return ("policy", "reference") if second else ("policy",)

@@ -1,40 +1,35 @@
-"""Answers that a model writes to prompts while it is trained.
+"""Rollouts: completions that a model generates during training.
 
-What is drawn depends on the seed, the step, the row and the number of the answer, and on nothing
-else: not on the batch that a prompt stands in, the process, or how much randomness was used before.
-So runs resume exactly, and four passes of one prompt draw what one pass of four does.
+Sampling depends only on the seed, the step, the row and the index of the completion: not on the
+batch, the rank, or the random numbers used before. So runs resume exactly, and four passes with one
+prompt sample the same as one pass with four.
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from transformers import GenerationConfig
-from transformers.generation import (
-    LogitsProcessor,
-    LogitsProcessorList,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
 
 from tunewright.types import LoadedModel
-from tunewright_hf.losses.causal_lm import replaced
-from tunewright_hf.models.modules import base_model
+from tunewright_hf.inference.rows import Row, RowSampling
+from tunewright_hf.inference.scheduler import Scheduler
+from tunewright_hf.media.collation import MediaRows
+from tunewright_hf.media.prompts import PromptMedia, prompt_media
 
 __all__ = [
     "RolloutGenerator",
     "Sampling",
 ]
 
+Media = Sequence[dict[str, Any]]  # {kind, path} of each
+_PREFILL_TOKENS = 16_384  # prompt tokens, padding included, in one pass
+
 
 @dataclass(frozen=True)
 class Sampling:
-    """max_new_tokens: of an answer. temperature: 0 takes the likeliest token. top_p: 1 is off.
+    """Sampling settings. max_new_tokens: per completion. temperature: 0 is greedy. top_p: 1 is off.
     top_k: 0 is off."""
 
     max_new_tokens: int
@@ -45,109 +40,110 @@ class Sampling:
 
 @dataclass
 class Rollout:
-    """One answer to one prompt."""
+    """One completion of a prompt."""
 
     prompt_ids: list[int]
-    completion_ids: list[int]  # its stop token included, if it came so far
+    completion_ids: list[int]  # including its stop token, if generated
     text: str  # without stop token
-    finished: bool  # False: cut off at max_new_tokens
+    finished: bool  # False: truncated at max_new_tokens
+    media: Media = ()  # of the prompt
 
     def row(self) -> dict[str, Any]:
-        """As a row of a collator; the answer is what is trained."""
+        """As a row for a collator; the completion is trained."""
         ignored = [-100] * len(self.prompt_ids)
         return {
             "input_ids": self.prompt_ids + self.completion_ids,
             "labels": ignored + self.completion_ids,
+            "media": self.media,
         }
 
 
 class RolloutGenerator:
-    """Writes answers with a model in evaluation mode.
+    """Generates completions with a model in evaluation mode.
 
-    stop: the template's stop tokens; the tokenizer's EOS is one too.
+    stop: the template's stop tokens, besides the tokenizer's EOS. media: of the model, if it takes
+    any.
     """
 
-    def __init__(self, loaded: LoadedModel, stop: Sequence[str], sampling: Sampling) -> None:
-        self._loaded, self._sampling = loaded, sampling
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        stop: Sequence[str],
+        sampling: Sampling,
+        media: MediaRows | None = None,
+    ) -> None:
+        self._loaded, self._sampling, self._media = loaded, sampling, media
         known = loaded.tokenizer.get_vocab()
         names = [*stop, loaded.tokenizer.eos_token]
-        self._stop_ids = {known[name] for name in names if name in known}
+        self._stop_ids = frozenset(known[name] for name in names if name in known)
 
     @torch.no_grad()
     def write(
-        self, prompts: Sequence[Sequence[int]], draws: Sequence[tuple[int, ...]] = ()
+        self,
+        prompts: Sequence[Sequence[int]],
+        draws: Sequence[tuple[int, ...]] = (),
+        media: Sequence[Media] = (),
     ) -> list[Rollout]:
-        """One answer to each prompt. draws: numbers of which the randomness of each answer is made;
-        without temperature there is none."""
+        """Generate one completion per prompt. draws: seeds of each completion's random numbers;
+        unused without temperature. media: of each prompt, as its row has them; empty: none.
+
+        Raises RowError if a medium cannot be read, RunError if it was changed.
+        """
         model, sampling = self._loaded.model, self._sampling
-        width = max(map(len, prompts))
-        pad = self._loaded.tokenizer.pad_token_id or 0
-        ids = torch.tensor(
-            [[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts]
-        )  # (B, T)
-        mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+        settings = RowSampling(sampling.temperature, sampling.top_p, sampling.top_k)
+        numbers = [np.random.default_rng(draw) for draw in draws]
+        randoms: list[np.random.Generator | None] = [*numbers] or [None] * len(prompts)
+        own: Sequence[Media] = media or [()] * len(prompts)
+        prepared = self._prompt_media(prompts, own)
+        rows = [
+            Row(
+                list(prompt),
+                sampling.max_new_tokens,
+                settings,
+                self._stop_ids,
+                random=random,
+                media=each,
+            )
+            for prompt, random, each in zip(prompts, randoms, prepared, strict=True)
+        ]
         training = model.training
         model.eval()
-        settings = GenerationConfig(
-            max_new_tokens=sampling.max_new_tokens,
-            do_sample=False,  # _Draw decides
-            eos_token_id=sorted(self._stop_ids),
-            pad_token_id=pad,
-            use_cache=True,
-        )
-        # the checkpoint's own settings would fill in what these leave open, such as a penalty on
-        # repetition
-        with _no_settings(model), _no_settings(base_model(model)):
-            written = model.generate(
-                input_ids=ids.to(model.device),
-                attention_mask=mask.to(model.device),
-                generation_config=settings,
-                logits_processor=self._processors(draws, width) if sampling.temperature else None,
-            )
+        # of the weights as they are now: nothing is kept until the next call
+        scheduler = Scheduler(model, slots=len(rows), prefill_tokens=_PREFILL_TOKENS)
+        scheduler.add(rows)
+        scheduler.run()
         model.train(training)
         return [
-            self.rollout(list(prompt), row.tolist())
-            for prompt, row in zip(prompts, written[:, width:], strict=True)
+            self.rollout(row.prompt, row.tokens, each) for row, each in zip(rows, own, strict=True)
         ]
 
-    def _processors(self, draws: Sequence[tuple[int, ...]], width: int) -> LogitsProcessorList:
-        sampling, device = self._sampling, self._loaded.model.device
-        numbers = np.stack(
-            [np.random.default_rng(draw).random(sampling.max_new_tokens) for draw in draws]
-        )
-        steps: list[LogitsProcessor] = [TemperatureLogitsWarper(sampling.temperature)]
-        if sampling.top_k:
-            steps.append(TopKLogitsWarper(sampling.top_k))
-        if sampling.top_p < 1:
-            steps.append(TopPLogitsWarper(sampling.top_p))
-        return LogitsProcessorList([*steps, _Draw(torch.from_numpy(numbers).to(device), width)])
+    def _prompt_media(
+        self, prompts: Sequence[Sequence[int]], media: Sequence[Media]
+    ) -> list[PromptMedia | None]:
+        """Media of each prompt; completions of one prompt share them."""
+        if self._media is None:
+            return [None] * len(prompts)
+        made: dict[Any, PromptMedia | None] = {}
+        found = []
+        for prompt, parts in zip(prompts, media, strict=True):
+            key = (tuple(prompt), *((part["kind"], part["path"]) for part in parts))
+            if key not in made:
+                made[key] = prompt_media(self._media, prompt, self._media.read_all(parts))
+            found.append(made[key])
+        return found
 
-    def rollout(self, prompt: list[int], written: list[int]) -> Rollout:
-        """An answer of these tokens, up to the first stop token."""
+    def rollout(self, prompt: list[int], written: list[int], media: Media = ()) -> Rollout:
+        """Completion of these tokens, up to the first stop token."""
         end = next((place for place, token in enumerate(written) if token in self._stop_ids), None)
         ids = written if end is None else written[: end + 1]
         text = self._loaded.tokenizer.decode(
             ids if end is None else ids[:-1], skip_special_tokens=False
         )
-        return Rollout(prompt, ids, text, finished=end is not None)
+        return Rollout(prompt, ids, text, end is not None, media)
 
-
-def _no_settings(model: Any) -> AbstractContextManager[None]:
-    return replaced(model, "generation_config", GenerationConfig())
-
-
-class _Draw(LogitsProcessor):
-    """Draws the next token of each row by a number of its own: the first at which the cumulated
-    probability exceeds it.
-
-    numbers: (B, N), in [0, 1), one for each new token. width: tokens of the prompts.
-    """
-
-    def __init__(self, numbers: Tensor, width: int) -> None:
-        self._numbers, self._width = numbers, width
-
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
-        sums = scores.double().softmax(-1).cumsum(-1)  # (B, V)
-        wanted = self._numbers[:, input_ids.shape[1] - self._width, None] * sums[:, -1:]
-        chosen = torch.searchsorted(sums, wanted, right=True).clamp(max=scores.shape[1] - 1)
-        return torch.full_like(scores, -torch.inf).scatter(1, chosen, 0.0)
+    def prompt_text(self, rollout: Rollout) -> str:
+        """The rendered prompt. Of a medium's tokens, equal ones in a row are written once."""
+        ids = rollout.prompt_ids
+        if self._media:
+            ids = self._media.media.shortened(ids)
+        return self._loaded.tokenizer.decode(ids)  # type: ignore[no-any-return]

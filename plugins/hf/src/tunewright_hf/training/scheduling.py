@@ -4,10 +4,10 @@ import math
 from typing import Any
 
 from tunewright.events import Notice
-from tunewright.types import SchedulerRequest
+from tunewright.types import RunContext, SchedulerRequest
 
 
-def build_scheduler(run: Any, training: Any, optimizer: Any, total_steps: int) -> Any:
+def build_scheduler(run: RunContext, training: Any, optimizer: Any, total_steps: int) -> Any:
     """Build the torch LRScheduler of the run's scheduler plugin."""
     warmup = training.warmup_steps
     steps = int(warmup) if warmup >= 1 else math.ceil(warmup * total_steps)

@@ -1,4 +1,4 @@
-"""What a stage gives to the training loop: the loss of a batch, and metrics."""
+"""Interface between a stage and the training loop: the loss of a batch, and metrics."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -9,27 +9,35 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from tunewright.types import TrainRequest
+from tunewright import RecipeError
+from tunewright.events import Notice
+from tunewright.types import RunContext, TrainRequest
 from tunewright_hf.batching import collators
 from tunewright_hf.batching.batch_sampler import Batches, Unit
 from tunewright_hf.batching.streaming_sampler import StreamedBatches
 from tunewright_hf.distributed.sharding import NoSharding
+from tunewright_hf.media.collation import media_rows
+from tunewright_hf.models.media_options import MediaOptions
+from tunewright_hf.models.media_parts import frozen_parts
+from tunewright_hf.models.modules import base_model, within
 
 __all__ = [
     "Batch",
     "TrainingSetup",
     "moved",
+    "set_mode",
 ]
 
 AnyBatches = Batches | StreamedBatches
 Batch = dict[str, Any]  # {"inputs": what the model gets, "labels", …}
+_SHOWN, _EACH = 10, 100  # rows left out: the first are told one by one, then each hundredth
 
 
 @dataclass
 class TrainingSetup:
-    """What a stage's trainer is made of."""
+    """Inputs of a stage's trainer."""
 
-    run: Any  # tunewright.types.RunContext
+    run: RunContext
     request: TrainRequest
     batches: AnyBatches
     accelerator: Accelerator
@@ -38,14 +46,19 @@ class TrainingSetup:
     stage: str  # its name in events
 
 
+class StopRequested(Exception):
+    """The run was asked to stop: what is in progress is given up. Raised on all ranks together."""
+
+
 class StageTrainer:
     """Loss and metrics of one stage. The loop calls it and knows nothing else of the stage.
 
-    A subclass gives `compute_loss`, `weight` and `evaluate_one`. All ranks call each method
+    A subclass implements `compute_loss`, `weight` and `evaluate_one`. All ranks call each method
     together.
     """
 
-    save_stride = 1  #: checkpoints are written after steps that are a multiple of it
+    leaves_out = False  # whether rows without readable media may be left out
+    save_stride = 1  # checkpoints are written only at multiples of this step count
 
     def __init__(self, setup: TrainingSetup) -> None:
         self.run, self.request, self.batches = setup.run, setup.request, setup.batches
@@ -62,48 +75,89 @@ class StageTrainer:
         )
         self.train_rows: Any = setup.request.data.train
         self.evals: dict[str, Any] = setup.request.data.evals
-        self.collate: Any = list  # rows → batch; a subclass sets it
+        #: for collators; None if the model takes no media
+        self.media = media_rows(
+            setup.request.loaded,
+            setup.request.data.media_root,
+            self._media_in_every_batch(setup),
+            self._skips_media(setup),
+        )
+        self.collate: Any = list  # collator; a subclass sets it
         self.stage = setup.stage
-        self.step = 0  # optimizer steps done; the loop counts
-        #: what is counted while training; a checkpoint keeps it
+        self.step = 0  # optimizer steps done; set by the loop
+        #: counters of the training, saved in checkpoints
         self.progress: dict[str, Any] = {"tokens": 0, "metrics": {}}
         self.optimizer: Any = None  # set by the loop, before the first step
-        self._evaluations = 0  # that are under way, one in another
+        self._evaluations = 0  # depth of nested evaluations
+
+    def _media_in_every_batch(self, setup: TrainingSetup) -> bool:
+        """Whether ranks would wait for each other if one of them had no media in a batch."""
+        loaded = setup.request.loaded
+        if loaded.processor is None or self.world_size == 1:
+            return False
+        model = base_model(loaded.model)
+        parts = frozen_parts(model, MediaOptions())
+        named = model.named_parameters()
+        trained = any(each.requires_grad and within(name, parts) for name, each in named)
+        return trained or type(setup.sharding) is not NoSharding
+
+    def _skips_media(self, setup: TrainingSetup) -> bool:
+        """Whether rows are left out whose media cannot be read. Raises RecipeError."""
+        if setup.request.training.unreadable_media == "error":
+            return False
+        place, hint = "training.unreadable_media", "leave it out"
+        if setup.request.loaded.processor is None:
+            raise RecipeError("the model takes no media", place=place, hint=hint)
+        if not self.leaves_out:
+            raise RecipeError(f"{setup.stage} leaves no rows out", place=place, hint=hint)
+        return True
+
+    def report_unreadable(self, batch: Any) -> Any:
+        """Count the rows that a batch leaves out, and say what is wrong with them. Returns the
+        batch."""
+        for problem in batch.pop("unreadable", ()) if isinstance(batch, dict) else ():
+            count = self.progress["unreadable_media"] = self.progress.get("unreadable_media", 0) + 1
+            if count <= _SHOWN or count % _EACH == 0:
+                message = f"{problem}; its example is not trained ({count:,} so far)"
+                self.run.emit(Notice(message=message, level="warning"))
+        return batch
 
     # ---- what a subclass gives -------------------------------------------------------------------
 
     def compute_loss(self, forward: Any, batch: Batch, scale: float) -> Tensor:
-        """Loss of a batch, a scalar: its sum of losses × `scale`, plus the family's auxiliary loss.
+        """Loss of a batch, a scalar: the sum of its losses × `scale`, plus the family's auxiliary
+        loss.
 
-        forward: the model as it is wrapped for training, with autocast. The loop averages the
-        result over the micro-batches of the step and over ranks.
+        forward: the model as wrapped for training, with autocast. The loop averages the result over
+        the micro-batches of the step and over ranks.
         """
         raise NotImplementedError
 
     def weight(self, batch: Batch) -> float:
-        """What the summed losses of a batch are divided by: its trained tokens, or its rows."""
+        """Denominator for the summed losses of a batch: its trained tokens, or its rows."""
         raise NotImplementedError
 
     def evaluate_one(self, name: str, rows: Any) -> dict[str, float]:
-        """Metrics of one evaluation set, `loss` among them, the same on every rank.
+        """Metrics of one evaluation set, including `loss`, the same on every rank.
 
         The model is in evaluation mode, under autocast.
         """
         raise NotImplementedError
 
     def prepare_step(self, batches: list[Any]) -> tuple[list[Batch], float]:
-        """The batches of one step as they are trained on, and the sum of their weights over all
-        ranks. batches: as the data loader gives them."""
+        """The batches of one step for training, and the sum of their weights over all ranks.
+        batches: from the data loader."""
         counts = [sum(map(count, batches)) for count in (self.weight, collators.tokens)]
         weight, tokens = self.total(torch.tensor(counts).double()).tolist()
-        self.progress["tokens"] += int(tokens)
+        # several ranks may have the same batch
+        self.progress["tokens"] += int(tokens) * self.run.data_world_size // self.world_size
         return batches, weight
 
     def step_ended(self) -> None:
-        """After each step."""
+        """Hook after each step."""
 
     def finished(self) -> None:
-        """After the last step, before the result is saved."""
+        """Hook after the last step, before the result is saved."""
 
     def logged(self) -> dict[str, float]:
         """Further metrics of the steps since the last log."""
@@ -111,19 +165,18 @@ class StageTrainer:
 
     @property
     def keeps_all_logits(self) -> bool:
-        """Whether the loss has the logits of all positions in memory."""
+        """Whether the loss keeps the logits of all positions in memory."""
         return False
 
     # ---- what it may use -------------------------------------------------------------------------
 
     def autocast(self) -> AbstractContextManager[None]:
-        """The precision that the forward pass computes in."""
+        """Autocast to the precision of the forward pass."""
         return self.accelerator.autocast()  # type: ignore[no-any-return]
 
     @contextmanager
     def evaluation_mode(self) -> Iterator[None]:
-        """While this lasts, parameters are those to evaluate and sample with, where the optimizer
-        has modes."""
+        """Switch an optimizer with modes to the parameters for evaluation and sampling."""
         self._evaluations += 1
         if self._evaluations == 1:
             set_mode(self.optimizer, training=False)
@@ -140,31 +193,37 @@ class StageTrainer:
         """This rank's rows of each forward pass of an evaluation, and whether they count.
 
         A rank that has run out gets rows that do not count, to keep collectives in step. units:
-        rows that stay together, in order; None takes each alone.
+        rows that stay together, in order; None takes each alone. Raises StopRequested.
         """
         units = [[row] for row in range(len(rows))] if units is None else units
         ranks = self.run.data_world_size
         size = self.request.training.per_device_eval_batch_size * ranks
         for start in range(0, len(units), size):
+            self.check_stop()
             own = units[start : start + size][self.run.data_rank :: ranks]
             yield [rows[row] for unit in own or [units[start]] for row in unit], bool(own)
 
     def total(self, sums: Tensor) -> Tensor:
-        """The sum over all ranks, on the CPU."""
+        """Sum over all ranks, on the CPU."""
         if self.world_size == 1:
             return sums
         sums = sums.float() if self.device.type == "mps" else sums  # which has no float64
         return self.accelerator.reduce(sums.to(self.device), "sum").cpu()
 
+    def check_stop(self) -> None:
+        """Raise StopRequested if any rank was asked to stop. For all ranks together."""
+        if self.any_rank(self.request.stop_requested()):
+            raise StopRequested
+
     def any_rank(self, flag: bool) -> bool:
-        """Whether it is true on any rank."""
+        """Whether `flag` is true on any rank."""
         return bool(self.total(torch.tensor(float(flag))))
 
 
 def moved(batch: Batch, device: torch.device) -> Batch:
-    """The batch, and batches in it, on a device. What is no tensor stays as it is."""
+    """The batch, with nested batches, on a device. Values other than tensors are kept."""
     made = {}
-    ahead = device.type == "cuda"  # copied while kernels that were launched before still run
+    ahead = device.type == "cuda"  # copy while launched kernels still run
     for name, part in batch.items():
         if isinstance(part, dict):
             made[name] = moved(part, device)
@@ -175,12 +234,12 @@ def moved(batch: Batch, device: torch.device) -> Batch:
 
 
 def has_modes(optimizer: Any) -> bool:
-    """Whether parameters are to be switched before they are evaluated, sampled with or exported
+    """Whether parameters must be switched before they are evaluated, sampled from or exported
     (schedule-free: Defazio et al. 2024, arXiv:2405.15682)."""
     return hasattr(optimizer, "eval") and hasattr(optimizer, "train")
 
 
 def set_mode(optimizer: Any, *, training: bool) -> None:
-    """Switch an optimizer with modes; others have none."""
+    """Switch an optimizer with modes; others are left unchanged."""
     if has_modes(optimizer):
         optimizer.train() if training else optimizer.eval()

@@ -1,7 +1,7 @@
-"""Optimizer steps of bf16 weights, rounded stochastically.
+"""Optimizer steps for bf16 weights with stochastic rounding.
 
 bf16 has 8 significant bits: an update below 1/512 of a weight is lost when the sum is rounded to
-the nearest value. Rounded up or down at random, with the probability of the distance, it is kept in
+nearest. Rounded up or down at random, with probability proportional to the distance, it is kept in
 the mean (Zamirai et al. 2020, "Revisiting BFloat16 Training", arXiv:2010.06192).
 """
 
@@ -13,28 +13,28 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 
-CHUNK = 2**26  # weights that are in fp32 at a time: 1 GiB with gradients and two states
+CHUNK = 2**26  # weights converted to fp32 at a time: 1 GiB with gradients and two states
 
 
 class StochasticRounding:
     """Steps an optimizer in fp32, some parameters at a time, and rounds weights and states to bf16.
 
-    What is drawn depends on the seed and the step alone: ranks with the same weights round alike,
-    and a resumed run as an uninterrupted one. Parameters in fp32 are stepped as they are.
+    Random numbers depend on seed and step only: ranks with the same weights round alike, and so
+    does a resumed run. fp32 parameters are stepped as usual.
     """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self.step_number = 0  # of the step that is made; the loop sets it
+        self.step_number = 0  # number of the current step; the loop sets it
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
-        """In place of `optimizer.step()`."""
+        """Step the optimizer; replaces `optimizer.step()`."""
         groups = optimizer.param_groups
         before = [dict(group) for group in groups]
         generators: dict[torch.device, torch.Generator] = {}
         for chunk in _chunks(before):
             for group, old, parameters in zip(groups, before, chunk, strict=True):
-                group.update(old)  # what is counted for a group is counted once a step
+                group.update(old)  # counters of a group advance once per step
                 group["params"] = [_widened(optimizer, each) for each in parameters]
             optimizer.step()
             for group, parameters in zip(groups, chunk, strict=True):
@@ -65,7 +65,7 @@ class StochasticRounding:
 
 
 def stochastic_round(values: Tensor, generator: torch.Generator) -> Tensor:
-    """fp32 to bf16: up or down at random, so that the mean is the value. inf and NaN stay."""
+    """Round fp32 to bf16, up or down at random, so that the mean is exact. inf and NaN are kept."""
     bits = values.contiguous().view(torch.int32)
     noise = torch.randint(
         0, 1 << 16, bits.shape, dtype=torch.int32, device=bits.device, generator=generator
@@ -92,7 +92,7 @@ def _chunks(groups: list[dict[str, Any]]) -> Iterator[list[list[Parameter]]]:
 
 
 def _widened(optimizer: torch.optim.Optimizer, parameter: Parameter) -> Parameter:
-    """A copy in fp32 with gradient and state; the parameter itself where it is not in bf16."""
+    """fp32 copy with gradient and state; the parameter itself if it is not bf16."""
     if parameter.dtype != torch.bfloat16:
         return parameter
     assert parameter.grad is not None
@@ -107,7 +107,7 @@ def _widened(optimizer: torch.optim.Optimizer, parameter: Parameter) -> Paramete
 
 
 def _narrowed(value: Any, generator: torch.Generator) -> Any:
-    """A state of a parameter in bf16; counters stay."""
+    """A parameter's state in bf16; counters are kept."""
     if not (isinstance(value, Tensor) and value.dtype == torch.float32 and value.ndim > 0):
         return value
     rounded = stochastic_round(_local(value), generator)

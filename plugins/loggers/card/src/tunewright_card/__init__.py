@@ -1,13 +1,14 @@
-"""README.md of a run: what was done, with which numbers, recipe and versions."""
+"""Model card of a run (README.md): method, metrics, recipe and versions."""
 
 from typing import Any
 
 from tunewright import Logger, events, hookimpl
+from tunewright.types import RunContext
+from tunewright.words import counted
 
 
 class Card(Logger):
-    """The run's model card, written when it ends well. What it says stands in the events, nothing
-    is invented."""
+    """Writes the model card when the run completes. All of its content comes from events."""
 
     artifacts = ("README.md",)
 
@@ -16,15 +17,18 @@ class Card(Logger):
         self._started: events.RunStarted | None = None
         self._rows: dict[str, int] = {}
         self._stages: list[events.StageFinished] = []
+        self._warnings: dict[str, None] = {}  # each once, in order
 
     @hookimpl
-    def report(self, run: Any, event: events.Event) -> None:
+    def report(self, run: RunContext, event: events.Event) -> None:
         if isinstance(event, events.RunStarted):
             self._started = event
         elif isinstance(event, events.StageStarted):
             self._rows[event.stage] = event.rows
         elif isinstance(event, events.StageFinished):
             self._stages.append(event)
+        elif isinstance(event, events.Notice) and event.level == "warning":
+            self._warnings[" ".join(event.message.split())] = None
         elif (
             isinstance(event, events.RunFinished) and event.status == "completed" and self._started
         ):
@@ -43,9 +47,11 @@ class Card(Logger):
         for stage in self._stages:
             numbers = ", ".join(f"{key} {value:.4g}" for key, value in stage.metrics.items())
             lines.append(
-                f"- {stage.stage}: {stage.steps} steps over "
-                f"{self._rows.get(stage.stage, 0)} rows. {numbers}"
+                f"- {stage.stage}: {counted(stage.steps, 'step')} over "
+                f"{counted(self._rows.get(stage.stage, 0), 'row')}. {numbers}"
             )
+        if self._warnings:
+            lines += ["", "## Warnings", "", *(f"- {each}" for each in self._warnings)]
         if "plot" in [logger["name"] for logger in recipe["loggers"]]:
             lines += ["", "![The loss, step by step](loss.png)"]
         lines += [

@@ -1,4 +1,4 @@
-"""What a run looks like in a terminal."""
+"""Terminal output of a run."""
 
 import shlex
 from typing import Any
@@ -9,6 +9,7 @@ from rich.text import Text
 
 from tunewright import TunewrightError, events, registry
 from tunewright.terminal import printable
+from tunewright.words import counted
 
 STEPS = {
     "load_model": "Loading the model",
@@ -19,13 +20,13 @@ STEPS = {
 
 
 class View:
-    """Prints events. All strings are printed as they are: no markup, no control characters."""
+    """Prints events. Strings are printed literally: no markup, no control characters."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._progress: Progress | None = None  # while a stage trains in a terminal
         self._task = TaskID(0)
-        self._run_started = 0.0  # seconds since 1970, as all times here
+        self._run_started = 0.0  # seconds since 1970, like all times here
         self._stage = events.StageStarted(stage="", number=1, of=1, total_steps=0)
 
     def show(self, event: events.Event) -> None:
@@ -51,7 +52,7 @@ class View:
                 self._line(
                     f"{event.stage} finished  ",
                     "bold",
-                    f"{event.steps:,} steps, result in {event.path}",
+                    f"{counted(event.steps, 'step')}, result in {event.path}",
                 )
             case events.RunFinished():
                 self._stop()
@@ -60,7 +61,7 @@ class View:
     def _line(self, head: str, style: str, text: str = "") -> None:
         line = Text.assemble((printable(head), style), printable(text))
         line.rstrip()
-        self._console.print(line, soft_wrap=True)  # a line in a log file stays one line
+        self._console.print(line, soft_wrap=True)  # a line in a log file stays on one line
 
     def _start_run(self, event: events.RunStarted) -> None:
         self._run_started = event.time
@@ -85,8 +86,8 @@ class View:
         self._line(
             f"Stage {event.number} of {event.of}: {event.stage}  ",
             "bold",
-            (f"{event.rows:,}" if event.rows else "streamed")
-            + f" rows, {event.total_steps:,} steps"
+            (counted(event.rows, "row") if event.rows else "streamed rows")
+            + f", {counted(event.total_steps, 'step')}"
             + (f" (from step {event.first_step:,})" if event.first_step else "")
             + (
                 f", {event.trainable_parameters:,} of {event.parameters:,} parameters "
@@ -100,7 +101,7 @@ class View:
                 TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
                 TextColumn("{task.fields[numbers]}", markup=False),
                 console=self._console,
-                expand=True,  # the bar takes what the numbers leave
+                expand=True,  # the bar takes the remaining width
             )
             self._task = self._progress.add_task(
                 printable(event.stage),
@@ -133,16 +134,14 @@ class View:
             if self._speaks():
                 self._line("  Talk to it:  ", "", f"tunewright chat {folder}")
         elif event.status == "interrupted":
-            self._line(
-                f"Interrupted after {after}.", "bold yellow"
-            )  # the command ends with how to go on
+            # the command prints how to resume
+            self._line(f"Interrupted after {after}.", "bold yellow")
         else:
-            self._line(
-                f"Failed after {after}.", "bold red"
-            )  # the command ends with the error itself
+            # the command prints the error itself
+            self._line(f"Failed after {after}.", "bold red")
 
     def _speaks(self) -> bool:
-        """Whether the last stage trained a model that answers, not one that gives numbers."""
+        """Whether the last stage trained a model that generates text."""
         try:
             return registry.load(registry.find("stage", self._stage.stage)).head == "causal_lm"  # type: ignore[attr-defined]
         except TunewrightError:
@@ -168,7 +167,7 @@ def _adapter(recipe: dict[str, Any]) -> list[str]:
 
 
 def _entries(recipe: dict[str, Any]) -> list[dict[str, Any]]:
-    """The sources of all stages, the recipe's own for those that name none."""
+    """Sources of all stages; stages without their own have the recipe's."""
     sources: list[dict[str, Any]] = []
     for stage in recipe["stages"]:
         sources += [entry for entry in stage.get("data", recipe["data"]) if entry not in sources]
@@ -176,8 +175,7 @@ def _entries(recipe: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _source(entry: dict[str, Any]) -> str:
-    """What a source is called; dataset plugins that read no files may have another word for it than
-    path."""
+    """Display name of a source. Dataset plugins that read no files may have no `path`."""
     return str(entry.get("path", next(iter(entry.values()), "")))
 
 

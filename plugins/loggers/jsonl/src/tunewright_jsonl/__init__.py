@@ -1,26 +1,22 @@
-"""metrics.jsonl, one JSON object a logging step."""
+"""metrics.jsonl, one JSON object per logging step."""
 
 import json
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tunewright import Logger, hookimpl
 from tunewright.events import Evaluated, Event, Logged, StageStarted
-
-if TYPE_CHECKING:
-    from tunewright.types import RunContext
+from tunewright.types import RunContext
 
 
 class Jsonl(Logger):
-    """Appends to metrics.jsonl in the run folder: one JSON object for each logging step and each
-    evaluation.
+    """Appends to metrics.jsonl in the run folder: one JSON object per logging step and evaluation.
 
-    Each has stage, number (of the stage, 1 is the first), step, time and the metrics of the event;
-    evaluations also have `eval`, the name of their data. A number that JSON cannot hold (nan, inf)
-    is null. When a run is resumed, lines from after its checkpoint are taken out, so that no step
-    is there twice.
+    Fields: stage, number (of the stage, 1 is the first), step, time and the metrics of the event;
+    evaluations also have `eval`, the name of their data set. NaN and infinity are null. When a run
+    is resumed, lines after its checkpoint are removed, so that no step appears twice.
     """
 
     artifacts = ("metrics.jsonl",)
@@ -30,7 +26,7 @@ class Jsonl(Logger):
         self._number = 1
 
     @hookimpl
-    def report(self, run: "RunContext", event: Event) -> None:
+    def report(self, run: RunContext, event: Event) -> None:
         path = run.folder / "metrics.jsonl"
         match event:
             case StageStarted():
@@ -49,14 +45,13 @@ class Jsonl(Logger):
         line = json.dumps({**place, **more, **metrics, "time": event.time}) + "\n"
         with path.open(
             "a", encoding="utf-8"
-        ) as file:  # closed at once: who reads along sees whole lines
+        ) as file:  # closed at once, so that readers see whole lines
             file.write(line)
 
 
 def keep_known(path: Path, number: int, step: int) -> None:
-    """Take the lines out of a metrics file that come after `step` of the stage `number`, and a last
-    line that was cut off. Does nothing where there is no file.
-    """
+    """Remove the lines of a metrics file after `step` of stage `number`, and an incomplete last
+    line. A missing file is fine."""
     if not path.exists():
         return
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)

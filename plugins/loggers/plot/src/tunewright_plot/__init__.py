@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tunewright import Logger, hookimpl
 from tunewright.events import (
@@ -15,18 +15,14 @@ from tunewright.events import (
     StageFinished,
     StageStarted,
 )
+from tunewright.types import RunContext
 
-if TYPE_CHECKING:
-    from tunewright.types import RunContext
-
-LARGEST = (
-    3e38  # about what a float32 holds; what is beyond, or not a number, is left out of the picture
-)
+LARGEST = 3e38  # about the largest float32; larger values and NaN are not drawn
 
 
 @dataclass
 class Curve:
-    """The losses (nats a trained token) of one stage."""
+    """Losses (nats per trained token) of one stage."""
 
     stage: str
     points: list[tuple[int, float]] = field(default_factory=list)  # (step, loss)
@@ -39,9 +35,9 @@ class Curve:
 
 
 class Plot(Logger):
-    """Draws loss.png in the run folder, anew at every save and at the end of every stage.
+    """Draws loss.png in the run folder, at every save and at the end of every stage.
 
-    A resumed run takes the points before its checkpoint from metrics.jsonl, where there is one.
+    A resumed run reads the points before its checkpoint from metrics.jsonl, if it exists.
     """
 
     artifacts = ("loss.png",)
@@ -52,7 +48,7 @@ class Plot(Logger):
         self._number = 1
 
     @hookimpl
-    def report(self, run: "RunContext", event: Event) -> None:
+    def report(self, run: RunContext, event: Event) -> None:
         folder: Path = run.folder
         match event:
             case StageStarted():
@@ -80,12 +76,12 @@ class Plot(Logger):
 
 
 def earlier_curves(path: Path, number: int, step: int) -> dict[int, Curve]:
-    """The curves of a metrics file up to `step` of the stage `number`."""
+    """Curves of a metrics file up to `step` of stage `number`."""
     curves: dict[int, Curve] = {}
     if not path.exists():
         return curves
     for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if not line.endswith("\n"):  # cut off when the run was killed
+        if not line.endswith("\n"):  # incomplete: the run was killed
             continue
         row = json.loads(line)
         if (row["number"], row["step"]) <= (number, step):

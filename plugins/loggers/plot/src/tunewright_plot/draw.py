@@ -1,4 +1,5 @@
-"""Drawing, with matplotlib's objects and never pyplot: this runs in a thread, without a display."""
+"""Loss curves, drawn with matplotlib objects and never pyplot: this runs in a thread, without a
+display."""
 
 import os
 from itertools import accumulate
@@ -15,7 +16,7 @@ EVALS = ("#d9662b", "#3c8c5a", "#8a5aa8", "#b03a48")
 
 
 def draw(curves: list[Curve], path: Path) -> None:
-    """Write one panel for each curve, side by side, to a PNG that is replaced in one go."""
+    """Write one panel per curve, side by side, to a PNG file. It is replaced atomically."""
     figure = Figure(
         figsize=(2.5 + 5.5 * len(curves), 4.5), dpi=150, layout="constrained", facecolor="white"
     )
@@ -30,7 +31,7 @@ def draw(curves: list[Curve], path: Path) -> None:
 
 def _panel(axes: Axes, curve: Curve) -> None:
     steps, losses = zip(*curve.points, strict=True)
-    few = len(steps) < 20  # a smoothed line through a handful of points says nothing
+    few = len(steps) < 20  # smoothing a handful of points is misleading
     if not few:
         axes.plot(steps, losses, color=LOSS, alpha=0.3, linewidth=1)
     axes.plot(
@@ -69,9 +70,8 @@ def _panel(axes: Axes, curve: Curve) -> None:
 
 
 def smoothed(values: tuple[float, ...]) -> list[float]:
-    """Centred moving average over about a twentieth of the values, fewer towards both ends: no lag
-    behind a falling loss.
-    """
+    """Centred moving average over about a twentieth of the values, over fewer towards both ends, so
+    that it does not lag."""
     sums = [0.0, *accumulate(values)]
     reach = max(1, len(values) // 40)
     averages = []

@@ -4,17 +4,16 @@ from typing import TYPE_CHECKING, Any
 
 from tunewright import Logger, hookimpl
 from tunewright.events import Evaluated, Event, Logged, RunFinished, StageFinished, StageStarted
+from tunewright.types import RunContext
 
 if TYPE_CHECKING:
-    from tunewright.types import RunContext
     from tunewright_tensorboard.scalars import ScalarWriter
 
 
 class TensorBoard(Logger):
-    """Writes event files below logs/tensorboard/ in the run folder, one TensorBoard run for each
-    stage.
+    """Writes event files below logs/tensorboard/ in the run folder, one TensorBoard run per stage.
 
-    To look at them: `tensorboard --logdir <run folder>/tensorboard`.
+    View them with `tensorboard --logdir <run folder>/logs/tensorboard`.
     """
 
     artifacts = ("logs",)
@@ -24,15 +23,14 @@ class TensorBoard(Logger):
         self._writer: ScalarWriter | None = None
 
     @hookimpl
-    def report(self, run: "RunContext", event: Event) -> None:
+    def report(self, run: RunContext, event: Event) -> None:
         match event:
             case StageStarted():
                 self._close()
                 from tunewright_tensorboard.scalars import ScalarWriter
 
-                name = event.stage.rpartition(":")[
-                    2
-                ]  # a colon cannot stand in a folder's name everywhere
+                # folder names cannot contain a colon on every system
+                name = event.stage.rpartition(":")[2]
                 folder = run.folder / "logs" / "tensorboard" / f"{event.number}-{name}"
                 self._writer = ScalarWriter(folder, event.first_step)
             case Logged() if self._writer:

@@ -1,5 +1,5 @@
-"""Scalars in TensorBoard's format, with TensorBoard's own writer: torch and TensorFlow are not
-needed."""
+"""Scalars in TensorBoard's format, with TensorBoard's own writer: needs neither torch nor
+TensorFlow."""
 
 from pathlib import Path
 
@@ -9,12 +9,12 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 
 class ScalarWriter:
-    """One event file. Points after `first_step` that an earlier attempt left in the folder are
-    taken back."""
+    """One event file. Points after `first_step` that an earlier attempt wrote to the folder are
+    discarded."""
 
     def __init__(self, folder: Path, first_step: int) -> None:
         self._writer = EventFileWriter(str(folder), flush_secs=10)
-        # a restart tells readers to forget every point from this step on
+        # a session start tells readers to discard all points from this step on
         start = SessionLog(status=SessionLog.START)
         self._writer.add_event(Event(session_log=start, step=first_step + 1))
 

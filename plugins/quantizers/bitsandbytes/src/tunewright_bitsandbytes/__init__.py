@@ -1,26 +1,22 @@
-"""Weights in 4 or 8 bits while they are loaded, on GPUs and on the CPU."""
+"""Quantize weights to 4 or 8 bits while they are loaded, on GPUs and CPUs."""
 
 import math
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
-from tunewright import Adapter, PluginOptions, Problem, Quantizer, hookimpl
-from tunewright.types import LoadedModel, LoadRequest
-
-if TYPE_CHECKING:
-    from tunewright.check import Resolved
-    from tunewright.types import RunContext
+from tunewright import PluginOptions, hookimpl
+from tunewright.types import LoadedModel, LoadRequest, RunContext
+from tunewright_hf.models.quantizers import LibraryQuantizer
 
 _BLOCK = 64  # weights that share a scale
 _SECOND_BLOCK = 256  # scales that share a scale, with double quantization
 
 
-class BitsAndBytes(Quantizer):
+class BitsAndBytes(LibraryQuantizer):
     """Linear layers, except heads, in 4 bits (QLoRA, Dettmers et al. 2023, arXiv:2305.14314) or 8
     bits (LLM.int8(), Dettmers et al. 2022, arXiv:2208.07339), through bitsandbytes. Quantized
-    weights cannot be trained: train an adapter.
+    weights cannot be trained: train an adapter. Accelerator fsdp shards them in 4 bits.
     """
 
     class Options(PluginOptions):
@@ -33,15 +29,12 @@ class BitsAndBytes(Quantizer):
             description="With 4 bits: also quantize the scales, which saves 0.4 bits per weight.",
         )
 
-    def objections(self, recipe: "Resolved") -> Iterator[Problem]:
-        adapter = recipe.plugin("adapter")
-        if adapter and issubclass(adapter, Adapter) and adapter.trains_base_weights:
-            yield Problem(
-                self.at,
-                f"quantized weights cannot be trained, and adapter {recipe.recipe.adapter.name} "
-                "trains them",
-                "train an adapter, such as lora, or take the quantizer out of the recipe",
-            )
+    libraries = ("bitsandbytes",)
+
+    def __init__(self, options: Any, name: str = "") -> None:
+        super().__init__(options, name)
+        if options and options.bits == 4:
+            self.sharded_by = ("fsdp",)  # type: ignore[misc]
 
     def weight_bytes(self, shape: tuple[int, ...], dtype: str) -> float:
         count = math.prod(shape)
@@ -55,10 +48,10 @@ class BitsAndBytes(Quantizer):
         return weights + blocks + 4 * (math.ceil(blocks / _SECOND_BLOCK) + 256 + 1)
 
     @hookimpl
-    def prepare_load(self, run: "RunContext", request: LoadRequest) -> bool:
+    def prepare_load(self, run: RunContext, request: LoadRequest) -> bool:
         from tunewright_bitsandbytes import linear
 
-        # a family without the option loads where it likes
+        # a family without the option chooses the device itself
         family = run.plugin("family").options
         device = request.device or str(getattr(family, "device", "auto"))
         request.quantization = linear.config(self.options, run.recipe.training.precision, device)
@@ -66,9 +59,4 @@ class BitsAndBytes(Quantizer):
 
     @hookimpl
     def finish_load(self, loaded: LoadedModel) -> LoadedModel:
-        from tunewright_bitsandbytes import linear
-        from tunewright_hf.models.modules import quantized_modules
-
-        linear.keep_layout(loaded.model)
-        loaded.quantized = quantized_modules(loaded.model)
         return loaded

@@ -1,10 +1,8 @@
-"""Quantization config for transformers, and a safeguard for bitsandbytes' layers."""
+"""Quantization config for transformers."""
 
-import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from bitsandbytes.nn.modules import Linear4bit
 from transformers import BitsAndBytesConfig
 
 from tunewright_hf.models.devices import pick_device
@@ -30,17 +28,3 @@ def config(options: "BitsAndBytes.Options", precision: str, device: str) -> Bits
         bnb_4bit_use_double_quant=options.double_quantization,
         bnb_4bit_compute_dtype=_DTYPES[resolve(precision, pick_device(device))],
     )
-
-
-def keep_layout(model: Any) -> None:
-    """Keep 4-bit layers from repacking their weights for inference on a CPU with AVX512-BF16.
-
-    bitsandbytes repacks at the first forward pass in evaluation mode. From then on gradients,
-    merging and saving read the new layout as the old one, without an error: the loss looks as
-    before.
-    """
-    for module in model.modules():
-        if isinstance(module, Linear4bit):
-            module.support_avx512bf16_for_cpu = False
-    # on a CPU it logs at every start that a hub kernel would be faster
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Rewards that look at a completion's text, ask an endpoint, or ask a trained reward model."""
+"""Rewards from a completion's text, an HTTP endpoint, or a trained reward model."""
 
 import json
 import re
@@ -8,21 +8,24 @@ from pydantic import Field, field_validator
 
 from tunewright import PluginOptions, RunError, hookimpl
 from tunewright.plugin import Reward
-from tunewright.types import RewardRequest
+from tunewright.types import RewardRequest, RunContext
 
 _THINKING = re.compile(r"\A.*</think>", re.DOTALL)
 
 
 class ExactMatch(Reward):
-    """1 where the completion after the thinking is the row's column, white space at the ends aside;
-    else 0."""
+    """1 if the completion after the thinking equals the row's column, ignoring leading and trailing
+    white space; else 0."""
 
     class Options(PluginOptions):
         column: str = "answer"
         """Column with the right answer."""
 
+    def columns(self) -> tuple[str, ...]:
+        return (self.options.column,)
+
     @hookimpl
-    def score(self, run: Any, request: RewardRequest) -> list[float]:
+    def score(self, run: RunContext, request: RewardRequest) -> list[float]:
         column = self.options.column
         if column not in request.columns:
             there = ", ".join(sorted(request.columns))
@@ -37,7 +40,7 @@ class ExactMatch(Reward):
 
 
 class Format(Reward):
-    """1 where the whole completion matches a regular expression; else 0."""
+    """1 if the whole completion matches a regular expression; else 0."""
 
     class Options(PluginOptions):
         pattern: str = Field(examples=["<think>.*</think>.*"])
@@ -53,30 +56,30 @@ class Format(Reward):
             return pattern
 
     @hookimpl
-    def score(self, run: Any, request: RewardRequest) -> list[float]:
+    def score(self, run: RunContext, request: RewardRequest) -> list[float]:
         form = re.compile(self.options.pattern, re.DOTALL)
         return [float(form.fullmatch(text.strip()) is not None) for text in request.completions]
 
 
 class Length(Reward):
-    """0 for a completion of `target` characters, down to -1 for one that is twice as long, or
-    longer, or empty."""
+    """0 for a completion of `target` characters, down to -1 for one that is empty or at least twice
+    as long."""
 
     class Options(PluginOptions):
         target: int = Field(gt=0, examples=[200])
         """Characters."""
 
     @hookimpl
-    def score(self, run: Any, request: RewardRequest) -> list[float]:
+    def score(self, run: RunContext, request: RewardRequest) -> list[float]:
         target = self.options.target
         return [-min(1.0, abs(len(text) - target) / target) for text in request.completions]
 
 
 class ValidJson(Reward):
-    """1 where the completion after the thinking is JSON, alone or in a fenced block; else 0."""
+    """1 if the completion after the thinking is JSON, bare or in a fenced block; else 0."""
 
     @hookimpl
-    def score(self, run: Any, request: RewardRequest) -> list[float]:
+    def score(self, run: RunContext, request: RewardRequest) -> list[float]:
         return [float(_is_json(_THINKING.sub("", text).strip())) for text in request.completions]
 
 
@@ -90,10 +93,10 @@ def _is_json(text: str) -> bool:
 
 
 class Http(Reward):
-    """What an HTTP endpoint answers to a POST of {"prompts": [...], "completions": [...]}:
-    {"rewards": [...]}, one for each completion, null where it has nothing to say.
+    """Response of an HTTP endpoint to a POST of {"prompts": [...], "completions": [...]}:
+    {"rewards": [...]}, one per completion, null for none.
 
-    Prompts and completions leave the machine where `url` is not on it.
+    Prompts and completions leave the machine unless `url` is local.
     """
 
     class Options(PluginOptions):
@@ -105,16 +108,16 @@ class Http(Reward):
         """Environment variable with the token that is sent as `Authorization: Bearer`."""
 
     @hookimpl
-    def score(self, run: Any, request: RewardRequest) -> list[float | None]:
+    def score(self, run: RunContext, request: RewardRequest) -> list[float | None]:
         from tunewright_rewards.endpoint import ask
 
         return ask(request.columns["prompts"], request.completions, self.options)
 
 
 class RewardModel(Reward):
-    """The score of each prompt with its completion, under the reward model that a run trained last.
+    """Score of each prompt with its completion by the reward model that a run trained last.
 
-    Prompts are rendered for the policy, which must have the template of the reward model.
+    Prompts are rendered for the policy, which must use the template of the reward model.
     """
 
     class Options(PluginOptions):
@@ -123,10 +126,10 @@ class RewardModel(Reward):
 
     def __init__(self, options: Any, name: str = "") -> None:
         super().__init__(options, name)
-        self.judge: Any = None  # loaded when it is first asked, before the first step
+        self.judge: Any = None  # loaded at the first call, before the first step
 
     @hookimpl
-    def score(self, run: Any, request: RewardRequest) -> list[float]:
+    def score(self, run: RunContext, request: RewardRequest) -> list[float]:
         from tunewright_rewards.model import Judge
 
         if self.judge is None:

@@ -1,4 +1,4 @@
-"""The request to a reward endpoint."""
+"""Request to a reward endpoint."""
 
 import json
 import os
@@ -10,15 +10,15 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 
 class _Stay(HTTPRedirectHandler):
-    """Follows no redirect: the token is for one endpoint, and a POST would become a GET."""
+    """Refuses redirects: the token is for one endpoint, and a POST would become a GET."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
 
 
 def ask(prompts: list[str], completions: list[str], options: Any) -> list[float | None]:
-    """Ask the endpoint. options: Http.Options. Raises ValueError and ConnectionError, which name
-    the endpoint."""
+    """Request rewards from the endpoint. options: Http.Options. Raises ValueError and
+    ConnectionError, which name the endpoint."""
     url, variable = options.url, options.token_variable
     where = urlsplit(url)
     if where.scheme not in ("http", "https") or not where.hostname:
@@ -44,7 +44,7 @@ def _post(request: Request, timeout: float) -> bytes:
             given: bytes = response.read()
             return given
     except HTTPError as error:
-        error.close()  # it is the response too
+        error.close()  # the error is also the response
         raise ConnectionError(f"{request.full_url}: answers {error.code} {error.reason}") from error
     except (OSError, HTTPException) as error:
         raise ConnectionError(f"{request.full_url}: {error}") from error

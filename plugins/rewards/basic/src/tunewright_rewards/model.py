@@ -1,13 +1,12 @@
-"""The reward model that a run trained."""
+"""Reward model of a run."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from tunewright import RecipeError, folder
 from tunewright.run import open_run
-from tunewright.types import LoadedModel
+from tunewright.types import LoadedModel, RunContext
 from tunewright_hf.losses.sequence_scores import scores_at_the_end
 from tunewright_hf.models import precision
 from tunewright_hf.models.modules import base_model
@@ -15,18 +14,18 @@ from tunewright_hf.models.weight_sharing import share
 
 
 class Judge:
-    """The reward model of a run folder, beside the policy.
+    """Scores completions with the reward model of a run folder, beside the policy.
 
-    run: that which asks. path: the run folder; None: that of `run`. Raises RecipeError where the
+    run: the current run. path: the run folder; None: that of `run`. Raises RecipeError if the
     folder holds no run with a reward model.
     """
 
-    def __init__(self, run: Any, policy: LoadedModel | None, path: str | None) -> None:
+    def __init__(self, run: RunContext, policy: LoadedModel | None, path: str | None) -> None:
         self.loaded, self.stop = _load(Path(path) if path else run.folder)
         model = self.loaded.model.eval()
         number_format = precision.resolve(run.recipe.training.precision, model.device)
         precision.set_trained_dtypes(model, number_format)
-        base_model(model).score.float()  # as it was trained
+        base_model(model).score.float()  # fp32, as in training
         if policy is not None:
             share(model, policy.model)
         half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(number_format)
@@ -35,7 +34,8 @@ class Judge:
     @torch.no_grad()
     def score(self, prompts: list[str], completions: list[str]) -> list[float]:
         scores, model = [], self.loaded.model
-        for prompt, text in zip(prompts, completions, strict=True):  # one by one, without padding
+        # one at a time, without padding
+        for prompt, text in zip(prompts, completions, strict=True):
             ids = self.loaded.tokenizer(
                 prompt + text + self.stop, add_special_tokens=False, return_tensors="pt"
             )
@@ -47,7 +47,7 @@ class Judge:
 
 
 def _load(path: Path) -> tuple[LoadedModel, str]:
-    """The model, and the token with which answers ended in its training."""
+    """Load the model, and the token that ended answers in its training."""
     run = open_run(path)
     done = (folder.read(path) or {})["stages"]
     trained = [number for number in range(len(done)) if run.stage(number).head == "score"]

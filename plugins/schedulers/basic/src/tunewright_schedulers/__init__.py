@@ -1,11 +1,11 @@
-"""Learning-rate schedules. All warm up linearly from 0; their formulas stand in curves.py."""
+"""Learning-rate schedules. All warm up linearly from 0; the formulas are in curves.py."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
 from tunewright import PluginOptions, Scheduler, hookimpl
-from tunewright.types import SchedulerRequest
+from tunewright.types import RunContext, SchedulerRequest
 
 
 class _Curve(Scheduler):
@@ -16,7 +16,7 @@ class _Curve(Scheduler):
         raise NotImplementedError
 
     @hookimpl
-    def build_scheduler(self, run: Any, request: SchedulerRequest) -> Any:
+    def build_scheduler(self, run: RunContext, request: SchedulerRequest) -> Any:
         from functools import partial
 
         from torch.optim.lr_scheduler import LambdaLR
@@ -50,6 +50,7 @@ class Constant(_Curve):
     """Keep the learning rate, without warm-up."""
 
     needs_total_steps = False
+    deviations: ClassVar = {"test_warm_up": "It has no warm-up, by definition."}
 
     def factor(self, request: SchedulerRequest, step: int) -> float:
         return 1.0
@@ -92,7 +93,7 @@ class Polynomial(_Curve):
         """Exponent. 1: linear."""
 
     @hookimpl
-    def build_scheduler(self, run: Any, request: SchedulerRequest) -> Any:
+    def build_scheduler(self, run: RunContext, request: SchedulerRequest) -> Any:
         from functools import partial
 
         from torch.optim.lr_scheduler import LambdaLR
@@ -125,7 +126,7 @@ class CosineWithMinLr(_Curve):
             return self
 
     @hookimpl
-    def build_scheduler(self, run: Any, request: SchedulerRequest) -> Any:
+    def build_scheduler(self, run: RunContext, request: SchedulerRequest) -> Any:
         from functools import partial
 
         from torch.optim.lr_scheduler import LambdaLR
@@ -143,7 +144,7 @@ class CosineWithMinLr(_Curve):
 
 
 class WarmupStableDecay(_Curve):
-    """Keep the learning rate after warm-up, and let it fall at the end (WSD; Hu et al. 2024,
+    """Keep the learning rate after warm-up, and decay it at the end (WSD; Hu et al. 2024,
     arXiv:2404.06395)."""
 
     class Options(PluginOptions):

@@ -1,4 +1,4 @@
-"""Shares of the peak learning rate by step, as transformers 5.23 has them (optimization.py).
+"""Learning-rate factors by step, with the formulas of transformers 5.23 (optimization.py).
 
 step: 0 is the first. warmup, total: optimizer steps; total includes warm-up.
 """
@@ -34,7 +34,7 @@ def inverse_sqrt(step: int, warmup: int, timescale: int | None) -> float:
 
 
 def polynomial(step: int, warmup: int, total: int, rate: float, power: float) -> float:
-    """rate: final share."""
+    """Polynomial decay to `rate`, the final factor."""
     if step < warmup:
         return step / max(1, warmup)
     if step >= total:
@@ -44,7 +44,7 @@ def polynomial(step: int, warmup: int, total: int, rate: float, power: float) ->
 
 
 def cosine_with_min_lr(step: int, warmup: int, total: int, rate: float, cycles: float) -> float:
-    """rate: final share."""
+    """Cosine decay to `rate`, the final factor."""
     if step < warmup:
         return step / max(1, warmup)
     progress = (step - warmup) / max(1, total - warmup)
@@ -53,7 +53,7 @@ def cosine_with_min_lr(step: int, warmup: int, total: int, rate: float, cycles: 
 
 
 def warmup_stable_decay(step: int, warmup: int, total: int, options: Any) -> float:
-    """options: WarmupStableDecay.Options."""
+    """Warm-up, constant, decay. options: WarmupStableDecay.Options."""
     share, least = options.num_decay_steps, options.min_lr_ratio
     decay = math.ceil(share * total) if share < 1 else int(share)
     decay = min(decay, max(0, total - warmup))
@@ -80,8 +80,7 @@ def warmup_stable_decay(step: int, warmup: int, total: int, options: Any) -> flo
 
 
 def end_rate(optimizer: Any, end: float, option: str) -> float:
-    """A final learning rate as a share of the peak. Raises RecipeError where it is above the
-    peak."""
+    """Final learning rate as a factor of the peak. Raises RecipeError if it is above the peak."""
     peak = float(optimizer.param_groups[0]["lr"])
     if end > peak:
         raise RecipeError(

@@ -1,14 +1,15 @@
-"""Direct preference optimization, on pairs of answers."""
+"""Direct preference optimization, on preference pairs."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from tunewright import hookimpl
-from tunewright.types import StageResult, TrainRequest
+from tunewright.types import RunContext, StageResult, TrainRequest
+from tunewright_hf.training.metric_names import PAIR_LOGPS, PAIR_REWARDS
 from tunewright_hf.training.reference_options import ReferenceOptions, ReferenceStage
 
-#: losses that have a use for label_smoothing
+#: losses that use label_smoothing
 SMOOTHED = ("sigmoid", "robust", "exo_pair")
 
 Loss = Literal[
@@ -27,14 +28,15 @@ Loss = Literal[
 
 
 class Dpo(ReferenceStage):
-    """Make the better of two answers likelier than the worse, held against a reference (DPO,
-    Rafailov et al. 2023, arXiv:2305.18290, and the losses that came after it).
+    """Make chosen answers likelier than rejected ones, relative to a reference model (DPO, Rafailov
+    et al. 2023, arXiv:2305.18290, and later losses).
 
-    A reward is beta times the log-probability of an answer minus that of the reference, summed over
-    its tokens.
+    The reward of an answer is beta times its log-probability minus that of the reference, summed
+    over its tokens.
     """
 
     rows = "preference"
+    eval_metrics = ("loss", *PAIR_REWARDS, *PAIR_LOGPS)
 
     class Options(ReferenceOptions):
         loss: Loss | Annotated[dict[Loss, Annotated[float, Field(gt=0)]], Field(min_length=1)] = (
@@ -77,7 +79,7 @@ class Dpo(ReferenceStage):
             return {self.loss: 1.0} if isinstance(self.loss, str) else self.loss
 
     @hookimpl
-    def train_stage(self, run: Any, request: TrainRequest) -> StageResult:
+    def train_stage(self, run: RunContext, request: TrainRequest) -> StageResult:
         from tunewright_dpo.training import train
 
         return train(run, request, self.options, self.name)

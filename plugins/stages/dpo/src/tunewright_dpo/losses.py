@@ -1,7 +1,7 @@
-"""The losses of pairs with a reference, each a few lines: (B,) from ratios (2, B).
+"""Pairwise losses with a reference: (B,) from log-ratios (2, B).
 
-A ratio is the log-probability of an answer minus that of the reference, in nats, of the chosen
-answers first. Sources are named in the plugin's options.
+A log-ratio is the log-probability of an answer minus that of the reference, in nats; chosen answers
+first. The plugin's options name the sources.
 """
 
 from collections.abc import Callable
@@ -13,9 +13,9 @@ from torch.nn.functional import logsigmoid
 
 @dataclass
 class Ratios:
-    sums: Tensor  # (2, B), over all tokens of an answer
+    sums: Tensor  # (2, B), summed over the tokens of an answer
     means: Tensor  # (2, B), per token
-    mean_reward: float = 0.0  # of all answers so far, before this step
+    mean_reward: float = 0.0  # mean over all answers of earlier steps
 
 
 def sigmoid(ratios: Ratios, beta: float, smoothing: float) -> Tensor:

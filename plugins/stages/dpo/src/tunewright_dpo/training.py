@@ -1,9 +1,10 @@
-"""Training on pairs of answers that are held against a reference."""
+"""Training on preference pairs relative to a reference model."""
 
 from functools import partial
 from typing import Any
 
-from tunewright.types import StageResult, TrainRequest
+from tunewright.types import RunContext, StageResult, TrainRequest
+from tunewright_dpo import Dpo
 from tunewright_dpo.losses import LOSSES, Ratios
 from tunewright_hf.training.fit import fit
 from tunewright_hf.training.preference import LossOutput, PreferenceCollator, pair_metrics
@@ -11,27 +12,19 @@ from tunewright_hf.training.reference import ReferenceTrainer
 from tunewright_hf.training.stage_trainer import Batch, TrainingSetup
 
 
-def train(run: Any, request: TrainRequest, options: Any, stage: str) -> StageResult:
-    """Train on preference rows, and save. Raises as `fit` does, and RecipeError where the reference
+def train(run: RunContext, request: TrainRequest, options: Any, stage: str) -> StageResult:
+    """Train on preference rows, and save. Raises as `fit` does, and RecipeError if the reference
     does not fit."""
     make = partial(DpoTrainer, options=options)
     return fit(run, request, make, stage=stage, template=run.plugin("template"))
 
 
 class DpoTrainer(ReferenceTrainer):
-    metrics = (
-        "rewards/chosen",
-        "rewards/rejected",
-        "rewards/margins",
-        "rewards/accuracies",
-        "logps/chosen",
-        "logps/rejected",
-        "nll_loss",
-    )
+    metrics = Dpo.eval_metrics[1:]
 
     def __init__(self, setup: TrainingSetup, options: Any) -> None:
         super().__init__(setup, options)
-        self.progress["rewards"] = {"mean": 0.0, "steps": 0}  # of all steps, for bco_pair
+        self.progress["rewards"] = {"mean": 0.0, "steps": 0}  # over all steps, for bco_pair
 
     def collator(self) -> PreferenceCollator:
         collator = super().collator()
@@ -61,7 +54,7 @@ class DpoTrainer(ReferenceTrainer):
 
     def step_metrics(self, metrics: dict[str, float]) -> None:
         so_far = self.progress["rewards"]
-        if not metrics:  # no number is left: the training has diverged
+        if not metrics:  # no finite number is left: training has diverged
             return
         so_far["steps"] += 1
         mean = (metrics["rewards/chosen"] + metrics["rewards/rejected"]) / 2

@@ -1,4 +1,4 @@
-"""A group of answers to each prompt, step by step."""
+"""GRPO training: groups of completions per prompt."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ class GrpoTrainer(PromptsTrainer):
         return made, weight
 
     def _answered(self, prompts: list[Prompt]) -> Batch:
-        """A batch of the answers to these prompts, group by group, with their advantages."""
+        """Batch of completions of these prompts, group by group, with their advantages."""
         options = self.options
         written, rewards = self.answers(prompts, options.num_generations)
         groups = rewards.view(len(prompts), -1)
@@ -40,14 +40,14 @@ class GrpoTrainer(PromptsTrainer):
         return batch
 
     def compute_loss(self, forward: Any, batch: Batch, scale: float) -> Tensor:
-        """Minus the advantage times the ratio of probabilities, plus beta times the KL divergence,
-        over tokens."""
+        """Minus the advantage times the probability ratio, plus beta times the KL divergence, over
+        tokens."""
         inputs, labels = batch["inputs"], batch["labels"]
         logps, auxiliary = self.causal_loss.logps(forward, inputs, labels)  # (B, T)
         known = shift(labels, None)[1]
         loss = -(logps - logps.detach()).exp() * batch["advantages"][:, None]
         if self.options.beta:
-            # without gradients: what is trained stands below
+            # the reference needs no gradients
             with self.reference() as reference:
                 wanted = reference.logps(reference.model, inputs, labels)[0]
             kl = (wanted - logps).exp() - (wanted - logps) - 1

@@ -1,4 +1,4 @@
-"""Training on single answers with labels, held against a reference."""
+"""Training on labelled answers relative to a reference model."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tunewright import RecipeError, RunError
-from tunewright.types import StageResult, TrainRequest
+from tunewright.types import RunContext, StageResult, TrainRequest
 from tunewright_hf.batching.collators import Row
 from tunewright_hf.batching.row_stream import RowStream
 from tunewright_hf.losses.causal_lm import CausalLoss
@@ -21,9 +21,9 @@ from tunewright_hf.training.reference import ReferenceTrainer
 from tunewright_hf.training.stage_trainer import Batch, TrainingSetup, moved
 
 
-def train(run: Any, request: TrainRequest, options: Any, stage: str) -> StageResult:
-    """Train on unpaired rows, and save. Raises as `fit` does, and RecipeError where the reference
-    does not fit."""
+def train(run: RunContext, request: TrainRequest, options: Any, stage: str) -> StageResult:
+    """Train on unpaired rows, and save. Raises as `fit` does, and RecipeError if the reference does
+    not fit."""
     if options.loss == "kto" and isinstance(request.data.train, RowStream):
         problem = (
             "its divergence is estimated with answers of other rows, which have no "
@@ -37,10 +37,10 @@ def train(run: Any, request: TrainRequest, options: Any, stage: str) -> StageRes
 
 
 class Mismatched(Dataset[Row]):
-    """Rows with the answer of another one, as `kl_ids`: always the same one, wherever a row stands
-    in a batch.
+    """Examples with the answer of another example, as `kl_ids`. The pairing is fixed and
+    independent of batches.
 
-    max_length: what prompt and answer together are cut to, in tokens.
+    max_length: maximum tokens of prompt and answer; longer ones are truncated.
     """
 
     def __init__(self, rows: Any, seed: int, max_length: int) -> None:
@@ -66,13 +66,14 @@ class Mismatched(Dataset[Row]):
 
 @dataclass
 class WithKl:
-    """A batch of answers, and in it, as `kl`, a batch of the mismatched ones."""
+    """Collator of answers; the batch has a second batch of mismatched answers as `kl`."""
 
     answers: PreferenceCollator
     mismatched: PreferenceCollator
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
-        pairs = [{"prompt_ids": row["prompt_ids"], "kl_ids": row["kl_ids"]} for row in rows]
+        names = ("prompt_ids", "kl_ids", "media")
+        pairs = [{name: row.get(name) for name in names} for row in rows]
         return self.answers(rows) | {"kl": self.mismatched(pairs)}
 
 
@@ -93,13 +94,13 @@ class KtoTrainer(ReferenceTrainer):
     def collator(self) -> Any:
         answers = super().collator()
         return (
-            WithKl(answers, PreferenceCollator(answers.pad_id, ("kl_ids",)))
+            WithKl(answers, PreferenceCollator(answers.pad_id, ("kl_ids",), media=answers.media))
             if self.compares
             else answers
         )
 
     def score(self, loss: CausalLoss, forward: Any, batch: Batch) -> Tensor:
-        """(B, 2): of the answers, and of the mismatched ones."""
+        """Log-probabilities (B, 2): of the answers, and of the mismatched ones."""
         found = super().score(loss, forward, batch)
         return (
             torch.cat([found, super().score(loss, forward, batch["kl"])], 1)
@@ -116,9 +117,9 @@ class KtoTrainer(ReferenceTrainer):
 
     @torch.no_grad()
     def _divergence(self, batches: Iterable[tuple[Batch, bool]]) -> float:
-        """How much likelier mismatched answers are than under the reference: the mean over the rows
-        of all batches that count, on all processes, in nats, at least 0. Batches keep what the
-        reference says of them."""
+        """Estimate the KL divergence from the reference: mean log-ratio of the mismatched answers
+        of all counted batches on all ranks, in nats, at least 0. Stores the reference's
+        log-probabilities in the batches."""
         sums = torch.zeros(2, dtype=torch.float64)
         training = self.model.training
         for batch, counts in batches:
@@ -161,15 +162,15 @@ class KtoTrainer(ReferenceTrainer):
         return LossOutput(losses * weights, metrics, policy.auxiliary)
 
     def derived(self, metrics: dict[str, float]) -> dict[str, float]:
-        """With the margin, which no single row has."""
+        """Add the margin, which is a difference of means."""
         if {"rewards/chosen", "rewards/rejected"} <= metrics.keys():
             metrics["rewards/margins"] = metrics["rewards/chosen"] - metrics["rewards/rejected"]
         return metrics
 
 
 def kto(rewards: Tensor, good: Tensor, divergence: float) -> Tensor:
-    """(B,) from the rewards (B,), whether answers are good (B,), and beta times the divergence; 0
-    in place of that is APO-zero."""
+    """Losses (B,) from rewards (B,), labels `good` (B,), and beta times the divergence; with
+    divergence 0 this is APO-zero."""
     return torch.where(
         good, 1 - (rewards - divergence).sigmoid(), 1 - (divergence - rewards).sigmoid()
     )

@@ -1,4 +1,4 @@
-"""Training on pairs of answers by the ratio of their odds."""
+"""Training on preference pairs by their odds ratio."""
 
 import math
 from functools import partial
@@ -8,32 +8,23 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from tunewright.types import StageResult, TrainRequest
+from tunewright.types import RunContext, StageResult, TrainRequest
 from tunewright_hf.training.fit import fit
 from tunewright_hf.training.preference import LogpsTrainer, LossOutput, pair_metrics
 from tunewright_hf.training.stage_trainer import Batch
+from tunewright_orpo import Orpo
 
-_TINY = 1e-7  # nats: of a token that is certain the odds would be infinite
+_TINY = 1e-7  # nats: avoids infinite odds of a certain token
 
 
-def train(run: Any, request: TrainRequest, options: Any, stage: str) -> StageResult:
+def train(run: RunContext, request: TrainRequest, options: Any, stage: str) -> StageResult:
     """Train on preference rows, and save. Raises as `fit` does."""
     make = partial(OrpoTrainer, options=options)
     return fit(run, request, make, stage=stage, template=run.plugin("template"))
 
 
 class OrpoTrainer(LogpsTrainer):
-    metrics = (
-        "rewards/chosen",
-        "rewards/rejected",
-        "rewards/margins",
-        "rewards/accuracies",
-        "logps/chosen",
-        "logps/rejected",
-        "nll_loss",
-        "log_odds_ratio",
-        "log_odds_chosen",
-    )
+    metrics = Orpo.eval_metrics[1:]
 
     def outcome(self, forward: Any, batch: Batch) -> LossOutput:
         beta, policy = self.options.beta, self.logps(forward, batch)
@@ -46,10 +37,10 @@ class OrpoTrainer(LogpsTrainer):
 
 
 def log_odds_ratio(means: Tensor) -> Tensor:
-    """(B,) from the mean log-probability of the answers' tokens in nats (2, B), of the chosen ones
+    """Log odds ratio (B,) from the mean log-probabilities per token, in nats (2, B); chosen answers
     first."""
     means = means.clamp(max=-_TINY)
-    # log(1 - p) in the one of two ways that is exact there
+    # log(1 - p), by the formula that is accurate in each range
     near_one = means > -math.log(2)
     against = torch.where(
         near_one, (-torch.expm1(means)).log(), torch.log1p(-means.clamp(max=-math.log(2)).exp())

@@ -1,24 +1,22 @@
 """Proximal policy optimization, on prompts and reward functions."""
 
-from typing import Any
-
 from pydantic import Field, model_validator
 
 from tunewright import hookimpl
-from tunewright.types import StageResult, TrainRequest
+from tunewright.types import RunContext, StageResult, TrainRequest
 from tunewright_hf.training.rollout_options import RolloutOptions, RolloutStage
 
 
 class Ppo(RolloutStage):
-    """Write an answer to each prompt, reward it, and train for several steps on what turned out
-    better than a critic expected (PPO, Schulman et al. 2017, arXiv:1707.06347; on language Ouyang
-    et al. 2022, arXiv:2203.02155).
+    """Generate a completion per prompt, score it, and train several steps on the advantages over a
+    critic (PPO, Schulman et al. 2017, arXiv:1707.06347; for language models Ouyang et al. 2022,
+    arXiv:2203.02155).
 
-    The prompts of a step (per_device_train_batch_size × gradient_accumulation_steps × processes)
-    and their answers are a rollout. The critic is a linear layer on the policy's last hidden
-    states; it is kept beside the result, as value_head.safetensors. Checkpoints are written between
-    rollouts only: training.save_steps and training.max_steps are rounded up to a multiple of
-    ppo_epochs, and a run that is asked to stop trains its rollout to the end.
+    A rollout is the prompts of one step (per_device_train_batch_size × gradient_accumulation_steps
+    × processes) with their completions. The critic is a linear layer on the policy's last hidden
+    states; it is saved beside the result, as value_head.safetensors. Checkpoints are written
+    between rollouts only: training.save_steps and training.max_steps are rounded up to a multiple
+    of ppo_epochs, and a run that is asked to stop first finishes its rollout.
     """
 
     class Options(RolloutOptions):
@@ -53,7 +51,7 @@ class Ppo(RolloutStage):
             return self
 
     @hookimpl
-    def train_stage(self, run: Any, request: TrainRequest) -> StageResult:
+    def train_stage(self, run: RunContext, request: TrainRequest) -> StageResult:
         from tunewright_ppo.training import train
 
         return train(run, request, self.options, self.name)

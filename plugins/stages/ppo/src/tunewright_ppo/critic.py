@@ -1,5 +1,5 @@
-"""The policy with its critic: a linear layer on the hidden states from which the head makes
-logits."""
+"""Policy with a critic: a linear value head on the hidden states that the language-model head
+reads."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,8 +15,8 @@ NAME = "value_head"
 
 
 class ActorCritic(CausalLoss):
-    """Puts the value head into the model, where it is trained, wrapped and kept in checkpoints with
-    the rest."""
+    """Adds the value head to the model, so that it is trained, wrapped and saved in checkpoints
+    like the rest."""
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
@@ -31,12 +31,12 @@ class ActorCritic(CausalLoss):
             device=model.device,
             dtype=torch.float32,
         )
-        nn.init.zeros_(head.weight)  # it expects nothing, whatever the model
+        nn.init.zeros_(head.weight)  # initial values are 0 for any model
         nn.init.zeros_(head.bias)
         self.base.add_module(NAME, head)
 
     def remove_head(self) -> dict[str, Tensor]:
-        """Leave the model as it was: the head's weights by name."""
+        """Remove the value head from the model, and return its weights by name."""
         head = self.base.get_submodule(NAME)
         delattr(self.base, NAME)
         return {name: each.detach().cpu() for name, each in head.state_dict().items()}
@@ -44,8 +44,8 @@ class ActorCritic(CausalLoss):
     def logps_and_values(
         self, forward: Any, inputs: dict[str, Tensor], labels: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(log-probabilities, values, auxiliary): as `logps`, and what the critic expects before
-        each of these labels is written (B, T), fp32."""
+        """(log-probabilities, values, auxiliary): like `logps`, with the critic's value before each
+        label (B, T), fp32."""
         targets, known = shift(labels, None)
         places = (targets != IGNORED).nonzero(as_tuple=True)
         value_head = self.base.get_submodule(NAME)

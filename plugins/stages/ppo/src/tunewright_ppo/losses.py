@@ -1,12 +1,13 @@
-"""The numbers of PPO, each (B, T), where `known` is 1 at tokens of answers and 0 elsewhere."""
+"""PPO advantages and losses. Tensors are (B, T); `known` is 1 at tokens of completions and 0
+elsewhere."""
 
 import torch
 from torch import Tensor
 
 
 def gae(rewards: Tensor, values: Tensor, known: Tensor, gamma: float, gae_lambda: float) -> Tensor:
-    """Advantages by generalized advantage estimation (arXiv:1506.02438). Nothing is expected after
-    the last token."""
+    """Advantages by generalized advantage estimation (arXiv:1506.02438). The value after the last
+    token is 0."""
     found = torch.zeros_like(rewards)
     next_value = next_advantage = torch.zeros_like(rewards[:, 0])
     for place in reversed(range(rewards.shape[1])):
@@ -18,7 +19,7 @@ def gae(rewards: Tensor, values: Tensor, known: Tensor, gamma: float, gae_lambda
 
 
 def policy_loss(ratios: Tensor, advantages: Tensor, clip_range: float) -> Tensor:
-    """ratios: probabilities of tokens, over those with which they were drawn."""
+    """Clipped policy loss. ratios: probabilities of tokens divided by those at sampling."""
     clipped = ratios.clamp(1 - clip_range, 1 + clip_range)
     return -torch.minimum(ratios * advantages, clipped * advantages)
 
@@ -29,7 +30,7 @@ def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip_range: 
 
 
 def steered(beta: float, kl: float, target: float, share: float) -> float:
-    """The next weight of the divergence. kl, target: nats of an answer. share: of the horizon, that
-    has gone by."""
+    """Adapted KL coefficient. kl, target: nats per completion. share: elapsed share of the
+    horizon."""
     error = max(-0.2, min(0.2, kl / target - 1))
     return beta * (1 + error * share)

@@ -1,4 +1,4 @@
-"""Rollouts, and several steps on each."""
+"""PPO training: rollouts, and several steps on each."""
 
 import math
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tunewright.types import StageResult, TrainRequest
+from tunewright.types import RunContext, StageResult, TrainRequest
 from tunewright_hf.batching import collators
 from tunewright_hf.losses.causal_lm import CausalLoss, shift
 from tunewright_hf.training.online_rl import Prompt, PromptsTrainer, train_on_prompts
@@ -16,9 +16,9 @@ from tunewright_ppo.critic import NAME, ActorCritic
 from tunewright_ppo.losses import gae, policy_loss, steered, value_loss
 
 
-def train(run: Any, request: TrainRequest, options: Any, stage: str) -> StageResult:
-    """Train on prompts, and save. Raises as `train_on_prompts` does, and RunError where there can
-    be no critic."""
+def train(run: RunContext, request: TrainRequest, options: Any, stage: str) -> StageResult:
+    """Train on prompts, and save. Raises as `train_on_prompts` does, and RunError if the model
+    cannot have a critic."""
     training, steps = request.training, options.ppo_epochs
     if training.save_steps:
         between = math.ceil(training.save_steps / steps) * steps
@@ -36,7 +36,7 @@ class PpoTrainer(PromptsTrainer):
         setup.request.stop_requested = lambda: self.is_between_rollouts and asked()
         self.save_stride = options.ppo_epochs
         self.progress["beta"] = options.beta
-        # nats and answers of this rollout on this rank
+        # KL in nats and number of completions of this rollout, on this rank
         self.divergence = torch.zeros(2, dtype=torch.float64)
 
     def make_loss(self) -> CausalLoss:
@@ -54,7 +54,7 @@ class PpoTrainer(PromptsTrainer):
             save_file(weights, self.request.folder / f"{NAME}.safetensors")
 
     def prepare_step(self, batches: list[list[Prompt]]) -> tuple[list[Batch], float]:
-        if self.is_between_rollouts:  # the prompts of each step of a rollout are the same
+        if self.is_between_rollouts:  # all steps of a rollout use the same prompts
             self.divergence.zero_()
             with self.evaluation_mode():
                 self.rollout = [self._answered(prompts) for prompts in batches]
@@ -67,7 +67,7 @@ class PpoTrainer(PromptsTrainer):
 
     @torch.no_grad()
     def _answered(self, prompts: list[Prompt]) -> Batch:
-        """A batch of answers to these prompts, with what policy, critic and rewards say of them."""
+        """Batch of completions of these prompts, with log-probabilities, values and rewards."""
         options = self.options
         written, scores = self.answers(prompts, 1)
         batch: Batch = moved(self.padded([answer.row() for answer in written]), self.device)
@@ -86,7 +86,8 @@ class PpoTrainer(PromptsTrainer):
             rewards -= self.progress["beta"] * behind
             self.count("kl", behind.sum(1) / known.sum(1))
             self.divergence += torch.tensor([float(behind.sum()), len(behind)], dtype=torch.float64)
-        last = inputs["attention_mask"].sum(1) - 2  # where the last token of an answer is predicted
+        # position that predicts the last token of a completion
+        last = inputs["attention_mask"].sum(1) - 2
         rewards[torch.arange(len(last), device=last.device), last] += scores.to(rewards)
         advantages = gae(rewards, values, known, options.gamma, options.gae_lambda)
         batch |= {"known": known, "logps": logps, "values": values, "advantages": advantages}
@@ -94,7 +95,7 @@ class PpoTrainer(PromptsTrainer):
         return batch
 
     def _whiten(self, rollout: list[Batch]) -> None:
-        """Bring the advantages of all tokens, on all processes, to mean 0 and variance 1."""
+        """Normalise the advantages of all tokens on all ranks to mean 0 and variance 1."""
         sums = torch.zeros(3, dtype=torch.float64)
         for batch in rollout:
             found = batch["advantages"][batch["known"] > 0].double().cpu()
@@ -106,7 +107,7 @@ class PpoTrainer(PromptsTrainer):
             batch["advantages"] = (batch["advantages"] - mean) / deviation
 
     def _steer(self) -> None:
-        """Set beta for the next rollout."""
+        """Adapt beta for the next rollout."""
         if (target := self.options.kl_target) is None:
             return
         self.count("beta", torch.tensor([self.progress["beta"]]))
@@ -115,7 +116,7 @@ class PpoTrainer(PromptsTrainer):
         self.progress["beta"] = steered(self.progress["beta"], nats / answers, target, share)
 
     def compute_loss(self, forward: Any, batch: Batch, scale: float) -> Tensor:
-        """The mean over the tokens of the rollout."""
+        """PPO loss: the mean over the tokens of the rollout."""
         options, known = self.options, batch["known"]
         logps, values, auxiliary = self.actor_critic.logps_and_values(
             forward, batch["inputs"], batch["labels"]

@@ -1,15 +1,14 @@
 """Continued pretraining on plain text."""
 
-from typing import Any
-
 from tunewright import PluginOptions, Stage, hookimpl
-from tunewright.types import StageResult, TrainRequest
+from tunewright.types import RunContext, StageResult, TrainRequest
 
 
 class Pretrain(Stage):
-    """Train on every token of documents. The tokenizer's chat template stays as it was."""
+    """Train on every token of documents. The tokenizer keeps its chat template."""
 
     rows = "text"
+    eval_metrics = ("loss",)
 
     class Options(PluginOptions):
         packing: bool = True
@@ -17,7 +16,7 @@ class Pretrain(Stage):
         other."""
 
     @hookimpl
-    def train_stage(self, run: Any, request: TrainRequest) -> StageResult:
+    def train_stage(self, run: RunContext, request: TrainRequest) -> StageResult:
         from tunewright_hf.training.causal_lm import train
 
         return train(run, request, stage=self.name, packing=self.options.packing)

@@ -1,4 +1,4 @@
-"""Training of a head that gives one number for a prompt and its answer."""
+"""Reward model training: a head that scores a prompt with its answer."""
 
 from functools import partial
 from typing import Any
@@ -6,21 +6,22 @@ from typing import Any
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from tunewright.types import StageResult, TrainRequest
+from tunewright.types import RunContext, StageResult, TrainRequest
 from tunewright_hf.losses.sequence_scores import scores_at_the_end
 from tunewright_hf.training.fit import fit
 from tunewright_hf.training.preference import AnswersTrainer, LossOutput, pair_metrics
 from tunewright_hf.training.stage_trainer import Batch
+from tunewright_reward import Reward
 
 
-def train(run: Any, request: TrainRequest, options: Any, stage: str) -> StageResult:
+def train(run: RunContext, request: TrainRequest, options: Any, stage: str) -> StageResult:
     """Train on preference rows, and save. Raises as `fit` does."""
     make = partial(RewardTrainer, options=options)
     return fit(run, request, make, stage=stage, template=run.plugin("template"))
 
 
 class RewardTrainer(AnswersTrainer):
-    metrics = ("rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies")
+    metrics = Reward.eval_metrics[1:]
 
     def outcome(self, forward: Any, batch: Batch) -> LossOutput:
         rewards = scores_at_the_end(self.model, forward, batch["inputs"]).view(2, -1)
@@ -29,6 +30,6 @@ class RewardTrainer(AnswersTrainer):
 
 
 def bradley_terry(rewards: Tensor, margin: Tensor | float, center_coefficient: float) -> Tensor:
-    """(B,) from the rewards of the answers (2, B), of the chosen ones first. margin: (B,)."""
+    """Losses (B,) from the scores of the answers (2, B); chosen answers first. margin: (B,)."""
     chosen, rejected = rewards
     return -logsigmoid(chosen - rejected - margin) + center_coefficient * (chosen + rejected) ** 2

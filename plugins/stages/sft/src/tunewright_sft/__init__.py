@@ -6,11 +6,14 @@ from typing import Any, Literal
 from pydantic import Field
 
 from tunewright import PluginOptions, RecipeError, Stage, hookimpl
-from tunewright.types import StageResult, TrainRequest
+from tunewright.types import RunContext, StageResult, TrainRequest
+
+#: metrics of generated answers
+METRICS = ("exact_match", "rouge-1", "rouge-2", "rouge-l", "bleu-4")
 
 
 class Sft(Stage):
-    """Train on what assistants say: mean negative log-likelihood of their tokens, weighted by
+    """Train on assistant messages: mean negative log-likelihood of their tokens, weighted by
     message."""
 
     rows = "messages"
@@ -41,8 +44,13 @@ class Sft(Stage):
                 "sacrebleu is not installed", place="stage.predict_with_generate", hint=hint
             )
 
+    @property
+    def eval_metrics(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Metrics of evaluation; those of answers only with predict_with_generate."""
+        return ("loss", *(METRICS if self.options.predict_with_generate else ()))
+
     @hookimpl
-    def train_stage(self, run: Any, request: TrainRequest) -> StageResult:
+    def train_stage(self, run: RunContext, request: TrainRequest) -> StageResult:
         from tunewright_hf.training.causal_lm import train
         from tunewright_sft.losses import LOSSES
 

@@ -1,4 +1,4 @@
-"""How like two texts are, by the field's metrics, in percent."""
+"""Text similarity metrics, in percent."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -6,9 +6,7 @@ from collections.abc import Sequence
 import regex  # type: ignore[import-untyped]
 from sacrebleu.metrics.bleu import BLEU
 
-METRICS = ("exact_match", "rouge-1", "rouge-2", "rouge-l", "bleu-4")
-
-# a word, a sign, or, where a script has no spaces between words, a character
+# a word, a punctuation mark, or a character in scripts without spaces between words
 _TOKEN = regex.compile(
     r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]\p{M}*"
     r"|[\w--[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]]+|[^\w\s]",
@@ -22,11 +20,10 @@ def tokens(text: str) -> list[str]:
 
 
 class Similarity:
-    """Of one text to the wanted one: whether they are the same, space at their ends left out; F1 of
-    ROUGE (Lin 2004) by words, pairs of words and the longest common subsequence; BLEU (Papineni et
-    al. 2002) of one to four words, by sacrebleu, smoothed, with shorter texts measured up to their
-    length.
-    """
+    """Metrics of a text against a reference: exact match, ignoring leading and trailing white
+    space; ROUGE F1 (Lin 2004) of unigrams, bigrams and the longest common subsequence of words;
+    BLEU (Papineni et al. 2002) up to 4-grams, by sacrebleu, smoothed, with effective order for
+    short texts."""
 
     def __init__(self) -> None:
         self._bleu = BLEU(tokenize="none", effective_order=True)
@@ -43,7 +40,7 @@ class Similarity:
 
 
 def rouge_n(one: Sequence[str], other: Sequence[str], size: int) -> float:
-    """F1 of the runs of `size` words; 0 where a text is too short for one."""
+    """F1 of n-grams of `size` words; 0 if a text has none."""
     runs = [
         Counter(zip(*(words[start:] for start in range(size)), strict=False))
         for words in (one, other)
@@ -56,8 +53,8 @@ def _f1(shared: int, one: int, other: int) -> float:
 
 
 def common_subsequence(one: Sequence[str], other: Sequence[str]) -> int:
-    """Length of the longest one. A row of the usual table is one number, of whose bits each 1 is a
-    step upwards (Hyyrö 2004)."""
+    """Length of the longest common subsequence. Bit-parallel: a row of the usual table is one
+    integer whose 1 bits are increments (Hyyrö 2004)."""
     places: dict[str, int] = {}
     for place, word in enumerate(one):
         places[word] = places.get(word, 0) | 1 << place

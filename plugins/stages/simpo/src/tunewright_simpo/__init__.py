@@ -1,20 +1,19 @@
 """Preference optimization without a reference, by log-probability per token."""
 
-from typing import Any
-
 from pydantic import Field
 
 from tunewright import PluginOptions, Stage, hookimpl
-from tunewright.types import StageResult, TrainRequest
+from tunewright.types import RunContext, StageResult, TrainRequest
+from tunewright_hf.training.metric_names import PAIR_LOGPS, PAIR_REWARDS
 
 
 class Simpo(Stage):
-    """Make the better of two answers likelier per token than the worse, by a margin (SimPO, Meng et
-    al. 2024, arXiv:2405.14734). A reward is beta times the mean log-probability of an answer's
-    tokens.
-    """
+    """Make chosen answers likelier per token than rejected ones, by a margin (SimPO, Meng et al.
+    2024, arXiv:2405.14734). The reward of an answer is beta times the mean log-probability of its
+    tokens."""
 
     rows = "preference"
+    eval_metrics = ("loss", *PAIR_REWARDS, *PAIR_LOGPS)
 
     class Options(PluginOptions):
         beta: float = Field(2.0, gt=0)
@@ -28,7 +27,7 @@ class Simpo(Stage):
         loss (CPO-SimPO)."""
 
     @hookimpl
-    def train_stage(self, run: Any, request: TrainRequest) -> StageResult:
+    def train_stage(self, run: RunContext, request: TrainRequest) -> StageResult:
         from tunewright_simpo.training import train
 
         return train(run, request, self.options, self.name)

@@ -1,4 +1,4 @@
-"""Templates that belong to no vendor: default, chatml, alpaca, vicuna, empty, auto."""
+"""Templates of no particular vendor: default, chatml, alpaca, vicuna, empty, auto."""
 
 from tunewright_templates.auto import Auto
 

@@ -19,17 +19,17 @@ from tunewright_hf.templates.render_worker import RenderWorker, WorkerError
 from tunewright_hf.templates.reply_parser import parse
 from tunewright_templates.dropped import DropCheck
 
-_WORKER = RenderWorker()  # one for the whole process; it starts when it is used
+_WORKER = RenderWorker()  # one per process; started at first use
 
 
 class Auto(Plugin):
     """The tokenizer's own chat template, rendered in a worker process that can be killed.
 
-    Such a template does not say what is trained. That is found by rendering prefixes of the
+    Such a template does not mark what is trained. Spans are found by rendering prefixes of the
     conversation: the prompt of an answer, with `add_generation_prompt`, must be a prefix of the
-    whole, and the answer must follow it, up to a stop token. Where that cannot be shown, the row is
-    an error. So is a row with something that the template does not write: a text, a tool, a call,
-    or the thinking of the last answer, where that is trained.
+    whole text, and the answer must follow it, up to a stop token. If this fails, the row is an
+    error. A row is also an error if the template leaves something out: a text, a tool, a call, or
+    the thinking of the last answer if that is trained.
     """
 
     class Options(TemplateOptions):
@@ -47,15 +47,15 @@ class Auto(Plugin):
         super().__init__(options, name)
         self._foreign: dict[
             str, _Foreign
-        ] = {}  # by source: a tokenizer may have another one for tools
+        ] = {}  # by template source: a tokenizer may have a separate template for tools
 
     def parse_reply(self, text: str, tools: list[dict[str, Any]] | None = None) -> Message:
-        """The message that a generated text says, with thinking and calls in the words that most
-        models use."""
+        """Parse a generated text to a message, with the thinking and call markers that most models
+        use."""
         return parse(text, self.info, tools)
 
     def chat_template(self) -> None:
-        """None: the tokenizer keeps its own."""
+        """Return None: the tokenizer keeps its own template."""
 
     @hookimpl
     def format_template(self, request: TemplateRequest) -> Rendered:
@@ -79,7 +79,7 @@ class Auto(Plugin):
             lambda planted: render(self._data(planted)),
             place,
         )
-        found.trained = []  # a foreign template has no say in it
+        found.trained = []  # a checkpoint's template cannot say what is trained
         if not request.add_generation_prompt:
             answers = [
                 number for number, m in enumerate(conversation.messages) if m.role == "assistant"
@@ -102,7 +102,7 @@ class Auto(Plugin):
         render: Callable[[Conversation], str],
         place: str,
     ) -> None:
-        """Raises RowError where the template leaves something out of the conversation."""
+        """Raise RowError if the template leaves out part of the conversation."""
         last = conversation.messages[-1] if conversation.messages else None
         answered = not prompt and last is not None and last.role == "assistant"
         trained = answered and last is not None and last.loss_weight > 0
@@ -124,7 +124,7 @@ class Auto(Plugin):
 
 
 class _Foreign:
-    """A template that came with a checkpoint, and the control tokens that its tokenizer knows."""
+    """A checkpoint's template, and the control tokens of its tokenizer."""
 
     def __init__(self, source: str, tokenizer: Any) -> None:
         self._source = plain_source(source)
@@ -159,7 +159,7 @@ class _Foreign:
         render: Callable[[dict[str, Any], bool], str],
         place: str,
     ) -> tuple[int, int, int]:
-        """Where the message `number` stands in the whole text, up to its stop token. Raises
+        """Find the span of message `number` in the whole text, up to its stop token. Raises
         RowError."""
 
         def until(count: int, prompt: bool) -> str:
@@ -187,13 +187,13 @@ class _Foreign:
             for match in self._stop.finditer(whole, start)
             if match.start() not in spelled
         ]
-        for end in stops:  # the first one after which nothing but others come
+        for end in stops:  # the first one that only other stop tokens follow
             if (
                 answer.startswith(whole[start:end])
                 and not self._stop.sub("", answer[end - start :]).strip()
             ):
                 return end
-        # An answer that has become history may have lost its beginning, such as its thinking.
+        # Earlier answers may have lost their start, such as their thinking.
         if stops and answer.rstrip().endswith(whole[start : stops[0]]):
             return stops[0]
         return None

@@ -1,8 +1,8 @@
-"""Finds what a foreign template leaves out of a conversation.
+"""Detect what a checkpoint's template leaves out of a conversation.
 
-A word of its own is put in the place of each text, call, tool and thinking, and the conversation is
-rendered once more: what a template does not write is then plain to see, whatever it does with JSON,
-its order and its white space. Conversations of one shape are treated alike, so few are rendered.
+Each text, call, tool and thinking is replaced by a unique word, and the conversation is rendered
+again: a word that is missing was left out, whatever the template does with JSON, order and white
+space. The result is cached by the shape of the conversation, so few are rendered.
 """
 
 import json
@@ -13,20 +13,20 @@ from typing import Any
 from tunewright.types import Conversation, Message, TextPart, ToolCall
 
 _THINKING_END = "</think>"
-_KEPT = 10_000  # shapes
+_KEPT = 10_000  # shapes in the cache
 
 Shape = tuple[Any, ...]
 
 
 @dataclass(slots=True)
 class _Words:
-    """The words that stand for something, and what they stand for."""
+    """Unique words, and what they stand for."""
 
-    required: dict[str, str]  # word → what is missing where the word is not there
+    required: dict[str, str]  # word → what is missing if the word is not rendered
     count: int = 0
 
     def take(self, what: str = "") -> str:
-        """A new word. Without `what` it may be left out."""
+        """Return a new word. Without `what` it may be left out."""
         self.count += 1
         word = f"zq{self.count:05d}x"
         if what:
@@ -35,7 +35,7 @@ class _Words:
 
 
 class DropCheck:
-    """Remembers by shape what one template leaves out."""
+    """Caches by shape what one template leaves out."""
 
     def __init__(self) -> None:
         self._known: dict[Shape, str] = {}
@@ -43,10 +43,10 @@ class DropCheck:
     def __call__(
         self, conversation: Conversation, answered: bool, render: Callable[[Conversation], str]
     ) -> str:
-        """What the template leaves out, such as `the tools`; nothing where it writes everything.
+        """Describe what the template leaves out, such as `the tools`; empty if nothing.
 
-        answered: the last message is an answer that is trained. Its thinking has to be there, while
-        that of earlier ones may be gone: many models never see it again.
+        answered: the last message is a trained answer. Its thinking must be rendered, while that of
+        earlier answers may be dropped: many models never see it again.
         """
         shape = (answered, *_shape(conversation))
         if shape not in self._known:

@@ -1,5 +1,4 @@
-"""Expected results, as data: of our own plugins here, of others in a folder `goldens` of their own
-package."""
+"""Golden files: of our own plugins here, of others in a folder `goldens` of their own package."""
 
 import json
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from tunewright_conformance.subjects import package_of
 
 @dataclass
 class Official:
-    """The template that a model's makers publish. differs: case → why ours is another text."""
+    """Official template of a model. differs: case → reason for a different text."""
 
     source: str
     differs: dict[str, str]
@@ -34,7 +33,7 @@ def _file(entry: Entry, suffix: str) -> Traversable | None:
 
 
 def folder(entry: Entry) -> Path:
-    """Where a plugin's golden stands, with the files that it names."""
+    """Folder with a plugin's golden, and the files it names."""
     file = _file(entry, ".json")
     assert isinstance(file, Path), f"{entry.distribution} is not installed as files"
     return file.parent
@@ -49,20 +48,19 @@ def samples(entry: Entry) -> list[Any]:
 
 
 def golden(entry: Entry) -> dict[str, Any] | None:
-    """goldens/NAME.json: what a template makes of the cases, or what a dataset reads. None: there
-    is none yet."""
+    """goldens/NAME.json: a template's rendered cases, or a dataset's data. None: missing."""
     file = _file(entry, ".json")
     return json.loads(file.read_text(encoding="utf-8")) if file else None
 
 
 def official(entry: Entry) -> Official | None:
-    """What the golden names as `official`: `trl:qwen3.jinja` of TRL's package, or a file in
+    """Template named as `official` in the golden: `trl:qwen3.jinja` of TRL's package, or a file in
     goldens/."""
     declared = (golden(entry) or {}).get("official")
     if declared is None:
         return None
     package, _, name = declared["file"].rpartition(":")
-    if package == "trl":  # found without importing it, which takes seconds
+    if package == "trl":  # found without importing TRL, which takes seconds
         source = metadata.distribution("trl").locate_file(f"trl/chat_templates/{name}")
         text = Path(str(source)).read_text(encoding="utf-8")
     else:
@@ -72,8 +70,8 @@ def official(entry: Entry) -> Official | None:
 
 
 def of_cases(template: PluginCaller) -> dict[str, Any]:
-    """What a golden holds: by case, the text in lines and its trained parts, or why it is
-    refused."""
+    """Golden content: by case, the lines of the text and its trained parts, or the reason for
+    refusal."""
     renderer = Renderer(template)
     found: dict[str, Any] = {}
     for name, case in cases().items():

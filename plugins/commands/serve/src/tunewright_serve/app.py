@@ -1,0 +1,137 @@
+"""The routes, and what is done around each: body, errors, metrics, clients that leave."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from tunewright_serve import routes
+from tunewright_serve.auth import WITHOUT_TOKEN
+from tunewright_serve.body import read_body
+from tunewright_serve.errors import ApiError, api_error, error_response, validation_error
+from tunewright_serve.openapi import openapi
+from tunewright_serve.service import Service
+from tunewright_serve.sse import ClientGone, EventStream, while_connected
+
+__all__ = ["make_app"]
+
+_GETS = {
+    "/v1/models": "application/json",
+    "/v1/models/{name}": "application/json",
+    "/health": "application/json",
+    "/ready": "application/json",
+    "/metrics": "text/plain",
+    "/openapi.json": "application/json",
+}
+
+
+def make_app(service: Service) -> Starlette:
+    posts = {path: body for path, (body, _) in routes.POSTS.items()}
+    document = openapi(posts, _GETS, WITHOUT_TOKEN)
+
+    async def models(request: Request) -> Response:
+        data = [_model(name) for name in service.names]
+        return JSONResponse({"object": "list", "data": data})
+
+    async def model(request: Request) -> Response:
+        return JSONResponse(_model(service.model(request.path_params["name"])[0]))
+
+    async def health(request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def ready(request: Request) -> Response:
+        state = "draining" if service.draining else "ready"
+        return JSONResponse({"status": state}, 503 if service.draining else 200)
+
+    async def metrics(request: Request) -> Response:
+        text = service.metrics.text(service.engine.stats())
+        return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
+
+    async def described(request: Request) -> Response:
+        return JSONResponse(document)
+
+    return Starlette(
+        routes=[
+            *(
+                Route(path, _Post(service, path, body, handler), methods=["POST"])
+                for path, (body, handler) in routes.POSTS.items()
+            ),
+            Route("/v1/models", models),
+            Route("/v1/models/{name:path}", model),
+            Route("/health", health),
+            Route("/ready", ready),
+            Route("/metrics", metrics),
+            Route("/openapi.json", described),
+        ],
+        exception_handlers={
+            HTTPException: _http_error,
+            ApiError: _shown,
+            Exception: _shown,
+        },
+    )
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": _STARTED, "owned_by": "tunewright"}
+
+
+_STARTED = int(time.time())
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    path = request.url.path
+    message = {404: f"there is no route {path!r:.200}", 405: f"{path} takes no {request.method}"}
+    text = message.get(error.status_code, error.detail)
+    made = ApiError(text, status=error.status_code, headers=dict(error.headers or {}))
+    return error_response(made, path)
+
+
+async def _shown(request: Request, error: Exception) -> Response:
+    return error_response(api_error(error), request.url.path)
+
+
+@dataclass(frozen=True)
+class _Post:
+    """ASGI endpoint of a route that takes a body."""
+
+    service: Service
+    path: str
+    body: type[BaseModel]
+    handler: routes.Handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began, status = time.perf_counter(), 499  # as nginx notes clients that left
+        metrics = self.service.metrics
+        try:
+            answer = await self._answer(Request(scope, receive), receive)
+            if isinstance(answer, EventStream):
+                metrics.began(self.path, time.perf_counter() - began)
+                status = 200
+                await answer.send_to(receive, send)
+            else:
+                status = answer.status_code
+                await answer(scope, receive, send)
+        except (ClientGone, OSError):
+            metrics.gone += 1
+        finally:
+            metrics.finished(self.path, status, time.perf_counter() - began)
+
+    async def _answer(self, request: Request, receive: Receive) -> Response | EventStream:
+        """The response, or that of an error: nothing has been sent yet."""
+        try:
+            body = await read_body(request, self.body, self.service.limits)
+            return await while_connected(receive, self.handler(self.service, body))
+        except ClientGone:
+            raise
+        except ValidationError as error:  # of a message that was made from another wire's
+            return error_response(validation_error(error, set()), self.path)
+        except Exception as error:
+            return error_response(api_error(error), self.path)

@@ -1,0 +1,94 @@
+"""Bodies of requests: read with limits, parsed, and checked."""
+
+import asyncio
+import json
+from typing import Any, NoReturn, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect, Request
+
+from tunewright_serve.errors import ApiError, validation_error
+from tunewright_serve.service import Limits
+from tunewright_serve.sse import ClientGone
+
+__all__ = ["read_body"]
+
+B = TypeVar("B", bound=BaseModel)
+_CLOSE = {"Connection": "close"}  # what is still to come of the body is not read
+
+
+async def read_body(request: Request, kind: type[B], limits: Limits) -> B:
+    """Raises ApiError, and ClientGone."""
+    parsed = parse_json(await _read(request, limits), limits)
+    try:
+        return kind.model_validate(parsed)
+    except ValidationError as error:
+        fields = {field.alias or name for name, field in kind.model_fields.items()}
+        raise validation_error(error, fields) from error
+
+
+async def _read(request: Request, limits: Limits) -> bytes:
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise ApiError("compressed bodies are not taken", status=415, headers=_CLOSE)
+    length = request.headers.get("content-length", "0")
+    if not length.isdecimal() or int(length) > limits.body:
+        raise _too_large(limits)
+    data = bytearray()
+    try:
+        async with asyncio.timeout(limits.body_seconds):
+            async for chunk in request.stream():
+                data += chunk
+                if len(data) > limits.body:
+                    raise _too_large(limits)
+    except TimeoutError as error:
+        problem = f"the body did not arrive within {limits.body_seconds:g} seconds"
+        raise ApiError(problem, status=408, headers=_CLOSE) from error
+    except ClientDisconnect as error:
+        raise ClientGone from error
+    return bytes(data)
+
+
+def _too_large(limits: Limits) -> ApiError:
+    problem = f"the body has over {limits.body} bytes"
+    return ApiError(problem, status=413, code="body_too_large", headers=_CLOSE)
+
+
+def parse_json(data: bytes, limits: Limits) -> Any:
+    """Parse JSON as the standard has it. Raises ApiError."""
+    try:
+        parsed = _DECODER.decode(data.decode(json.detect_encoding(data), "surrogatepass"))
+        if b"\\u" in data:  # half of a pair is no character
+            json.dumps(parsed, ensure_ascii=False).encode()
+    except RecursionError as error:
+        raise _too_deep(limits) from error
+    except ValueError as error:
+        raise ApiError(f"the body is not JSON: {error}") from error
+    if data.count(b"[") + data.count(b"{") > limits.depth:
+        _check_depth(parsed, limits)
+    return parsed
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
+
+
+def _too_deep(limits: Limits) -> ApiError:
+    return ApiError(f"the body has over {limits.depth} levels of brackets")
+
+
+def _check_depth(parsed: Any, limits: Limits) -> None:
+    level, depth = [parsed], 0
+    while level:
+        if depth > limits.depth:
+            raise _too_deep(limits)
+        level = [
+            inner
+            for each in level
+            if isinstance(each, dict | list)
+            for inner in (each.values() if isinstance(each, dict) else each)
+            if isinstance(inner, dict | list)
+        ]
+        depth += 1

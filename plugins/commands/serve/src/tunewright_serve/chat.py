@@ -1,0 +1,268 @@
+"""POST /v1/chat/completions."""
+
+import json
+import time
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+from tunewright.inference import JsonSchema
+from tunewright.types import ToolCall
+from tunewright_serve.conversation import tool_schemas, wire_conversation
+from tunewright_serve.errors import ApiError
+from tunewright_serve.logprobs import chat_logprobs
+from tunewright_serve.replies import ChatJob, ReplyStep, chat_steps, prepare
+from tunewright_serve.sampling import sampling_request
+from tunewright_serve.schemas import ANY_OBJECT, check_schema
+from tunewright_serve.service import Service
+from tunewright_serve.sse import KEEP_ALIVE, event
+from tunewright_serve.wire import ChatBody, ChosenTool, ResponseFormat
+
+__all__ = ["chat_answer", "chat_events", "chat_job", "new_id", "usage", "without_effect"]
+
+_WITHOUT_EFFECT = frozenset(
+    (
+        "metadata",
+        "modalities",
+        "prompt_cache_key",
+        "safety_identifier",
+        "service_tier",
+        "skip_special_tokens",
+        "store",
+        "user",
+    )
+)
+
+
+def new_id(prefix: str) -> str:
+    return f"{prefix}-{uuid.uuid4().hex}"
+
+
+def without_effect(body: ChatBody) -> set[str]:
+    """The fields of a body that change nothing here."""
+    found = set(body.model_fields_set & _WITHOUT_EFFECT)
+    if any(message.name for message in body.messages if message.role != "tool"):
+        found.add("messages.name")
+    if any(tool.function.strict for tool in body.tools or []):
+        found.add("tools.function.strict")
+    return found
+
+
+@dataclass(slots=True)
+class Head:
+    """Fields that are the same in all chunks of a response."""
+
+    model: str
+    id: str = field(default_factory=lambda: new_id("chatcmpl"))
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def as_dict(self, kind: str) -> dict[str, Any]:
+        return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+
+
+def chat_job(service: Service, body: ChatBody) -> ChatJob:
+    """Translate a body for the engine. Raises ApiError."""
+    model = service.model(body.model)[1]
+    if body.stream_options is not None and not body.stream:
+        raise ApiError("stream_options: only with stream", param="stream_options")
+    if body.top_logprobs is not None and not body.logprobs:
+        raise ApiError("top_logprobs: only with logprobs", param="top_logprobs")
+    if body.logprobs:
+        service.require("logprobs", "logprobs", "log-probabilities")
+    tools = tool_schemas(body.tools or [])
+    job = ChatJob(
+        sampling_request(body, model, max_new_tokens=body.max_completion_tokens or body.max_tokens),
+        parallel=body.parallel_tool_calls,
+    )
+    _choose_tools(service, job, body, tools)
+    variables = dict(body.chat_template_kwargs or {})
+    if body.reasoning_effort is not None:
+        variables.setdefault("reasoning_effort", body.reasoning_effort)
+    job.request.conversation = wire_conversation(
+        body.messages, job.tools, variables, service.engine.features
+    )
+    if body.logprobs:
+        job.request.logprobs = body.top_logprobs or 0
+    if body.response_format is not None and body.response_format.type != "text":
+        if job.choice != "auto":
+            problem = "response_format: not together with a tool_choice that forces a call"
+            raise ApiError(problem, param="response_format")
+        service.require("guides", "response_format", "guided decoding")
+        job.request.guide = JsonSchema(_schema(body.response_format))
+    return job
+
+
+def _schema(asked: ResponseFormat) -> dict[str, Any]:
+    if asked.type == "json_object":
+        return ANY_OBJECT
+    if asked.json_schema is None:
+        problem = "response_format: type json_schema needs json_schema"
+        raise ApiError(problem, param="response_format")
+    check_schema(asked.json_schema.schema_, "response_format")
+    return asked.json_schema.schema_
+
+
+def _choose_tools(
+    service: Service, job: ChatJob, body: ChatBody, tools: list[dict[str, Any]]
+) -> None:
+    """Set the tools that the model sees, and whether it must call one."""
+    choice = body.tool_choice
+    if choice is None or choice == "auto":
+        job.tools = tools
+        return
+    if choice == "none":
+        return
+    if not tools:
+        raise ApiError("tool_choice: there are no tools", param="tool_choice")
+    service.require("guides", "tool_choice", "guided decoding, which a forced call needs")
+    if isinstance(choice, ChosenTool):
+        name = choice.function.name
+        tools = [tool for tool in tools if tool["function"]["name"] == name]
+        if not tools:
+            problem = f"tool_choice: there is no tool {name!r:.200} in tools"
+            raise ApiError(problem, param="tool_choice")
+    for tool in tools:
+        check_schema(tool["function"].get("parameters") or {}, "tools")
+    job.tools, job.choice = tools, "named" if isinstance(choice, ChosenTool) else "required"
+
+
+def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+    }
+
+
+@dataclass(slots=True)
+class _Choice:
+    """One answer, collected."""
+
+    text: str = ""
+    reasoning: str = ""
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    tokens: list[dict[str, Any]] = field(default_factory=list)
+    finish: str | None = None
+    completion_tokens: int = 0
+
+    def add(self, step: ReplyStep, has_logprobs: bool) -> None:
+        for each in step.events:
+            if each.call is not None:
+                self.calls.append(call_dict(each.call))
+            elif each.kind == "text":
+                self.text += each.text
+            else:
+                self.reasoning += each.text
+        self.tokens += chat_logprobs(step.tokens) if has_logprobs else []
+        self.finish = step.finish or self.finish
+        self.completion_tokens = max(self.completion_tokens, step.completion_tokens)
+
+    def as_dict(self, index: int, has_logprobs: bool) -> dict[str, Any]:
+        content = None if self.calls and not self.text else self.text
+        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+        if self.reasoning:
+            message |= {"reasoning": self.reasoning, "reasoning_content": self.reasoning}
+        if self.calls:
+            message["tool_calls"] = self.calls
+        logprobs = {"content": self.tokens, "refusal": None} if has_logprobs else None
+        return {
+            "index": index,
+            "message": message,
+            "logprobs": logprobs,
+            "finish_reason": self.finish,
+        }
+
+
+def call_dict(call: ToolCall) -> dict[str, Any]:
+    arguments = json.dumps(call.arguments, ensure_ascii=False)
+    return {
+        "id": call.id or new_id("call"),
+        "type": "function",
+        "function": {"name": call.name, "arguments": arguments},
+    }
+
+
+async def chat_answer(service: Service, job: ChatJob, model: str) -> dict[str, Any]:
+    """The whole response."""
+    await prepare(service, job)
+    has_logprobs = job.request.logprobs is not None
+    choices = [_Choice() for _ in range(job.request.n)]
+    async with aclosing(chat_steps(service, job, whole=True)) as batches:
+        async for steps in batches:
+            for step in steps:
+                choices[step.index].add(step, has_logprobs)
+    completion_tokens = sum(choice.completion_tokens for choice in choices)
+    return Head(model).as_dict("chat.completion") | {
+        "choices": [choice.as_dict(n, has_logprobs) for n, choice in enumerate(choices)],
+        "usage": usage(job.prompt_tokens, completion_tokens),
+    }
+
+
+async def chat_events(
+    service: Service, job: ChatJob, body: ChatBody, model: str
+) -> AsyncGenerator[bytes]:
+    """The response as events. The first is yielded when the answer has begun."""
+    await prepare(service, job)
+    options, head = body.stream_options, Head(model).as_dict("chat.completion.chunk")
+    if options and options.include_usage:
+        head["usage"] = None
+    choices = [_Streamed(n, job.request.logprobs is not None) for n in range(job.request.n)]
+    opening = [event(head | {"choices": [choice.opening()]}) for choice in choices]
+    async with aclosing(chat_steps(service, job)) as batches:
+        async for steps in batches:
+            data, opening = opening, []
+            for step in steps:
+                chunk = choices[step.index].chunk(step)
+                if chunk is not None:
+                    numbers = usage(job.prompt_tokens, sum(c.completion_tokens for c in choices))
+                    also = options and options.continuous_usage_stats and {"usage": numbers}
+                    data.append(event(head | {"choices": [chunk]} | (also or {})))
+            if data or not steps:
+                yield b"".join(data) or KEEP_ALIVE
+    if options and options.include_usage:
+        numbers = usage(job.prompt_tokens, sum(c.completion_tokens for c in choices))
+        yield event(head | {"choices": [], "usage": numbers})
+    yield b"data: [DONE]\n\n"
+
+
+class _Streamed:
+    """One answer, in chunks."""
+
+    def __init__(self, index: int, has_logprobs: bool) -> None:
+        self._index, self._has_logprobs, self._calls = index, has_logprobs, 0
+        self.completion_tokens = 0
+
+    def opening(self) -> dict[str, Any]:
+        return self._choice({"role": "assistant", "content": ""})
+
+    def chunk(self, step: ReplyStep) -> dict[str, Any] | None:
+        """The step as a choice of a chunk; None: it has nothing that shows."""
+        self.completion_tokens = max(self.completion_tokens, step.completion_tokens)
+        delta: dict[str, Any] = {}
+        text = "".join(e.text for e in step.events if e.kind == "text")
+        reasoning = "".join(e.text for e in step.events if e.kind == "reasoning")
+        calls = [e.call for e in step.events if e.call is not None]
+        if reasoning:
+            delta |= {"reasoning": reasoning, "reasoning_content": reasoning}
+        if text:
+            delta["content"] = text
+        if calls:
+            numbered = enumerate(calls, self._calls)
+            delta["tool_calls"] = [{"index": n} | call_dict(call) for n, call in numbered]
+            self._calls += len(calls)
+        tokens = chat_logprobs(step.tokens) if self._has_logprobs else []
+        if not delta and not tokens and step.finish is None:
+            return None
+        return self._choice(delta, tokens, step.finish)
+
+    def _choice(
+        self, delta: dict[str, Any], tokens: list[Any] | None = None, finish: str | None = None
+    ) -> dict[str, Any]:
+        return {
+            "index": self._index,
+            "delta": delta,
+            "logprobs": {"content": tokens, "refusal": None} if tokens else None,
+            "finish_reason": finish,
+        }

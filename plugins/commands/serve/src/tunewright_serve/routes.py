@@ -1,0 +1,120 @@
+"""Handlers of the routes that take a body: from the checked body to the response."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from typing import Any
+
+from pydantic import BaseModel
+from starlette.responses import JSONResponse, Response
+
+from tunewright_serve import anthropic, chat, completions, scoring, tokens
+from tunewright_serve.errors import api_error
+from tunewright_serve.service import Service
+from tunewright_serve.sse import EventStream, event
+from tunewright_serve.wire import ChatBody, CompletionBody
+from tunewright_serve.wire_other import (
+    CountBody,
+    DetokenizeBody,
+    EmbeddingsBody,
+    MessagesBody,
+    RerankBody,
+    ScoreBody,
+    TokenizeBody,
+)
+
+__all__ = ["POSTS", "Handler"]
+
+Handler = Callable[[Service, Any], Coroutine[Any, Any, Response | EventStream]]
+_DONE = b"data: [DONE]\n\n"
+
+
+async def _chat(service: Service, body: ChatBody) -> Response | EventStream:
+    public = service.model(body.model)[0]
+    job = chat.chat_job(service, body)
+    headers = _ignored(chat.without_effect(body))
+    if body.stream:
+        return await _streamed(
+            service, chat.chat_events(service, job, body, public), headers, _openai_error
+        )
+    return JSONResponse(await chat.chat_answer(service, job, public), headers=headers)
+
+
+async def _completions(service: Service, body: CompletionBody) -> Response | EventStream:
+    public = service.model(body.model)[0]
+    job = await completions.completion_job(service, body)
+    headers = _ignored(body.model_fields_set & completions.WITHOUT_EFFECT)
+    if body.stream:
+        events = completions.completion_events(service, job, body, public)
+        return await _streamed(service, events, headers, _openai_error)
+    answer = await completions.completion_answer(service, job, public)
+    return JSONResponse(answer, headers=headers)
+
+
+async def _messages(service: Service, body: MessagesBody) -> Response | EventStream:
+    public = service.model(body.model)[0]
+    job = anthropic.message_job(service, body)
+    headers = _ignored(body.model_fields_set & anthropic.WITHOUT_EFFECT)
+    if body.stream:
+        events = anthropic.message_events(service, job, public)
+        return await _streamed(service, events, headers, _anthropic_error)
+    return JSONResponse(await anthropic.message_answer(service, job, public), headers=headers)
+
+
+def _plain(function: Callable[[Service, Any], Awaitable[dict[str, Any]]]) -> Handler:
+    """Handler of a function that gives the JSON of the response."""
+
+    async def handler(service: Service, body: Any) -> Response:
+        return JSONResponse(await function(service, body))
+
+    return handler
+
+
+def _ignored(fields: set[str] | frozenset[str]) -> dict[str, str]:
+    """Header that lists the given fields that have no effect."""
+    return {"X-Tunewright-Ignored": ", ".join(sorted(fields))} if fields else {}
+
+
+async def _streamed(
+    service: Service,
+    events: AsyncGenerator[bytes],
+    headers: dict[str, str],
+    told: Callable[[Exception], bytes],
+) -> EventStream:
+    """Wait for the first event: an error before it is an ordinary response."""
+
+    async def guarded() -> AsyncGenerator[bytes]:
+        try:
+            async for data in events:
+                yield data
+        except Exception as error:  # the status has been sent
+            yield told(error)
+        finally:
+            await events.aclose()
+
+    try:
+        first = await anext(events)
+    except BaseException:
+        await events.aclose()
+        raise
+    return EventStream(first, guarded(), headers, service.limits.write_seconds)
+
+
+def _openai_error(error: Exception) -> bytes:
+    return event(api_error(error).as_dict()) + _DONE
+
+
+def _anthropic_error(error: Exception) -> bytes:
+    return event(api_error(error).as_dict("/v1/messages"), "error")
+
+
+#: path → body, handler
+POSTS: dict[str, tuple[type[BaseModel], Handler]] = {
+    "/v1/chat/completions": (ChatBody, _chat),
+    "/v1/completions": (CompletionBody, _completions),
+    "/v1/embeddings": (EmbeddingsBody, _plain(scoring.embeddings)),
+    "/v1/score": (ScoreBody, _plain(scoring.scores)),
+    "/v1/rerank": (RerankBody, _plain(scoring.rerank)),
+    "/v1/messages": (MessagesBody, _messages),
+    "/v1/messages/count_tokens": (CountBody, _plain(anthropic.count_tokens)),
+    "/tokenize": (TokenizeBody, _plain(tokens.tokenize)),
+    "/detokenize": (DetokenizeBody, _plain(tokens.detokenize)),
+}

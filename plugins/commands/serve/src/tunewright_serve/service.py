@@ -1,0 +1,116 @@
+"""State that all routes share: the engine, the template, the names of models, and limits."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import ParamSpec, TypeVar
+
+from tunewright import RowError
+from tunewright.errors import did_you_mean
+from tunewright.inference import Feature, GenerateRequest, InferenceEngine, TooLong
+from tunewright_hf.templates.info import TemplateInfo
+from tunewright_serve.errors import ApiError
+from tunewright_serve.metrics import Metrics
+from tunewright_serve.waking import Waker
+
+__all__ = ["Limits", "Service"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    requests: int = 288  # that are open at once: slots and queue
+    body: int = 16 * 2**20  # bytes
+    depth: int = 128  # of brackets in JSON
+    body_seconds: float = 30  # for a body to arrive
+    answer_seconds: float = 600  # for an answer to be generated
+    write_seconds: float = 60  # for a client to read what was sent
+    quiet_seconds: float = 15  # after which a stream gets a comment, to keep it open
+
+
+@dataclass(slots=True)
+class Service:
+    """names: public name → name in the engine; the first is the model, the others its adapters."""
+
+    engine: InferenceEngine
+    info: TemplateInfo
+    names: dict[str, str]
+    limits: Limits = field(default_factory=Limits)
+    metrics: Metrics = field(default_factory=Metrics)
+    open_requests: int = 0
+    draining: bool = False
+    waker: Waker = field(default_factory=Waker)
+    _pool: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="prompts")
+    )
+
+    def in_pool(
+        self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> "asyncio.Future[T]":
+        """Render and tokenise in one of two threads."""
+        loop = asyncio.get_running_loop()
+        return loop.run_in_executor(self._pool, lambda: function(*args, **kwargs))
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count a request as open. Raises ApiError (429) if too many are."""
+        if self.open_requests >= self.limits.requests:
+            raise ApiError(
+                f"{self.open_requests} requests are open, as many as may be",
+                status=429,
+                code="queue_full",
+                headers={"Retry-After": "1"},
+            )
+        self.waker.attach()
+        self.open_requests += 1
+        try:
+            yield
+        finally:
+            self.open_requests -= 1
+
+    def model(self, name: str | None) -> tuple[str, str]:
+        """Public name and name in the engine. None: the first. Raises ApiError (404)."""
+        public = next(iter(self.names)) if name is None else name
+        if public not in self.names:
+            hint = did_you_mean(public, self.names)
+            problem = f"there is no model {public!r:.200} here ({hint})"
+            raise ApiError(problem, status=404, param="model", code="model_not_found")
+        return public, self.names[public]
+
+    def require(self, feature: Feature, param: str, purpose: str) -> None:
+        """Raise ApiError if the engine does not have a feature."""
+        if feature not in self.engine.features:
+            problem = f"{param}: this engine does not support {purpose}"
+            raise ApiError(problem, param=param, code="unsupported")
+
+    async def encode(self, request: GenerateRequest) -> list[int]:
+        """Token ids of a prompt. Raises ApiError if it leaves no room for the answer."""
+        try:
+            ids = await self.in_pool(self.engine.encode, request)
+        except RowError as error:
+            param = "messages" if request.prompt is None else "prompt"
+            code = "context_length_exceeded" if isinstance(error, TooLong) else None
+            raise ApiError(str(error), param=param, code=code) from error
+        wanted, limit = request.max_new_tokens, self.engine.max_length
+        least = 1 if wanted is None else wanted
+        if len(ids) + least > limit:
+            raise ApiError(
+                f"the prompt has {len(ids)} tokens, and {least} are to be generated: together more "
+                f"than the {limit} of this model",
+                param="messages" if request.prompt is None else "prompt",
+                code="context_length_exceeded",
+            )
+        return ids
+
+    def opens_thinking(self, ids: list[int]) -> bool:
+        """Whether a prompt ends with the marker that opens the thinking."""
+        if self.info.thinking is None:
+            return False
+        return self.engine.decode(ids[-16:]).rstrip().endswith(self.info.thinking[0])
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,255 @@
+"""Ranks meet: all are there, want the same, and agree whether a stage's training begins."""
+
+import atexit
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from itertools import count
+from typing import Any
+
+import torch
+
+from tunewright import RunError, folder
+from tunewright.errors import Stopped
+from tunewright.events import Notice
+from tunewright.launch import LEFT
+
+__all__ = ["begin_together", "check_in"]
+
+Facts = Mapping[str, Any]
+
+_BEGIN, _STOP = "begin", "stop"  # decisions; any other one is a problem, in words
+_TO_COME = 600  # seconds that ranks wait for one that does not come
+_MINUTE = 60  # seconds between two lines on who is missing
+#: sections of a recipe that may differ from host to host
+_OWN = ("launch", "output", "loggers", "engine", "data_root")
+#: what every process of a run is told, by torchrun or whatever else starts it
+_VARIABLES = (
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_RANK",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+)
+_AGENTS = "TORCHELASTIC_USE_AGENT_STORE"  # whether torchrun holds the store
+_stores: list[Any] = []  # the one of this process
+_numbers = count(1)  # of the meetings of this process: all ranks have the same ones
+_tells: list[bool] = []  # the stopping_alone in progress
+_checked_in: list[int] = []  # this process's rank, once
+
+
+def check_in(run: Any) -> None:
+    """Once in a process, before anything costly: wait until all ranks are there.
+
+    Raises RunError, on all ranks that came, where one does not come within launch.timeout, or has
+    another recipe or other versions.
+    """
+    if run.world_size > 1 and not _checked_in:
+        _checked_in.append(run.rank)
+        atexit.register(_leave, run.rank)
+        recipe = run.recipe.as_dict()
+        facts = dict(_flat({name: recipe[name] for name in recipe if name not in _OWN}))
+        versions = folder.versions(recipe)
+        facts |= {"python": versions["python"], **versions["libraries"], **versions["plugins"]}
+        _meet(run, "here", facts, run.recipe.launch.timeout or _TO_COME)
+
+
+def begin_together(run: Any, stage: int, facts: Facts | None = None) -> None:
+    """Wait for all ranks. Until this returns a rank may stop alone, and after it none may: the
+    others would wait for it in a collective. stage: number of the stage. facts: as for `check_in`.
+
+    Raises Stopped, on all ranks that wait, where one of them was asked to stop; RunError where
+    facts differ, or a rank has ended.
+    """
+    if run.world_size > 1:
+        _meet(run, f"stage {stage}", facts or {}, None)
+
+
+def may_stop_alone() -> bool:
+    """Whether no other rank waits for this one in a collective, or all hear of it."""
+    return bool(_tells) or not torch.distributed.is_initialized()
+
+
+@contextmanager
+def stopping_alone() -> Iterator[None]:
+    """Within, this rank may stop: the caller tells the others."""
+    _tells.append(True)
+    try:
+        yield
+    finally:
+        _tells.pop()
+
+
+class Meeting:
+    """A meeting of all ranks in a store that they share.
+
+    name: the same on all, another for each meeting. timeout: seconds to wait for ranks that have
+    not come; None: as long as it takes, for what they do before.
+    """
+
+    def __init__(self, store: Any, name: str, rank: int, ranks: int) -> None:
+        self.store, self.rank, self.ranks = store, rank, ranks
+        self.key = f"tunewright/{name}"
+
+    def hold(
+        self,
+        facts: Facts,
+        check_stop: Callable[[], None],
+        say: Callable[[str], None],
+        timeout: float | None = None,
+    ) -> None:
+        """Come, and wait for the decision: the rank that comes last decides to begin, or before it
+        one that is asked to stop, or has waited long enough."""
+        own = json.dumps({"host": socket.gethostname(), "facts": dict(facts)}, default=str)
+        self.store.set(f"{self.key}/{self.rank}", own)
+        if self.store.add(f"{self.key}/arrived", 1) == self.ranks:
+            self._decide(self._difference() or _BEGIN)
+        asked, began, said = None, time.monotonic(), 0
+        while not self.store.check([self.key]):
+            try:
+                check_stop()
+                time.sleep(min(0.5, 0.05 + (time.monotonic() - began) / 20))  # seconds
+            except Stopped as stopped:
+                asked = stopped
+                self._decide(_STOP)
+            waited = time.monotonic() - began
+            if gone := _left(self.store):
+                self._decide(gone)
+            elif timeout is not None and waited > timeout:
+                self._decide(f"{self._missing()} did not come within {timeout:g} seconds")
+            elif waited >= (said + 1) * _MINUTE:
+                said += 1
+                say(f"waiting for {self._missing()}, for {said} min now")
+        decision = self.store.get(self.key).decode()
+        if decision != _BEGIN:
+            self._all_have_read()
+        if decision == _STOP:
+            raise asked or Stopped("stopped as another rank was asked")
+        if decision != _BEGIN:
+            raise RunError(decision, place="launch")
+
+    def _all_have_read(self, seconds: float = 5) -> None:
+        """On rank 0, which may hold the store: wait until the others know too."""
+        self.store.add(f"{self.key}/read", 1)
+        until = time.monotonic() + seconds
+        while self.rank == 0 and time.monotonic() < until:
+            counts = [self.store.add(f"{self.key}/{name}", 0) for name in ("read", "arrived")]
+            if counts[0] == counts[1]:
+                return
+            time.sleep(0.05)  # seconds
+
+    def _decide(self, decision: str) -> None:
+        """Decide, unless another rank has."""
+        self.store.compare_set(self.key, "", decision)
+
+    def _missing(self) -> str:
+        away = [
+            str(rank) for rank in range(self.ranks) if not self.store.check([f"{self.key}/{rank}"])
+        ]
+        some = ", ".join(away[:8]) + (", …" if len(away) > 8 else "")
+        return f"{len(away)} of {self.ranks} processes (rank {some})"
+
+    def _difference(self) -> str:
+        """The first difference of any rank from rank 0, in words; "" where there is none."""
+        first = self._told(0)
+        for rank in range(1, self.ranks):
+            other = self._told(rank)
+            ours, theirs = first["facts"], other["facts"]
+            for name in sorted(ours.keys() | theirs.keys()):
+                if ours.get(name) != theirs.get(name):
+                    there, here = (f"{each.get(name)!r:.200}" for each in (theirs, ours))
+                    where = f"rank {rank} on {other['host']}"
+                    return f"{where} has {name} {there}, rank 0 on {first['host']} has {here}"
+        return ""
+
+    def _told(self, rank: int) -> dict[str, Any]:
+        return dict(json.loads(self.store.get(f"{self.key}/{rank}")))
+
+
+def who_left(wait: float = 2) -> str:
+    """Say which rank has ended, where one could tell. wait: seconds that it may take to."""
+    until = time.monotonic() + wait
+    while _stores and time.monotonic() < until:
+        try:
+            if found := _left(_stores[0]):
+                return found
+        except RuntimeError:  # the store is gone, with rank 0
+            return "rank 0 is gone"
+        time.sleep(0.1)  # seconds
+    return ""
+
+
+def _left(store: Any) -> str:
+    if not store.check([LEFT]):
+        return ""
+    rank, host = json.loads(store.get(LEFT))
+    return f"rank {rank} on {host} has ended: see what it said there"
+
+
+def _meet(run: Any, name: str, facts: Facts, timeout: float | None) -> None:
+    def say(message: str) -> None:
+        run.emit(Notice(message=message))
+
+    store = _store(run.recipe.launch.timeout or _TO_COME)
+    name = f"{next(_numbers)} {name}"  # a process may train several times
+    try:
+        Meeting(store, name, run.rank, run.world_size).hold(facts, run.check_stop, say, timeout)
+    except torch.distributed.DistError as error:
+        raise RunError("rank 0 has ended: see what it said there", place="launch") from error
+
+
+def _flat(value: Any, at: str = "") -> Iterator[tuple[str, Any]]:
+    """Fields of a recipe, by their path; but for paths of files, which may be others on each host:
+    what they hold is compared."""
+    if isinstance(value, dict | list) and value:
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in items:
+            if key != "path":
+                yield from _flat(item, f"{at}.{key}" if at else str(key))
+    else:
+        yield at, value
+
+
+def _leave(rank: int) -> None:
+    """Tell ranks that wait for this one. Where none does, nobody reads it."""
+    try:
+        _store(0).compare_set(LEFT, "", json.dumps([rank, socket.gethostname()]))
+    except (RuntimeError, ValueError):  # the store is gone: so is who would read it
+        return
+
+
+def _store(timeout: float) -> Any:
+    """The store at MASTER_ADDR, where the process group will meet too. Raises RunError."""
+    if not _stores:
+        if unset := [name for name in _VARIABLES if not os.environ.get(name)]:
+            raise RunError(
+                f"{', '.join(unset)} is not set, and WORLD_SIZE is",
+                place="launch",
+                hint=f"what starts the processes has to set {', '.join(_VARIABLES)}",
+            )
+        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        here = os.environ["RANK"] == "0" and os.environ.get(_AGENTS) != "True"
+        try:
+            store = torch.distributed.TCPStore(
+                host,
+                port,
+                is_master=here,
+                timeout=timedelta(seconds=timeout),
+                wait_for_workers=False,
+                multi_tenant=True,  # the process group opens it once more
+            )
+        except (RuntimeError, ValueError, OSError) as error:
+            said = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise RunError(
+                f"nobody answers at {host}:{port}: {said:.200}",
+                place="launch",
+                hint="host 0 has to run too, and be reached there by all others",
+            ) from error
+        store.set_timeout(timedelta(seconds=300))
+        _stores.append(store)
+    return _stores[0]

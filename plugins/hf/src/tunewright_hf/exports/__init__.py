@@ -1,0 +1,1 @@
+"""Exporters: base classes of those that quantize."""

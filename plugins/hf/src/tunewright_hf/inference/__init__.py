@@ -1,0 +1,1 @@
+"""Inference with models in memory: prompts, the slot scheduler, sampling, streamed text."""

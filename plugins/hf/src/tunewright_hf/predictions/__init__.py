@@ -1,0 +1,1 @@
+"""Predictions of a trained model: examples, answers and the lines that they are written to."""

@@ -1,0 +1,207 @@
+"""Parse a generated reply while it arrives: thinking, text and tool calls."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tunewright.types import ToolCall
+from tunewright_hf.templates.info import TemplateInfo, compiled, open_end
+from tunewright_hf.templates.reply_calls import OpenCall
+
+__all__ = ["ReplyEvent", "ReplyStream"]
+
+# Held text of more characters is looked at only when it has grown by a sixteenth, so that the cost
+# of a reply is not the square of its length.
+_LONG = 256
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyEvent:
+    """Part of a reply. The texts of its events, joined by kind, are its content and reasoning."""
+
+    kind: Literal["text", "reasoning", "call"]
+    text: str = ""
+    call: ToolCall | None = None
+
+
+class ReplyStream:
+    """Parser of one reply. It holds back what may begin a marker, and white space.
+
+    info: declarations of the template. tools: available tools as OpenAI JSON schemas; []: none,
+    nothing is parsed as a call; None: unknown. in_thinking: the prompt has opened the thinking.
+
+    White space around thinking and calls is dropped, as part of the format. Thinking without an end
+    goes on to the end of the reply; a call that cannot be parsed stays text.
+    """
+
+    def __init__(
+        self,
+        info: TemplateInfo,
+        tools: Sequence[dict[str, Any]] | None = None,
+        *,
+        in_thinking: bool = False,
+    ) -> None:
+        form = info.reply
+        self._form, self._tools, self._opened = form, tools or (), in_thinking
+        self._markers = info.thinking if not form.thinking else None
+        self._thinking_end = form.thinking_end or (
+            re.escape(info.thinking[1]) if info.thinking else ""
+        )
+        self._call = form.call if tools != [] else ""
+        stops = "|".join(map(re.escape, info.stop))
+        self._stop = f"(?:{stops})\\s*" if stops else ""
+        self._text, self._at = "", 0  # all before text[at] is in an event, or dropped
+        self._state = self._begin
+        self._next_look = 0  # length of the text from which on it is looked at again
+        self._skips_lines = False  # after thinking: empty lines before the content
+        self._calls_from = 0  # no call begins before: one that could not be parsed does
+        self._open_call: OpenCall | None = None
+        self._reasoning, self._content = _Trimmed("reasoning", True), _Trimmed("text", False)
+        self._has_reasoned = False
+
+    def push(self, text: str) -> list[ReplyEvent]:
+        """Return the events that are certain now."""
+        self._text += text
+        if len(self._text) < self._next_look and self._open_call is None:
+            return []
+        events = list(self._advance(final=False))
+        held = len(self._text) - self._at
+        self._next_look = len(self._text) + (held // 16 if held > _LONG else 0)
+        return events
+
+    def finish(self) -> list[ReplyEvent]:
+        """Return the remaining events when no more text follows. A stop token at the end of the
+        reply is removed."""
+        if self._stop:
+            rest = re.sub(f"{self._stop}\\Z", "", self._text[self._at :])
+            self._text = self._text[: self._at] + rest
+        events = list(self._advance(final=True))
+        if not self._content.strips:  # there was no call
+            events += self._content.rest()
+        return events
+
+    def _advance(self, final: bool) -> Iterator[ReplyEvent]:
+        state = None
+        while state != (self._state, self._at, self._calls_from, self._open_call):
+            state = (self._state, self._at, self._calls_from, self._open_call)
+            yield from self._state(final)
+
+    def _safe(self, *patterns: str, final: bool) -> int:
+        """First place from which text that follows may change a match of the patterns."""
+        if final:
+            return len(self._text)
+        found = [
+            open_end(pattern, self._text, self._at)
+            for pattern in (*patterns, self._stop)
+            if pattern
+        ]
+        return min(found, default=len(self._text))
+
+    def _begin(self, final: bool) -> Iterator[ReplyEvent]:
+        """Decide whether the reply begins with thinking."""
+        start = self._markers[0] if self._markers else ""
+        body = self._text.lstrip()
+        if not final and len(body) < len(start) and start.startswith(body):
+            return
+        thinks = start and body.startswith(start)
+        if thinks:
+            self._text = body[len(start) :]
+        self._state = self._think if thinks or self._opened else self._answer
+        yield from ()
+
+    def _think(self, final: bool) -> Iterator[ReplyEvent]:
+        end = compiled(self._thinking_end).search(self._text, self._at)
+        safe = self._safe(self._thinking_end, final=final)
+        if end is None or end.start() >= safe:
+            yield from self._reasoning.push(self._text[self._at : safe])
+            self._at = safe
+            return
+        yield from self._reasoning.push(self._text[self._at : end.start()])
+        if self._markers:  # what follows is a text of its own, for \A in patterns
+            self._text, self._at, self._skips_lines = self._text[end.end() :], 0, True
+        else:
+            self._at = end.end()
+        self._state = self._answer
+
+    def _answer(self, final: bool) -> Iterator[ReplyEvent]:
+        if self._skips_lines:
+            self._text = self._text.lstrip("\n")
+            self._skips_lines = not self._text
+        if self._open_call is not None:
+            yield from self._go_on(self._open_call, final)
+            return
+        form = self._form
+        safe = self._safe(form.thinking, form.drop, final=final)
+        if self._call and not final:
+            begin = max(self._at, self._calls_from)
+            safe = min(safe, open_end(self._call, self._text, begin))
+        first = self._first()
+        if first is None or first.start() >= safe:
+            yield from self._content.push(self._text[self._at : safe])
+            self._at = safe
+            return
+        yield from self._content.push(self._text[self._at : first.start()])
+        self._at = first.start()
+        if first.re.pattern == self._call:
+            self._open_call = OpenCall(first, form, self._tools)
+            return
+        self._at = first.end()
+        if first.re.pattern == form.thinking:
+            self._has_reasoned |= not self._reasoning.empty
+            before = "\n" if self._has_reasoned else ""
+            self._reasoning, self._state = _Trimmed("reasoning", True, before), self._think
+
+    def _first(self) -> re.Match[str] | None:
+        """The first match of any pattern."""
+        found = [
+            match
+            for pattern in (self._form.thinking, self._call, self._form.drop)
+            if pattern
+            and (
+                match := compiled(pattern).search(
+                    self._text, max(self._at, self._calls_from * (pattern == self._call))
+                )
+            )
+        ]
+        return min(found, key=lambda match: match.start(), default=None)
+
+    def _go_on(self, call: OpenCall, final: bool) -> Iterator[ReplyEvent]:
+        """Go on with a call that has begun."""
+        if (parsed := call.parse(self._text, final)) is None:
+            return
+        self._open_call = None
+        calls, end = parsed
+        if not calls:
+            self._calls_from = max(end, call.match.start() + 1)
+            return
+        self._at = end
+        self._content.strips = True
+        for each in calls:
+            yield ReplyEvent("call", call=each)
+
+
+class _Trimmed:
+    """Text of one kind. White space at its end is held back, since it may be dropped.
+
+    strips: white space at the beginning is dropped. before: comes before the first text.
+    """
+
+    def __init__(self, kind: Literal["text", "reasoning"], strips: bool, before: str = "") -> None:
+        self._kind: Literal["text", "reasoning"] = kind
+        self.strips, self._before, self._held = strips, before, ""
+        self.empty = True  # nothing was returned
+
+    def push(self, text: str) -> list[ReplyEvent]:
+        text = self._held + text
+        if self.empty and self.strips:
+            text = text.lstrip()
+        kept = text.rstrip()
+        self._held = text[len(kept) :]
+        if not kept:
+            return []
+        before, self._before, self.empty = self._before, "", False
+        return [ReplyEvent(self._kind, before + kept)]
+
+    def rest(self) -> list[ReplyEvent]:
+        return [ReplyEvent(self._kind, self._held)] if self._held else []

@@ -1,0 +1,240 @@
+"""CPU time of the server around the engine, against a bare Starlette app that sends the same bytes.
+
+    python tests/bench/serve_http.py [--requests 400]
+
+Both servers run as processes of their own, on one event loop with the same uvicorn. The engine of
+ours says 32 pieces, one each 2 ms, from a thread whose CPU time is not counted. The bare app reads
+the body, parses it as JSON, and sends the same response: whole, or in the chunks that ours sent,
+one each 2 ms. Eight clients ask one request after the other. Prints CPU milliseconds a request, and
+fails if ours takes over 1.5 times as many.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import psutil
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from tunewright.inference import (
+    EngineStats,
+    GenerateRequest,
+    InferenceEngine,
+    Piece,
+    SamplingDefaults,
+)
+from tunewright_hf.templates.info import TemplateInfo
+from tunewright_serve.server import Server, bound_socket
+from tunewright_serve.service import Limits, Service
+
+CLIENTS, PIECES, PAUSE, GOAL = 8, 32, 0.002, 1.5
+PATH = "/v1/chat/completions"
+BODY = {
+    "model": "m",
+    "temperature": 0.7,
+    "max_tokens": 64,
+    "messages": [
+        {"role": "system", "content": "You answer in short sentences. " * 10},
+        {"role": "user", "content": "What is the capital of Norway? " * 8},
+    ],
+}
+
+
+class PacedEngine(InferenceEngine):
+    """Says the same piece to all, step by step. cpu: seconds of its thread."""
+
+    models, max_length = ("m",), 4096
+    features, defaults = frozenset({"generation"}), SamplingDefaults()
+
+    def __init__(self) -> None:
+        self._answers: list[list[Any]] = []
+        self._lock, self.cpu = threading.Lock(), 0.0
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def submit(self, request: GenerateRequest, listener: Callable[[Piece], None]) -> Any:
+        with self._lock:
+            self._answers.append([0, listener])
+        return self
+
+    prompt_tokens = 40
+
+    def cancel(self) -> None: ...
+
+    def encode(self, request: GenerateRequest) -> list[int]:
+        return [1] * 40
+
+    def decode(self, ids: list[int]) -> str:
+        return "x"
+
+    def stats(self) -> EngineStats:
+        return EngineStats()
+
+    def close(self, seconds: float = 0.0) -> None: ...
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                answers = list(self._answers)
+            for each in answers:
+                each[0] += 1
+                last = each[0] > PIECES
+                each[1](
+                    Piece(
+                        "" if last else " word", "stop" if last else None, completion_tokens=each[0]
+                    )
+                )
+                if last:
+                    with self._lock:
+                        self._answers.remove(each)
+            self.cpu = time.thread_time()
+            time.sleep(PAUSE)
+
+
+def ours(port: int) -> None:
+    engine = PacedEngine()
+    service = Service(engine, TemplateInfo(stop=("</s>",)), {"m": "m"}, Limits())
+    threading.Thread(target=tell, args=(lambda: engine.cpu,), daemon=True).start()
+    with bound_socket("127.0.0.1", port) as bound:
+        Server(service, token="t").run(sockets=[bound])
+
+
+def bare(port: int) -> None:
+    sent: dict[bool, list[bytes]] = {
+        stream: [chunk.encode() for chunk in chunks]
+        for stream, chunks in zip((False, True), json.loads(sys.stdin.readline()), strict=True)
+    }
+
+    async def answer(request: Request) -> Response:
+        stream = bool(json.loads(await request.body()).get("stream"))
+        if not stream:
+            return Response(sent[False][0], media_type="application/json")
+        return StreamingResponse(paced(), media_type="text/event-stream")
+
+    async def paced() -> AsyncIterator[bytes]:
+        for chunk in sent[True]:
+            yield chunk
+            await asyncio.sleep(PAUSE)
+
+    app = Starlette(routes=[Route(PATH, answer, methods=["POST"])])
+    threading.Thread(target=tell, args=(lambda: 0.0,), daemon=True).start()
+    config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", ws="none")
+    with bound_socket("127.0.0.1", port) as bound:
+        uvicorn.Server(config).run(sockets=[bound])
+
+
+def tell(cpu: Callable[[], float]) -> None:
+    """Write the process' CPU seconds but the engine's, for each line of standard input."""
+    for _ in sys.stdin:
+        print(sum(os.times()[:2]) - cpu(), flush=True)
+
+
+async def ask(port: int, count: int, stream: bool) -> list[bytes]:
+    """Send requests over one connection. Returns the chunks of the last response's body."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    body = json.dumps(BODY | {"stream": stream}).encode()
+    head = f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer t\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    chunks: list[bytes] = []
+    for _ in range(count):
+        writer.write(head.encode() + body)
+        answer = await reader.readuntil(b"\r\n\r\n")
+        assert b" 200 OK" in answer, answer
+        headers = answer.decode().lower()
+        if "content-length: " in headers:
+            length = int(headers.split("content-length: ")[1].split("\r\n")[0])
+            chunks = [await reader.readexactly(length)]
+            continue
+        chunks = []
+        while size := int(await reader.readline(), 16):
+            chunks.append(await reader.readexactly(size))
+            await reader.readline()
+        await reader.readline()
+    writer.close()
+    return chunks
+
+
+async def load(port: int, requests: int, stream: bool) -> list[bytes]:
+    found = await asyncio.gather(*(ask(port, requests // CLIENTS, stream) for _ in range(CLIENTS)))
+    return found[0]
+
+
+class Running:
+    def __init__(self, kind: str, first: str = "") -> None:
+        with bound_socket("127.0.0.1", 0) as free:
+            self.port = free.getsockname()[1]
+        command = [sys.executable, __file__, "--serve", kind, str(self.port)]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        if first:
+            self._write(first)
+        while not any(
+            c.status == "LISTEN" for c in psutil.Process(self.process.pid).net_connections()
+        ):
+            time.sleep(0.1)
+
+    def _write(self, line: str) -> None:
+        assert self.process.stdin
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def cpu(self) -> float:
+        self._write("")
+        assert self.process.stdout
+        return float(self.process.stdout.readline())
+
+    def measure(self, requests: int, stream: bool) -> float:
+        """CPU milliseconds of a request."""
+        before = self.cpu()
+        asyncio.run(load(self.port, requests, stream))
+        return 1000 * (self.cpu() - before) / requests
+
+
+def measure_http(requests: int, repeats: int) -> list[str]:
+    """Print the cost of a request. Returns the goals that were missed."""
+    mine = Running("ours")
+    sample = [asyncio.run(ask(mine.port, 3, stream)) for stream in (False, True)]
+    plain = Running("bare", json.dumps([[chunk.decode() for chunk in each] for each in sample]))
+    missed = []
+    for stream in (False, True):
+        name = "streamed" if stream else "whole"
+        cost = {"ours": [], "bare": []}  # type: dict[str, list[float]]
+        for _ in range(repeats):
+            cost["ours"].append(mine.measure(requests, stream))
+            cost["bare"].append(plain.measure(requests, stream))
+        one, other = min(cost["ours"]), min(cost["bare"])
+        print(
+            f"http  {name:8} {one:.2f} ms CPU a request, bare {other:.2f} ms: {one / other:.2f} x"
+        )
+        if one > GOAL * other:
+            missed.append(f"http, {name}: {one / other:.2f} times a bare app")
+    for each in (mine, plain):
+        each.process.kill()
+        each.process.wait()
+    return missed
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--requests", type=int, default=400)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.serve:
+        {"ours": ours, "bare": bare}[asked.serve[0]](int(asked.serve[1]))
+    else:
+        found = measure_http(asked.requests, asked.repeats)
+        sys.exit(" ".join(found) or 0)

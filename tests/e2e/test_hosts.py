@@ -1,0 +1,158 @@
+"""Hosts that should not train together do not, and each says why. Two real ones, in network
+namespaces, train as one process does."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import forked
+from e2e.test_elastic import RECIPE
+
+WORKER = Path(__file__).with_name("host_worker.py")
+SMALL = "training.per_device_train_batch_size=2"
+BATCHES = ["training.batching=random", SMALL]
+
+
+def two(
+    folder: Path, first: list[str], second: list[str], *both: str, netns: tuple[str, str] = ("", "")
+) -> forked.Done:
+    (folder / "recipe.yaml").write_text(RECIPE)
+    output = f"output={folder / 'run'}"
+    overrides = [[*BATCHES, *each, output, *both] for each in (first, second)]
+    arguments = json.dumps([str(folder / "recipe.yaml"), overrides, netns])
+    address = "10.77.0.1" if netns[0] else "127.0.0.1"
+    return forked.run(WORKER, arguments, processes=2, patience=30, address=address)
+
+
+def errors(done: forked.Done) -> list[str]:
+    return [line for line in done.error.splitlines() if line.startswith("error: ")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        ("training.learning_rate=5e-3", "has training.learning_rate 0.005, rank 0 on"),
+        ("training.max_steps=7", "has training.max_steps 7, rank 0 on"),
+    ],
+)
+def test_another_recipe_ends_all_before_anything_loads(
+    tmp_path: Path, second: str, said: str
+) -> None:
+    done = two(tmp_path, [], [second])
+    assert done.codes == [1, 1], done.error[-3000:]
+    first, other = errors(done)
+    assert first == other and "launch: rank 1 on " in first and said in first
+
+
+@pytest.mark.slow
+def test_other_data_ends_all_before_the_first_step(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    line = RECIPE.partition("path: ")[2].partition("}")[0]
+    part = tmp_path / "part.jsonl"
+    part.write_text("".join(Path(line).read_text("utf-8").splitlines(keepends=True)[:40]))
+    done = two(tmp_path, [], [f"data=[{{path: {part}}}]"])
+    assert done.codes == [1, 1], done.error[-3000:]
+    first, other = errors(done)
+    assert first == other and "rank 1 on " in first and "has data of fingerprint" in first
+
+
+@pytest.mark.slow
+def test_a_mistake_on_one_host_ends_the_other(tmp_path: Path) -> None:
+    lost = f"data=[{{path: {tmp_path / 'lost.jsonl'}}}]"
+    done = two(tmp_path, [], [lost], "data_root=/")
+    assert done.codes == [1, 2], done.error[-3000:]
+    first, other = errors(done)
+    assert "lost.jsonl" in other
+    assert "rank 1 on " in first and "has ended: see what it said there" in first
+
+
+@pytest.mark.slow
+def test_a_mistake_in_a_recipe_ends_the_other(tmp_path: Path) -> None:
+    done = two(tmp_path, [], ["training.max_steps=six"])
+    assert done.codes == [1, 2], done.error[-3000:]
+    first, other = errors(done)
+    assert "max_steps" in other
+    assert "rank 1 on " in first and "has ended: see what it said there" in first
+
+
+@pytest.mark.slow
+def test_a_host_that_does_not_see_the_run_does_not_resume_beside_one_that_does(
+    tmp_path: Path,
+) -> None:
+    assert two(tmp_path, [], []).codes == [0, 0]
+    run = tmp_path / "run"
+    (run / "checkpoints" / "step-6" / "manifest.json").unlink()
+    state = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(state | {"status": "interrupted", "stages": []}))
+    elsewhere = f"output={tmp_path / 'elsewhere'}"
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    arguments = [[*BATCHES, f"output={run}", "--resume"], [*BATCHES, elsewhere, "--resume"]]
+    done = forked.run(
+        WORKER,
+        json.dumps([str(tmp_path / "recipe.yaml"), arguments, ["", ""]]),
+        processes=2,
+        patience=30,
+    )
+    assert done.codes == [1, 1], done.error[-3000:]
+    first, other = errors(done)
+    assert first == other
+    assert "has a checkpoint to go on from called None" in first and "'step-3'" in first
+
+
+# ---- two hosts -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[tuple[str, str]]:
+    """Two hosts on one bridge, 10.77.0.1 and 10.77.0.2, whose names lead to 127.0.1.1."""
+    if shutil.which("ip") is None or os.geteuid() != 0:
+        pytest.skip("needs root and iproute2, to make network namespaces")
+    names = (f"tw{os.getpid()}a", f"tw{os.getpid()}b")
+    bridge = f"twbr{os.getpid() % 10000}"
+    commands = [f"link add {bridge} type bridge", f"link set {bridge} up"]
+    for number, name in enumerate(names, 1):
+        link = f"tw{os.getpid() % 10000}{number}"
+        commands += [
+            f"netns add {name}",
+            f"link add {link} type veth peer name eth0 netns {name}",
+            f"link set {link} master {bridge}",
+            f"link set {link} up",
+            f"-n {name} addr add 10.77.0.{number}/24 dev eth0",
+            f"-n {name} link set eth0 up",
+            f"-n {name} link set lo up",
+        ]
+    try:
+        for command in commands:
+            done = subprocess.run(["ip", *command.split()], capture_output=True, text=True)
+            if done.returncode:
+                pytest.skip(f"no network namespaces here: {done.stderr.strip()}")
+        yield names
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True)
+        subprocess.run(["ip", "link", "del", bridge], capture_output=True)
+
+
+@pytest.mark.slow
+def test_two_hosts_train_as_one_process_does(tmp_path: Path, hosts: tuple[str, str]) -> None:
+    done = two(tmp_path, [], [], netns=hosts)
+    assert done.codes == [0, 0], done.error[-3000:]
+    one = tmp_path / "one"
+    overrides = [[*BATCHES, "training.gradient_accumulation_steps=2", f"output={one}"]]
+    done = forked.run(
+        Path(__file__).with_name("elastic_worker.py"),
+        json.dumps([[str(tmp_path / "recipe.yaml"), *overrides[0]]]),
+    )
+    assert done.codes == [0], done.error[-3000:]
+    expected, found = (
+        load_file(run / "model" / "model.safetensors") for run in (one, tmp_path / "run")
+    )
+    assert all(torch.allclose(found[name], expected[name], atol=2e-6) for name in expected)

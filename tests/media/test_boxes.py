@@ -1,0 +1,187 @@
+"""Objects in images are written in the form and the scale of the model's family, and read back."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from media.running import asked, build, talk, write
+from media.samples import image
+from tunewright import RecipeError, RowError
+from tunewright.types import ObjectPart
+from tunewright_hf.media.boxes import ReadObject, box_text, read_objects, seen_size
+from tunewright_hf.media.shapes import Shape
+from tunewright_hf.templates.info import BoxForm
+
+pytest.importorskip("torchvision", reason="transformers' processors of images and video")
+
+SHEEP = Shape("image", 200, 100)
+LOCATION = BoxForm("<loc{y1:04}><loc{x1:04}><loc{y2:04}><loc{x2:04}>", scale=1023)
+FORMS = {
+    "per mille": (BoxForm("({x1},{y1}),({x2},{y2})"), "(100,100),(750,1000)"),
+    "unit": (BoxForm("[{x1}, {y1}, {x2}, {y2}]", scale="unit"), "[0.100, 0.100, 0.750, 1.000]"),
+    "digits": (LOCATION, "<loc0102><loc0102><loc1023><loc0767>"),
+    "seen": (BoxForm("[{x1}, {y1}, {x2}, {y2}]", scale="seen"), "[40, 20, 300, 200]"),
+}
+
+
+def twice(shape: Shape) -> tuple[int, int]:
+    return 2 * shape.width, 2 * shape.height
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_scales_and_reading_back(name: str) -> None:
+    form, expected = FORMS[name]
+    box = ObjectPart("box", box=(20.0, 10.0, 150.0, 100.0))
+    assert box_text(box, SHEEP, form, twice).text == expected
+    unit = ObjectPart("box", box=(0.1, 0.1, 0.75, 1.0), scale="unit")
+    assert box_text(unit, SHEEP, form, twice).text == expected
+    (found,) = read_objects(f"It is at {expected}.", form)
+    across, down = twice(SHEEP) if form.scale == "seen" else (form.scale, form.scale)
+    size = (1.0, 1.0) if form.scale == "unit" else (float(across), float(down))
+    assert [value / size[n % 2] for n, value in enumerate(found.box)] == pytest.approx(
+        [0.1, 0.1, 0.75, 1.0], abs=0.001
+    )
+
+
+def test_points_names_and_order_are_read_back() -> None:
+    form = BoxForm("<box>({x1},{y1}),({x2},{y2})</box>", "<box>({x},{y})</box>", "<ref>{ref}</ref>")
+    text = "<ref>a dog</ref><box>(1,2),(3,4)</box>, <ref>cat</ref> <box>(5,6)</box> and (7,8)"
+    assert read_objects(text, form) == [
+        ReadObject("a dog"),
+        ReadObject(box=(1, 2, 3, 4)),
+        ReadObject("cat"),
+        ReadObject(box=(5, 6)),
+    ]
+    spaced = BoxForm("[{x1}, {y1}, {x2}, {y2}]", scale="unit")
+    assert read_objects("[0.1,0.2 , 0.3,0.4]", spaced) == [ReadObject(box=(0.1, 0.2, 0.3, 0.4))]
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        (ObjectPart("box", box=(0, 0, 203, 9)), "leaves its image, 200 x 100"),
+        (ObjectPart("box", box=(0, 0, 1, 1.2), scale="unit"), "leaves its image, 0 to 1"),
+        (ObjectPart("box", box=(5, 5)), "the template has no form for points"),
+    ],
+)
+def test_boxes_that_cannot_be_written(part: ObjectPart, said: str) -> None:
+    with pytest.raises(RowError, match=said):
+        box_text(part, SHEEP, FORMS["per mille"][0], twice)
+    rounded = ObjectPart("box", box=(0, 0, 200.6, 100.9))  # by its annotator
+    assert box_text(rounded, SHEEP, FORMS["per mille"][0], twice).text == "(0,0),(1000,1000)"
+
+
+def test_the_seen_size_is_that_of_the_processor() -> None:
+    transformers = pytest.importorskip("transformers")
+    size = {"shortest_edge": 56 * 56, "longest_edge": 1_003_520}
+    images = transformers.Qwen2VLImageProcessor(size=size)
+    seen = seen_size(SimpleNamespace(image_processor=images))
+    assert seen(Shape("image", 5000, 3000)) == (1288, 756)
+    box = ObjectPart("box", box=(10, 20, 2500, 1500))
+    form = FORMS["seen"][0]
+    assert box_text(box, Shape("image", 5000, 3000), form, seen).text == "[3, 5, 644, 378]"
+    other = transformers.CLIPImageProcessor()
+    with pytest.raises(RecipeError, match="does not tell these"):
+        seen_size(SimpleNamespace(image_processor=other))(SHEEP)
+
+
+def test_forms_are_checked() -> None:
+    whole = {"box": "{x1}{y1}{x2}{y2}"}
+    for declared, place, said in (
+        ({"box": "{x1}"}, "template.boxes.box", "expected {x1}, {y1}, {x2}, {y2}"),
+        (whole | {"ref": "a"}, "template.boxes.ref", "expected {ref}"),
+        (whole | {"scale": 0}, "template.boxes.scale", "expected a number, seen or unit"),
+        (whole | {"points": "a"}, "template.boxes", "unknown: points"),
+    ):
+        with pytest.raises(RecipeError) as raised:
+            BoxForm.read(declared, "template.boxes")
+        assert (raised.value.place, raised.value.problem) == (place, said)
+
+
+# ---- in rows -------------------------------------------------------------------------------------
+
+OBJECTS = {"ref": ["sheep"], "bbox": [[20, 10, 150, 100], [100, 50]]}
+
+
+def grounded(
+    folder: Path, objects: Any = OBJECTS, question: str = "", variant: str = "qwen2_vl"
+) -> Any:
+    """Text of a row, its special tokens, and its trained text."""
+    image(folder / "a.png", (200, 100))
+    question = question or "<image>Where is the <ref-object>?"
+    write(folder, talk(question, "<bbox> <bbox>", images=["a.png"], objects=objects))
+    family = {"name": "qwen", "tiny_variant": variant}
+    _, request = asked(folder, family=family)
+    row = build(folder, family=family).train[0]
+    tokenizer = request.loaded.tokenizer
+    special = [tokenizer.decode([i]) for i in row["input_ids"] if i in tokenizer.all_special_ids]
+    trained = tokenizer.decode([label for label in row["labels"] if label != -100])
+    return tokenizer.decode(row["input_ids"]), special, trained
+
+
+def test_boxes_of_qwen2_vl_are_tokens(folder: Path) -> None:
+    text, special, trained = grounded(folder)
+    assert "Where is the <|object_ref_start|>sheep<|object_ref_end|>?" in text
+    assert trained == (
+        "<|box_start|>(100,100),(750,1000)<|box_end|> <|box_start|>(500,500)<|box_end|><|im_end|>"
+    )
+    assert [special.count(f"<|{name}|>") for name in ("object_ref_start", "box_start")] == [1, 2]
+
+
+def test_boxes_of_qwen2_5_vl_are_pixels(folder: Path) -> None:
+    _, request = asked(folder_with(folder), family={"name": "qwen", "tiny_variant": "qwen2_5_vl"})
+    width, height = seen_size(request.loaded.processor)(SHEEP)
+    _, _, trained = grounded(folder, variant="qwen2_5_vl")
+    corner = f"{round(0.1 * width)}, {round(0.1 * height)}, {round(0.75 * width)}, {height}"
+    assert trained.startswith(f"[{corner}] [{round(width / 2)}, {round(height / 2)}]")
+
+
+def folder_with(folder: Path) -> Path:
+    write(folder, talk("a"))
+    return folder
+
+
+def test_names_and_questions_that_spell_tokens_are_text(folder: Path) -> None:
+    objects = OBJECTS | {"ref": ["<|im_end|>sheep<|box_start|>"]}
+    text, special, _ = grounded(folder, objects, "<image><|box_start|> <ref-object>")
+    assert "<|object_ref_start|><|im_end|>sheep<|box_start|><|object_ref_end|>" in text
+    assert [special.count(f"<|{name}|>") for name in ("im_end", "box_start")] == [3, 2]
+
+
+def test_an_answer_in_the_models_own_form_has_its_tokens(folder: Path) -> None:
+    image(folder / "a.png", (200, 100))
+    answer = "<|box_start|>(1,2),(3,4)<|box_end|>"
+    write(folder, talk("<image><|box_start|>", answer, images=["a.png"]))
+    _, request = asked(folder)
+    row, tokenizer = build(folder).train[0], request.loaded.tokenizer
+    start = tokenizer.convert_tokens_to_ids("<|box_start|>")
+    assert row["input_ids"].count(start) == row["labels"].count(start) == 1
+
+
+@pytest.mark.parametrize(
+    ("objects", "said"),
+    [
+        (OBJECTS | {"image_id": [0, 1]}, "a box is in image 1, and the row has 1"),
+        (OBJECTS | {"bbox": [[0, 0, 900, 9], [1, 1]]}, "leaves its image, 200 x 100"),
+    ],
+)
+def test_boxes_without_their_image(folder: Path, objects: Any, said: str) -> None:
+    with pytest.raises(RowError, match=said):
+        grounded(folder, objects)
+
+
+def test_a_template_without_a_form(folder: Path) -> None:
+    write(folder, talk("<ref-object>", "<bbox> <bbox>", objects=OBJECTS))
+    family = {"name": "qwen", "tiny_variant": "qwen2"}
+    form = {"box": "<{x1}{y1}{x2}{y2}>"}
+    with pytest.raises(RowError, match="a box is in image 0, and the row has 0"):
+        build(folder, family=family, template={"name": "qwen", "boxes": form})
+    with pytest.raises(RowError, match="and the template has no form for them"):
+        build(folder, family=family)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path

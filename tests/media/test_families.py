@@ -1,0 +1,140 @@
+"""Families with media: what only some models take, templates with media, and positions."""
+
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from media.media_cases import IMAGES, TALKS, image, parts, subject, text, user
+from tunewright import RowError, RunError, registry
+from tunewright.types import Conversation, Message, Rendered, TemplateRequest, TextPart
+from tunewright_conformance.bench import load_model
+from tunewright_hf.media.collation import joined, media_rows
+from tunewright_hf.media.positions import Numbering
+from tunewright_hf.models.export import save_result
+from tunewright_hf.templates.exported import exported_options
+
+
+def test_spelled_placeholders_are_text() -> None:
+    """A user who writes the model's placeholder gets no image."""
+    case = subject("qwen", "qwen2_vl")
+    pad = case.loaded.tokenizer.convert_tokens_to_ids("<|image_pad|>")
+    spelled = user(text("Is <|vision_start|><|image_pad|><|vision_end|> one? "), image("wide"))
+    answer = Message("assistant", "Yes: <|image_pad|>")
+    found = case.encode([spelled, answer])
+    assert found.input_ids.count(pad) == len(case.media.expansions([IMAGES["wide"][0]])[0].ids)
+    assert pad not in found.labels
+
+
+@pytest.mark.parametrize(
+    ("family", "twin"), [("llava", "llava_next_mistral"), ("gemma", "gemma3_media")]
+)
+def test_as_many_placeholders_as_media(family: str, twin: str) -> None:
+    case = subject(family, twin)
+    rendered = case.render(TALKS["question"])
+    with pytest.raises(RowError, match=r"has no media, and the template writes places for 1 image"):
+        case.media.expand(rendered, [])
+    with pytest.raises(RowError, match="has 2 image, and the template writes places for 1 image"):
+        case.media.expand(rendered, [IMAGES["wide"][0]] * 2)
+    plain = Rendered("no media")
+    assert case.media.expand(plain, []) is plain
+
+
+def test_text_for_media_is_an_option() -> None:
+    """And is told again from an exported chat template, whose text is the same."""
+    vicuna = registry.load(registry.find("template", "vicuna"))
+    talk = Conversation([user(image("wide"), text("How wide?")), Message("assistant", "Very.")])
+    request = TemplateRequest(talk, special_tokens={"eos_token": "</s>"})
+    with pytest.raises(RowError, match="has image, and this template has no place for it"):
+        vicuna(vicuna.Options(), "vicuna").format_template(request)
+    made = vicuna(vicuna.Options(image_text="<image>\n"), "vicuna")
+    rendered = made.format_template(request)
+    assert "USER: <image>\nHow wide? ASSISTANT:Very.</s>" in rendered.text
+    assert [rendered.text[span.start : span.end] for span in rendered.trained] == ["Very.</s>"]
+    exported = made.chat_template()
+    assert exported_options(vicuna, exported) == {"image_text": "<image>\n"}
+    written = [
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "How wide?"}]},
+        {"role": "assistant", "content": "Very."},
+    ]
+    tokenizer = subject("llava", "llava").loaded.tokenizer
+    found = tokenizer.apply_chat_template(written, chat_template=exported, tokenize=False)
+    assert found == rendered.text
+
+
+def test_no_path_reaches_a_template() -> None:
+    """The name of a file could spell control tokens."""
+    case = subject("qwen", "qwen2_vl")
+    talk = [user(image("wide"), text("?")), Message("assistant", "!")]
+    assert "wide" not in case.render(talk).text
+
+
+def test_positions_need_no_weights() -> None:
+    """What numbers tokens travels to data-loader workers: it must not hold the model."""
+    case = subject("qwen", "qwen2_vl")
+    media = media_rows(case.loaded)
+    assert media is not None and isinstance(media.numbering, Numbering)
+    assert len(ForkingPickler.dumps(media.numbering)) < 30_000
+    encoded = case.encode(TALKS["images"])
+    tensors = case.media.tensors([case.medium(part.path) for part in parts(TALKS["images"])])
+    types = case.media.token_types(encoded.input_ids)
+    model: Any = case.loaded.model.model
+    wanted = model.get_rope_index(
+        torch.tensor([encoded.input_ids]),
+        torch.tensor([types["mm_token_type_ids"]]),
+        tensors["image_grid_thw"],
+    )[0]
+    assert torch.equal(media.numbering(encoded.input_ids, types, tensors), wanted)
+    assert not torch.equal(wanted[0], wanted[1])
+
+
+def test_the_saved_chat_template_is_the_trained_one(tmp_path: Path) -> None:
+    """Not the one that the checkpoint's processor has."""
+    case = subject("qwen", "qwen2_audio")
+    case.loaded.processor.chat_template = "its own"
+    save_result(case.loaded, tmp_path / "model", case.template)
+    again = load_model(
+        registry.find("family", "qwen"), None, tmp_path, model=str(tmp_path / "model")
+    )
+    assert again.template == "qwen"
+    assert again.template_options == {
+        "audio_text": "<|audio_bos|><|AUDIO|><|audio_eos|>\n",
+        "system": "You are a helpful assistant.",
+    }
+    assert again.processor.chat_template == case.template.chat_template()
+
+
+def test_joined_tensors_are_padded_at_their_ends() -> None:
+    one, other = torch.ones(1, 3, 2), torch.ones(2, 1, 4)
+    found = joined([{"pixel_values": one}, {}, {"pixel_values": other}])["pixel_values"]
+    assert found.shape == (3, 3, 4)
+    assert found[0].tolist() == [[1, 1, 0, 0]] * 3
+    assert found[2].tolist() == [[1, 1, 1, 1], [0, 0, 0, 0], [0, 0, 0, 0]]
+
+
+def test_paligemma_has_no_chat() -> None:
+    case = subject("gemma", "paligemma")
+    talk = [*TALKS["question"], Message("user", [TextPart("And?")]), Message("assistant", "No.")]
+    found = case.encode(talk)
+    ids, labels = torch.tensor([found.input_ids]), torch.tensor([found.labels])
+    further: Any = case.loaded.media_inputs
+    with pytest.raises(RunError, match="takes one question with one answer"):
+        further({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, labels, None)
+
+
+def test_one_shape_is_asked_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    case = subject("mistral", "pixtral")
+    asked: list[Any] = []
+    call = case.media._call
+
+    def counted(media: Any, **how: Any) -> Any:
+        asked.append(media)
+        return call(media, **how)
+
+    monkeypatch.setattr(case.media, "_call", counted)
+    shape = IMAGES["wide"][0]
+    before = case.media.expansions([shape, shape])
+    assert before == case.media.expansions([shape, shape])
+    assert len(asked) <= 1 + 2  # and the question whether media depend on each other
