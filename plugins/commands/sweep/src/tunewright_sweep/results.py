@@ -35,11 +35,8 @@ def chosen(parameters: dict[str, Any]) -> dict[str, str]:
 
 def trials_of(study: "optuna.Study") -> list[FrozenTrial]:
     """The trials, without those that a later one has taken up: it has the same folder."""
-    found = {}
-    for each in study.trials:
-        if each.state != TrialState.WAITING:
-            found[each.user_attrs.get("folder", each.number)] = each
-    return list(found.values())
+    found = {each.user_attrs.get("folder", each.number): each for each in study.trials}
+    return [each for each in found.values() if each.state != TrialState.WAITING]
 
 
 def best_of(study: "optuna.Study") -> FrozenTrial | None:

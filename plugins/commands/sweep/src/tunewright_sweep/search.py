@@ -11,16 +11,20 @@ from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.trial import TrialState
 
 from tunewright import RecipeError, RunError, check
 from tunewright.errors import Stopped
-from tunewright.evaluation import best_metric
+from tunewright.evaluation import best_metric, evaluation_sets
 from tunewright.stopper import Stopper
 from tunewright.terminal import printable
 from tunewright_sweep import space as spaces
@@ -80,8 +84,7 @@ def sweep(asked: Asked, *, overwrite: bool = False) -> None:
 def judged(resolved: check.Resolved, name: str | None, rises: bool | None) -> Metric:
     """The metric that trials are compared by, of the last stage. Raises RecipeError."""
     stage = resolved.stages[-1]
-    dataset = resolved.choices.get("dataset")
-    sets = [*(dataset.make().eval_sets() if dataset else ()), *stage.eval_data]
+    sets = evaluation_sets(resolved, stage)
     of, found = "", name or "loss"
     if sets:
         wanted = name or stage.training.metric_for_best_model
@@ -229,9 +232,7 @@ class _Search:
             if self.asked.trust_remote_code:
                 arguments.append("--trust-remote-code")
             arguments += self._port(place)
-            ended = run_trial(
-                arguments, folder, self.metric, self._devices(place), worse, stopper
-            )
+            ended = run_trial(arguments, folder, self.metric, self._devices(place), worse, stopper)
         self._tell(trial, name, fields, ended)
         return ended
 

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tunewright import RecipeError, yamlio
-from tunewright.errors import did_you_mean
 
 __all__ = ["Range", "Values", "combinations", "read"]
 
@@ -121,8 +120,7 @@ def _problem(error: Exception, written: dict[Any, Any]) -> str:
     first = error.errors()[0]
     name = ".".join(map(str, first["loc"][:1]))
     if first["type"] == "extra_forbidden":
-        near = did_you_mean(name, list(Range.model_fields))
-        return f"{name!r} is no part of a range{': ' + near if near else ''}, expected {_RANGE}"
+        return f"{name!r} is no part of a range, expected {_RANGE}"
     if first["type"] == "missing":
         return f"{name} is missing, expected {_RANGE}"
     return f"{name} {first['msg']}".strip().removeprefix("Value error, ")

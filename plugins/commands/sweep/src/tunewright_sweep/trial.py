@@ -48,7 +48,8 @@ class Ended:
 
 @dataclass
 class _Events:
-    """Reads events.jsonl while it grows. A resumed run repeats evaluations; the later one counts."""
+    """Reads events.jsonl while it grows. Of a step that a resumed run repeats, the later one
+    counts."""
 
     path: Path
     metric: Metric
@@ -111,7 +112,7 @@ def run_trial(
     command = [sys.executable, "-m", "tunewright", "train", *arguments]
     pruned = False
     with log.open("ab") as output:
-        process = subprocess.Popen(  # noqa: S603: our own command
+        process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -123,7 +124,8 @@ def run_trial(
         try:
             while process.poll() is None:
                 time.sleep(_PAUSE)
-                pruned = any([worse(*found) for found in events.new()]) or pruned
+                for found in events.new():
+                    pruned = worse(*found) or pruned
                 if (pruned or stopping()) and not asked:
                     asked = True
                     process.send_signal(signal.SIGTERM)
