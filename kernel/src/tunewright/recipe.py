@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from tunewright.kinds import Kind, sections
+from tunewright.launch_section import Launch
 from tunewright.urls import mask_url
 
 _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -159,26 +160,6 @@ class Training(BaseModel):
         return self
 
 
-class Launch(BaseModel):
-    """Processes of the run. torchrun's environment variables, if set, take precedence."""
-
-    model_config = _STRICT
-
-    processes: int = Field(1, gt=0, le=1024)
-    """Processes per node: one per GPU."""
-    nodes: int = Field(1, gt=0, le=65536, json_schema_extra=ADVANCED)
-    """Nodes (hosts)."""
-    node_rank: int = Field(0, ge=0, lt=65536, json_schema_extra=ADVANCED)
-    """Rank of this node."""
-    main_address: str = Field("127.0.0.1", json_schema_extra=ADVANCED)
-    """Host name or address of node 0."""
-    main_port: int = Field(29500, gt=0, lt=65536, json_schema_extra=ADVANCED)
-    """Free port on node 0."""
-    timeout: float | None = Field(None, gt=0, le=1e6, json_schema_extra=ADVANCED)
-    """Seconds to wait for processes that do not come, or do not answer. Default: 600 to come, 1,800
-    to answer."""
-
-
 class StageSection(Section):
     """One entry of `stages`. What it does not set, the recipe's own sections set."""
 
@@ -227,7 +208,8 @@ class RecipeFields(BaseModel):
     def as_mapping(self) -> dict[str, Any]:
         """The recipe as JSON values, in the usual order of recipes."""
         values = _without_none(self.model_dump(mode="json"))
-        values["training"] = _without_none(values["training"])
+        for section in ("training", "launch"):
+            values[section] = _without_none(values[section])
         values["stages"] = [
             {key: stage[key] for key in stage if key not in _OWN or stage[key]}
             for stage in values["stages"]
