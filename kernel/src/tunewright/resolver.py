@@ -12,6 +12,7 @@ from tunewright.errors import Problem, RecipeError
 from tunewright.evaluation import evaluation_problems
 from tunewright.kinds import Kind, broken, kind_of, sections
 from tunewright.launch_section import Launch
+from tunewright.output_section import unfold
 from tunewright.recipe import Recipe, RecipeFields, Section, StageSection, Training
 from tunewright.remedies import instead, names, with_remedy
 from tunewright.resolved import Choice, Resolved, ResolvedStage, Wrong, choice_of
@@ -35,6 +36,7 @@ class Resolver:
         if "stage" in self.value and "stages" not in self.value:
             self.value["stages"] = [self.value.pop("stage")]
             self.source.lines.setdefault(("stage",), 0)
+        self.problems += unfold(self.value)
         fields = self._fields()
         choices, lists = self._plugins()
         if fields and fields.launch.needs_launcher and (launcher := self._launcher(fields.launch)):
