@@ -86,14 +86,15 @@ def test_a_mistake_in_a_recipe_ends_the_other(tmp_path: Path) -> None:
 # ---- no shared folder ----------------------------------------------------------------------------
 
 #: two stages, the second of which continues from the first one's result; saved at step 3 of each
-STAGES = ["stages=[{name: sft}, {name: sft}]", "training.load_best_model_at_end=true"]
+TWICE = RECIPE.replace("stage: sft", "stages: [{name: sft}, {name: sft}]")
+STAGES = ["training.load_best_model_at_end=true"]
 STAGES += ["dataset={name: chat, validation: 0.1}", "training.eval_steps=3"]
 
 
-def apart(folder: Path, *both: str, accelerators: str = "") -> forked.Done:
+def apart(folder: Path, *both: str, accelerators: str = "", recipe: str = RECIPE) -> forked.Done:
     """Train on two hosts that share no folder: the same relative output, below folders of their
     own, one rank each."""
-    (folder / "recipe.yaml").write_text(RECIPE)
+    (folder / "recipe.yaml").write_text(recipe)
     overrides = [*BATCHES, "output=run", f"accelerators=[{accelerators}]", *both]
     folders = [str(folder / name) for name in "ab"]
     for each in folders:
@@ -116,7 +117,7 @@ def interrupt(run: Path, after: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("accelerators", ["", "fsdp"])
 def test_hosts_need_no_shared_folder(tmp_path: Path, accelerators: str) -> None:
-    done = apart(tmp_path, *STAGES, accelerators=accelerators)
+    done = apart(tmp_path, *STAGES, accelerators=accelerators, recipe=TWICE)
     assert done.codes == [0, 0], done.error[-3000:]
     run = tmp_path / "a" / "run"
     saved = run / "stages" / "2-sft"
@@ -126,7 +127,7 @@ def test_hosts_need_no_shared_folder(tmp_path: Path, accelerators: str) -> None:
     }
     before = (saved / "model" / "model.safetensors").read_bytes()
     interrupt(run, 2)
-    done = apart(tmp_path, *STAGES, "--resume", accelerators=accelerators)
+    done = apart(tmp_path, *STAGES, "--resume", accelerators=accelerators, recipe=TWICE)
     assert done.codes == [0, 0], done.error[-3000:]
     assert (saved / "model" / "model.safetensors").read_bytes() == before
     assert list((tmp_path / "b").iterdir()) == []

@@ -237,7 +237,7 @@ def launch(run: "RunContext", request: "LaunchRequest") -> "Launched":
     launcher or asks for more than one process and RANK is not set. No model is loaded there, and no
     other hook is called.
 
-    Each process gets the variables of tunewright.launch.VARIABLES, and runs `tunewright ARGV`, or
+    Each process gets the variables of tunewright.launch.VARIABLES, and runs that command line, or
     calls tunewright.launch.work. Where request.stop_requested() returns true, all of them are told
     to save and end: by SIGTERM, or by the function that `work` takes. A start after the first one,
     such as that of a job that was preempted, adds `--resume`.

@@ -64,7 +64,7 @@ class LaunchRequest:
 
 @dataclass(frozen=True)
 class Launched:
-    """How it went."""
+    """Result of a launch."""
 
     code: int = 0  # exit code: 0, 1 (failed), 2 (bad recipe), 130 (stopped)
     detail: str = ""  # for people: printed as it is, such as the number of a job
@@ -103,7 +103,7 @@ class Launcher(Plugin):
 
 
 def start(resolved: "Resolved", argv: Sequence[str], *, dry_run: bool = False) -> None:
-    """Have the recipe's launcher start `tunewright ARGV`, and wait for it.
+    """Have the recipe's launcher start the command line `argv`, and wait for it.
 
     Raises SystemExit with the exit code of a run that failed or was stopped.
     """
@@ -146,9 +146,9 @@ def work(
     environment: Mapping[str, str],
     stop_requested: Callable[[], bool] = lambda: False,
 ) -> int:
-    """Run `tunewright ARGV` as one process of a run, and return its exit code.
+    """Run a command line as one process of a run, and return its exit code.
 
-    environment: variables to set, among them VARIABLES. stop_requested: asked in every step, where
+    argv: what comes after `tunewright`. environment: variables to set, among them VARIABLES. stop_requested: asked in every step, where
     no signals arrive. Errors are printed.
     """
     from tunewright.cli import main

@@ -52,4 +52,4 @@ def mirror_of(run: "RunContext") -> Mirror:
         found: Mirror = point.load()(run)
         return found
     place = run.place("output", "mirror")
-    raise RecipeError("no installed distribution keeps a mirror", place=place, hint="tunewright-hf")
+    raise RecipeError("no installed distribution keeps a mirror", place=place)

@@ -42,10 +42,10 @@ class _Alone:
 
 
 def ranks_of(run: "RunContext") -> Ranks:
-    """How this run's ranks talk to each other. Raises RunError where nothing installed can."""
+    """Connection of this run's ranks. Raises RunError where nothing installed connects them."""
     if run.world_size == 1:
         return _Alone()
     for point in registry.group("ranks"):
         found: Ranks = point.load()(run)
         return found
-    raise RunError("no installed distribution connects several processes", hint="tunewright-hf")
+    raise RunError("no installed distribution connects several processes")

@@ -53,19 +53,13 @@ def train(
         own = None if run.rank else _claimed(run, mirror, resume=resume, overwrite=overwrite)
         state = ranks.share("run", own)
         use_stored_template(run, state)
-        status, error, result, prior = "failed", "", None, None
+        status, error = "failed", ""
         watching = (StateWriter(run.folder, state), mirror)
         with contextlib.closing(mirror), run.reporting(watching):
             try:
                 run.emit(_started(run, state))
                 preflight.warn(run, strict=strict)
-                for number in range(len(resolved.stages)):
-                    result = _train_one(run, ranks, number, state, prior, limit)
-                    if number + 1 < len(resolved.stages):
-                        result = replace(result, path=ranks.folder(result.path))
-                    # a reward model is used by later stages, which continue from the policy before
-                    # it
-                    prior = result if run.stage(number).head == "causal_lm" else prior
+                result = _train_all(run, ranks, state, limit)
                 status = "completed"
             except (Stopped, KeyboardInterrupt) as stopped:
                 hint = f"go on with: tunewright train {run.folder / folder.RECIPE_FILE} --resume"
@@ -85,7 +79,6 @@ def train(
                 with contextlib.suppress(*([RunError] if error else [])):
                     folder.save(run.folder, state, run.rank)
                     run.emit(ended)
-    assert result is not None  # a recipe has at least one stage
     return result
 
 
@@ -129,6 +122,21 @@ def _started(run: Run, state: dict[str, Any]) -> events.RunStarted:
         versions=state["libraries"],
         resumed_from=str(run.folder) if state["resumed"] else None,
     )
+
+
+def _train_all(
+    run: Run, ranks: Ranks, state: dict[str, Any], limit: int | None
+) -> types.StageResult:
+    """Train all stages in turn. Returns the last one's result."""
+    result = prior = None
+    for number in range(len(run.resolved.stages)):
+        if result is not None:  # the next stage may continue from it, on every host
+            result = replace(result, path=ranks.folder(result.path))
+            # a reward model is used by later stages, which continue from the policy before it
+            prior = result if run.stage(number - 1).head == "causal_lm" else prior
+        result = _train_one(run, ranks, number, state, prior, limit)
+    assert result is not None  # a recipe has at least one stage
+    return result
 
 
 def _train_one(

@@ -30,7 +30,7 @@ def train(config: dict[str, Any]) -> None:
 
 
 class _Asked:
-    """Whether the driver asks to stop. A thread asks it, once a second: a step asks this."""
+    """Last answer of the driver, asked once a second in a thread, whether to stop."""
 
     def __init__(self, control: Any) -> None:
         self._control, self._found = control, False
