@@ -96,8 +96,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     daemons = []
     try:
         for command in commands:
-            log = (folder / f"{command[0]}-{len(daemons)}.log").open("w")
-            daemons.append(subprocess.Popen(command, stdout=log, stderr=log))
+            with (folder / f"{command[0]}-{len(daemons)}.log").open("w") as log:
+                daemons.append(subprocess.Popen(command, stdout=log, stderr=log))
             time.sleep(0.5)
         until(
             lambda: said("sinfo", "-h", "-t", "idle", "-o", "%D").strip() == "2",

@@ -43,12 +43,12 @@ def go(recipe: Path, folder: str, *more: str, **options: Any) -> Any:
 
 
 def stopped_at(step: int) -> Any:
-    """Listener that asks a run to stop, as a signal does."""
+    """Listener that asks a run to stop after this step, as a signal does."""
     import os
     import signal
 
     def hear(event: Any) -> None:
-        if isinstance(event, Logged) and event.step == step:
+        if isinstance(event, Logged) and event.step == step - 1:  # the step in progress
             os.kill(os.getpid(), signal.SIGTERM)
 
     return hear

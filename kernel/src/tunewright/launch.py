@@ -148,8 +148,8 @@ def work(
 ) -> int:
     """Run a command line as one process of a run, and return its exit code.
 
-    argv: what comes after `tunewright`. environment: variables to set, among them VARIABLES. stop_requested: asked in every step, where
-    no signals arrive. Errors are printed.
+    argv: what comes after `tunewright`. environment: variables to set, among them VARIABLES.
+    stop_requested: asked in every step, where no signals arrive. Errors are printed.
     """
     from tunewright.cli import main
 
