@@ -100,10 +100,9 @@ class TrainingLoop:
         self.scheduler = build_scheduler(self.run, training, self.optimizer, self.total_steps)
         self.callbacks = list(callbacks_of(self.model, self.optimizer))
         if resume:
-            checkpointing.load(self, *checkpointing.newest_intact(self))
+            checkpointing.resume(self)
             self._saved_at = self.step
         set_mode(self.optimizer, training=True)
-        self.early_stopping.check(self.checkpoint_folder)
 
     def _build_optimizer(self) -> torch.optim.Optimizer:
         training, loaded = self.training, self.request.loaded

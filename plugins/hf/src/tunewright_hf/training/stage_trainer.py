@@ -13,8 +13,9 @@ from tunewright import RecipeError
 from tunewright.events import Notice
 from tunewright.types import RunContext, TrainRequest
 from tunewright_hf.batching import collators
-from tunewright_hf.batching.batch_sampler import Batches, Unit
+from tunewright_hf.batching.batch_sampler import Batches
 from tunewright_hf.batching.streaming_sampler import StreamedBatches
+from tunewright_hf.batching.units import Unit
 from tunewright_hf.distributed.sharding import NoSharding
 from tunewright_hf.media.collation import media_rows
 from tunewright_hf.models.media_options import MediaOptions
