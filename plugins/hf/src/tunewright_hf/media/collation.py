@@ -169,11 +169,26 @@ class MediaRows:
     def before(self, row: Row, end: int) -> list[Row]:
         """Media of a row that stand in its first `end` tokens. Reads headers; raises RowError."""
         parts = row.get("media") or []
-        shapes = [measure(part["kind"], str(self.root / part["path"])) for part in parts]
-        ids = [each.ids for each in self.media.expansions(shapes)] if parts else []
-        names = [part["path"] for part in parts]
-        places = places_of(row["input_ids"], list(zip(names, ids, strict=True)))
+        places = places_of(row["input_ids"], self._expanded(parts)[1])
         return [part for part, (_, stop) in zip(parts, places, strict=True) if stop <= end]
+
+    def prompt_text(self, ids: Sequence[int], parts: Sequence[Row]) -> str:
+        """The rendered text of a prompt, with one placeholder for each medium. Reads headers;
+        raises RowError."""
+        shapes, media = self._expanded(parts)
+        one: list[int] = []
+        at = 0
+        for shape, (start, end) in zip(shapes, places_of(ids, media), strict=True):
+            one += [*ids[at:start], self.media.placeholder(shape.kind)]
+            at = end
+        text: str = self.media.processor.tokenizer.decode([*one, *ids[at:]])
+        return self.media.restored(text, shapes) if parts else text
+
+    def _expanded(self, parts: Sequence[Row]) -> tuple[list[Shape], list[tuple[str, Any]]]:
+        """Shape, and path with ids, of each medium of a row."""
+        shapes = [measure(part["kind"], str(self.root / part["path"])) for part in parts]
+        found = [each.ids for each in self.media.expansions(shapes)] if parts else []
+        return shapes, list(zip((part["path"] for part in parts), found, strict=True))
 
     def read(self, kind: MediaKind, source: Source) -> Medium:
         """A medium as the model sees it. Raises RowError if it cannot be read."""

@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -122,15 +121,24 @@ class MediaProcessor:
             indices = indices[np.linspace(0, len(indices) - 1, most).round().astype(int)]
         return tuple(indices.tolist())
 
+    def placeholder(self, kind: MediaKind) -> int:
+        """Id of the placeholder of a kind of media."""
+        return self._ids[kind]
+
     def token_types(self, input_ids: Sequence[int]) -> dict[str, list[int]]:
         """Kind of each token (T,), where the model takes it, by the model's name for it."""
         made = self.processor.create_mm_token_type_ids
         return {name: made([list(input_ids)])[0] for name in self._types}
 
-    def shortened(self, ids: Sequence[int]) -> list[int]:
-        """The ids, with one in place of each run of a placeholder."""
-        own = set(self._ids.values())
-        return [each for token, run in groupby(ids) for each in ([token] if token in own else run)]
+    def restored(self, text: str, shapes: Sequence[Shape]) -> str:
+        """A text before `expand`, from one that has a placeholder for the ids of each medium."""
+        tokens = re.compile("|".join(map(re.escape, self.tokens.values())))
+        pieces, at = [], 0
+        for place, each in zip(tokens.finditer(text), self.expansions(shapes), strict=False):
+            before, after = text[at : place.start()], text[place.end() :]
+            pieces += [before.removesuffix(each.before), place[0]]
+            at = len(text) - len(after.removeprefix(each.after))
+        return "".join([*pieces, text[at:]])
 
     def tensors(self, media: Sequence[Medium]) -> dict[str, Any]:
         """The model's inputs for the media of one row, in order, as torch tensors with the media's
