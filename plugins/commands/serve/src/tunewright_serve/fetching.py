@@ -12,7 +12,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Collection
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from urllib.parse import SplitResult, urlsplit
 
@@ -74,18 +74,24 @@ def _fetched(url: SplitResult) -> bytes:
         plain = socket.create_connection((address, port), timeout=MAX_SECONDS)
         with closing(_secured(plain, host) if url.scheme == "https" else plain) as own:
             # the end of all, however slowly bytes come
-            timer = threading.Timer(MAX_SECONDS, own.shutdown, [socket.SHUT_RDWR])
+            is_late = threading.Event()
+            timer = threading.Timer(MAX_SECONDS, _end, [own, is_late])
             timer.start()
             try:
                 data = _read(url, host, port, own)
             finally:
-                is_late = timer.finished.is_set()
                 timer.cancel()
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise _refused(host, "cannot be fetched") from error
-    if is_late:  # what came looks like a whole file where its length was not given
+    if is_late.is_set():  # what came looks like a whole file where its length was not given
         raise _refused(host, f"took more than {MAX_SECONDS:g} seconds")
     return data
+
+
+def _end(own: socket.socket, is_late: threading.Event) -> None:
+    is_late.set()
+    with suppress(OSError):  # it has ended by itself
+        own.shutdown(socket.SHUT_RDWR)
 
 
 def _secured(plain: socket.socket, host: str) -> ssl.SSLSocket:
