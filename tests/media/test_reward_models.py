@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import tunewright
-from media.media_cases import TALKS, every_twin, subject
+from media.media_cases import every_twin, subject
 from media.test_batches import collated, filled, rows
-from media.test_recipes import QUESTION, pictures, recipe
+from media.test_recipes import QUESTION, recipe
 from media.test_rollouts import prompts
 from media.test_stages import FAMILY, compared, losses
 from tunewright import registry

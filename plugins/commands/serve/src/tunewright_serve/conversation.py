@@ -20,8 +20,8 @@ def wire_conversation(
     features: Collection[Feature],
     hosts: Collection[str] = (),
 ) -> Conversation:
-    """Convert a chat for an engine with these features. hosts: see content_of. Results of parallel calls are put into the
-    order of the calls.
+    """Convert a chat for an engine with these features. hosts: see content_of. Results of parallel
+    calls are put into the order of the calls.
 
     Raises ApiError that names the message.
     """

@@ -48,7 +48,9 @@ def _part(
         raise ApiError(problem, param="messages")
     url = _url(part)
     if not (url.startswith(f"data:{kind}/") or allowed(url, hosts)):
-        fetched = f"fetched from {', '.join(sorted(hosts))} alone" if hosts else "nothing is fetched"
+        fetched = (
+            f"fetched from {', '.join(sorted(hosts))} alone" if hosts else "nothing is fetched"
+        )
         problem = f"{place}: {part.type} is to be a data: URL of type {kind}/…; {fetched}"
         raise ApiError(problem, param="messages")
     return MediaPart(kind, url)

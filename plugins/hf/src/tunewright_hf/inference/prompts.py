@@ -3,7 +3,6 @@
 import copy
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from tunewright import RowError, RunError
 from tunewright.inference import GenerateRequest, PromptInput

@@ -41,9 +41,9 @@ class HfFamily(Plugin):
     ADAPTER_EXCLUDE), `media` (the model types that are loaded with media towers), `media_part`
     (model type → field of its config with the part that is loaded), `config_class` (model type →
     class of the package, in place of transformers' own, for which it registers a model class),
-    `media_inputs` (model type → function of the package, as LoadedModel.media_inputs), a [[line]] for each group of checkpoints,
-    and a [[detect]] for each way to tell the template of an unlisted one. tiny.toml has a [[twin]]
-    for each tiny twin, the default one first; its keys are those of
+    `media_inputs` (model type → function of the package, as LoadedModel.media_inputs), a [[line]]
+    for each group of checkpoints, and a [[detect]] for each way to tell the template of an unlisted
+    one. tiny.toml has a [[twin]] for each tiny twin, the default one first; its keys are those of
     tunewright_hf.models.tiny.TinyModelSpec. A third,
     tokenizers.toml, is for checkpoints without a tokenizer.json: see
     tunewright_hf.models.slow_tokenizers.
