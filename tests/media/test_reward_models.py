@@ -1,6 +1,7 @@
 """Reward models with towers: they see the picture, in training and where they score."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from tunewright.types import (
     Conversation,
     MediaPart,
     Message,
+    Part,
     RewardRequest,
     TemplateRequest,
     TextPart,
@@ -86,7 +88,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def talk(folder: Path, file: str, answer: str) -> list[Message]:
-    parts = [MediaPart("image", str(folder / file)), TextPart(QUESTION)]
+    parts: list[Part] = [MediaPart("image", str(folder / file)), TextPart(QUESTION)]
     return [Message("user", parts), Message("assistant", answer)]
 
 
@@ -110,7 +112,7 @@ def test_scores_follow_the_picture(trained: Path) -> None:
     columns = {"prompts": texts, "media": media}
     reward = RewardModel(RewardModel.Options(path=str(trained / "run")))
     answers = [answer for _, answer in asked]
-    found = reward.score(run=run, request=RewardRequest(answers, columns))
+    found: Any = reward.score(run=run, request=RewardRequest(answers, columns))
     assert found[0] > found[1] and found[3] > found[2]
     spelled = columns | {"prompts": [f"<|image_pad|>{text}" for text in texts]}
     assert reward.score(run=run, request=RewardRequest(answers, spelled)) == [None] * 4

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from tunewright import RowError, RunError
 from tunewright.types import LoadedModel
 from tunewright_hf.media.decode import decode, measure
-from tunewright_hf.media.expander import MediaProcessor, Medium, noise
+from tunewright_hf.media.expander import Medium, noise
 from tunewright_hf.media.files import Source
+from tunewright_hf.media.foreign import media_processor
 from tunewright_hf.media.positions import Numbering, numbering
 from tunewright_hf.media.shapes import MediaKind, Shape
 
@@ -42,7 +43,7 @@ class MediaRows:
         in_every_batch: bool = False,
         skips: bool = False,
     ) -> None:
-        self.media, self.dtype, self.root = MediaProcessor(processor), dtype, root or Path()
+        self.media, self.dtype, self.root = media_processor(processor), dtype, root or Path()
         self.numbering, self.further = numbering, further
         self.in_every_batch, self.skips = in_every_batch, skips
 

@@ -25,7 +25,7 @@ __all__ = ["MediaProcessor", "Medium"]
 KINDS: tuple[MediaKind, ...] = ("image", "video", "audio")
 #: token types, by the processors' names for them
 TYPES = ("mm_token_type_ids", "token_type_ids")
-_OF_TEXT = {
+OF_TEXT = {
     *("input_ids", "attention_mask", "labels", *TYPES),
     *("text_replacement_offsets", "cross_attention_mask"),
 }
@@ -145,7 +145,7 @@ class MediaProcessor:
         own first dimension; and `ids`, one tuple for each medium, to compare with the row's."""
         found = self._call(media, return_tensors="pt", return_text_replacement_offsets=True)
         expansions = self._expansions(found, [medium.shape.kind for medium in media])
-        given = {name: value for name, value in found.items() if name not in _OF_TEXT}
+        given = {name: value for name, value in found.items() if name not in OF_TEXT}
         return {"ids": [each.ids for each in expansions], **given}
 
     # ---- asking ----------------------------------------------------------------------------------
@@ -166,11 +166,11 @@ class MediaProcessor:
     def axes(self) -> dict[str, int]:
         """By name, the dimension along which tensors of several rows are joined, where it is not
         the first: MiniCPM-V puts the patches of all images side by side."""
-        medium = _empty(self.probes()[0], ())
+        medium = empty(self.probes()[0], ())
         alone, twice = (
             self._call(media, return_tensors="pt") for media in ([medium], [medium] * 2)
         )
-        names = [name for name in twice if name not in _OF_TEXT and len(twice[name]) == 1]
+        names = [name for name in twice if name not in OF_TEXT and len(twice[name]) == 1]
         if not names:
             return {}
         rows = self._call([medium], rows=2, return_tensors="pt")
@@ -183,11 +183,11 @@ class MediaProcessor:
 
     @cached_property
     def _types(self) -> tuple[str, ...]:
-        found = self._call([_empty(self.probes()[0], ())])
+        found = self._call([empty(self.probes()[0], ())])
         return tuple(name for name in TYPES if name in found)
 
     def _ask(self, shapes: tuple[Shape, ...]) -> tuple[Expansion, ...]:
-        media = [_empty(shape, self.frames(shape)) for shape in shapes]
+        media = [empty(shape, self.frames(shape)) for shape in shapes]
         found = self._call(media, return_text_replacement_offsets=True)
         return self._expansions(found, [shape.kind for shape in shapes])
 
@@ -251,7 +251,7 @@ def _metadata(shape: Shape, frames: tuple[int, ...]) -> Any:
     )
 
 
-def _empty(shape: Shape, frames: tuple[int, ...]) -> Medium:
+def empty(shape: Shape, frames: tuple[int, ...]) -> Medium:
     """A black or silent medium of this shape."""
     if shape.kind == "image":
         return Medium(shape, Image.new("RGB", (shape.width, shape.height)))

@@ -25,9 +25,9 @@ def auto_class(request: LoadRequest, config: Any) -> Any:
     or transformers has no class without. Raises RecipeError if there is no such class."""
     media = request.media
     if request.head == "causal_lm":
-        # code beside the weights has classes of its own
-        known = config.model_type in transformers.CONFIG_MAPPING
-        media = media or (known and config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+        if config.model_type not in transformers.CONFIG_MAPPING:
+            return HEADS["causal_lm"]  # of code beside the weights
+        media = media or config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
         return transformers.AutoModelForMultimodalLM if media else HEADS["causal_lm"]
     if media and config.model_type not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
         _register_scored(request.head, type(config))
