@@ -66,6 +66,7 @@ def made(folder: Path, **more: Any) -> dict[str, Any]:
     ("stage", "kind"),
     [
         ("dpo", "pairs"),
+        ("reward", "pairs"),
         ({"name": "dpo", "cache_reference": False}, "pairs"),
         ("orpo", "pairs"),
         ("simpo", "pairs"),

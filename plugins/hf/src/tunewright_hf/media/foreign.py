@@ -1,8 +1,8 @@
 """Processors that come with a checkpoint's own code, written for transformers 4: they do not tell
 what they write in place of a placeholder."""
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 from tunewright_hf.media.expander import OF_TEXT, Expansion, MediaProcessor, Medium, empty
@@ -23,7 +23,10 @@ class ForeignProcessor(MediaProcessor):
 
     _independent = True
     _types = ()
-    axes: Mapping[str, int] = MappingProxyType({})
+
+    @cached_property
+    def axes(self) -> dict[str, int]:
+        return {}
 
     def tensors(self, media: Sequence[Medium]) -> dict[str, Any]:
         found = self._call(media, return_tensors="pt")
