@@ -39,10 +39,11 @@ class HfFamily(Plugin):
     A family is a package with two files beside its `__init__.py`. checkpoints.toml has `pad_tokens`
     (what pads where a tokenizer has no pad token), `adapter_exclude` (further names, beyond
     ADAPTER_EXCLUDE), `media` (the model types that are loaded with media towers), `media_part`
-    (model type → field of its config with the part that is loaded), `media_inputs` (model type →
-    function of the package, as LoadedModel.media_inputs), a [[line]] for each group of checkpoints,
-    and a [[detect]] for each way to tell the template of an unlisted one. tiny.toml has a [[twin]]
-    for each tiny twin, the default one first; its keys are those of
+    (model type → field of its config with the part that is loaded), `config_class` (model type →
+    class of the package, in place of transformers' own, for which it registers a model class),
+    `media_inputs` (model type → function of the package, as LoadedModel.media_inputs), a [[line]]
+    for each group of checkpoints, and a [[detect]] for each way to tell the template of an unlisted
+    one. tiny.toml has a [[twin]] for each tiny twin, the default one first; its keys are those of
     tunewright_hf.models.tiny.TinyModelSpec. A third,
     tokenizers.toml, is for checkpoints without a tokenizer.json: see
     tunewright_hf.models.slow_tokenizers.
@@ -144,6 +145,7 @@ class HfFamily(Plugin):
                     self._data("tokenizers.toml").get("tokenizer", ()),
                     data.get("media", ()),
                     data.get("media_part", {}),
+                    self._own_config,
                 )
         if loaded.template is None:
             named = run.recipe.template and run.recipe.template.name
@@ -220,13 +222,19 @@ class HfFamily(Plugin):
             size, layers = self.options.tiny_hidden_size, self.options.tiny_layers
             hint = "leave tiny_hidden_size and tiny_layers out"
             with one_line(f"no twin has {size}", "family.tiny_hidden_size", hint):
-                config = self.tiny_config(chosen.twin, tokenizer, size, layers)
+                made = self.tiny_config(chosen.twin, tokenizer, size, layers)
+                config = self._own_config(made)
             model = tiny.model(
                 config, request, devices.pick_device(request.device or self.options.device)
             )
         loaded = LoadedModel(model, tokenizer, processor, template=chosen.template)
         loaded.template_options = chosen.template_options
         return loaded
+
+    def _own_config(self, config: Any) -> Any:
+        """The config, of the family's own class if it has one for its model type."""
+        own = self._data("checkpoints.toml").get("config_class", {}).get(config.model_type)
+        return pkgutil.resolve_name(own).from_dict(config.to_dict()) if own else config
 
     def _finish_media(self, loaded: LoadedModel, notify: Callable[[str, str], None]) -> None:
         """Apply the options for media. Raises RecipeError if the model has none."""

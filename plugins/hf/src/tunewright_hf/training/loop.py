@@ -98,7 +98,7 @@ class TrainingLoop:
         self.sharding.prepare(self.model, self.optimizer, self.accelerator, training, self.rounding)
         self.forward = _autocasting(self.sharding, self.accelerator)
         self.scheduler = build_scheduler(self.run, training, self.optimizer, self.total_steps)
-        self.callbacks = list(callbacks_of(self.model, self.optimizer))
+        self.callbacks = list(callbacks_of(self.model, self.trainer, self.optimizer))
         if resume:
             checkpointing.resume(self)
             self._saved_at = self.step

@@ -146,11 +146,10 @@ class RolloutGenerator:
         return Rollout(prompt, ids, text, end is not None, media)
 
     def prompt_text(self, rollout: Rollout) -> str:
-        """The rendered prompt. Of a medium's tokens, equal ones in a row are written once."""
-        ids = rollout.prompt_ids
+        """The rendered prompt, with one placeholder for each medium."""
         if self._media:
-            ids = self._media.media.shortened(ids)
-        return self._loaded.tokenizer.decode(ids)  # type: ignore[no-any-return]
+            return self._media.prompt_text(rollout.prompt_ids, rollout.media)
+        return self._loaded.tokenizer.decode(rollout.prompt_ids)  # type: ignore[no-any-return]
 
 
 def lengths(written: Sequence[Rollout]) -> torch.Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from tunewright.types import RunContext, StageResult, TrainRequest
 from tunewright_hf.losses.causal_lm import CausalLoss
+from tunewright_hf.losses.sequence_scores import last_known
 from tunewright_hf.training.online_rl import Prompt, PromptsTrainer, train_on_prompts
 from tunewright_hf.training.rollouts import lengths
 from tunewright_hf.training.stage_trainer import Batch, TrainingSetup
@@ -68,7 +69,7 @@ class PpoTrainer(PromptsTrainer):
             self.count("kl", behind.sum(1) / known.sum(1))
             self.divergence += torch.tensor([float(behind.sum()), len(behind)], dtype=torch.float64)
         # position that predicts the last token of a completion
-        last = inputs["attention_mask"].sum(1) - 2
+        last = last_known(known)
         rewards[torch.arange(len(last), device=last.device), last] += scores.to(rewards)
         advantages = gae(rewards, values, known, options.gamma, options.gae_lambda)
         batch |= {"logps": logps, "values": values, "advantages": advantages}
