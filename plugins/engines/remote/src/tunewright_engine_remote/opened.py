@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx2
+
 from tunewright import RowError, RunError
 from tunewright.inference import (
     Busy,
@@ -36,7 +38,7 @@ from tunewright_engine_remote.supervision import (
     environment,
     launched,
 )
-from tunewright_engine_remote.wire import generate
+from tunewright_engine_remote.wire import ServerLost, generate
 from tunewright_hf.inference.answers import Answer, AnswerFactory, AnswersTicket
 from tunewright_hf.inference.defaults import sampling_defaults
 from tunewright_hf.inference.grammar import grammar_text, is_installed
@@ -200,6 +202,7 @@ class OpenedServer(InferenceEngine):
             row.end("cancelled")
         elif (error := task.exception()) is not None:
             said = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
+            row.unavailable = isinstance(error, ServerLost | httpx2.TransportError)
             row.end("error", said)
         else:
             row.end(task.result())
