@@ -5,6 +5,8 @@
   check        run ruff, mypy and import-linter
   fix          apply ruff's fixes; update the generated lists and pages
   install      only create or update the environment
+  build        build and check the wheel and the sdist of every member, in dist/ or another folder
+  release      make a release: [VERSION] [--dry-run]; scripts/release.py says what it does
   env NAME     create the environment NAME of `tunewright env list` over it, in .envs/, and run its
                tests; further arguments go to pytest
 
@@ -210,6 +212,14 @@ def fix(more: list[str]) -> int:
     return max(*made, run("ruff", "check", "--fix"), run("ruff", "format"))
 
 
+def build(more: list[str]) -> int:
+    return run("python", "scripts/build_dists.py", *(more or ["dist"]))
+
+
+def release(more: list[str]) -> int:
+    return run("python", "scripts/release.py", *more)
+
+
 def run(program: str, *arguments: str) -> int:
     """Run a program of the environment in the root of the checkout. Returns its exit code."""
     print(f"\n$ {subprocess.list2cmdline([program, *arguments])}", flush=True)
@@ -232,6 +242,8 @@ VERBS = {
     "fix": fix,
     "install": lambda more: 0,
     "env": env,
+    "build": build,
+    "release": release,
 }
 
 if __name__ == "__main__":

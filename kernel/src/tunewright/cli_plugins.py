@@ -7,13 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from tunewright import registry
+from tunewright import cli_install, registry
 from tunewright.cli_common import AsJson, print_json
 from tunewright.errors import RecipeError
 from tunewright.kinds import Kind, kind_of, kinds
 from tunewright.terminal import printable
 
-HELP = "List, describe and check installed plugins."
+HELP = "List, search, install, describe and check plugins."
 
 
 def list_(
@@ -140,4 +140,10 @@ def check(
         raise typer.Exit(1)
 
 
-VERBS: dict[str, Callable[..., None]] = {"list": list_, "info": info, "check": check}
+VERBS: dict[str, Callable[..., None]] = {
+    "list": list_,
+    "search": cli_install.search,
+    "install": cli_install.install,
+    "info": info,
+    "check": check,
+}
