@@ -54,7 +54,7 @@ def build(out: Path, folders: list[Path]) -> list[str]:
         return [f"{out}: holds other files than wheels and sdists; choose another folder"]
     shutil.rmtree(out, ignore_errors=True)
     version = read_project(folders[0])["version"]
-    problems = []
+    problems: list[str] = []
     with tempfile.TemporaryDirectory() as work:
         for name in ("first", "second"):  # different paths, so that none can be in the files
             staged = [stage(folder, Path(work, name)) for folder in folders]

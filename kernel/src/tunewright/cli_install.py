@@ -49,12 +49,21 @@ def search(
         )
 
 
+def _completions(incomplete: str) -> list[str]:
+    """Names of known plugins and bundles, for completion by the shell."""
+    plugins = known_plugins()
+    names = {row["name"] for row in plugins if row["kind"] != BUNDLE}
+    names |= {f"{BUNDLE}:{row['name']}" for row in plugins if row["kind"] == BUNDLE}
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
 def install(
     names: Annotated[
         list[str] | None,
         typer.Argument(
             help="A plugin's name, KIND:NAME, bundle:NAME or a distribution of Tunewright.",
             metavar="[NAME]...",
+            autocompletion=_completions,
         ),
     ] = None,
     upgrade: Annotated[
