@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from install.local_index import Place, Views, closure, others
+from install.local_index import Place
 from tunewright.kinds import kinds
 from tunewright.registry import shipped_table
 from workspace.members import ROOT, members
@@ -22,24 +22,6 @@ stage: sft
 training: {max_steps: 2, batch_size: 2}
 output: runs/mine
 """
-
-
-@pytest.fixture(scope="session")
-def index(dists: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A folder with wheels, and the base: links to torch and what it needs."""
-    root = tmp_path_factory.mktemp("index")
-    views, wheels, base = Views(root / "views"), root / "wheels", root / "base"
-    shutil.copytree(dists, wheels)
-    for name in closure("torch"):
-        views.write(name, base)
-    for name in others().keys() - closure("torch"):
-        views.wheel(name, wheels)
-    return base, wheels
-
-
-@pytest.fixture
-def place(index: tuple[Path, Path], tmp_path: Path) -> Place:
-    return Place(tmp_path / "env", *index)
 
 
 def run(place: Place, *words: str, cwd: Path) -> str:
