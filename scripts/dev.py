@@ -210,7 +210,7 @@ def check(more: list[str]) -> int:
 def fix(more: list[str]) -> int:
     scripts = [
         *("make_lists.py", "make_docs.py", "make_reference.py", "make_errors.py"),
-        *("directory_page.py", "sync_translations.py"),
+        "sync_translations.py",
     ]
     made = [run("python", f"scripts/{script}") for script in scripts]
     return max(*made, run("ruff", "check", "--fix"), run("ruff", "format"))

@@ -19,7 +19,7 @@ family: qwen
 adapter: {name: lora, rank: 4}
 data: [{path: data.jsonl}]
 stage: sft
-training: {max_steps: 2, batch_size: 2}
+training: {max_steps: 2, per_device_train_batch_size: 2}
 output: runs/mine
 """
 
