@@ -22,18 +22,17 @@ def dists(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def index(dists: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A folder with wheels, and the base: links to torch and what it needs."""
+def index(dists: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with wheels: ours, and those that lead to the libraries that are installed here."""
     root = tmp_path_factory.mktemp("index")
-    views, wheels, base = Views(root / "views"), root / "wheels", root / "base"
+    views, wheels, base = Views(), root / "wheels", closure("torch")
     shutil.copytree(dists, wheels)
-    for name in closure("torch"):
-        views.write(name, base)
-    for name in others().keys() - closure("torch"):
-        views.wheel(name, wheels)
-    return base, wheels
+    for name in others():
+        # torch looks for its libraries beside itself: these share a folder
+        views.wheel(name, wheels, root / ("base" if name in base else f"views/{name}"))
+    return wheels
 
 
 @pytest.fixture
-def place(index: tuple[Path, Path], tmp_path: Path) -> Place:
-    return Place(tmp_path / "env", *index)
+def place(index: Path, tmp_path: Path) -> Place:
+    return Place(tmp_path / "env", index)

@@ -39,7 +39,7 @@ def own_run(folder: Path) -> Path:
 
 @pytest.mark.slow
 def test_three_names_are_enough_for_a_lora_of_qwen(place: Place, tmp_path: Path) -> None:
-    place.install("tunewright-qwen", "tunewright-sft", "tunewright-lora")
+    place.install("tunewright-qwen", "tunewright-sft", "tunewright-lora", tool="pip")
     folder = own_run(tmp_path / "work")
     listed = json.loads(run(place, "plugins", "list", "--json", cwd=folder))
     assert {"qwen", "sft", "lora", "full", "chat"} <= {plugin["name"] for plugin in listed}
@@ -90,29 +90,17 @@ def test_a_bundle_runs_its_quickstart(place: Place, tmp_path: Path, bundle: str)
 
 
 ALONE = [member for member in members() if not member.env and not member.is_bundle]
-#: in every run: one of each sort
-SHORT = {"qwen", "templates", "bitsandbytes", "lora", "formats", "adamw", "fsdp", "dpo", "jsonl"}
 
 
+@pytest.mark.long
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "member",
-    [
-        pytest.param(
-            member,
-            marks=[] if member.package.removeprefix("tunewright_") in SHORT else pytest.mark.long,
-            id=member.project["name"],
-        )
-        for member in ALONE
-    ],
-)
+@pytest.mark.parametrize("member", ALONE, ids=lambda member: member.project["name"])
 def test_a_plugin_can_be_imported_with_what_it_requires(
     member, place: Place, tmp_path: Path
 ) -> None:
     """Each family, stage and part alone."""
     place.install(member.project["name"])
-    said = run(place, "plugins", "check", cwd=tmp_path)
-    assert "can be imported" in said
+    assert "can be imported" in run(place, "plugins", "check", cwd=tmp_path)
 
 
 def test_defaults_bring_every_default_plugin() -> None:

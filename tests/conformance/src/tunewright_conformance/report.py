@@ -41,7 +41,7 @@ class Reporter:
         if outcome is None:
             return
         module, _, test = report.nodeid.rpartition("/")[2].partition("::")
-        about = {"test": test.rpartition("::")[2], "of": module.removesuffix(".py")}
+        about: dict[str, Any] = {"test": test.rpartition("::")[2], "of": module.removesuffix(".py")}
         about |= {"outcome": outcome, "seconds": round(report.duration, 2)}
         if reason := _reason(report, outcome):
             about["reason"] = reason
