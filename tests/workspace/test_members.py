@@ -86,6 +86,12 @@ def test_needs_the_kernel_of_this_minor_version_and_no_other_plugin(member: Memb
         assert set(ours) <= {"tunewright", "tunewright-hf"} | shared
 
 
+@pytest.mark.parametrize("member", [m for m in members() if "stages" in m.folder.parts], ids=str)
+def test_a_stage_brings_the_default_plugins(member: Member) -> None:
+    """So that a family, a stage and an adapter are enough to train: docs/decisions/0017."""
+    assert any(need.startswith("tunewright-defaults>") for need in member.project["dependencies"])
+
+
 @every_member
 def test_installed_distribution_says_what_it_is(member: Member) -> None:
     """`plugins list` shows this summary. Fails, too, where pyproject.toml changed and nobody
