@@ -38,7 +38,7 @@ for overrides in ([], longer):
 RECIPE = """\
 model: tiny
 family: qwen
-template: chatml
+template: qwen3
 data:
   - path: data/greetings.jsonl
 eval_data:
