@@ -1,0 +1,64 @@
+"""The application: pages, API, static files, and the one handler of errors."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from tunewright.errors import TunewrightError
+from tunewright_web.api import PREFIX, api_routes
+from tunewright_web.errors import WebError, web_error
+from tunewright_web.openapi import openapi
+from tunewright_web.pages import PAGES
+from tunewright_web.render import error_response
+from tunewright_web.web import Web
+
+__all__ = ["make_app"]
+
+_STATIC = Path(__file__).with_name("static")
+
+
+def make_app(web: Web) -> Starlette:
+    """The application without its guard."""
+    web.pages = PAGES
+    document = openapi(PAGES)
+
+    async def described(request: Request) -> Response:
+        return JSONResponse(document)
+
+    async def unknown(request: Request) -> Response:
+        raise HTTPException(404)
+
+    expected = (HTTPException, WebError, TunewrightError, ValidationError)
+    app = Starlette(
+        routes=[
+            *(route for page in PAGES for route in page.routes),
+            *api_routes(PAGES),
+            Route(f"{PREFIX}/openapi.json", described),
+            Mount("/static", _Static(directory=_STATIC)),
+            Route("/{path:path}", unknown),
+        ],
+        # of another Exception Starlette has the server print the traceback
+        exception_handlers=dict.fromkeys((*expected, Exception), _shown),
+    )
+    app.state.web = web
+    return app
+
+
+class _Static(StaticFiles):
+    """Files whose address holds a version may be kept."""
+
+    def file_response(self, *arguments: Any, **named: Any) -> Response:
+        response = super().file_response(*arguments, **named)
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+        return response
+
+
+async def _shown(request: Request, error: Exception) -> Response:
+    return error_response(request, web_error(error))
