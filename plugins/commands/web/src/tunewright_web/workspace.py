@@ -52,7 +52,7 @@ class Workspace:
         if not text or "\0" in text or "://" in text:
             raise refused
         try:
-            path = Path(os.path.expanduser(text))
+            path = Path(text).expanduser()
             found = (self.root / path).resolve()
         except (OSError, RuntimeError, ValueError) as error:
             raise refused from error
