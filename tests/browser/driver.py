@@ -24,7 +24,7 @@ _ON_VIOLATION = """addEventListener("securitypolicyviolation", event => console.
     `content security policy: ${event.effectiveDirective} blocked ${event.blockedURI}`))"""
 _TARGETS = """() => [...document.querySelectorAll(
     "a[href], button, select, summary, input:not([type=hidden]), textarea")]
-  .filter(each => each.checkVisibility() && !each.closest("p, li, td, dd, pre, .skip, .markdown"))
+  .filter(each => each.checkVisibility() && !each.closest("p, li, td, th, dd, pre, .skip, .markdown"))
   .map(each => {
     const label = each.matches("[type=checkbox], [type=radio]") && each.closest("label");
     const box = (label || each).getBoundingClientRect();

@@ -52,6 +52,10 @@ def test_40_a_finished_run_answers(visit: Visit, workbench: Workbench) -> None:
     expect(engine).to_have_attribute("data-state", "loading")
     expect(engine.get_by_role("progressbar")).to_be_visible()
     loaded(page)
+    page.get_by_label("Max tokens").fill("24")
+    page.get_by_role("button", name="Apply").click()
+    page.wait_for_load_state()
+    expect(page.get_by_label("Max tokens")).to_have_value("24")
     say(page, "Say hello to Ann.")
     reply = page.locator(".message.assistant .markdown")
     expect(reply).not_to_be_empty()
@@ -60,7 +64,7 @@ def test_40_a_finished_run_answers(visit: Visit, workbench: Workbench) -> None:
     expect(page.locator("#send")).to_be_visible(timeout=60_000)
     assert reply.inner_text() == text  # greedy decoding
     page.reload()
-    expect(page.locator(".message.user .plain")).to_have_text("Say hello to Ann.")
+    expect(page.locator(".message.user > .plain")).to_have_text("Say hello to Ann.")
     assert reply.inner_text() == text
     page.get_by_role("button", name="Raw prompt").click()
     expect(page.locator("#raw-prompt")).to_contain_text("<|im_start|>user\nSay hello to Ann.")
@@ -89,14 +93,16 @@ def test_40_a_reply_streams_and_can_be_stopped(
     box = page.get_by_label("Message", exact=True)
     expect(box).to_have_value("slow")
     say(page, "fast")
-    expect(page.locator(".message.user .plain")).to_have_text(["fast"])
+    expect(page.locator(".message.user > .plain")).to_have_text(["fast"])
     expect(page.locator(".message.assistant .markdown")).to_have_text("You said: fast")
 
 
 def test_40_two_models_answer_side_by_side(
     visit: Visit, workbench: Workbench, scripted: dict[str, str]
 ) -> None:
-    page = visit(begin_chat(workbench, scripted, {"run": "greeter"})).page
+    page = visit(
+        begin_chat(workbench, scripted, {"run": "greeter"}, sampling={"max_tokens": 24})
+    ).page
     loaded(page)
     say(page, "Hello")
     replies = page.locator(".side .message.assistant .markdown")
@@ -177,7 +183,7 @@ def test_43_hostile_text_is_text(
     assert "hit" not in title.split()
     expect(page.locator(".markdown").first).to_contain_text("<script>document.title")
     expect(page.locator(".markdown").first).to_contain_text("␛[31mred")
-    expect(page.locator(".message.user .plain").last).to_contain_text("<img src=x onerror")
+    expect(page.locator(".message.user > .plain").last).to_contain_text("<img src=x onerror")
     assert page.locator("#thread script, #thread img, #thread a[href^='javascript']").count() == 0
     page.get_by_label("Message", exact=True).fill("x" * 1_000_000)
     page.keyboard.press("Enter")
@@ -204,7 +210,7 @@ def test_44_enter_while_composing_does_not_send(
     page.keyboard.press("Shift+Enter")
     expect(page.locator(".message.user")).to_have_count(0)
     page.keyboard.press("Enter")
-    expect(page.locator(".message.user .plain")).to_have_text("你好")
+    expect(page.locator(".message.user > .plain")).to_have_text("你好")
     expect(page.locator(".message.assistant .markdown")).to_contain_text("你好", timeout=30_000)
 
 

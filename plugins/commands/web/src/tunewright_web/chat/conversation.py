@@ -18,7 +18,8 @@ class Strict(BaseModel):
 
 
 class Sampling(Strict):
-    """Settings of replies; None: the checkpoint's, or the engine's default."""
+    """Settings of replies; None: the checkpoint's, or the engine's default. max_tokens: of a reply;
+    without it a model that finds no end would fill its context."""
 
     temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
     top_p: float | None = Field(None, gt=0, le=1, allow_inf_nan=False)
@@ -27,7 +28,7 @@ class Sampling(Strict):
     repetition_penalty: float | None = Field(None, gt=0, le=10, allow_inf_nan=False)
     presence_penalty: float | None = Field(None, ge=-2, le=2, allow_inf_nan=False)
     frequency_penalty: float | None = Field(None, ge=-2, le=2, allow_inf_nan=False)
-    max_tokens: int | None = Field(None, ge=1, le=1_000_000)
+    max_tokens: int = Field(1024, ge=1, le=1_000_000)
     seed: int | None = Field(None, ge=0, lt=2**63)
     stop: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field([], max_length=16)
     enable_thinking: bool | None = None
