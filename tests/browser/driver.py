@@ -24,7 +24,8 @@ _ON_VIOLATION = """addEventListener("securitypolicyviolation", event => console.
     `content security policy: ${event.effectiveDirective} blocked ${event.blockedURI}`))"""
 _TARGETS = """() => [...document.querySelectorAll(
     "a[href], button, select, summary, input:not([type=hidden]), textarea")]
-  .filter(each => each.checkVisibility() && !each.closest("p, li, td, th, dd, pre, .skip, .markdown"))
+  .filter(each => each.checkVisibility())
+  .filter(each => !each.closest("p, li, td, th, dd, pre, .skip, .markdown"))
   .map(each => {
     const label = each.matches("[type=checkbox], [type=radio]") && each.closest("label");
     const box = (label || each).getBoundingClientRect();
