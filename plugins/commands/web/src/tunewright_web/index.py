@@ -1,5 +1,6 @@
 """A run's events.jsonl as an index in memory, to which only what is new in the file is added."""
 
+import contextlib
 import hashlib
 import json
 import re
@@ -90,6 +91,14 @@ class Index:
     def news(self, cursor: str) -> list[dict[str, Any]] | None:
         """Events since a cursor; None where all has to be sent again. Raises WebError for what is
         no cursor."""
+        offset = self.offset_of(cursor)
+        if offset is None or self.offset - offset > _MOST_NEWS:
+            return None
+        events = _parsed(b"".join(self.lines(offset)))
+        return None if any(each.get("event") == "StageStarted" for each in events) else events
+
+    def offset_of(self, cursor: str) -> int | None:
+        """Offset in the file; None for a cursor of an earlier file. Raises WebError."""
         wrong = WebError(f"after: {cursor!r:.60} is no cursor", "send one that was given")
         found = _CURSOR.fullmatch(cursor)
         if not found:
@@ -99,19 +108,23 @@ class Index:
         offset = int(found[2], 16)
         if offset > self.offset:
             raise wrong
-        if self.offset - offset > _MOST_NEWS:
-            return None
-        if self.offset == offset:
+        if offset:
+            with contextlib.suppress(OSError), self._path.open("rb") as file:
+                file.seek(offset - 1)
+                if file.read(1) != b"\n":
+                    raise wrong
+        return offset
+
+    def lines(self, offset: int) -> list[bytes]:
+        """Lines from an offset to what was read."""
+        if offset >= self.offset:
             return []
         try:
             with self._path.open("rb") as file:
-                file.seek(max(0, offset - 1))
-                if offset and file.read(1) != b"\n":
-                    raise wrong
-                events = _parsed(file.read(self.offset - offset))
+                file.seek(offset)
+                return file.read(min(self.offset - offset, _MOST_NEWS)).splitlines(keepends=True)
         except OSError:
-            return None
-        return None if any(each.get("event") == "StageStarted" for each in events) else events
+            return []
 
     # ---- what the events say ---------------------------------------------------------------------
 

@@ -95,6 +95,7 @@ class Runs:
             error = ""
         except ValueError as damage:
             state, changed, error = {}, 0.0, f"run.json is damaged: {damage}"
+        status: str
         if job is not None and not job.is_over:
             status = job.status
         elif not state and not error:
@@ -130,9 +131,9 @@ class Runs:
 
     def _status(self, state: dict[str, Any], changed: float, job: Job | None) -> str:
         """The job's exit comes first, then the process, then run.json."""
-        if job is not None and job.ended is not None and changed <= job.ended + 1:
-            if job.status != "completed" and not (state["status"] == "completed" and not job.code):
-                return "interrupted" if job.status == "cancelled" else job.status
+        ended = job is not None and job.status in ("failed", "interrupted")
+        if job is not None and ended and changed <= (job.ended or 0.0) + 1:
+            return job.status
         if state["status"] != "running":
             return str(state["status"])
         running = _dict(state.get("running"))
