@@ -1,10 +1,15 @@
 """The application: pages, API, static files, and the one handler of errors."""
 
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -46,9 +51,27 @@ def make_app(web: Web) -> Starlette:
         ],
         # of another Exception Starlette has the server print the traceback
         exception_handlers=dict.fromkeys((*expected, Exception), _shown),
+        lifespan=_lifespan,
     )
     app.state.web = web
     return app
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: Starlette) -> AsyncGenerator[None]:
+    """Start jobs that wait, while the server runs."""
+
+    async def start_due() -> None:
+        while True:
+            try:
+                await run_in_threadpool(app.state.web.jobs.start_due)
+            except Exception:  # such as a full disk: it is tried again
+                logging.getLogger(__name__).exception("a job could not be started")
+            await asyncio.sleep(1)
+
+    task = asyncio.create_task(start_due())
+    yield
+    task.cancel()
 
 
 class _Static(StaticFiles):

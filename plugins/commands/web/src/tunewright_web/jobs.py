@@ -15,76 +15,21 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from tunewright_web.errors import WebError
-from tunewright_web.processes import is_alive, kill_tree, terminate
+from tunewright_web.job import Job, Status, read_job, read_json
+from tunewright_web.processes import kill_tree, terminate
 from tunewright_web.workspace import Workspace, write_file
 
-__all__ = ["RECIPE", "Job", "Jobs", "Status"]
+__all__ = ["RECIPE", "Jobs"]
 
 RECIPE = "{recipe}"  #: in the arguments of a job: the path of its recipe
-Status = Literal[
-    "queued", "running", "stopping", "completed", "interrupted", "failed", "lost", "cancelled"
-]
 _SHEPHERD = Path(__file__).with_name("shepherd.py")
-_STARTING = 20.0  # seconds that a shepherd may take to write its pid
 _LONGEST_QUEUE = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One job as its folder says.
-
-    kind: such as train or export. argv: arguments of `tunewright`. output: folder that it writes,
-    relative to the workspace. order: place in the queue, seconds. code: exit code, if it has ended.
-    """
-
-    id: str
-    kind: str
-    title: str
-    argv: tuple[str, ...]
-    output: str | None
-    order: float
-    created: float
-    folder: Path
-    started: float | None = None
-    slot: str | None = None
-    status: Status = "queued"
-    code: int | None = None
-    ended: float | None = None
-    about: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def is_over(self) -> bool:
-        return self.status not in ("queued", "running", "stopping")
-
-    @property
-    def log(self) -> Path:
-        return self.folder / "log.txt"
-
-    def last_lines(self, size: int = 4096) -> str:
-        """The end of its output."""
-        try:
-            with self.log.open("rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - size))
-                return file.read().decode("utf-8", "replace")
-        except OSError:
-            return ""
-
-    def error(self) -> str:
-        """What the kernel said on why it ended: the last lines that begin with `error:`."""
-        lines = [line.rstrip() for line in self.last_lines().splitlines()]
-        return "\n".join(line for line in lines if line.startswith("error:"))
-
-    def as_dict(self) -> dict[str, Any]:
-        found = asdict(self)
-        del found["folder"], found["order"]
-        return found
 
 
 class Jobs:
@@ -131,22 +76,8 @@ class Jobs:
     def _read(self, name: str) -> Job | None:
         if name in self._over:
             return self._over[name]
-        folder = self._folder / name
-        values = _json(folder / "job.json")
-        if values is None:
-            return None
-        known = ("kind", "title", "output", "order", "created", "started", "slot", "about")
-        try:
-            job = Job(
-                id=name,
-                argv=tuple(values["argv"]),
-                folder=folder,
-                **{key: values[key] for key in known},
-                **_state(folder, values),
-            )
-        except (KeyError, TypeError):
-            return None
-        if job.is_over and job.status != "lost":
+        job = read_job(self._folder / name)
+        if job is not None and job.is_over and job.status != "lost":
             self._over[name] = job
         return job
 
@@ -226,7 +157,7 @@ class Jobs:
             if job.status != "queued":
                 raise WebError(f"the job is {job.status}, not queued", status=409)
             _exit(job, "cancelled")
-            if _json(job.folder / "job.json", {}).get("claimed") and job.output:
+            if read_json(job.folder / "job.json", {}).get("claimed") and job.output:
                 with contextlib.suppress(OSError):  # it is empty
                     (self._workspace.root / job.output).rmdir()
         return self.get(name)
@@ -250,7 +181,7 @@ class Jobs:
         job = self.get(name)
         if job.status == "queued":
             return self.cancel(name)
-        pids = _json(job.folder / "pid", {})
+        pids = read_json(job.folder / "pid", {})
         act = kill_tree if at_once else terminate
         if job.is_over or not act(pids.get("child"), pids.get("time", 0.0)):
             raise WebError(f"the job is {job.status}, it cannot be stopped", status=409)
@@ -259,7 +190,7 @@ class Jobs:
 
     def _change(self, name: str, **changes: Any) -> None:
         path = self._folder / name / "job.json"
-        write_file(path, json.dumps(_json(path, {}) | changes, indent=1))
+        write_file(path, json.dumps(read_json(path, {}) | changes, indent=1))
 
     # ---- starting --------------------------------------------------------------------------------
 
@@ -307,30 +238,3 @@ class Jobs:
 
 def _exit(job: Job, status: Status) -> None:
     write_file(job.folder / "exit", json.dumps({"status": status, "time": time.time()}))
-
-
-def _state(folder: Path, values: dict[str, Any]) -> dict[str, Any]:
-    """Status, exit code and end: the file `exit` comes first, then the processes."""
-    if (end := _json(folder / "exit")) is not None:
-        code = end.get("code")
-        status = end.get("status") or {0: "completed", 130: "interrupted"}.get(code, "failed")
-        return {"status": status, "code": code, "ended": end.get("time")}
-    if values["started"] is None:
-        return {"status": "queued"}
-    pids = _json(folder / "pid")
-    if pids is None:
-        starting = time.time() - values["started"] < _STARTING
-        return {"status": "running" if starting else "lost"}
-    known_at = pids.get("time", 0.0)
-    if any(is_alive(pids.get(who), known_at) for who in ("shepherd", "child")):
-        return {"status": "stopping" if (folder / "stop").exists() else "running"}
-    if (end := _json(folder / "exit")) is not None:  # written since
-        return _state(folder, values)
-    return {"status": "lost"}
-
-
-def _json(path: Path, default: Any = None) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return default

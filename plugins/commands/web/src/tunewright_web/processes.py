@@ -5,7 +5,7 @@ import signal
 import socket
 from typing import Any
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 __all__ = ["HOST", "is_alive", "kill_tree", "terminate"]
 

@@ -10,6 +10,8 @@ from tunewright_web.pages import (
     models,
     new,
     plugins,
+    queue,
+    run,
     runs,
     settings,
 )
@@ -18,6 +20,8 @@ __all__ = ["PAGES"]
 
 PAGES: tuple[Page, ...] = (
     runs.PAGE,
+    run.PAGE,
+    queue.PAGE,
     new.PAGE,
     compare.PAGE,
     chat.PAGE,
