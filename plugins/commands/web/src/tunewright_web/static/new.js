@@ -131,6 +131,7 @@ document.addEventListener("change", async (event) => {
   bar.removeAttribute("value");
   try {
     const made = await api(`/uploads?name=${encodeURIComponent(file.name)}`, { method: "POST", body: file });
+    if ("reload" in input.dataset) location.reload();
     const name = `data.${input.dataset.row}.path`;
     const field = document.getElementById(`f-${name}`);
     if (field) {
