@@ -98,6 +98,8 @@ def test_08_choosing_an_adapter_shows_its_options(blank: Page) -> None:
 def test_09_only_what_was_typed_is_written(blank: Page) -> None:
     assert written(blank) == {}
     step(blank, "Method")
+    stage = {"stage": "sft"}  # suggested by the step, and seen as the value of its field
+    expect(field(blank, "stages.0.name")).to_have_value("sft")
     rate = field(blank, "training.learning_rate")
     expect(rate).to_have_value("")
     assert rate.get_attribute("placeholder")
@@ -105,7 +107,8 @@ def test_09_only_what_was_typed_is_written(blank: Page) -> None:
     alpha = field(blank, "adapter.alpha")
     assert alpha.get_attribute("placeholder") != "0"
     change(blank, "training.learning_rate", "1e-4")
-    assert written(blank) == {"adapter": "lora", "training": {"learning_rate": 1e-4}}
+    typed = {"adapter": "lora", "training": {"learning_rate": 1e-4}}
+    assert written(blank) == typed | stage
 
 
 def test_10_the_recipe_is_accepted(blank: Page, workbench: Workbench, tmp_path: Path) -> None:
@@ -149,7 +152,7 @@ def test_12_numbers_are_read_as_shown_or_refused(
     change(blank, "training.learning_rate", text)
     expect(field(blank, "training.learning_rate")).to_have_value(text)
     if value is not None:
-        assert written(blank) == {"training": {"learning_rate": value}}
+        assert written(blank)["training"] == {"learning_rate": value}
         return
     blank.get_by_role("button", name="Check").click()
     blank.wait_for_url("**check=1**")
@@ -212,14 +215,15 @@ def test_15_the_preview_shows_what_is_trained(
 
 
 @pytest.mark.parametrize(
-    "output", ["/etc/x", "../x", "", "x" * 300, "runs/greeter", "runs/a/b", "中文 名"]
+    "output",
+    ["/etc/x", "../x", "", "x" * 300, "runs/greeter", "runs/a/b", "中文 名", "runs/中文 名"],
 )
 def test_16_outputs_are_accepted_or_refused_at_their_field(blank: Page, output: str) -> None:
     a_good_recipe(blank, output)
     blank.get_by_role("button", name="Check").click()
     blank.wait_for_url("**check=1**")
     problem = blank.locator('[data-field="output"] .problem')
-    if output == "中文 名":
+    if output == "runs/中文 名":
         expect(blank.get_by_text("The recipe is good.")).to_be_visible()
     else:
         expect(problem).to_be_visible()
