@@ -43,10 +43,14 @@ def render(
     """A page, or with `block` only that block of its template, for a part of a page.
 
     Templates know `_`, `url(path, **query)`, `web`, `request`, `page` (name of the page, if
-    given), and the values. A fragment that the browser has already is answered with 304.
+    given), `parts` (the macros of parts.jinja), and the values. A fragment that the browser has is
+    answered with 304.
     """
     found = _environment().get_template(template)
-    context = found.new_context({**_common(request), **values})
+    common = _common(request)
+    # for blocks that are rendered alone, too: an import of base.jinja would not be there
+    common["parts"] = _environment().get_template("parts.jinja").make_module(common)
+    context = found.new_context({**common, **values})
     if not block:
         return HTMLResponse("".join(found.root_render_func(context)), status)
     text = "".join(found.blocks[block](context))

@@ -11,7 +11,7 @@ from tunewright_web.checking import Checked, check
 from tunewright_web.drafts import Draft
 from tunewright_web.errors import WebError
 from tunewright_web.form import Field, Form, Plugin, Section, folded, shown
-from tunewright_web.jobs import Job
+from tunewright_web.job import Job
 from tunewright_web.merging import rows
 from tunewright_web.recipe_form import read
 from tunewright_web.training import queue_training
