@@ -171,7 +171,8 @@ def test_an_unreadable_text_is_a_problem_and_no_value(form):
 
 def test_a_yaml_bomb_is_refused(form):  # check 13
     bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
-        f"{b}: &{b} [{','.join(['*' + a] * 9)}]\n" for a, b in zip("abcdefg", "bcdefgh", strict=True)
+        f"{b}: &{b} [{','.join(['*' + a] * 9)}]\n"
+        for a, b in zip("abcdefg", "bcdefgh", strict=True)
     )
     found = read(form, {"data.0.columns": bomb})
     assert "data" not in found.recipe and "50,000" in found.problems[0].message

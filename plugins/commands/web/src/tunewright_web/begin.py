@@ -141,7 +141,9 @@ def without_defaults(form: Form, texts: Mapping[str, str]) -> dict[str, str]:
     for key, section in form.sections.items():
         own = [name for name in found if name.startswith(f"{key}.")]
         if section.many and key != "stages":
-            names = [found[f"{key}.{n}.name"] for n in range(len(own)) if f"{key}.{n}.name" in found]
+            names = [
+                found[f"{key}.{n}.name"] for n in range(len(own)) if f"{key}.{n}.name" in found
+            ]
             is_default = len(own) == len(names) and tuple(names) == section.defaults
         else:
             is_default = own == [f"{key}.name"] and found[own[0]] in section.defaults

@@ -159,7 +159,9 @@ def output_problems(recipe: Mapping[str, Any], workspace: Workspace) -> Iterable
     if not isinstance(text, str):
         return ()  # missing, or no text: the kernel says so
     if not text.startswith("runs/"):
-        return [Problem(("output",), f"found {text!r:.80}, expected runs/NAME", "such as runs/first")]
+        return [
+            Problem(("output",), f"found {text!r:.80}, expected runs/NAME", "such as runs/first")
+        ]
     try:
         folder = workspace.output(text)
     except WebError as error:

@@ -47,7 +47,10 @@ class Drafts:
         self._lock = threading.Lock()
 
     def new(
-        self, texts: Mapping[str, str] | None = None, begun: str = "", notes: list[str] | None = None
+        self,
+        texts: Mapping[str, str] | None = None,
+        begun: str = "",
+        notes: list[str] | None = None,
     ) -> Draft:
         """Make a draft. Raises RecipeError if it is too large."""
         made = Draft(secrets.token_hex(8), dict(texts or {}), begun, list(notes or []))

@@ -107,9 +107,8 @@ class Guard:
         is_public = scope["path"].startswith(f"{self.prefix}/static/")
         if is_public or self._is_known(headers):
             return None
-        hint = "open the address that `tunewright web` printed, with the token in it"
-        if headers.get("authorization"):
-            hint = "send it as `Authorization: Bearer TOKEN`"
+        hint = "open the address that `tunewright web` printed; programs send it as "
+        hint += "`Authorization: Bearer TOKEN`"
         return WebError("the token is missing or wrong", hint, status=401)
 
     def _is_known(self, headers: Headers) -> bool:

@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from tunewright import registry
-from tunewright.errors import RecipeError, TunewrightError
+from tunewright.errors import TunewrightError
 from tunewright_web import work
 from tunewright_web.checking import path_problems
 from tunewright_web.errors import WebError
@@ -134,7 +134,11 @@ def first_records(recipe: Mapping[str, Any], workspace: Workspace) -> list[Any]:
 
 def _root(recipe: Mapping[str, Any], workspace: Workspace) -> list[str]:
     """Relative data starts at the workspace, not at the file that the child reads."""
-    return [] if recipe.get("data_root") else [f"data_root={as_yaml(str(workspace.root), inline=True)}"]
+    return (
+        []
+        if recipe.get("data_root")
+        else [f"data_root={as_yaml(str(workspace.root), inline=True)}"]
+    )
 
 
 def _training(recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -214,5 +218,3 @@ def histogram(lengths: list[int]) -> list[tuple[int, int, int]]:
     for length in lengths:
         counts[length // size] += 1
     return [(index * size, (index + 1) * size - 1, count) for index, count in enumerate(counts)]
-
-

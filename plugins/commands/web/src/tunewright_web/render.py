@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 from urllib.parse import quote
@@ -15,6 +14,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from tunewright_web.errors import WebError
 from tunewright_web.page import web_of
+from tunewright_web.panels import Shown, installed
 from tunewright_web.shown import FILTERS
 from tunewright_web.words import LANGUAGES, Words, chosen
 
@@ -43,25 +43,16 @@ def render(
     """A page, or with `block` only that block of its template, for a part of a page.
 
     Templates know `_`, `url(path, **query)`, `web`, `request`, `page` (name of the page, if
-    given), and the values. A fragment that the browser has already is answered with 304.
+    given), `parts` (the macros of parts.jinja), and the values. A fragment that the browser has already is answered with 304.
     """
     found = _environment().get_template(template)
-    return respond(request, found, block=block, status=status, values=values)
-
-
-def respond(
-    request: Request,
-    template: jinja2.Template,
-    *,
-    block: str,
-    status: int,
-    values: Mapping[str, Any],
-) -> Response:
-    """A page of any environment's template."""
-    context = template.new_context({**_common(request), **values})
+    common = _common(request)
+    # for blocks that are rendered alone, too: an import of base.jinja would not be there
+    common["parts"] = _environment().get_template("parts.jinja").make_module(common)
+    context = found.new_context({**common, **values})
     if not block:
-        return HTMLResponse(template.environment.concat(template.root_render_func(context)), status)
-    text = template.environment.concat(template.blocks[block](context))
+        return HTMLResponse("".join(found.root_render_func(context)), status)
+    text = "".join(found.blocks[block](context))
     tag = f'"{hashlib.blake2b(text.encode(), digest_size=12).hexdigest()}"'
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers={"ETag": tag})
@@ -110,26 +101,21 @@ def _common(request: Request) -> dict[str, Any]:
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-    return environment("tunewright_web", "templates")
-
-
-def environment(package: str, folder: str) -> jinja2.Environment:
-    """Templates of a package's folder; those of a panel may extend ours."""
-    own = jinja2.PackageLoader("tunewright_web", "templates")
-    loaders = [own]
-    if package != "tunewright_web":
-        loaders.insert(0, jinja2.PackageLoader(package, folder))
     made = jinja2.Environment(
-        loader=jinja2.ChoiceLoader(loaders),
+        loader=jinja2.PackageLoader("tunewright_web", "templates"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
     made.filters |= FILTERS
-    made.globals["version"] = _assets_version()
-    made.globals["icon"] = _icon
+    made.globals |= {"version": _assets_version(), "icon": _icon, "panels_of_nav": _panels_of_nav}
     return made
+
+
+def _panels_of_nav() -> list[Shown]:
+    """Panels with an entry in the navigation; those that are broken say so there."""
+    return [each for each in installed() if each.panel is None or each.panel.place == "nav"]
 
 
 @functools.cache

@@ -10,8 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, Response, StreamingResponse
 
+from tunewright_web.begin import from_run
+from tunewright_web.drafts import Drafts
 from tunewright_web.errors import WebError
 from tunewright_web.files import listed, log_part, part_of
+from tunewright_web.form import installed
 from tunewright_web.index import Index
 from tunewright_web.page import Api, Call
 from tunewright_web.processes import terminate
@@ -162,6 +165,12 @@ def _resume(call: Call) -> dict[str, Any]:
     return queue_resume(call.web, _run(call)).as_dict()
 
 
+def _clone(call: Call) -> dict[str, Any]:
+    run = _run(call)
+    drafts = Drafts(call.web.workspace.drafts)
+    return {"draft": from_run(installed(), drafts, call.web.workspace, run.name).id}
+
+
 async def _events(call: Call) -> Response:
     """Server-sent events, for scripts: data is an event of events.jsonl, id the cursor after it."""
     after = call.request.headers.get("last-event-id", "") or call.query.after
@@ -219,5 +228,6 @@ ROUTES = (
         media="application/octet-stream",
     ),
     Api("POST", f"{_ID}/stop", _stop, "Ask a run to save and end; again: kill it."),
+    Api("POST", f"{_ID}/clone", _clone, "Make a draft of its recipe.", status=201),
     Api("POST", f"{_ID}/resume", _resume, "Queue a run to go on.", status=201),
 )

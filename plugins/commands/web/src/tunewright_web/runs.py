@@ -97,7 +97,7 @@ class Runs:
             state, changed, error = {}, 0.0, f"run.json is damaged: {damage}"
         status: str
         if job is not None and not job.is_over:
-            status = job.status
+            status = _of_active(job, state, changed)
         elif not state and not error:
             if job is None or job.status == "cancelled":
                 return None
@@ -175,6 +175,12 @@ class Runs:
             self._read[path] = old = (stamp, _last_events(path))
         found: dict[str, Any] = old[1]
         return found
+
+
+def _of_active(job: Job, state: dict[str, Any], changed: float) -> str:
+    """Of a run whose job is not over: it may be done while its process still ends."""
+    is_done = state.get("status") in ("completed", "interrupted") and job.status != "queued"
+    return str(state["status"]) if is_done and changed > (job.started or 0.0) else job.status
 
 
 def _last_events(path: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def number(value: Any, digits: int = 4) -> str:
         return str(value)
     if isinstance(value, int) or (abs(value) < 1e15 and value == int(value)):
         return f"{int(value):,}"
-    return f"{value:.{digits}g}"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e15 else f"{value:.{digits}g}"
 
 
 def size(count: Any) -> str:

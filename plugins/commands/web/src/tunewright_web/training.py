@@ -1,5 +1,6 @@
 """Training as a job: a recipe that was checked, into the queue."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,9 +22,9 @@ def queue_training(web: Web, recipe: Mapping[str, Any], text: str, *, smoke: boo
     """
     folder = web.workspace.output(str(recipe.get("output") or ""))
     output = f"runs/{folder.name}"
-    argv = ["train", RECIPE, f"output={output}"]
-    if recipe.get("data_root") is None:
-        argv.append(f"data_root={web.workspace.root}")  # not the folder of the job's recipe
+    argv = ["train", RECIPE, f"output={_quoted(output)}"]
+    if not recipe.get("data_root"):  # relative paths start here, not at the job's recipe
+        argv.append(f"data_root={_quoted(str(web.workspace.root))}")
     if smoke:
         argv.append("--smoke")
         output += "-smoke"
@@ -44,12 +45,18 @@ def queue_resume(web: Web, run: Run) -> Job:
     if not run.can_resume:
         hint = "it has to be interrupted, failed or lost, with a checkpoint"
         raise WebError(f"the run is {run.status} and cannot be resumed", hint, status=409)
-    argv = ["train", f"runs/{run.name}/recipe.yaml", f"output=runs/{run.name}", "--resume"]
+    output = f"output={_quoted(f'runs/{run.name}')}"
+    argv = ["train", f"runs/{run.name}/recipe.yaml", output, "--resume"]
     argv += _trust(web, run.model)
     about = {"model": run.model, "adapter": run.adapter, "stages": list(run.stages)}
     return web.jobs.add(
         "train", argv, title=run.name, output=f"runs/{run.name}", claim=False, about=about
     )
+
+
+def _quoted(text: str) -> str:
+    """A text as a value of the command line, which is YAML."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _trust(web: Web, model: str) -> list[str]:

@@ -11,10 +11,11 @@ from tunewright_web.checking import Checked, check
 from tunewright_web.drafts import Draft
 from tunewright_web.errors import WebError
 from tunewright_web.form import Field, Form, Plugin, Section, folded, shown
-from tunewright_web.jobs import RECIPE, Job
+from tunewright_web.job import Job
 from tunewright_web.merging import rows
 from tunewright_web.recipe_form import read
-from tunewright_web.values import as_yaml, unparse
+from tunewright_web.training import queue_training
+from tunewright_web.values import unparse
 from tunewright_web.web import Web
 
 STEPS = {"model": "Model", "data": "Data", "method": "Method", "plan": "Plan"}
@@ -114,7 +115,9 @@ class Shown:
     def anchor(self, name: str) -> str:
         """Step and element of a field, for a link to it."""
         if name in self.form.sections or name.rpartition(".")[2].isdecimal():
-            name = f"{name}.name" if name.partition(".")[0] in self.form.sections else f"{name}.path"
+            name = (
+                f"{name}.name" if name.partition(".")[0] in self.form.sections else f"{name}.path"
+            )
         name = {"data": "data.0.path", "stages": "stages.0.name"}.get(name, name)
         return name
 
@@ -151,19 +154,4 @@ def queue(web: Web, form: Form, texts: Mapping[str, str], *, smoke: bool = False
     if found.problems:
         count = len(found.problems)
         raise WebError(f"the recipe has {count} problems", status=422, problems=found.problems)
-    output = str(found.recipe["output"]).rstrip("/")
-    argv = ["train", RECIPE]
-    if not found.recipe.get("data_root"):  # relative data starts at the workspace
-        argv.append(f"data_root={as_yaml(str(web.workspace.root), inline=True)}")
-    if found.recipe.get("model") in web.trusted:
-        argv.append("--trust-remote-code")
-    if smoke:
-        return web.jobs.add(
-            "smoke",
-            [*argv, "--smoke"],
-            title=f"{output}-smoke",
-            output=f"{output}-smoke",
-            recipe=found.yaml,
-            claim=False,
-        )
-    return web.jobs.add("train", argv, title=output, output=output, recipe=found.yaml)
+    return queue_training(web, found.recipe, found.yaml, smoke=smoke)

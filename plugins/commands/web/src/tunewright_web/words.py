@@ -28,11 +28,11 @@ def catalogue(language: str) -> Mapping[str, str]:
 
 
 class Words:
-    """Translates to one language: `_("{n} runs", n=3)`."""
+    """Translates to one language: `_("{n} runs", n=3)`. own: words that go first."""
 
-    def __init__(self, language: str) -> None:
+    def __init__(self, language: str, own: Mapping[str, str] | None = None) -> None:
         self.language = language
-        self._known = catalogue(language)
+        self._known = {**catalogue(language), **own} if own else catalogue(language)
 
     def __call__(self, text: str, **values: object) -> str:
         found = self._known.get(text, text)

@@ -58,8 +58,10 @@ class Workspace:
             raise refused from error
         if not self.holds(found):
             raise refused
-        if not found.exists():
-            raise WebError(f"there is no {text!r:.200}", status=404)
+        try:
+            found.stat()
+        except OSError as error:
+            raise WebError(f"there is no {text!r:.200}", status=404) from error
         return found
 
     def holds(self, path: Path) -> bool:

@@ -9,6 +9,7 @@ from tunewright_web.pages import (
     export,
     models,
     new,
+    panel,
     plugins,
     queue,
     run,
@@ -31,4 +32,5 @@ PAGES: tuple[Page, ...] = (
     data.PAGE,
     plugins.PAGE,
     settings.PAGE,
+    panel.PAGE,
 )

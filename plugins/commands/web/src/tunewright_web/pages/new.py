@@ -102,9 +102,7 @@ def _typed(request: Request, form: Form) -> Response:
     return _after(request, web, draft, step, verb, about)
 
 
-def _after(
-    request: Request, web: Web, draft: Draft, step: str, verb: str, about: str
-) -> Response:
+def _after(request: Request, web: Web, draft: Draft, step: str, verb: str, about: str) -> Response:
     """The way on after a button without JavaScript, or one that leaves the page."""
     here = f"/new/{draft.id}"
     if verb == "next":
@@ -143,7 +141,9 @@ def _page(request: Request, shown: Shown, step: str, block: str = "") -> Respons
         model, family = shown.text("model"), shown.text("family.name")
         values["found"] = checkpoints.find(model, web.workspace, family)
         values["folders"] = checkpoints.folders(web.workspace)
-        values["listed"] = checkpoints.search(model, family)[:8] if model not in ("", "tiny") else []
+        values["listed"] = (
+            checkpoints.search(model, family)[:8] if model not in ("", "tiny") else []
+        )
     elif step == "data":
         values["files"] = data_files(web.workspace)
         values["preview"] = "preview" in request.query_params

@@ -22,7 +22,7 @@ from tunewright_web.recipe_form import read, texts_of
 from tunewright_web.values import as_yaml
 from tunewright_web.workspace import plain_name
 
-__all__ = ["API", "is_secret"]
+__all__ = ["API", "RecipeBody", "is_secret", "texts_of_body"]
 
 _UPLOAD_BYTES = 4 * 2**30
 
@@ -65,7 +65,7 @@ class ModelsQuery(_Strict):
     family: str = Field("", max_length=100)
 
 
-def _texts(call: Call) -> dict[str, str]:
+def texts_of_body(call: Call) -> dict[str, str]:
     body = call.body
     if (body.recipe is None) == (body.draft is None):
         raise WebError("expected either recipe or draft", status=422)
@@ -86,12 +86,12 @@ def _problem(problem: Problem) -> dict[str, Any]:
 
 
 def _check(call: Call) -> dict[str, Any]:
-    found = check(installed(), _texts(call), call.web.workspace)
+    found = check(installed(), texts_of_body(call), call.web.workspace)
     return {"problems": [_problem(each) for each in found.problems], "yaml": found.shown}
 
 
 def _preview(call: Call) -> dict[str, Any]:
-    found = check(installed(), _texts(call), call.web.workspace)
+    found = check(installed(), texts_of_body(call), call.web.workspace)
     shown = looking.preview(
         found.recipe,
         call.web.workspace,
@@ -103,7 +103,7 @@ def _preview(call: Call) -> dict[str, Any]:
 
 
 def _plan(call: Call) -> dict[str, Any]:
-    found = check(installed(), _texts(call), call.web.workspace)
+    found = check(installed(), texts_of_body(call), call.web.workspace)
     if found.problems:
         raise WebError("the recipe has problems", status=422, problems=found.problems)
     key = str(call.body.draft or id(call))

@@ -7,8 +7,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from tunewright_web import wizard
 from tunewright_web.files import log_part
+from tunewright_web.form import installed
 from tunewright_web.page import Api, Call, Form, Page, get, post, web_of
+from tunewright_web.pages.new_api import RecipeBody, texts_of_body
 from tunewright_web.render import redirect, render
 
 __all__ = ["PAGE"]
@@ -55,6 +58,12 @@ def _job_head(request: Request) -> Response:
 # ---- API -----------------------------------------------------------------------------------------
 
 
+class JobBody(RecipeBody):
+    """A recipe as JSON, or the id of a draft."""
+
+    smoke: bool = Field(False, description="Only try every part, on a tiny model.")
+
+
 class MoveBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
     by: int = Field(ge=-1_000, le=1_000, description="Places: -1 is one forward.")
@@ -67,6 +76,11 @@ class LogQuery(BaseModel):
 
 def _api_jobs(call: Call) -> dict[str, Any]:
     return {"jobs": [job.as_dict() for job in call.web.jobs.all()]}
+
+
+def _api_add(call: Call) -> dict[str, Any]:
+    texts = texts_of_body(call)
+    return wizard.queue(call.web, installed(), texts, smoke=call.body.smoke).as_dict()
 
 
 def _api_job(call: Call) -> dict[str, Any]:
@@ -103,6 +117,7 @@ PAGE = Page(
     ),
     api=(
         Api("GET", "/jobs", _api_jobs, "Jobs: running ones, the queue in order, those that ended."),
+        Api("POST", "/jobs", _api_add, "Queue a training.", body=JobBody, status=201),
         Api("GET", "/jobs/{id}", _api_job, "One job."),
         Api("GET", "/jobs/{id}/log", _api_log, "Output of a job.", query=LogQuery),
         Api("POST", "/jobs/{id}/cancel", _api_cancel, "Take a job out of the queue."),

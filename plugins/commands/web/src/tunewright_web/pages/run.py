@@ -10,6 +10,8 @@ from starlette.responses import FileResponse, Response
 from tunewright_web.errors import WebError
 from tunewright_web.files import listed, part_of
 from tunewright_web.page import Form, Page, get, post, web_of
+from tunewright_web.pages.panel import context_of, panels_of_run
+from tunewright_web.panels import shown
 from tunewright_web.recipe_diff import differences
 from tunewright_web.render import redirect, render
 from tunewright_web.run import Run
@@ -18,7 +20,6 @@ from tunewright_web.training import queue_resume
 
 __all__ = ["PAGE"]
 
-TABS = ("curves", "log", "samples", "files", "recipe")
 _SHOWN = 50  # samples and notices of a page
 
 
@@ -27,13 +28,16 @@ def _run(request: Request) -> Run:
 
 
 def _show(request: Request) -> Response:
-    tab = request.query_params.get("tab", "curves")
-    if tab not in TABS:
+    run, tab = _run(request), request.query_params.get("tab", "curves")
+    panels = panels_of_run(run)
+    if tab in _TABS:
+        found = _TABS[tab](request, run)
+    elif panel := next((each for each in panels if tab == f"x-{each.name}"), None):
+        found = {"made": shown(panel, context_of(request, panel, run))}
+    else:
         raise WebError(f"there is no tab {tab!r:.40}", status=404)
-    run = _run(request)
-    values = {"curves": _curves, "log": _log, "samples": _samples, "files": _files}
-    found = values[tab](request, run) if tab in values else _recipe(request, run)
-    return render(request, "run.jinja", page="runs", tab=tab, **_head(request, run), **found)
+    found |= {"panels": panels, **_head(request, run)}
+    return render(request, "run.jinja", page="runs", tab=tab, **found)
 
 
 def _part(request: Request) -> Response:
@@ -95,6 +99,15 @@ def _recipe(request: Request, run: Run) -> dict[str, Any]:
         rows = differences(recipe, web.runs.get(other).state.get("recipe") or {})
     others = [each.name for each in web.runs.all() if each.name != run.name and each.state]
     return {"recipe": text, "other": other, "rows": rows, "others": others[:500]}
+
+
+_TABS = {
+    "curves": _curves,
+    "log": _log,
+    "samples": _samples,
+    "files": _files,
+    "recipe": _recipe,
+}
 
 
 def _picture(request: Request) -> Response:

@@ -103,7 +103,7 @@ function options(title, lines, element) {
     cursor: { points: { size: 7 }, drag: { x: true, y: false } },
     scales: { x: { time: false }, y: { distr: tools.log ? 3 : 1 } },
     axes: [
-      { ...axis, label: words[tools.axis], labelSize: 20, labelFont: "12px system-ui", values: (_, all) => all.map(format) },
+      { ...axis, label: words[tools.axis], size: 32, labelSize: 18, labelGap: 0, labelFont: "12px system-ui", values: (_, all) => all.map(format) },
       { ...axis, size: 64, values: (_, all) => all.map(format) },
     ],
     series: [{}, ...lines.map((_, at) => ({ stroke: colour(`line-${at % 8}`), width: 1.6, spanGaps: lines.length > 1, points: { show: (u) => u.data[0].length < 60 } }))],
