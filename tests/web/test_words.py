@@ -8,7 +8,7 @@ import tomllib
 from collections import Counter
 
 import pytest
-import strings
+import web_strings as strings
 
 from tunewright_web.words import LANGUAGES, Words, catalogue
 
