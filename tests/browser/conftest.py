@@ -41,6 +41,7 @@ def workbench(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     found.start()
     yield found
     found.stop()
+    found.end_jobs()
 
 
 @pytest.fixture
@@ -60,6 +61,7 @@ def own_workbench(trained: Path, tmp_path: Path) -> Iterator[Callable[..., Workb
     yield start
     for each in started:
         each.stop()
+        each.end_jobs()
 
 
 @pytest.fixture

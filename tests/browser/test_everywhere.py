@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -225,16 +225,11 @@ def test_53_no_name_leads_out_of_the_workspace(workbench: Workbench) -> None:
         assert b"root:" not in body
 
 
-@pytest.mark.parametrize("cursor", ["x", "-1", "0", "00000000.ffffff", "%00", "1.1.1", "é"])
+@pytest.mark.parametrize("cursor", ["x", "-1", "0", "%00", "1.1.1", "é"])
 def test_53_bad_cursors_are_refused(workbench: Workbench, cursor: str) -> None:
-    from urllib.parse import quote
-
-    for route in ("metrics", "log"):
-        status, body = raw(
-            workbench, "GET", f"/api/v1/runs/greeter/{route}?after={quote(cursor, safe='%')}"
-        )
-        assert 200 <= status < 500, (route, status, body[:200])
-        assert status >= 400 or route == "log", (route, status, body[:200])
+    path = f"/api/v1/runs/greeter/metrics?after={quote(cursor, safe='%')}"
+    status, body = raw(workbench, "GET", path)
+    assert 400 <= status < 500, (status, body[:200])
 
 
 # ---- proxies, and no JavaScript ------------------------------------------------------------------

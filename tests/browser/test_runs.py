@@ -139,9 +139,9 @@ def test_30_one_of_two_starts_wins(own_workbench: Own) -> None:
         answers = list(pool.map(lambda _: server.api("/jobs", body), range(2)))
     assert sorted(status for status, _ in answers) == [201, 409]
     [job] = [found for status, found in answers if status == 201]
-    until(lambda: server.api(f"/jobs/{job['id']}")[1]["status"] == "running")
-    server.api(f"/jobs/{job['id']}/stop", {})
-    until(lambda: server.api(f"/jobs/{job['id']}")[1]["status"] not in ("running", "stopping"))
+    path = f"/jobs/{job['id']}"
+    until(lambda: server.api(f"{path}/stop", {})[0] == 200)
+    until(lambda: server.api(path)[1]["status"] not in ("running", "stopping"))
 
 
 @pytest.mark.slow
@@ -277,7 +277,7 @@ def test_35_many_runs(visit: Visit, strange: Workbench, count: int) -> None:
     found.page.get_by_role("searchbox").fill("many-0123")
     found.page.get_by_role("searchbox").press("Enter")
     expect(found.page.locator("tr[data-run]")).to_have_count(1)
-    assert strange.api("/runs?q=many")[1]["count"] == count
+    assert len(strange.api("/runs?q=many")[1]["runs"]) == count
 
 
 def test_36_a_log_of_50_megabytes(visit: Visit, strange: Workbench) -> None:

@@ -1,5 +1,6 @@
 """A workspace with trained runs, and the process of a server on it."""
 
+import contextlib
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
+import psutil
 from playwright.sync_api import Page
 
 ROOT = Path(__file__).parents[2]
@@ -127,6 +129,16 @@ class Workbench:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(number)
             self.process.wait(20)
+
+    def end_jobs(self) -> None:
+        """Kill what its jobs have started: trainings outlive the server."""
+        for file in (self.folder / ".tunewright/jobs").glob("*/pid"):
+            pids = json.loads(file.read_text("utf-8"))
+            for name in ("shepherd", "child"):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    found = psutil.Process(pids[name])
+                    if str(self.folder) in " ".join(found.cmdline()):
+                        found.kill()
 
     def api(
         self, path: str, body: Any = None, *, method: str | None = None, **headers: str

@@ -254,8 +254,11 @@ def _streamed(turn: Turn) -> Response:
 
 
 def _stop(call: Call) -> Any:
-    turn = chats_of(call.request).turn(call.path("id"))
-    if turn is not None:
+    chats, name = chats_of(call.request), call.path("id")
+    turn = chats.turn(name)
+    if turn is None:
+        chats.store.load(name)
+    else:
         turn.stop()
     return {"stopped": turn is not None}
 
