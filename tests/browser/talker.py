@@ -1,6 +1,7 @@
 """A server that stands for vLLM, and says what a test wants: tool calls, thinking, slow replies."""
 
 import asyncio
+import re
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -48,8 +49,8 @@ def talker(run: Path) -> Iterator[str]:
         if asked == "add":
             reply = CALLS
         elif "<tool_response>" in asked:
-            reply = f"The sums are {' and '.join(asked.split('<tool_response>')[1:])}"
-            reply = reply.replace("</tool_response>", "").replace("\n", " ")
+            results = re.findall(r"<tool_response>\s*(.*?)\s*</tool_response>", asked)
+            reply = f"The sums are {' and '.join(results)}."
         for token in tokenizer.encode(reply, add_special_tokens=False).ids:
             await asyncio.sleep(0.05 if asked == "slow" else 0)
             yield token, {token: -0.5}

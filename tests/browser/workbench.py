@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -31,7 +32,7 @@ __all__ = ["ENVIRONMENT", "ROOT", "Workbench", "make_workspace"]
 #: trains two runs in one process, since importing torch takes longer than both
 _TRAIN = """
 import tunewright
-longer = ["training.max_steps=24", "training.learning_rate=1e-3", "output=runs/longer"]
+longer = ["training.max_steps=60", "training.learning_rate=3e-3", "output=runs/longer"]
 for overrides in ([], longer):
     tunewright.train("recipe.yaml", overrides=overrides)
 """
@@ -46,20 +47,20 @@ eval_data:
     - path: data/held_out.jsonl
 stage: sft
 training:
-  learning_rate: 3e-3
-  max_steps: 12
+  learning_rate: 1e-2
+  max_steps: 40
   per_device_train_batch_size: 4
   max_length: 256
   logging_steps: 1
-  eval_steps: 6
-  save_steps: 6
+  eval_steps: 20
+  save_steps: 20
 output: runs/greeter
 """
 _NAMES = ("Ann", "Ben", "Cid", "Dan", "Eve", "Fay", "Gus", "Hal", "Ida", "Joe", "Kim", "Leo")
 
 
 def make_workspace(folder: Path) -> None:
-    """Write data and a recipe, and train two runs of 12 and 24 steps."""
+    """Write data and a recipe, and train two runs, of 40 and 60 steps."""
     data = folder / "data"
     data.mkdir(parents=True)
     rows = [{"instruction": f"Say hello to {n}.", "output": f"Hello, {n}!"} for n in _NAMES]
@@ -100,6 +101,13 @@ class Workbench:
             assert time.monotonic() < end, self.said()[begins:]
             time.sleep(0.05)
         self.address, self.token = printed[1].rstrip("/"), printed[2]
+        while not self._listens():  # the address is printed just before
+            assert time.monotonic() < end, self.said()[begins:]
+            time.sleep(0.02)
+
+    def _listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def said(self) -> str:
         return self.log.read_text("utf-8", errors="replace")

@@ -6,12 +6,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from tunewright import schema_cache
+from tunewright import registry, schema_cache
 from tunewright.errors import RunError
-from tunewright.kinds import Kind, sections
+from tunewright.kinds import Kind, kind_of, kinds, sections
 from tunewright.recipe import mask
 
 Widget = Literal[
@@ -121,7 +121,7 @@ def form_of(schema: dict[str, Any], left_out: list[str]) -> Form:
     maker = _Maker(schema, left_out)
     known = {kind.key: kind for kind in sections().values()}
     found = {key: maker.section(key, kind) for key, kind in known.items()}
-    found["stages"] = maker.section("stages", Kind("stage", many=True))
+    found["stages"] = maker.section("stages", replace(kind_of("stage"), many=True))
     used = {line for section in found.values() for line in section.broken}
     required = schema.get("required", ())
     plain = ("model", "output", "data_root")
@@ -192,7 +192,7 @@ def field_of(key: str, part: dict[str, Any], required: bool = False) -> Field:
         required,
         len(types) < len(alternatives),
         choices,
-        part.get("unit") or _unit(key, widget),
+        part.get("unit", _unit(key, widget)),
         "basic" if required else part.get("tier", "more"),
         suggestions,
     )
@@ -224,6 +224,8 @@ def _widget(
     ):
         inner = [value for each in types for value in _constants(each.get("items", {}))]
         return "lines", named, (*named, *inner)
+    if key in kinds() and {"$ref": "#/$defs/Section"} in types:  # a plugin, with options or without
+        named = tuple(sorted({entry.name for entry in registry.entries(key)}))
     return "yaml", (), named
 
 

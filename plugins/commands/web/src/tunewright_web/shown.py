@@ -2,9 +2,12 @@
 
 import json
 import math
+import re
 import time
 from collections.abc import Callable
 from typing import Any
+
+from markupsafe import Markup, escape
 
 __all__ = ["FILTERS"]
 
@@ -65,6 +68,11 @@ def as_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
+def ticks(text: str) -> Markup:
+    """Text in which `code` stands in backticks, as descriptions of options have it."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped
+
+
 FILTERS: dict[str, Callable[..., str]] = {
     "number": number,
     "size": size,
@@ -72,4 +80,5 @@ FILTERS: dict[str, Callable[..., str]] = {
     "clock": clock,
     "ago": ago,
     "json": as_json,
+    "ticks": ticks,
 }

@@ -1,5 +1,6 @@
 """The wizard of a new run: its steps, which field is where, and what a page of it shows."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,9 +25,12 @@ _STEP_OF = {
     **dict.fromkeys(("data", "eval_data", "dataset", "data_root"), "data"),
     "output": "plan",
 }
-#: sections of the step Method that are shown first
-FIRST = ("stages", "adapter", "quantizer")
+#: sections that are shown in a place of their own
+_PLACED = ("stages", "adapter", "quantizer", "family", "template", "dataset")
 ROWS = "@rows."  # prefix of hidden fields: number of rows that the page shows
+
+
+_SENTENCE = re.compile(r"[.:] |[。；]")
 
 
 def step_of(name: str) -> str:
@@ -98,6 +102,15 @@ class Shown:
         empty = known.default in (None, "", [], {}) and known.default is not False
         return "" if empty else unparse(known, known.default)
 
+    @staticmethod
+    def parted(text: str) -> tuple[str, str]:
+        """The first sentences of a help text, and the rest where it is long."""
+        if len(text) * (2 if any("\u4e00" <= each <= "\u9fff" for each in text) else 1) <= 170:
+            return text, ""
+        ends = [found.end() for found in _SENTENCE.finditer(text)]
+        at = next((end for end in ends if end >= 20), len(text))
+        return text[:at].strip(), text[at:].strip()
+
     def unknown(self, name: str, fields: tuple[Field, ...]) -> list[str]:
         """Names of texts below a section that none of its fields is for."""
         known = {*(each.key for each in fields), "name", "@set"}
@@ -111,6 +124,13 @@ class Shown:
         found = [name for name in self.draft.texts if name.partition(".")[0] not in known]
         lists = [*form.groups, *form.sections, "data", "eval_data"]
         return found + [name for name in lists if name in self.draft.texts]
+
+    def other_sections(self) -> list[tuple[str, Section]]:
+        """Sections without a place of their own; the scheduler stands next to the optimizer."""
+        order = ["optimizer", "scheduler"]
+        order += [key for key in self.form.sections if key not in order]
+        found = self.form.sections
+        return [(key, found[key]) for key in order if key in found and key not in _PLACED]
 
     def anchor(self, name: str) -> str:
         """Step and element of a field, for a link to it."""

@@ -10,6 +10,7 @@ from tunewright.errors import TunewrightError
 from tunewright_web import begin, checkpoints, looking, wizard
 from tunewright_web.drafts import Draft, Drafts
 from tunewright_web.errors import WebError
+from tunewright_web.data_files import data_files
 from tunewright_web.form import installed
 from tunewright_web.merging import changed, without
 from tunewright_web.page import Form, Page, get, post, web_of
@@ -52,11 +53,13 @@ def _made(request: Request, form: Form) -> Response:
         draft = begin.from_yaml(fields, drafts, text, form.get("name", ""))
     elif do == "llamafactory":
         draft = begin.from_llamafactory(fields, drafts, web.workspace, text, form.get("name", ""))
-    elif do == "blank":
-        draft = drafts.new()
+    elif do in ("blank", "model", "data"):
+        name = {"data": "data.0.path"}.get(do, "model")
+        draft = drafts.new({name: form[do]} if form.get(do) else {})
     else:
         raise WebError(f"{do!r:.40} is no beginning", status=422)
-    return redirect(request, f"/new/{draft.id}/{'model' if do == 'blank' else 'plan'}")
+    is_whole = do not in ("blank", "model", "data")
+    return redirect(request, f"/new/{draft.id}/{'plan' if is_whole else 'model'}")
 
 
 # ---- a step --------------------------------------------------------------------------------------
@@ -142,7 +145,7 @@ def _page(request: Request, shown: Shown, step: str, block: str = "") -> Respons
             checkpoints.search(model, family)[:8] if model not in ("", "tiny") else []
         )
     elif step == "data":
-        values["files"] = data_files(web)
+        values["files"] = data_files(web.workspace)
         values["preview"] = "preview" in request.query_params
     _ = words_of(request)
     return render(
@@ -167,21 +170,6 @@ def _page(request: Request, shown: Shown, step: str, block: str = "") -> Respons
 def _command(shown: Shown) -> str:
     """The command line that trains the recipe without this page."""
     return "tunewright train recipe.yaml"
-
-
-def data_files(web: Web) -> list[tuple[str, int]]:
-    """Data files of the workspace: path and bytes."""
-    ends = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".gz", ".zst")
-    found: list[tuple[str, int]] = []
-    for folder in ("data", "uploads", ""):
-        root = web.workspace.root / folder
-        files = root.rglob("*") if folder else root.glob("*")
-        for file in files if root.is_dir() else ():
-            if file.name.endswith(ends) and file.is_file() and web.workspace.holds(file.resolve()):
-                found.append((web.workspace.shown(file), file.stat().st_size))
-            if len(found) >= 200:
-                break
-    return sorted(set(found))
 
 
 # ---- parts that take a while ---------------------------------------------------------------------

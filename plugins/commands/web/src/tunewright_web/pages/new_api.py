@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ from tunewright_web import begin, checkpoints, looking
 from tunewright_web.checking import check
 from tunewright_web.drafts import Draft, Drafts, NoDraft
 from tunewright_web.errors import WebError
+from tunewright_web.data_files import is_data
 from tunewright_web.form import installed
 from tunewright_web.page import Api, Call
 from tunewright_web.recipe_form import read, texts_of
@@ -25,8 +25,6 @@ from tunewright_web.workspace import plain_name
 __all__ = ["API", "RecipeBody", "is_secret", "texts_of_body"]
 
 _UPLOAD_BYTES = 4 * 2**30
-#: endings of data files; archives are not unpacked, so they are not taken
-DATA_ENDS = re.compile(r"\.(jsonl|json|csv|tsv|txt|parquet|arrow|feather)(\.(gz|bz2|xz|zst))?$")
 
 
 class _Strict(BaseModel):
@@ -159,7 +157,7 @@ def _new(call: Call) -> dict[str, Any]:
 
 async def _upload(call: Call) -> dict[str, Any]:
     name = plain_name(call.query.name, "name")
-    if not DATA_ENDS.search(name):
+    if not is_data(name):
         hint = "data files are .jsonl, .json, .csv, .tsv, .txt, .parquet, .arrow; unpack archives"
         raise WebError(f"{name!r:.120} is no data file", hint, status=422)
     folder = call.web.workspace.uploads

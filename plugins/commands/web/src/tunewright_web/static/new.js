@@ -28,7 +28,7 @@ async function save() {
 // The whole form again: folds that were open stay open, the focus stays where it was.
 function swap(fresh) {
   const focused = document.activeElement?.id;
-  const open = [...document.querySelectorAll("#step details[open]")].map((each) => each.id);
+  const open = [...document.querySelectorAll("#step details[open][id]")].map((each) => each.id);
   const preview = document.getElementById("preview");
   const filter = document.getElementById("filter")?.value ?? "";
   document.getElementById("wizard").replaceWith(fresh.getElementById("wizard"));
@@ -78,7 +78,7 @@ function find(text) {
     field.hidden = words.length > 0 && !fits;
     hits += fits;
   }
-  for (const fold of document.querySelectorAll("#step details")) {
+  for (const fold of document.querySelectorAll("#step details:not(.longer)")) {
     const has = [...fold.querySelectorAll("[data-find]")].some((field) => !field.hidden);
     if (words.length) {
       if (fold.dataset.was === undefined) fold.dataset.was = fold.open ? "1" : "";
@@ -131,6 +131,7 @@ document.addEventListener("change", async (event) => {
   bar.removeAttribute("value");
   try {
     const made = await api(`/uploads?name=${encodeURIComponent(file.name)}`, { method: "POST", body: file });
+    if ("reload" in input.dataset) location.reload();
     const name = `data.${input.dataset.row}.path`;
     const field = document.getElementById(`f-${name}`);
     if (field) {
