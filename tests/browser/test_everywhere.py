@@ -3,6 +3,7 @@
 import itertools
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
@@ -98,8 +99,10 @@ def test_50_charts_are_drawn_anew_when_colours_change(visit: Visit) -> None:
     picture = "each => each.toDataURL()"
     light = canvas.evaluate(picture)
     page.emulate_media(color_scheme="dark")
-    expect(page.locator("#plot canvas")).to_be_visible()
-    assert page.locator("#plot canvas").evaluate(picture) != light
+    end = time.monotonic() + 10
+    while page.locator("#plot canvas").evaluate(picture) == light:
+        assert time.monotonic() < end
+        page.wait_for_timeout(50)
     text, ground = page.evaluate(
         "() => { const probe = document.createElement('span'); probe.className = 'probe axis';"
         " document.body.append(probe); return [getComputedStyle(probe).color,"

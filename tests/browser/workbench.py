@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,7 @@ class Workbench:
 
     folder: Path
     arguments: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
     address: str = ""
     token: str = ""
     process: subprocess.Popen[bytes] | None = None
@@ -93,9 +95,10 @@ class Workbench:
         self.log = self.folder.parent / f"{self.folder.name}.log"
         begins = self.log.stat().st_size if self.log.exists() else 0
         command = [sys.executable, "-m", "tunewright", "web", "--port", str(port), *self.arguments]
+        env = {**ENVIRONMENT, **self.environment}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command, cwd=self.folder, env=ENVIRONMENT, stdout=log, stderr=subprocess.STDOUT
+                command, cwd=self.folder, env=env, stdout=log, stderr=subprocess.STDOUT
             )
         end = time.monotonic() + 60
         while (printed := _PRINTED.search(self.said()[begins:])) is None:
