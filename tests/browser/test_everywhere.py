@@ -4,6 +4,7 @@ import itertools
 import re
 import time
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -40,6 +41,16 @@ def test_04_47_48_every_page(
             except AssertionError as error:
                 problems.append(f"{path}: {str(error)[:1500]}")
     assert not problems, "\n\n".join(problems)
+
+
+def test_modules_are_loaded_once(visit: Visit, workbench: Workbench) -> None:
+    """Two addresses of one module would be two modules: everything would be asked for twice."""
+    page = visit().page
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(urlsplit(request.url).path))
+    page.goto(f"{workbench.address}/runs/greeter")
+    expect(page.locator("#charts canvas").first).to_be_visible()
+    assert asked.count("/static/app.js") == 1
 
 
 def focused(page: Page) -> str:
