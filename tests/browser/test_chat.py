@@ -56,21 +56,22 @@ def test_40_a_finished_run_answers(visit: Visit, workbench: Workbench) -> None:
     page.wait_for_load_state()
     expect(page.get_by_label("Max tokens")).to_have_value("24")
     say(page, "Say hello to Ann.")
-    reply = page.locator(".message.assistant .markdown")
+    # such a small model may end in its thinking
+    reply = page.locator(".message.assistant :is(.markdown, .thinking .plain)").first
     expect(reply).not_to_be_empty()
-    text = reply.inner_text()
+    text = reply.text_content()
     page.get_by_role("button", name="Regenerate").click()
     expect(page.locator("#send")).to_be_visible(timeout=60_000)
-    assert reply.inner_text() == text  # greedy decoding
+    assert reply.text_content() == text  # greedy decoding
     page.reload()
     expect(page.locator(".message.user > .plain")).to_have_text("Say hello to Ann.")
-    assert reply.inner_text() == text
+    assert reply.text_content() == text
     page.get_by_role("button", name="Raw prompt").click()
     expect(page.locator("#raw-prompt")).to_contain_text("<|im_start|>user\nSay hello to Ann.")
     assert len(page.locator("#raw-ids").inner_text().split()) > 5
     page.keyboard.press("Escape")
     stored = workbench.folder / ".tunewright/chats" / page.url.rpartition("/")[2] / "chat.json"
-    assert json.loads(stored.read_text())["sides"][0][1]["content"]
+    assert json.loads(stored.read_text())["sides"][0][1]["finish"] in ("stop", "length")
 
 
 def test_40_a_reply_streams_and_can_be_stopped(
@@ -104,9 +105,9 @@ def test_40_two_models_answer_side_by_side(
     ).page
     loaded(page)
     say(page, "Hello")
-    replies = page.locator(".side .message.assistant .markdown")
-    expect(replies).to_have_count(2)
-    expect(replies.first).to_have_text("You said: Hello")
+    expect(page.locator(".side .message.assistant")).to_have_count(2)
+    first = page.locator(".side").first.locator(".markdown")
+    expect(first).to_have_text("You said: Hello")
     expect(page.locator(".side .who")).to_have_text(["greeter (vllm)", "greeter"])
 
 
