@@ -69,9 +69,7 @@ def test_20_21_22_24_31_32_39_a_run_outlives_browser_and_server(
     found.expected = ("Failed to load resource: net::ERR",)
     page = found.page
     expect(page.locator("#head")).to_have_attribute("data-status", re.compile("queued|running"))
-    page.wait_for_function(
-        "() => document.querySelector('#curves').dataset.points > 3"
-    )  # no reload
+    until(lambda: points(page) > 3)  # without a reload
 
     tabs = [page.context.new_page() for _ in range(8)]
     for tab in tabs:

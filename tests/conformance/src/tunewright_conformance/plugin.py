@@ -37,6 +37,7 @@ KINDS = (
     "engine",
     "exporter",
     "evaluator",
+    "panel",
     "command",
 )
 

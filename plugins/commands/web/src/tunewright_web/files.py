@@ -13,7 +13,6 @@ _PART = 64 * 1024  # bytes of a log that are sent at once
 _CURSOR = re.compile(r"[0-9a-f]{1,14}")
 _MOST = 2_000  # files of a listing
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
-_OVERWRITTEN = re.compile(r"[^\n\r]*\r(?!\n)")  # a progress bar's earlier states
 
 
 def log_part(path: Path, after: str) -> dict[str, Any]:
@@ -32,7 +31,7 @@ def log_part(path: Path, after: str) -> dict[str, Any]:
     whole = len(data) if start + len(data) < size else _complete(data)
     text = data[:whole].decode("utf-8", "replace")
     return {
-        "text": _OVERWRITTEN.sub("", _ESCAPES.sub("", text)),
+        "text": _plain(text),
         "cursor": f"{start + whole:x}",
         "skipped": skipped,
         "more": start + whole < size and whole > 0,
@@ -51,6 +50,12 @@ def _start(after: str, size: int) -> tuple[int, int]:
     if size - start > 16 * _PART:  # a page that was away: it gets the end
         return size - _PART, size - _PART - start
     return start, 0
+
+
+def _plain(text: str) -> str:
+    """The text without colours, and without the earlier states of progress bars."""
+    lines = _ESCAPES.sub("", text).split("\n")
+    return "\n".join(line.removesuffix("\r").rpartition("\r")[2] for line in lines)
 
 
 def _complete(data: bytes) -> int:

@@ -11,6 +11,7 @@ import os
 import secrets
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -39,7 +40,6 @@ class Jobs:
         self._workspace, self._slots = workspace, tuple(slots)
         self._folder = workspace.jobs
         self._over: dict[str, Job] = {}  # what has ended does not change
-        self._started: list[subprocess.Popen[bytes]] = []
 
     # ---- reading ---------------------------------------------------------------------------------
 
@@ -196,7 +196,6 @@ class Jobs:
 
     def start_due(self) -> None:
         """Start what waits, where a slot is free. Servers call it every second."""
-        self._started = [each for each in self._started if each.poll() is None]
         if not any(job.status == "queued" for job in self.active()):
             return
         with contextlib.suppress(Timeout, WebError), self._locked():
@@ -214,16 +213,16 @@ class Jobs:
         if slot:
             env["CUDA_VISIBLE_DEVICES"] = slot
         self._change(job.id, started=time.time(), slot=slot, env=env)
-        self._started.append(
-            subprocess.Popen(
-                [sys.executable, "-I", "-S", str(_SHEPHERD), str(job.folder)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-                close_fds=True,
-            )
+        shepherd = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(_SHEPHERD), str(job.folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            close_fds=True,
         )
+        # so that no zombie stays; the shepherd does not mind when this process ends
+        threading.Thread(target=shepherd.wait, daemon=True).start()
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

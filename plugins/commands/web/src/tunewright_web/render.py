@@ -43,7 +43,8 @@ def render(
     """A page, or with `block` only that block of its template, for a part of a page.
 
     Templates know `_`, `url(path, **query)`, `web`, `request`, `page` (name of the page, if
-    given), `parts` (the macros of parts.jinja), and the values. A fragment that the browser has already is answered with 304.
+    given), `parts` (the macros of parts.jinja), and the values. A fragment that the browser has is
+    answered with 304.
     """
     found = _environment().get_template(template)
     common = _common(request)

@@ -14,7 +14,7 @@ class Run:
     status: queued, running, stopping, completed, interrupted, failed, or lost, if its process is
     gone without a word. step, total_steps: of the stage that has begun last. loss: the last.
     updated: seconds since 1970. error: what ended it, or what is wrong with its folder. here: its
-    process is on this machine.
+    process is on this machine. is_ending: it is done, but the process of its job is not gone yet.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Run:
     warnings: tuple[str, ...] = ()
     pid: int | None = None
     here: bool = False
+    is_ending: bool = False
     state: dict[str, Any] = field(default_factory=dict, repr=False)  # run.json
 
     @property
@@ -61,7 +62,7 @@ class Run:
     @property
     def can_resume(self) -> bool:
         """Whether --resume goes on: a stage is done, or there is a checkpoint."""
-        ended = self.status in ("interrupted", "failed", "lost")
+        ended = self.status in ("interrupted", "failed", "lost") and not self.is_ending
         return ended and bool(self.state) and bool(self.state.get("stages") or self.checkpoints)
 
     @property

@@ -64,6 +64,8 @@ def delete_run(web: Web, run: Run) -> None:
     """Delete a run's folder. Raises WebError of status 409 while it is active."""
     if run.is_active:
         raise WebError(f"the run is {run.status}", "stop it first", status=409)
+    if run.is_ending:
+        raise WebError("the run still ends", "try again in a few seconds", status=409)
     shutil.rmtree(web.workspace.run(run.name))
     web.runs.forget(run.name)
 

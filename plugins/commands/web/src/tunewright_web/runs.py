@@ -126,6 +126,7 @@ class Runs:
             warnings=tuple(map(str, state.get("warnings") or ())),
             pid=pid if isinstance(pid, int) else None,
             here=running.get("host") == HOST,
+            is_ending=job is not None and not job.is_over and job.status != status,
             state=state,
         )
 

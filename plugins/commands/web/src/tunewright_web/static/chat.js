@@ -38,10 +38,16 @@ async function renewThread() {
   toEnd(true);
 }
 
+// On a wide screen the conversation scrolls in itself, on a phone with the page.
 function toEnd(always) {
   const thread = by("thread");
-  const isNear = thread.scrollHeight - thread.scrollTop - thread.clientHeight < 120;
-  if (always || isNear) thread.scrollTop = thread.scrollHeight;
+  if (thread.scrollHeight > thread.clientHeight + 1) {
+    const isNear = thread.scrollHeight - thread.scrollTop - thread.clientHeight < 120;
+    if (always || isNear) thread.scrollTop = thread.scrollHeight;
+    return;
+  }
+  const below = thread.getBoundingClientRect().bottom + composer.offsetHeight + 16 - innerHeight;
+  if (below > 0 && (always || below < 240)) scrollBy(0, below);
 }
 
 /** Send what a user asks for, and follow the replies. */
