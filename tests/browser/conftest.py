@@ -41,18 +41,19 @@ def workbench(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     found.start()
     yield found
     found.stop()
+    found.end_jobs()
 
 
 @pytest.fixture
 def own_workbench(trained: Path, tmp_path: Path) -> Iterator[Callable[..., Workbench]]:
-    """own_workbench(argument, …, runs=True): a server of the test's own."""
+    """own_workbench(argument, …, runs=True, VARIABLE=…): a server of the test's own."""
     started: list[Workbench] = []
 
-    def start(*arguments: str, runs: bool = True) -> Workbench:
+    def start(*arguments: str, runs: bool = True, **environment: str) -> Workbench:
         folder = tmp_path / f"workspace{len(started)}"
         ignored = () if runs else ("runs", "recipe.yaml")
         shutil.copytree(trained, folder, ignore=shutil.ignore_patterns(*ignored))
-        found = Workbench(folder, arguments)
+        found = Workbench(folder, arguments, environment)
         started.append(found)
         found.start()
         return found
@@ -60,6 +61,7 @@ def own_workbench(trained: Path, tmp_path: Path) -> Iterator[Callable[..., Workb
     yield start
     for each in started:
         each.stop()
+        each.end_jobs()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """A workspace with trained runs, and the process of a server on it."""
 
+import contextlib
 import json
 import os
 import re
@@ -10,11 +11,13 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
+import psutil
 from playwright.sync_api import Page
 
 ROOT = Path(__file__).parents[2]
@@ -81,6 +84,7 @@ class Workbench:
 
     folder: Path
     arguments: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
     address: str = ""
     token: str = ""
     process: subprocess.Popen[bytes] | None = None
@@ -91,9 +95,10 @@ class Workbench:
         self.log = self.folder.parent / f"{self.folder.name}.log"
         begins = self.log.stat().st_size if self.log.exists() else 0
         command = [sys.executable, "-m", "tunewright", "web", "--port", str(port), *self.arguments]
+        env = {**ENVIRONMENT, **self.environment}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command, cwd=self.folder, env=ENVIRONMENT, stdout=log, stderr=subprocess.STDOUT
+                command, cwd=self.folder, env=env, stdout=log, stderr=subprocess.STDOUT
             )
         end = time.monotonic() + 60
         while (printed := _PRINTED.search(self.said()[begins:])) is None:
@@ -127,6 +132,16 @@ class Workbench:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(number)
             self.process.wait(20)
+
+    def end_jobs(self) -> None:
+        """Kill what its jobs have started: trainings outlive the server."""
+        for file in (self.folder / ".tunewright/jobs").glob("*/pid"):
+            pids = json.loads(file.read_text("utf-8"))
+            for name in ("shepherd", "child"):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    found = psutil.Process(pids[name])
+                    if str(self.folder) in " ".join(found.cmdline()):
+                        found.kill()
 
     def api(
         self, path: str, body: Any = None, *, method: str | None = None, **headers: str

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 from tunewright.errors import TunewrightError
 from tunewright_web.api import PREFIX, api_routes
@@ -27,6 +29,7 @@ from tunewright_web.web import Web
 __all__ = ["make_app"]
 
 _STATIC = Path(__file__).with_name("static")
+_KEPT = "public, max-age=31536000, immutable"
 
 
 def make_app(web: Web) -> Starlette:
@@ -75,11 +78,15 @@ async def _lifespan(app: Starlette) -> AsyncGenerator[None]:
 
 
 class _Static(StaticFiles):
-    """Files whose address holds a version may be kept."""
+    """Files whose address holds a version may be kept. The others are asked for again: modules
+    import each other by their plain names, since two addresses would be two modules."""
 
-    def file_response(self, *arguments: Any, **named: Any) -> Response:
-        response = super().file_response(*arguments, **named)
-        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+    def file_response(
+        self, full_path: Any, stat_result: os.stat_result, scope: Scope, status_code: int = 200
+    ) -> Response:
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        kept = scope["query_string"].startswith(b"v=")
+        response.headers["Cache-Control"] = _KEPT if kept else "no-cache"
         return response
 
 

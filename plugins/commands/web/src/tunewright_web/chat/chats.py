@@ -18,7 +18,7 @@ from tunewright_web.page import web_of
 if TYPE_CHECKING:
     from tunewright_web.web import Web
 
-__all__ = ["Chats", "chats_of"]
+__all__ = ["Chats", "chats_of", "engine_states"]
 
 _LOCK = threading.Lock()
 
@@ -54,6 +54,9 @@ class Chats:
         return [self.engine(model, start=start) for model in chat.models]
 
     def unload(self, chat: Chat) -> None:
+        """Give the memory of a chat's models back. Raises WebError."""
+        if self.turn(chat.id) is not None:
+            raise WebError("a reply is being generated", "wait for it, or stop it", status=409)
         for model in chat.models:
             self.pool.end(arguments_of(self._web, model))
 
@@ -129,6 +132,31 @@ class Chats:
             body["chat_template_kwargs"] = more["chat_template_kwargs"]
         ids = engine.ask("/tokenize", body)["tokens"]
         return {"prompt": engine.ask("/detokenize", {"tokens": ids})["prompt"], "ids": ids}
+
+
+def engine_states(chats: "Chats", chat: Chat) -> list[dict[str, Any]]:
+    """The engine of each side, for people."""
+    found = []
+    for model in chat.models:
+        try:
+            engine = chats.engine(model)
+        except WebError as error:
+            found.append({"state": "failed", "line": error.error, "lines": [], "features": []})
+            continue
+        if engine is None or engine.state == "ended":
+            found.append({"state": "unloaded", "line": "", "lines": [], "features": []})
+        else:
+            found.append(
+                {
+                    "state": engine.state,
+                    "line": engine.line,
+                    "lines": engine.lines,
+                    "seconds": engine.seconds,
+                    "features": sorted(engine.features),
+                    "max_length": engine.max_length,
+                }
+            )
+    return found
 
 
 def _apply(chat: Chat, wish: Wish) -> list[int]:

@@ -1,26 +1,23 @@
-"""The page Chat, and its API."""
+"""The pages Chat."""
 
-import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from tunewright.terminal import printable
-from tunewright_web.chat.chats import chats_of
-from tunewright_web.chat.conversation import LONGEST, Chat, Sampling, parse_tools
+from tunewright_web.chat.chats import chats_of, engine_states
+from tunewright_web.chat.conversation import LONGEST, Sampling, parse_tools
 from tunewright_web.chat.markdown import rendered
 from tunewright_web.chat.store import MEDIA_BYTES, MEDIA_TYPES
 from tunewright_web.chat.targets import ChatModel, arguments_of, engine_names, offered, short_name
-from tunewright_web.chat.turn import Turn
-from tunewright_web.chat.wishes import ChatChange, NewChat, PromptQuery, Wish
 from tunewright_web.errors import WebError
-from tunewright_web.page import Api, Call, Form, Page, get, post, read_body, web_of
+from tunewright_web.page import Form, Page, get, post, read_body, web_of
+from tunewright_web.pages.chat_api import API
 from tunewright_web.render import redirect, render
 
 __all__ = ["PAGE"]
@@ -71,7 +68,7 @@ def _model_of(form: Form, side: str) -> ChatModel:
 def _values(request: Request) -> dict[str, Any]:
     chats = chats_of(request)
     chat = chats.current(request.path_params["id"])
-    engines = _states(request, chat)
+    engines = engine_states(chats, chat)
     return {
         "page": "chat",
         "chat": chat,
@@ -102,31 +99,6 @@ def _thread(request: Request) -> Response:
 
 def _engines(request: Request) -> Response:
     return render(request, "conversation.jinja", block="engines", **_values(request))
-
-
-def _states(request: Request, chat: Chat) -> list[dict[str, Any]]:
-    """The engine of each side, for people."""
-    found = []
-    for model in chat.models:
-        try:
-            engine = chats_of(request).engine(model)
-        except WebError as error:
-            found.append({"state": "failed", "line": error.error, "lines": [], "features": []})
-            continue
-        if engine is None or engine.state == "ended":
-            found.append({"state": "unloaded", "line": "", "lines": [], "features": []})
-        else:
-            found.append(
-                {
-                    "state": engine.state,
-                    "line": engine.line,
-                    "lines": engine.lines,
-                    "seconds": engine.seconds,
-                    "features": sorted(engine.features),
-                    "max_length": engine.max_length,
-                }
-            )
-    return found
 
 
 def _load(request: Request, form: Form) -> Response:
@@ -177,94 +149,6 @@ async def _upload(request: Request) -> Response:
     return JSONResponse(found.model_dump(), 201)
 
 
-# ---- API -----------------------------------------------------------------------------------------
-
-
-def _list(call: Call) -> Any:
-    return [_brief(chat) for chat in chats_of(call.request).store.all()]
-
-
-def _brief(chat: Chat) -> dict[str, Any]:
-    return chat.model_dump(include={"id", "title", "created", "updated", "models"})
-
-
-def _create(call: Call) -> Any:
-    body: NewChat = call.body
-    chats = chats_of(call.request)
-    if body.tools and len(body.models) > 1:
-        raise WebError("tools: two models side by side take none", status=422)
-    for model in body.models:
-        arguments_of(call.web, model)
-    tools = parse_tools(json.dumps(body.tools))
-    made = chats.store.create(body.models, body.system, tools, body.sampling)
-    chats.engines(made, start=True)
-    return _full(call, made)
-
-
-def _full(call: Call, chat: Chat) -> dict[str, Any]:
-    busy = chats_of(call.request).turn(chat.id) is not None
-    return chat.model_dump() | {"engines": _states(call.request, chat), "busy": busy}
-
-
-def _read(call: Call) -> Any:
-    return _full(call, chats_of(call.request).current(call.path("id")))
-
-
-def _change(call: Call) -> Any:
-    body: ChatChange = call.body
-    values = {name: getattr(body, name) for name in body.model_fields_set}
-    values = {name: value for name, value in values.items() if value is not None}
-    if "tools" in values:
-        values["tools"] = parse_tools(json.dumps(values["tools"]))
-    return _full(call, chats_of(call.request).change(call.path("id"), **values))
-
-
-def _remove(call: Call) -> Any:
-    chats_of(call.request).delete(call.path("id"))
-    return {"deleted": call.path("id")}
-
-
-def _say(call: Call) -> Any:
-    turn = chats_of(call.request).say(call.path("id"), call.body)
-    return _streamed(turn) if turn else JSONResponse({"waiting": True}, 202)
-
-
-def _events(call: Call) -> Any:
-    turn = chats_of(call.request).last_turn(call.path("id"))
-    if turn is None:
-        raise WebError("no reply is being generated", status=409)
-    return _streamed(turn)
-
-
-def _streamed(turn: Turn) -> Response:
-    async def events() -> AsyncIterator[bytes]:
-        sent = 0
-        while True:
-            finished, found = turn.finished, turn.events[sent:]
-            sent += len(found)
-            if found:
-                yield b"".join(event.encoded() for event in found)
-            elif finished:
-                return
-            else:
-                await asyncio.sleep(0.04)
-
-    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return StreamingResponse(events(), media_type="text/event-stream", headers=headers)
-
-
-def _stop(call: Call) -> Any:
-    turn = chats_of(call.request).turn(call.path("id"))
-    if turn is not None:
-        turn.stop()
-    return {"stopped": turn is not None}
-
-
-def _prompt(call: Call) -> Any:
-    return chats_of(call.request).prompt(call.path("id"), call.query.side)
-
-
-_EVENTS = "text/event-stream"
 PAGE = Page(
     "chat",
     label="Chat",
@@ -283,15 +167,5 @@ PAGE = Page(
         post("/chat/{id}/settings", _settings),
         post("/chat/{id}/delete", _delete),
     ),
-    api=(
-        Api("GET", "/chats", _list, "Conversations, the newest first."),
-        Api("POST", "/chats", _create, "Begin a conversation.", body=NewChat, status=201),
-        Api("GET", "/chats/{id}", _read, "A conversation, and the state of its models."),
-        Api("PATCH", "/chats/{id}", _change, "Change its settings.", body=ChatChange),
-        Api("DELETE", "/chats/{id}", _remove, "Delete a conversation."),
-        Api("POST", "/chats/{id}/messages", _say, "Send a message.", body=Wish, media=_EVENTS),
-        Api("GET", "/chats/{id}/events", _events, "The last reply's events.", media=_EVENTS),
-        Api("POST", "/chats/{id}/stop", _stop, "Stop the reply."),
-        Api("GET", "/chats/{id}/prompt", _prompt, "Prompt and token ids.", query=PromptQuery),
-    ),
+    api=API,
 )
