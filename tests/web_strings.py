@@ -49,7 +49,9 @@ def of_code() -> set[str]:
             if not isinstance(call, ast.Call) or not call.args:
                 continue
             named = isinstance(call.func, ast.Name) and call.func.id in ("_", "words", "translate")
-            made = isinstance(call.func, ast.Call) and ast.unparse(call.func).startswith("words_of(")
+            made = isinstance(call.func, ast.Call) and ast.unparse(call.func).startswith(
+                "words_of("
+            )
             text = call.args[0]
             if (named or made) and isinstance(text, ast.Constant) and isinstance(text.value, str):
                 found.add(text.value)

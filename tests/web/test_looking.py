@@ -12,7 +12,12 @@ from tunewright_web.errors import WebError
 from tunewright_web.values import as_yaml
 
 GOOD = [
-    {"messages": [{"role": "user", "content": f"Hello {n}"}, {"role": "assistant", "content": "Hi"}]}
+    {
+        "messages": [
+            {"role": "user", "content": f"Hello {n}"},
+            {"role": "assistant", "content": "Hi"},
+        ]
+    }
     for n in range(12)
 ]
 RECIPE = {

@@ -19,7 +19,12 @@ from tunewright_web.web import Web
 from tunewright_web.wizard import Shown, opened, step_of
 
 ROWS = [
-    {"messages": [{"role": "user", "content": f"Hello {n}"}, {"role": "assistant", "content": "Hi"}]}
+    {
+        "messages": [
+            {"role": "user", "content": f"Hello {n}"},
+            {"role": "assistant", "content": "Hi"},
+        ]
+    }
     for n in range(20)
 ]
 RECIPE = {
@@ -318,8 +323,10 @@ def test_an_unknown_key_says_did_you_mean(client):  # check 13
     "text",
     [
         "a: &a [1,1,1,1,1,1,1,1,1,1]\n"
-        + "".join(f"x{n}: &x{n} [{', '.join([f'*{p}'] * 10)}]\n" for n, p in
-                  enumerate(["a", "x0", "x1", "x2", "x3"])),
+        + "".join(
+            f"x{n}: &x{n} [{', '.join([f'*{p}'] * 10)}]\n"
+            for n, p in enumerate(["a", "x0", "x1", "x2", "x3"])
+        ),
         "!!python/object/apply:os.system ['id']",
         "[1, 2",
         "just a text",
@@ -399,7 +406,8 @@ def test_an_upload_is_kept_under_its_own_name(web, client):
 
 
 @pytest.mark.parametrize(
-    "name", ["../a.jsonl", "a/b.jsonl", "/etc/a.jsonl", ".a.jsonl", "a.zip", "a.tar.gz", "a.py", "a"]
+    "name",
+    ["../a.jsonl", "a/b.jsonl", "/etc/a.jsonl", ".a.jsonl", "a.zip", "a.tar.gz", "a.py", "a"],
 )
 def test_names_of_uploads_that_are_refused(web, client, name):
     answer = client.post("/api/v1/uploads", params={"name": name}, content=b"{}")

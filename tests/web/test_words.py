@@ -8,8 +8,8 @@ import tomllib
 from collections import Counter
 
 import pytest
-import web_strings as strings
 
+import web_strings as strings
 from tunewright_web.words import LANGUAGES, Words, catalogue
 
 OTHERS = [language for language in LANGUAGES if language != "en"]
@@ -35,7 +35,9 @@ def test_nothing_is_translated_that_no_page_has(language, texts):
 @pytest.mark.parametrize("language", OTHERS)
 def test_a_text_is_translated_once(language):
     files = sorted((strings.PACKAGE / "words" / language).glob("*.toml"))
-    found = Counter(key for file in files for key in tomllib.loads(file.read_text("utf-8"))["words"])
+    found = Counter(
+        key for file in files for key in tomllib.loads(file.read_text("utf-8"))["words"]
+    )
     assert [key for key, count in found.items() if count > 1] == []
 
 

@@ -51,12 +51,16 @@ class Training(BaseModel):
     """Passes over the data. May be a fraction."""
     max_steps: int | None = Field(None, gt=0, le=_MOST)
     """Optimizer steps, in place of epochs."""
-    per_device_train_batch_size: int = Field(8, gt=0, le=_MOST, json_schema_extra={**BASIC, "unit": "examples"})
+    per_device_train_batch_size: int = Field(
+        8, gt=0, le=_MOST, json_schema_extra={**BASIC, "unit": "examples"}
+    )
     """Examples per forward pass on each device. With packing: packed sequences; with batching
     token_budget: their mean number."""
     per_device_eval_batch_size: int = Field(8, gt=0, le=_MOST)
     """Examples per forward pass in evaluation."""
-    gradient_accumulation_steps: int = Field(1, gt=0, le=_MOST, json_schema_extra={**BASIC, "unit": "passes"})
+    gradient_accumulation_steps: int = Field(
+        1, gt=0, le=_MOST, json_schema_extra={**BASIC, "unit": "passes"}
+    )
     """Forward and backward passes per optimizer step."""
     rows_per_step: int | None = Field(None, gt=0, le=_MOST)
     """Examples per optimizer step on all devices together, in place of gradient_accumulation_steps,

@@ -5,8 +5,8 @@ from pathlib import Path
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tunewright_web.errors import WebError
 from tunewright_web.data_files import data_files
+from tunewright_web.errors import WebError
 from tunewright_web.page import Form, Page, get, post, web_of
 from tunewright_web.render import redirect, render
 

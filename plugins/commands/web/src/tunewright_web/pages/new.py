@@ -8,9 +8,9 @@ from starlette.responses import PlainTextResponse, Response
 
 from tunewright.errors import TunewrightError
 from tunewright_web import begin, checkpoints, looking, wizard
+from tunewright_web.data_files import data_files
 from tunewright_web.drafts import Draft, Drafts
 from tunewright_web.errors import WebError
-from tunewright_web.data_files import data_files
 from tunewright_web.form import installed
 from tunewright_web.merging import changed, without
 from tunewright_web.page import Form, Page, get, post, web_of

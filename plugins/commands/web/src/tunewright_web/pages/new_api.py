@@ -13,9 +13,9 @@ from tunewright.errors import Problem
 from tunewright.recipe import mask
 from tunewright_web import begin, checkpoints, looking
 from tunewright_web.checking import check
+from tunewright_web.data_files import is_data
 from tunewright_web.drafts import Draft, Drafts, NoDraft
 from tunewright_web.errors import WebError
-from tunewright_web.data_files import is_data
 from tunewright_web.form import installed
 from tunewright_web.page import Api, Call
 from tunewright_web.recipe_form import read, texts_of

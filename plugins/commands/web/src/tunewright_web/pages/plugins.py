@@ -41,7 +41,9 @@ def _listed(words: str = "") -> list[tuple[Any, list[dict[str, Any]]]]:
         rows = [
             each
             for each in facts
-            if all(word in f"{kind.name} {each['name']} {each['summary']}".lower() for word in wanted)
+            if all(
+                word in f"{kind.name} {each['name']} {each['summary']}".lower() for word in wanted
+            )
         ]
         if rows:
             found.append((kind, rows))
@@ -65,12 +67,21 @@ def _one(request: Request) -> Response:
     answer = work.ask(arguments, "", root, key=f"plugin {kind} {name}", seconds=60)
     found = answer.value[0] if answer.value else None
     return render(
-        request, "plugin.jinja", page="plugins", kind=kind, name=name, found=found, said=answer.error
+        request,
+        "plugin.jinja",
+        page="plugins",
+        kind=kind,
+        name=name,
+        found=found,
+        said=answer.error,
     )
 
 
 def _api(call: Call) -> dict[str, Any]:
-    return {"plugins": [each for _, rows in _listed() for each in rows], "kinds_broken": dict(broken)}
+    return {
+        "plugins": [each for _, rows in _listed() for each in rows],
+        "kinds_broken": dict(broken),
+    }
 
 
 PAGE = Page(
