@@ -1,6 +1,7 @@
 """Checks 40 to 45: chats with trained models, and with a server that says what a test wants."""
 
 import json
+import re
 import signal
 import struct
 import zlib
@@ -8,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import psutil
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from browser.driver import Opened
 from browser.talker import HOSTILE, begin_chat, talker
@@ -170,6 +171,31 @@ def test_42_images_are_not_offered_to_a_model_that_takes_none(
     page = visit(begin_chat(workbench, scripted)).page
     loaded(page)
     expect(page.locator("#attach")).to_be_hidden()
+
+
+def test_42_an_image_is_shown_and_sent(
+    visit: Visit, workbench: Workbench, scripted: dict[str, str]
+) -> None:
+    """The page is told that the model takes images; the process, which knows better, refuses."""
+    page = visit(begin_chat(workbench, scripted)).page
+
+    def with_images(route: Route) -> None:
+        answer = route.fetch()
+        text = re.sub('data-features="[^"]*"', "data-features='[[\"images\"]]'", answer.text())
+        route.fulfill(response=answer, body=text)
+
+    page.route("**/engines", with_images)
+    loaded(page)
+    expect(page.locator("#attach")).to_be_visible(timeout=15_000)
+    file = {"name": "red.png", "mimeType": "image/png", "buffer": png()}
+    page.locator("#files").set_input_files([file])  # type: ignore[list-item]
+    expect(page.locator("#attached")).to_contain_text("red.png")
+    say(page, "What is this?")
+    picture = page.locator(".message.user img")
+    expect(picture).to_be_visible()
+    assert picture.evaluate("each => each.naturalWidth") == 1
+    expect(page.locator("#attached li")).to_have_count(0)
+    expect(page.locator(".message.assistant .box.bad")).to_contain_text("text only")
 
 
 def test_43_hostile_text_is_text(
