@@ -163,7 +163,7 @@ def test_15_the_preview_marks_what_is_trained(visit: Visit, workbench: Workbench
     found = page.locator("#preview [data-state]")
     expect(found).to_have_attribute("data-state", "done", timeout=120_000)
     expect(found).to_contain_text(f"data/broken.jsonl:{len(rows.splitlines()) + 1}")
-    assert page.locator("#preview mark").nth(1).inner_text().startswith("Hello, ")
+    assert page.locator("#preview mark").nth(1).inner_text().endswith("Hello, Ann!<|im_end|>")
     share = float(found.get_attribute("data-share") or 0)
     assert f"{100 * share:.1f} %" in found.inner_text() and 0 < share < 1
 
@@ -187,8 +187,9 @@ def test_16_names_that_are_refused(
 def test_18_smoke_runs_on_the_twin(visit: Visit, workbench: Workbench) -> None:
     page = visit(f"{begun(workbench, output='runs/smoked')}/plan").page
     page.get_by_role("button", name="Try 3 steps").click()
-    page.wait_for_url("**/runs/smoked-smoke")
+    page.wait_for_url("**/jobs/**")
     expect(page.get_by_role("main")).to_contain_text("completed", timeout=120_000)
+    assert (workbench.folder / "runs/smoked-smoke/run.json").is_file()
     assert not (workbench.folder / "runs/smoked").exists()
 
 
