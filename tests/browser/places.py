@@ -3,6 +3,7 @@
 from browser.talker import begin_chat
 from browser.workbench import Workbench
 from tunewright_web.pages import PAGES
+from tunewright_web.wizard import STEPS
 
 __all__ = ["places"]
 
@@ -13,7 +14,15 @@ def places(workbench: Workbench) -> list[str]:
     found = [page.path for page in PAGES if page.label]
     found += [run, *(f"{run}?tab={tab}" for tab in ("log", "samples", "files", "recipe"))]
     found += ["/compare?run=greeter&run=longer", "/runs/nothing", _chat(workbench)]
+    found += [*_wizard(workbench), "/plugins/adapter/lora"]
     return found
+
+
+def _wizard(workbench: Workbench) -> list[str]:
+    """The steps of a draft."""
+    texts = {"model": "tiny", "family.name": "qwen", "adapter.name": "lora"}
+    _, made = workbench.api("/drafts", {"texts": texts})
+    return [f"/new/{made['id']}/{step}" for step in STEPS]
 
 
 def _chat(workbench: Workbench) -> str:

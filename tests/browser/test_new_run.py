@@ -1,6 +1,8 @@
 """Checks 7 to 19: a new run, from an empty draft to the queue."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -80,9 +82,6 @@ def test_08_choosing_an_adapter_swaps_its_options(visit: Visit, workbench: Workb
 def test_09_10_the_file_is_the_recipe_that_is_shown(
     visit: Visit, workbench: Workbench, tmp_path: Any
 ) -> None:
-    import subprocess
-    import sys
-
     page = visit(f"{begun(workbench)}/plan").page
     expect(page.get_by_text("The recipe is good")).to_be_visible()
     with page.expect_download() as download:
@@ -92,7 +91,9 @@ def test_09_10_the_file_is_the_recipe_that_is_shown(
     assert file.read_text() == page.locator("#recipe pre").inner_text().rstrip("\n") + "\n"
     assert yaml.safe_load(file.read_text()) == RECIPE
     command = [sys.executable, "-m", "tunewright", "recipe", "check", file.name]
-    done = subprocess.run(command, cwd=workbench.folder, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=workbench.folder, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -163,12 +164,22 @@ def test_15_the_preview_marks_what_is_trained(visit: Visit, workbench: Workbench
     found = page.locator("#preview [data-state]")
     expect(found).to_have_attribute("data-state", "done", timeout=120_000)
     expect(found).to_contain_text(f"data/broken.jsonl:{len(rows.splitlines()) + 1}")
-    assert page.locator("#preview mark").nth(1).inner_text().startswith("Hello, ")
+    assert page.locator("#preview mark").nth(1).inner_text().endswith("Hello, Ann!<|im_end|>")
     share = float(found.get_attribute("data-share") or 0)
     assert f"{100 * share:.1f} %" in found.inner_text() and 0 < share < 1
 
 
-@pytest.mark.parametrize(
+def test_15_a_file_is_uploaded_and_used(visit: Visit, workbench: Workbench, tmp_path: Any) -> None:
+    file = tmp_path / "my rows.jsonl"
+    file.write_text('{"instruction": "a", "output": "b"}\n')
+    page = visit(f"{begun(workbench, data=None)}/data").page
+    page.locator("#upload").set_input_files(file)
+    expect(field(page, "data.0.path")).to_have_value("uploads/my rows.jsonl")
+    assert shown(page)["data"] == [{"path": "uploads/my rows.jsonl"}]
+    assert (workbench.folder / "uploads/my rows.jsonl").read_text() == file.read_text()
+
+
+@pytest.mark.parametrize(  # check 17, paths of data, has its table in tests/web/test_new.py
     ("name", "said"),
     [("/etc/x", "runs/NAME"), ("../x", "runs/NAME"), ("runs/greeter", "there already")],
 )
@@ -187,8 +198,9 @@ def test_16_names_that_are_refused(
 def test_18_smoke_runs_on_the_twin(visit: Visit, workbench: Workbench) -> None:
     page = visit(f"{begun(workbench, output='runs/smoked')}/plan").page
     page.get_by_role("button", name="Try 3 steps").click()
-    page.wait_for_url("**/runs/smoked-smoke")
+    page.wait_for_url("**/jobs/**")
     expect(page.get_by_role("main")).to_contain_text("completed", timeout=120_000)
+    assert (workbench.folder / "runs/smoked-smoke/run.json").is_file()
     assert not (workbench.folder / "runs/smoked").exists()
 
 

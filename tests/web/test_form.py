@@ -24,8 +24,7 @@ def form():
     return forms.installed()
 
 
-def every_plugin():
-    form = forms.installed()
+def every_plugin(form):
     for key, section in form.sections.items():
         for name, plugin in section.plugins.items():
             yield key, section, name, plugin
@@ -64,35 +63,31 @@ def test_only_what_was_typed_is_written(form):  # check 9
     }
 
 
-@pytest.mark.parametrize(
-    ("key", "section", "name", "plugin"),
-    [pytest.param(*each, id=f"{each[0]}-{each[2]}") for each in every_plugin()],
-)
-def test_a_chosen_plugin_with_nothing_typed_is_its_name(form, key, section, name, plugin):
-    found = read(form, {f"{prefix(key, section)}.name": name})
-    wanted = [name] if section.many and key != "stages" else name
-    assert found.recipe == {"stage" if key == "stages" else key: wanted} and not found.problems
+def test_a_chosen_plugin_with_nothing_typed_is_its_name(form):
+    for key, section, name, _ in every_plugin(form):
+        found = read(form, {f"{prefix(key, section)}.name": name})
+        wanted = [name] if section.many and key != "stages" else name
+        assert found.recipe == {"stage" if key == "stages" else key: wanted}
+        assert not found.problems
 
 
-@pytest.mark.parametrize(
-    ("key", "section", "name", "plugin"),
-    [pytest.param(*each, id=f"{each[0]}-{each[2]}") for each in every_plugin()],
-)
-def test_defaults_that_are_typed_are_read_as_they_are(form, key, section, name, plugin):
+def test_defaults_that_are_typed_are_read_as_they_are(form):
     """What a form shows as the default is, when it is typed, the same value."""
-    start = prefix(key, section)
-    own = [field for field in plugin.fields if field.widget != "sources"]
-    texts = {f"{start}.{field.key}": unparse(field, field.default) for field in own}
-    typed = {**texts, f"{start}.name": name}
-    found = read(form, typed)
-    value = found.recipe["stage" if key == "stages" else key]
-    value = value[0] if section.many and key != "stages" else value
-    value = {} if value == name else value
-    for field in own:
-        if field.default is not None or field.nullable:
-            assert field.key in value and value[field.key] == field.default, field
-            assert type(value[field.key]) is type(field.default) or field.widget == "number"
-    assert texts_of(form, found.recipe) == {k: v for k, v in typed.items() if v.strip()}
+    for key, section, name, plugin in every_plugin(form):
+        start = prefix(key, section)
+        own = [field for field in plugin.fields if field.widget != "sources"]
+        texts = {f"{start}.{field.key}": unparse(field, field.default) for field in own}
+        typed = {**texts, f"{start}.name": name}
+        found = read(form, typed)
+        value = found.recipe["stage" if key == "stages" else key]
+        value = value[0] if section.many and key != "stages" else value
+        value = {} if value == name else value
+        for field in own:
+            if field.default is not None or field.nullable:
+                assert field.key in value and value[field.key] == field.default, (name, field)
+                same = type(value[field.key]) is type(field.default)
+                assert same or field.widget == "number", (name, field)
+        assert texts_of(form, found.recipe) == {k: v for k, v in typed.items() if v.strip()}
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)

@@ -109,7 +109,7 @@ def test_a_second_request_ends_the_first(web, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(fake(web.workspace.root)))
     from tunewright.errors import RunError
 
-    with pytest.raises(RunError, match="longer than 0.5 seconds"):
+    with pytest.raises(RunError, match="took longer than"):
         work.ask(["sleep"], "", web.workspace.root, key="b", seconds=0.5)
     assert not work._running
 

@@ -26,8 +26,8 @@ def schema() -> dict[str, Any]:
 
 
 def kept() -> dict[str, Any] | None:
-    """The cached `schema`, and `left_out`, a line for each plugin that is left out; None if there is
-    none. Imports no plugin."""
+    """The cached `schema`, and `left_out`, a line for each plugin that is left out. None without a
+    cache. Imports no plugin."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
         found = json.loads(_file().read_text("utf-8"))
         if isinstance(found, dict) and found.keys() == {"schema", "left_out"}:

@@ -136,7 +136,9 @@ def without_defaults(form: Form, texts: Mapping[str, str]) -> dict[str, str]:
     for name, text in texts.items():
         owner, _, key = name.rpartition(".")
         field = _field(form, texts, owner, key)
-        if (key in ("data", "eval_data") and text in ("[]", "{}")) or (field is not None and not field.required and _is_default(field, text)):
+        if (key in ("data", "eval_data") and text in ("[]", "{}")) or (
+            field is not None and not field.required and _is_default(field, text)
+        ):
             del found[name]
     for key, section in form.sections.items():
         own = [name for name in found if name.startswith(f"{key}.")]

@@ -60,10 +60,10 @@ class Shown:
 
     def problem(self, name: str) -> Problem | None:
         """The first problem of a field, or below it where it is one box."""
-        exact = [each for own, each in self.problems if own == name]
-        below = [each for own, each in self.problems if own.startswith(f"{name}.")]
-        is_section = f"{name}.name" in self.draft.texts
-        return (exact or ([] if is_section else below) or [None])[0]
+        found = [each for own, each in self.problems if own == name]
+        if not found and f"{name}.name" not in self.draft.texts:
+            found = [each for own, each in self.problems if own.startswith(f"{name}.")]
+        return found[0] if found else None
 
     def problems_of(self, name: str, known: list[str]) -> list[tuple[str, Problem]]:
         """Problems at or below a name that no field of it shows."""
