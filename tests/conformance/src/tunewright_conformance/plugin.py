@@ -38,6 +38,7 @@ KINDS = (
     "launcher",
     "exporter",
     "evaluator",
+    "panel",
     "command",
 )
 

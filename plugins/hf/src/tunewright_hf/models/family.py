@@ -62,7 +62,9 @@ class HfFamily(Plugin):
     class Options(MediaOptions):
         revision: str | None = None
         """Branch, tag or commit of a model on the hub."""
-        dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+        dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+            "auto", json_schema_extra={"tier": "basic"}
+        )
         """Dtype of the weights in memory. auto: that of the checkpoint."""
         device: str = Field(
             "auto",
@@ -80,7 +82,7 @@ class HfFamily(Plugin):
                 "flash_attention_4",
             ]
             | None
-        ) = None
+        ) = Field(None, json_schema_extra={"tier": "basic"})
         """Attention implementation. Default: the fastest one that is exact and needs no further
         package."""
         new_tokens: dict[str, str | None] | list[str] = Field(
