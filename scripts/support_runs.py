@@ -43,6 +43,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "llama_pro": {"new_layers": 1},
     "oft": {"block_size": 8},
     "boft": {"block_size": 4},
+    "trainable_tokens": {"tokens": ["a", "e"]},
+}
+#: optimizer → fields of `training` that it asks for
+TRAINING: dict[str, dict[str, Any]] = {
+    "prodigy": {"learning_rate": 1.0, "lr_scheduler_type": "constant"},
+    "schedule_free": {"lr_scheduler_type": "constant"},
 }
 #: tried with accelerators: what acts in a way of its own. Others are like lora and adamw
 ADAPTERS = ("adalora", "full", "lisa", "llama_pro", "lora", "prefix_tuning", "prompt_tuning")
@@ -102,6 +108,7 @@ def recipe(cell: tuple[str, ...], folder: Path, checkpoint: Path) -> dict[str, A
             made["accelerators"].append(section)
         else:
             made[kind] = section
+        made["training"] |= TRAINING.get(name, {})
         if name == "expert_parallel":
             made["model"] = str(checkpoint)
         plugin = registry.load(registry.find(kind, name))

@@ -246,9 +246,10 @@ class _Search:
     def _port(self, place: int) -> list[str]:
         """Trials of several processes meet at ports of their own."""
         launch = check.resolve(self.asked.recipe, list(self.asked.overrides)).recipe.launch
-        if self.asked.jobs == 1 or launch.processes * launch.nodes == 1:
+        port = launch.options.get("main_port")
+        if self.asked.jobs == 1 or launch.ranks == 1 or port is None:
             return []
-        return [f"launch.main_port={launch.main_port + place}"]
+        return [f"launch.main_port={port + place}"]
 
     def _devices(self, place: int) -> dict[str, str]:
         """The part of CUDA_VISIBLE_DEVICES that is this place's."""
