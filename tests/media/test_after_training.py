@@ -80,7 +80,7 @@ def test_demo_data(name: str, tmp_path: Path) -> None:
     made = recipe(
         tmp_path,
         family=family,
-        data=[{"name": name, "path": str(SHARED / "data")}],
+        data=[{"name": name, "dataset_info": str(SHARED / "data/dataset_info.json")}],
         training=training | {"logging_steps": 1},
     )
     (loss,) = losses(made)

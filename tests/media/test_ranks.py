@@ -87,7 +87,7 @@ CASES = {
         "accelerators": [{"name": "deepspeed", "stage": 3}],
     },
 }
-OFTEN = ("projector", "fsdp", "deepspeed")
+OFTEN = ("projector", "fsdp")
 
 
 @pytest.mark.slow

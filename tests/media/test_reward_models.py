@@ -30,7 +30,13 @@ from tunewright_hf.batching.collators import Padded
 from tunewright_hf.losses.sequence_scores import last_known, scores_at_the_end
 from tunewright_rewards import RewardModel
 
-TWINS = [twin for twin in every_twin() if twin.id != "llama4_media"]
+#: one of each kind of positions, masks and token types; the others are long
+OFTEN = {"qwen2_vl", "gemma3_media", "mllama"}
+TWINS = [
+    pytest.param(*each.values, id=each.id, marks=() if each.id in OFTEN else pytest.mark.long)
+    for each in every_twin()
+    if each.id != "llama4_media"
+]
 
 
 @pytest.mark.parametrize(("family", "twin"), TWINS)
