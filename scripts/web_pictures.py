@@ -14,9 +14,10 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from playwright.sync_api import Page  # noqa: E402
 
-from browser.driver import chromium, opened  # noqa: E402
-from browser.test_quickstart import quickstart  # noqa: E402
-from browser.workbench import Workbench  # noqa: E402
+# the tests are no package that type checkers know
+from browser.driver import chromium, opened  # type: ignore[import-not-found] # noqa: E402
+from browser.test_quickstart import quickstart  # type: ignore[import-not-found] # noqa: E402
+from browser.workbench import Workbench  # type: ignore[import-not-found] # noqa: E402
 
 _WIDTH, _HEIGHT = 1200, 760  # CSS pixels, one of them a pixel of the picture
 

@@ -15,7 +15,6 @@ def quickstart(page: Page, seen: Seen = lambda page, name: None) -> str:
     """From the page of an empty workspace to a reply, which is returned. seen: is called with a
     name where a picture is worth taking."""
     expect(page.get_by_role("heading", name="No runs yet")).to_be_visible()
-    seen(page, "empty")
     page.get_by_role("button", name="quickstart").click()
     page.wait_for_url("**/plan**")
     expect(page.locator("[data-steps]")).to_be_visible(timeout=90_000)

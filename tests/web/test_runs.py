@@ -194,3 +194,10 @@ def test_log_parts(client: TestClient, web: Web, tmp_path: Path) -> None:
     assert log_part(path, found["cursor"])["text"] == "é"
     far = log_part(path, "10")
     assert far["skipped"] > 0
+
+
+def test_a_try_has_a_page_before_it_has_a_folder(client: TestClient, web: Web) -> None:
+    web.jobs.add("smoke", ["train", "x"], title="a", output="runs/a-smoke", claim=False)
+    assert web.runs.get("a-smoke").status in ("queued", "running")
+    assert client.get("/runs/a-smoke").status_code == 200
+    assert client.get("/runs/b-smoke").status_code == 404

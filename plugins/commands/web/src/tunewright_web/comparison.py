@@ -48,7 +48,7 @@ def compare(web: "Web", names: list[str]) -> Comparison:
 
 def curves(web: "Web", names: list[str], metric: str) -> dict[str, dict[str, list[Any]]]:
     """Of each run: step, value, seconds and tokens. Raises WebError."""
-    found = {}
+    found: dict[str, dict[str, list[Any]]] = {}
     for name in names:
         series = web.runs.index(name).series.get(metric)
         points = series.points(_POINTS) if series else []

@@ -13,7 +13,7 @@ from tunewright_web.job import Job
 from tunewright_web.jobs import Jobs
 from tunewright_web.processes import HOST, is_alive
 from tunewright_web.run import Run
-from tunewright_web.workspace import Workspace
+from tunewright_web.workspace import Workspace, plain_name
 
 __all__ = ["Runs"]
 
@@ -45,15 +45,19 @@ class Runs:
 
     def get(self, name: str) -> Run:
         """Raises WebError."""
-        self._workspace.run(name)
-        found = self._run(name, self._newest_jobs().get(f"runs/{name}"))
+        job = self._newest_jobs().get(f"runs/{name}")
+        if job is None or job.is_over:  # one that waits has no folder yet, such as a try
+            self._workspace.run(name)
+        found = self._run(name, job)
         if found is None:
             raise WebError(f"runs/{name} holds no run", status=404)
         return found
 
     def index(self, name: str) -> Index:
         """The index of a run's events, up to date. Raises WebError."""
-        folder = self._workspace.run(name)
+        folder = self._workspace.runs / plain_name(name)
+        if folder.exists():
+            self._workspace.run(name)
         index = self._indexes.get(name) or Index(folder / "events.jsonl")
         self._indexes[name] = index
         self._indexes.move_to_end(name)

@@ -73,6 +73,7 @@ async function send(wish) {
     return false;
   } finally {
     setBusy(false);
+    composer.dataset.turns = String(Number(composer.dataset.turns ?? 0) + 1); // for tests
   }
 }
 

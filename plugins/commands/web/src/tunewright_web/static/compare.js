@@ -1,7 +1,7 @@
-// The page Compare: one metric of several runs on one axis, drawn by uPlot. A canvas knows no CSS
-// variables: elements with a class compute the colours.
+// The page Compare: one metric of several runs on one axis, drawn by uPlot.
 
 import { api } from "./app.js";
+import { axisStyle, colour, format, smooth } from "./plots.js";
 
 const box = document.getElementById("comparison");
 const runs = JSON.parse(box.dataset.runs);
@@ -11,32 +11,6 @@ const dashes = [[], [8, 4], [2, 3], [10, 3, 2, 3]]; // lines differ by more than
 let curves = {}; // name → columns
 let plot = null;
 let data = [[]];
-
-function colour(kind) {
-  const probe = document.createElement("span");
-  probe.className = `probe ${kind}`;
-  document.body.append(probe);
-  const found = getComputedStyle(probe).color;
-  probe.remove();
-  return found;
-}
-
-function smooth(values) {
-  const weight = Number(by("smoothing").value);
-  let last = null;
-  return values.map((value) => {
-    if (value == null || !weight) return value;
-    last = last == null ? value : weight * last + (1 - weight) * value;
-    return last;
-  });
-}
-
-const format = (value) => {
-  if (value == null) return "–";
-  const size = Math.abs(value);
-  if (value !== 0 && (size < 1e-3 || size >= 1e6)) return value.toExponential(2);
-  return String(Number(value.toPrecision(5)));
-};
 
 function legend(at = null) {
   const [x, ...all] = data;
@@ -78,7 +52,7 @@ function draw() {
   const isLog = by("log-axis").checked;
   const tables = runs.map((name) => {
     const { value, ...columns } = curves[name] ?? { value: [], [axis]: [] };
-    const y = smooth(value).map((each) => (isLog && each <= 0 ? null : each));
+    const y = smooth(value, Number(by("smoothing").value)).map((each) => (isLog && each <= 0 ? null : each));
     return [columns[axis], y];
   });
   data = uPlot.join(tables);
@@ -88,8 +62,7 @@ function draw() {
     return;
   }
   by("plot").textContent = "";
-  const line = { stroke: colour("grid"), width: 1 };
-  const style = { stroke: colour("axis"), grid: line, ticks: line, font: "12px system-ui", labelFont: "12px system-ui", labelSize: 20 };
+  const style = axisStyle();
   const shown = (_, all) => all.map(format);
   plot = new uPlot({
     width: Math.max(200, by("plot").clientWidth),

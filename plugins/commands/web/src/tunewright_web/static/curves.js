@@ -1,6 +1,7 @@
 // Curves of a run: drawn by uPlot from /runs/NAME/metrics, and lengthened by what comes after the
-// cursor. A canvas knows no CSS variables: elements with a class compute the colours.
+// cursor.
 import { api } from "./app.js";
+import { axisStyle, colour, format, smooth } from "./plots.js";
 
 const box = document.getElementById("curves");
 const words = JSON.parse(box.dataset.words);
@@ -14,15 +15,6 @@ const plots = new Map(); // title → {plot, element, lines}
 const tools = { smoothing: 0, axis: "step", log: false, other: "" };
 
 const path = (name) => `/runs/${encodeURIComponent(name)}`;
-
-function colour(kind) {
-  const probe = document.createElement("span");
-  probe.className = `probe ${kind}`;
-  document.body.append(probe);
-  const found = getComputedStyle(probe).color;
-  probe.remove();
-  return found;
-}
 
 /** Add what is new to the curves of a run. Returns whether anything changed. */
 function take(name, news) {
@@ -42,19 +34,6 @@ function take(name, news) {
 
 /** Group of a metric: loss and all evaluation losses are one chart. */
 const chartOf = (key) => (key.startsWith("eval/") ? key.slice(key.lastIndexOf("/") + 1) : key);
-
-function smooth(values) {
-  const weight = Number(tools.smoothing);
-  if (!weight) return values;
-  let last = null;
-  let seen = 0;
-  return values.map((value) => {
-    if (value == null) return null;
-    last = last == null ? (1 - weight) * value : weight * last + (1 - weight) * value;
-    seen += 1;
-    return last / (1 - weight ** seen);
-  });
-}
 
 /** Lines of each chart, in the order of charts. */
 function wanted() {
@@ -78,24 +57,15 @@ function wanted() {
 function aligned(lines) {
   const tables = lines.map((line) => {
     const x = line.columns[tools.axis];
-    const y = smooth(line.columns.value);
+    const y = smooth(line.columns.value, Number(tools.smoothing));
     const log = tools.log ? y.map((value) => (value > 0 ? value : null)) : y;
     return [x, log];
   });
   return tables.length === 1 ? tables[0] : uPlot.join(tables, tables.map(() => [1]));
 }
 
-const format = (value) => {
-  if (value == null) return "–";
-  const size = Math.abs(value);
-  if (size >= 1e9) return `${(value / 1e9).toPrecision(3)} G`;
-  if (size >= 1e6) return `${(value / 1e6).toPrecision(3)} M`;
-  if (value !== 0 && (size < 1e-3 || size >= 1e5)) return value.toExponential(2);
-  return String(Number(value.toPrecision(5)));
-};
-
 function options(title, lines, element) {
-  const axis = { stroke: colour("axis"), grid: { stroke: colour("grid"), width: 1 }, ticks: { stroke: colour("grid"), width: 1 }, font: "12px system-ui" };
+  const axis = axisStyle();
   return {
     width: Math.max(200, element.clientWidth),
     height: element.closest(".chart").dataset.first ? 320 : 200,
