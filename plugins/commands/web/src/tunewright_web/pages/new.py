@@ -127,8 +127,7 @@ def _after(request: Request, web: Web, draft: Draft, step: str, verb: str, about
                 raise
             return redirect(request, f"{here}/plan", check=1)
         name = str(job.output).removeprefix("runs/")
-        # the folder of a smoke test is made when it begins
-        return redirect(request, f"/jobs/{job.id}" if verb == "smoke" else f"/runs/{name}")
+        return redirect(request, f"/runs/{name}")
     if verb == "delete":
         Drafts(web.workspace.drafts).remove(draft.id)
         return redirect(request, "/new")
