@@ -41,7 +41,7 @@ def parse(field: Field, text: str) -> Any:
             return next((value for value in field.choices if str(value) == text), text)
         case "lines":
             return _lines(field, text)
-        case "yaml":
+        case "scalar" | "yaml":
             return parse_yaml(text)
     return _unquoted(text)
 
@@ -159,6 +159,8 @@ def _text(dumper: _Dumper, found: str) -> Any:
     """Quoted where YAML 1.2 reads something else, such as 1e5."""
     is_plain = found and not re.fullmatch(r"[-+.]?[0-9].*|0[ox].*|[~=!&*?|>%@`].*", found)
     style = "|" if "\n" in found and found == found.strip() else None if is_plain else "'"
+    if set(found) & set("\x85\u2028\u2029"):  # line breaks in YAML 1.1
+        style = '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", found, style)
 
 
