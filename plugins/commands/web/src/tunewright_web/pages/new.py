@@ -1,6 +1,6 @@
 """The page New run: beginnings of a draft, and the wizard's steps on it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.requests import Request
@@ -10,7 +10,7 @@ from tunewright.errors import TunewrightError
 from tunewright_web import begin, checkpoints, looking, wizard
 from tunewright_web.data_files import data_files
 from tunewright_web.drafts import Draft, Drafts
-from tunewright_web.errors import WebError
+from tunewright_web.errors import WebError, web_error
 from tunewright_web.form import installed
 from tunewright_web.merging import changed, without
 from tunewright_web.page import Form, Page, get, post, web_of
@@ -177,34 +177,25 @@ def _command(shown: Shown) -> str:
 
 
 def _preview(request: Request) -> Response:
-    web, draft, _ = _draft(request)
-    values: dict[str, Any] = {"preview": None, "error": None}
-    try:
-        recipe = read(installed(), draft.texts).recipe
-        values["preview"] = looking.preview(recipe, web.workspace, key=draft.id)
-    except TunewrightError as error:
-        values["error"] = WebError(error.problem, error.hint)
-    except WebError as error:
-        values["error"] = error
-    return _part(request, "preview.jinja", draft, values)
+    return _looked(request, "preview.jinja", looking.preview)
 
 
 def _plan(request: Request) -> Response:
+    return _looked(request, "plan.jinja", looking.plan)
+
+
+def _looked(request: Request, template: str, look: Callable[..., Any]) -> Response:
+    """A look at the draft, for a part of the page; as a page of its own without JavaScript."""
     web, draft, _ = _draft(request)
-    values: dict[str, Any] = {"plans": [], "error": None}
+    found, problem = None, None
     try:
-        recipe = read(installed(), draft.texts).recipe
-        values["plans"] = looking.plan(recipe, web.workspace, key=draft.id)
-    except TunewrightError as error:
-        values["error"] = WebError(error.problem, error.hint)
-    except WebError as error:
-        values["error"] = error
-    return _part(request, "plan.jinja", draft, values)
-
-
-def _part(request: Request, template: str, draft: Draft, values: Mapping[str, Any]) -> Response:
+        found = look(read(installed(), draft.texts).recipe, web.workspace, key=draft.id)
+    except (TunewrightError, WebError) as error:
+        problem = web_error(error)
     block = "part" if "hx-request" in request.headers else ""
-    return render(request, template, block=block, page="new", draft=draft, **values)
+    return render(
+        request, template, block=block, page="new", draft=draft, found=found, error=problem
+    )
 
 
 def _recipe(request: Request) -> Response:
