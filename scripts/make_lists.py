@@ -27,6 +27,7 @@ FOLDERS = {
     "stages": ("stage",),
     "loggers": ("logger",),
     "engines": ("engine",),
+    "launchers": ("launcher",),
     "exporters": ("exporter",),
     "evaluators": ("evaluator",),
     "commands": ("command",),

@@ -10,8 +10,10 @@ import runpy
 import socket
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 PRELOAD = [
@@ -45,9 +47,11 @@ def run(
     timeout: float = 500,
     patience: float = 0,
     address: str = "127.0.0.1",
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> Done:
     """Run a script, with the variables of torchrun where it is to have several processes. When one
-    of them fails, the others are ended after `patience` seconds. address: of rank 0."""
+    of them fails, the others are ended after `patience` seconds. address: of rank 0. variables: in
+    place of torchrun's, on all ranks."""
     folder = Path(os.environ["TUNEWRIGHT_CACHE"]).parent / f"forked-{time.monotonic_ns()}"
     folder.mkdir()
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -58,7 +62,9 @@ def run(
             "MASTER_PORT": str(free_port()),
         }
     made = [
-        CONTEXT.Process(target=_main, args=(script, arguments, folder, environment, rank))
+        CONTEXT.Process(
+            target=_main, args=(script, arguments, folder, environment, rank, dict(variables))
+        )
         for rank in range(processes)
     ]
     for process in made:
@@ -90,7 +96,12 @@ def free_port() -> int:
 
 
 def _main(
-    script: Path, arguments: tuple[str, ...], folder: Path, environment: dict[str, str], rank: int
+    script: Path,
+    arguments: tuple[str, ...],
+    folder: Path,
+    environment: dict[str, str],
+    rank: int,
+    variables: dict[str, str],
 ) -> None:
     """Be the process that `python script arguments` would be."""
     gc.freeze()
@@ -102,6 +113,7 @@ def _main(
         os.environ.update(
             RANK=str(rank), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=environment["WORLD_SIZE"]
         )
+    os.environ.update(variables)
     sys.argv = [str(script), *arguments]
     sys.path.insert(0, str(script.parent))
     runpy.run_path(str(script), run_name="__main__")

@@ -89,7 +89,7 @@ def prepared(options: argparse.Namespace) -> dict[str, Any]:
     data = run.call("dataset", "build_dataset", request)
     seconds, cpu = time.perf_counter() - started, cpu_seconds() - cpu
     print("done", flush=True)
-    lengths = row_lengths(data.train)
+    lengths = row_lengths(data.train).tolist()
     assert len(lengths) == options.samples * options.times, data.dropped
     facts = batches(lengths) if options.times == 1 else {}
     return {"seconds": seconds, "cpu": cpu, "tokens": sum(lengths), **facts}

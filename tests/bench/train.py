@@ -158,7 +158,7 @@ def lengths_of(folder: Path, path: Path) -> None:
 
     run = Run(resolve(path))
     data = run.call("dataset", "build_dataset", run.data_request(run.load(weights="none")))
-    (folder / "lengths.json").write_text(json.dumps(row_lengths(data.train)))
+    (folder / "lengths.json").write_text(json.dumps(row_lengths(data.train).tolist()))
 
 
 def main() -> None:

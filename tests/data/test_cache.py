@@ -5,6 +5,8 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from array import array
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import datasets
 import pyarrow as pa
 import pytest
+from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -301,3 +304,31 @@ def test_chunks_leave_no_garbage(tmp_path: Path) -> None:
     finally:
         gc.enable()
     assert left < 3000  # without collecting it was 24 a row
+
+
+def test_hosts_with_one_cache_share_the_work(tmp_path: Path) -> None:
+    """While another one prepares the first source, this one prepares the second."""
+    first = write(tmp_path / "a.jsonl", "a")
+    build(chat_run(tmp_path, cache="probe"), request(tmp_path, first))
+    (folder,) = (path.parent for path in (tmp_path / "probe").glob("*/rows.arrow"))
+    (tmp_path / "cache").mkdir()
+    lock = FileLock(tmp_path / "cache" / f"{folder.name}.lock", thread_local=False)
+    lock.acquire()
+    seen: list[bool] = []
+
+    def other() -> None:
+        deadline = time.monotonic() + 60
+        while not (made := list((tmp_path / "cache").glob("*/rows.arrow"))):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.02)
+        seen.append(bool(made))
+        lock.release()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    names = first, write(tmp_path / "b.jsonl", "b", "c")
+    data = build(chat_run(tmp_path, cache="cache"), request(tmp_path, *names))
+    thread.join()
+    assert seen == [True]
+    assert len(data.train) == 3

@@ -41,6 +41,7 @@ RUN = {"console", "yaml", "python"}
 FILES = {"bash", "json", "toml", "jinja", "text", "yml", *RUN}
 REASONS = {
     "needs a GPU",
+    "needs a cluster",
     "needs a terminal",
     "needs the network",
     "needs a library of its own",

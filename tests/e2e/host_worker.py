@@ -1,8 +1,8 @@
 """One of several processes, as `tunewright train` in a process that torchrun has started, each with
 overrides of its own.
 
-Arguments: JSON of the recipe, and for each rank its overrides, and the network namespace that it
-enters ("" for none).
+Arguments: JSON of the recipe, and for each rank its overrides, the network namespace that it enters
+("" for none), and its working folder.
 """
 
 import atexit
@@ -26,10 +26,11 @@ def enter(namespace: str) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    recipe, overrides, namespaces = json.loads(sys.argv[1])
+    recipe, overrides, namespaces, folders = json.loads(sys.argv[1])
     rank = int(os.environ["RANK"])
     if namespaces[rank]:
         enter(namespaces[rank])
+    os.chdir(folders[rank])
     sys.argv = ["tunewright", "train", recipe, *overrides[rank]]
     try:
         main()

@@ -26,7 +26,7 @@ def two(
     (folder / "recipe.yaml").write_text(RECIPE)
     output = f"output={folder / 'run'}"
     overrides = [[*BATCHES, *each, output, *both] for each in (first, second)]
-    arguments = json.dumps([str(folder / "recipe.yaml"), overrides, netns])
+    arguments = json.dumps([str(folder / "recipe.yaml"), overrides, netns, [str(folder)] * 2])
     address = "10.77.0.1" if netns[0] else "127.0.0.1"
     return forked.run(WORKER, arguments, processes=2, patience=30, address=address)
 
@@ -83,28 +83,64 @@ def test_a_mistake_in_a_recipe_ends_the_other(tmp_path: Path) -> None:
     assert "rank 1 on " in first and "has ended: see what it said there" in first
 
 
-@pytest.mark.slow
-def test_a_host_that_does_not_see_the_run_does_not_resume_beside_one_that_does(
-    tmp_path: Path,
-) -> None:
-    assert two(tmp_path, [], []).codes == [0, 0]
-    run = tmp_path / "run"
-    (run / "checkpoints" / "step-6" / "manifest.json").unlink()
+# ---- no shared folder ----------------------------------------------------------------------------
+
+#: two stages, the second of which continues from the first one's result; saved at step 3 of each
+TWICE = RECIPE.replace("stage: sft", "stages: [{name: sft}, {name: sft}]")
+STAGES = ["training.load_best_model_at_end=true"]
+STAGES += ["dataset={name: chat, validation: 0.1}", "training.eval_steps=3"]
+
+
+def apart(folder: Path, *both: str, accelerators: str = "", recipe: str = RECIPE) -> forked.Done:
+    """Train on two hosts that share no folder: the same relative output, below folders of their
+    own, one rank each."""
+    (folder / "recipe.yaml").write_text(recipe)
+    overrides = [*BATCHES, "output=run", f"accelerators=[{accelerators}]", *both]
+    folders = [str(folder / name) for name in "ab"]
+    for each in folders:
+        Path(each).mkdir(exist_ok=True)
+    arguments = json.dumps([str(folder / "recipe.yaml"), [overrides] * 2, ["", ""], folders])
+    host = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    return forked.run(WORKER, arguments, processes=2, patience=30, variables=host)
+
+
+def interrupt(run: Path, after: int) -> None:
+    """Leave a run as one that was killed after step 3 of its stage number `after`."""
     state = json.loads((run / "run.json").read_text())
-    (run / "run.json").write_text(json.dumps(state | {"status": "interrupted", "stages": []}))
-    elsewhere = f"output={tmp_path / 'elsewhere'}"
-    (tmp_path / "recipe.yaml").write_text(RECIPE)
-    arguments = [[*BATCHES, f"output={run}", "--resume"], [*BATCHES, elsewhere, "--resume"]]
-    done = forked.run(
-        WORKER,
-        json.dumps([str(tmp_path / "recipe.yaml"), arguments, ["", ""]]),
-        processes=2,
-        patience=30,
-    )
-    assert done.codes == [1, 1], done.error[-3000:]
+    name = f"stages/{after}-sft" if (run / "stages").exists() else "."
+    shutil.rmtree(run / name / "model")
+    (run / name / "checkpoints" / "step-6" / "manifest.json").unlink()
+    changed = {"status": "interrupted", "stages": state["stages"][: after - 1]}
+    (run / "run.json").write_text(json.dumps(state | changed))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("accelerators", ["", "fsdp"])
+def test_hosts_need_no_shared_folder(tmp_path: Path, accelerators: str) -> None:
+    done = apart(tmp_path, *STAGES, accelerators=accelerators, recipe=TWICE)
+    assert done.codes == [0, 0], done.error[-3000:]
+    run = tmp_path / "a" / "run"
+    saved = run / "stages" / "2-sft"
+    assert list((tmp_path / "b").iterdir()) == []
+    assert {"rng-0.json", "rng-1.json"} <= {
+        path.name for path in (saved / "checkpoints" / "step-3").iterdir()
+    }
+    before = (saved / "model" / "model.safetensors").read_bytes()
+    interrupt(run, 2)
+    done = apart(tmp_path, *STAGES, "--resume", accelerators=accelerators, recipe=TWICE)
+    assert done.codes == [0, 0], done.error[-3000:]
+    assert (saved / "model" / "model.safetensors").read_bytes() == before
+    assert list((tmp_path / "b").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_run_that_is_in_the_way_ends_all(tmp_path: Path) -> None:
+    assert apart(tmp_path, "training.max_steps=1").codes == [0, 0]
+    done = apart(tmp_path, "training.max_steps=1")
+    assert done.codes == [2, 1], done.error[-3000:]
     first, other = errors(done)
-    assert first == other
-    assert "has a checkpoint to go on from called None" in first and "'step-3'" in first
+    assert "holds a run that is completed" in first
+    assert "rank 0" in other and "has ended: see what it said there" in other
 
 
 # ---- two hosts -----------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import tunewright
-from tunewright import errors, evaluators, events, inference, rows, tracker, types
+from tunewright import errors, evaluators, events, inference, launch, rows, tracker, types
 from tunewright.kinds import kinds
 
 ROOT = Path(__file__).parents[2]
@@ -36,7 +36,7 @@ def printed() -> str:
             if hasattr(hook, "tunewright_spec"):
                 lines.append(f"{name}{signature(hook)}")
     lines.append("\n# dataclasses: fields")
-    for module in (types, rows, inference, evaluators, events, errors, tracker):
+    for module in (types, rows, inference, launch, evaluators, events, errors, tracker):
         for name, found in inspect.getmembers(module, dataclasses.is_dataclass):
             if found.__module__ == module.__name__:
                 fields = ", ".join(field.name for field in dataclasses.fields(found))

@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from tunewright import check, kinds, registry
-from tunewright.recipe import Launch, RecipeFields, Training
+from tunewright.launch_section import Launch
+from tunewright.recipe import RecipeFields, Training
 from tunewright.source import RecipeProblems
 
 KEYS = registry.shipped_table()["keys"]
@@ -26,8 +27,10 @@ def options(kind, name):
 
 
 def is_field(section, field):
-    if section in ("training", "launch"):
-        return field in {"training": Training, "launch": Launch}[section].model_fields
+    if section == "training":
+        return field in Training.model_fields
+    if section == "launch":
+        return field in Launch.model_fields | options("launcher", "torchrun").model_fields
     if section == "data":
         return field in registry.load(registry.find("dataset", "chat")).Entry.model_fields
     if section == "stage":

@@ -1,106 +1,17 @@
-"""Several processes for one run. Real ones: tests/e2e/test_signals.py."""
+"""Workers of a run with several processes: what stops them, and what they need to know."""
 
 import os
 import signal
 import subprocess
 import sys
-import time
-from types import SimpleNamespace
 
 import pytest
 
 from tunewright import cli_main, launch
-from tunewright.errors import RunError, Stopped
-from tunewright.recipe import Launch
-from tunewright.stopper import TOLD, Stopper
+from tunewright.errors import RecipeError, Stopped
+from tunewright.stopper import TOLD, Stopper, asking
 
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no signals between processes")
-
-
-@pytest.fixture
-def torchrun(monkeypatch):
-    """`launch` with a function in place of torchrun's main."""
-    before = {name: signal.getsignal(getattr(signal, name)) for name in launch._SIGNALS}
-    monkeypatch.setattr(launch.logging, "disable", lambda: None)
-    monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "7")
-    monkeypatch.delenv(TOLD, raising=False)
-
-    def start(main):
-        module = SimpleNamespace(main=main)
-        monkeypatch.setattr(launch.importlib, "import_module", lambda name: module)
-        launch.launch(Launch(processes=2, main_port=1234), ["train", "r.yaml"])
-
-    yield start
-    os.environ.pop(TOLD, None)
-    for name, handler in before.items():
-        signal.signal(getattr(signal, name), handler)
-
-
-class ChildFailed(Exception):
-    def __init__(self, **codes: int) -> None:
-        self.failures = {
-            int(rank[1:]): SimpleNamespace(exitcode=code) for rank, code in codes.items()
-        }
-
-
-def failing(error: BaseException):
-    def main(_: list[str]) -> None:
-        raise error
-
-    return main
-
-
-@posix
-def test_workers_run_the_same_command_line(torchrun):
-    given = []
-    torchrun(given.append)
-    assert given[0][-4:] == ["--module", "tunewright", "train", "r.yaml"]
-    assert {"--nproc-per-node=2", "--master-port=1234", "--node-rank=0"} < set(given[0])
-    assert os.environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] == "7"  # what the user has set
-
-
-@posix
-@pytest.mark.parametrize(
-    ("codes", "code"), [({"r0": 2, "r1": -15}, 2), ({"r0": 1, "r1": 130}, 130), ({"r1": 1}, 1)]
-)
-def test_the_code_of_a_rank_that_failed(torchrun, codes, code):
-    with pytest.raises(SystemExit) as ended:
-        torchrun(failing(ChildFailed(**codes)))
-    assert ended.value.code == code
-
-
-@posix
-def test_a_rank_that_was_killed_is_reported(torchrun):
-    with pytest.raises(RunError, match=r"rank 1 was ended by SIGKILL \(.*short of memory\)"):
-        torchrun(failing(ChildFailed(r1=-9)))
-
-
-@posix
-def test_other_errors_are_as_they_are(torchrun):
-    with pytest.raises(ValueError, match="no rendezvous"):
-        torchrun(failing(ValueError("no rendezvous")))
-
-
-@posix
-def test_a_signal_before_there_are_workers(torchrun, monkeypatch, capfd):
-    monkeypatch.delitem(sys.modules, "torch.distributed.elastic.multiprocessing.api", raising=False)
-
-    def main(_):
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(10)
-        raise AssertionError("went on")
-
-    with pytest.raises(SystemExit) as ended:
-        torchrun(main)
-    assert ended.value.code == 130
-    assert capfd.readouterr().err.startswith("stopping: ")
-
-
-@posix
-def test_what_nohup_ignores_stays_ignored(torchrun):
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    torchrun(lambda _: os.kill(os.getpid(), signal.SIGHUP))
-    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
 WORKER = "from tunewright.launch import end_with_parent as e; import time; e(); time.sleep(60)"
@@ -129,6 +40,7 @@ def test_a_worker_ends_with_its_parent():
         (["SIGINT", "SIGTERM"], True, True),  # how torchrun passes on a second Ctrl-C
         (["SIGTERM", "SIGTERM"], True, False),
         (["SIGTERM", "SIGINT"], False, True),
+        (["SIGHUP"], False, False),
     ],
 )
 def test_what_stops_at_once(monkeypatch, signals, under_torchrun, at_once):
@@ -167,3 +79,59 @@ def test_one_rank_says_where_it_stopped(monkeypatch, capsys, rank, said):
 
     assert cli_main.ended(stop, debug=False) == 130
     assert capsys.readouterr().err == said
+
+
+@posix
+def test_a_terminal_that_closes_stops_nothing_that_nohup_started():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Stopper() as stopped:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stopped()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_launcher_stops_a_worker_without_signals():
+    with Stopper() as stopped:
+        with asking(lambda: True):
+            assert stopped()
+        assert not stopped()
+
+
+def worker(monkeypatch, **changed):
+    found = dict.fromkeys(launch.VARIABLES, "1") | changed
+    for name, value in found.items():
+        monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("missing", launch.VARIABLES)
+def test_a_worker_needs_all_six_variables(monkeypatch, missing):
+    worker(monkeypatch, **{missing: ""})
+    with pytest.raises(RecipeError, match=f"{missing} is not set"):
+        launch.check_variables()
+
+
+def test_a_worker_with_all_variables(monkeypatch):
+    worker(monkeypatch)
+    launch.check_variables()
+    worker(monkeypatch, **dict.fromkeys(launch.VARIABLES, ""))
+    launch.check_variables()
+
+
+def test_work_runs_a_command_line(monkeypatch, capsys):
+    monkeypatch.setenv("TW_TEST", "")
+    before = sys.argv
+    assert launch.work(["version"], {"TW_TEST": "given"}) == 0
+    assert capsys.readouterr().out.strip()
+    assert (os.environ["TW_TEST"], sys.argv) == ("given", before)
+    assert launch.work(["no-such-verb"], {}) == 2
+
+
+def test_what_is_passed_to_other_hosts(monkeypatch):
+    monkeypatch.setenv("HF_HOME", "/models")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("HOME_OF_MINE", "/root")
+    found = launch._environment()
+    assert found["HF_HOME"] == "/models"
+    assert not {"HF_TOKEN", "HOME_OF_MINE"} & found.keys()

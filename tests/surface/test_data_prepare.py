@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tunewright import check
+from tunewright import RecipeError, check
 from tunewright.run import Run
 from tunewright_data import app
 
@@ -56,3 +56,28 @@ def test_another_machine_trains_from_a_copy(recipe: Path, tmp_path: Path) -> Non
         run.call("dataset", "build_dataset", run.data_request(loaded, number)) for number in (0, 1)
     ]
     assert [len(data.train) for data in found] == [2, 3]
+
+
+def test_two_hosts_prepare_half_each(recipe: Path, tmp_path: Path) -> None:
+    both = "data=[{path: a.jsonl}, {path: b.jsonl}]"
+    for shard in ("0/2", "1/2"):
+        words = ["prepare", str(recipe), both, "stages=[sft]", "--to", str(tmp_path / shard[0])]
+        printed = CliRunner().invoke(app, [*words, "--shard", shard], catch_exceptions=False).output
+        assert f"stage 1, sft: {2 + int(shard[0])} rows" in printed
+    shutil.copytree(tmp_path / "1", tmp_path / "0", dirs_exist_ok=True)
+    overrides = [both, "stages=[sft]", f"dataset.prepared={tmp_path / '0'}"]
+    run = Run(check.resolve(recipe, overrides))
+    request = run.data_request(run.load(weights="none"))
+    assert len(run.call("dataset", "build_dataset", request).train) == 5
+
+
+def test_more_hosts_than_sources(recipe: Path) -> None:
+    words = ["prepare", str(recipe), "--shard", "1/3"]
+    printed = CliRunner().invoke(app, words, catch_exceptions=False).output
+    assert "stage 1, sft: no source in this shard" in printed
+
+
+@pytest.mark.parametrize("shard", ["2/2", "1", "-1/2", "1/0", "a/b"])
+def test_shards_that_are_none(recipe: Path, shard: str) -> None:
+    with pytest.raises(RecipeError, match="expected I/N with I from 0 to N-1"):
+        CliRunner().invoke(app, ["prepare", str(recipe), "--shard", shard], catch_exceptions=False)

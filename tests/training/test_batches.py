@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from tunewright import RecipeError, RunError
 from tunewright.recipe import Training
-from tunewright_hf.batching.batch_sampler import Batches, pack, row_lengths
+from tunewright_hf.batching.batch_sampler import Batches, row_lengths
+from tunewright_hf.batching.units import packed
 
 LENGTHS = [3, 9, 4, 4, 7, 12, 5, 3, 8, 10, 6, 11, 2]
 MODES = {
@@ -120,7 +121,7 @@ def test_without_a_budget_steps_are_as_expected_and_padding_is_little(spread, pe
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.integers(1, 32))
 def test_packs_hold_every_row_once_and_no_more_than_fits(lengths, capacity):
     lengths = np.array(lengths)
-    packs = pack(np.arange(len(lengths)), lengths, capacity)
+    packs = packed(np.arange(len(lengths)), lengths, capacity)
     assert sorted(chain(*packs)) == list(range(len(lengths)))
     assert all(len(each) == 1 or lengths[each].sum() <= capacity for each in packs)
     # best fit: no two packs could have been one
@@ -147,8 +148,8 @@ def test_row_lengths_follow_the_order_of_the_dataset():
     import datasets
 
     rows = datasets.Dataset.from_list([{"input_ids": [1] * length} for length in LENGTHS])
-    assert row_lengths(rows) == LENGTHS
-    assert row_lengths(rows.select([4, 0, 4])) == [7, 3, 7]
+    assert row_lengths(rows).tolist() == LENGTHS
+    assert row_lengths(rows.select([4, 0, 4])).tolist() == [7, 3, 7]
 
 
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
@@ -165,3 +166,15 @@ def test_ten_million_steps_are_not_counted_before_the_first(monkeypatch, mode):
     epochs = [many.epoch_at(step) for step in range(13)]
     assert epochs == [few.epoch_at(step) for step in range(13)] == sorted(epochs)
     assert max(made) < 30
+
+
+@pytest.mark.parametrize(
+    ("packing", "batching"), [(True, "token_budget"), (False, "token_budget"), (False, "random")]
+)
+def test_batches_after_any_pass_are_those_of_the_whole(packing: bool, batching: str) -> None:
+    lengths = np.random.default_rng(0).integers(1, 64, 61)
+    settings = Training(batching=batching, epochs=3, per_device_train_batch_size=2, max_length=64)
+    made = Batches(lengths, settings, packing=packing, world_size=2)
+    whole = list(made)
+    for passes in (0, 1, len(whole) // 3, len(whole) // 2, len(whole) - 1, len(whole)):
+        assert list(made.after(passes)) == whole[passes:]

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from tunewright import RunError
 from tunewright.recipe import Training
-from tunewright_hf.batching.batch_sampler import Batches, budget_for, pack, within_budget
+from tunewright_hf.batching.batch_sampler import Batches, budget_for, within_budget
 from tunewright_hf.batching.collators import Packed, Padded
+from tunewright_hf.batching.units import packed
 from tunewright_hf.losses.causal_lm import shift
 
 lengths = st.lists(st.integers(1, 60), min_size=1, max_size=50)
@@ -114,7 +115,7 @@ def test_a_pack_is_never_longer_than_it_may_be(
     lengths: list[int], capacity: int, seed: int
 ) -> None:
     order = np.random.default_rng(seed).permutation(len(lengths))
-    packs = pack(order, np.array(lengths), capacity)
+    packs = packed(order, np.array(lengths), capacity)
     assert sorted(chain.from_iterable(packs)) == list(range(len(lengths)))
     loads = sorted(sum(lengths[row] for row in each) for each in packs)
     assert all(
@@ -131,7 +132,7 @@ def _loads(packs: list[list[int]], lengths: list[int]) -> list[tuple[int, list[i
 @pytest.mark.parametrize("spread", [0.4, 0.8, 1.2])
 def test_packs_are_full(spread: float) -> None:
     lengths = np.clip(np.random.default_rng(0).lognormal(5, spread, 5000), 5, 2048).astype(int)
-    packs = pack(np.arange(5000), lengths, 2048)
+    packs = packed(np.arange(5000), lengths, 2048)
     assert lengths.sum() / (2048 * len(packs)) > 0.98
 
 

@@ -12,6 +12,7 @@ from tunewright.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from tunewright.check import resolve
+    from tunewright.launch import Launcher
     from tunewright.plugin import (
         Accelerator,
         Adapter,
@@ -34,8 +35,10 @@ if TYPE_CHECKING:
     from tunewright.run import open_run, train
 
 __version__ = "0.1.0"
-#: modules of the Python API; the other lazily imported names are base classes of plugins
+#: modules of the Python API, and of Launcher; the other lazily imported names are base classes of
+#: plugins
 _API = {
+    "Launcher": "tunewright.launch",
     "open_run": "tunewright.run",
     "resolve": "tunewright.check",
     "train": "tunewright.run",
@@ -50,6 +53,7 @@ __all__ = [
     "Exporter",
     "Family",
     "Format",
+    "Launcher",
     "Logger",
     "Optimizer",
     "Plugin",

@@ -12,6 +12,7 @@ import typer
 
 from tunewright import __version__, cli_plugins, cli_recipe, registry
 from tunewright.cli_common import Overrides, RecipePath, print_json
+from tunewright.errors import RecipeError
 from tunewright.terminal import printable
 
 
@@ -34,18 +35,23 @@ def train(
     strict: Annotated[
         bool, typer.Option("--strict", help="Do not start where a plan says that memory is short.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what a launcher would start, and end.")
+    ] = False,
 ) -> None:
     """Train as a recipe says."""
     from tunewright import check, launch, run
 
     with launch.telling_others():
+        launch.check_variables()
         # check that data sources exist before anything is loaded, in one process only
         resolved = check.resolve(recipe, overrides or [], look="RANK" not in os.environ)
         if smoke:
             resolved, overwrite, resume = run.smoke(resolved), True, False
-    settings = resolved.recipe.launch
-    if "RANK" not in os.environ and settings.processes * settings.nodes > 1:
-        return launch.launch(settings, sys.argv[1:])
+    if launch.is_wanted(resolved):
+        return launch.start(resolved, sys.argv[1:], dry_run=dry_run)
+    if dry_run:
+        raise RecipeError("--dry-run shows what a launcher starts, and here is one process")
     launch.end_with_parent()
     run.train(
         resolved,

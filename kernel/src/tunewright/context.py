@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -256,9 +256,9 @@ class Run:
         return sorted(found)
 
     @contextmanager
-    def reporting(self, watch: Callable[[events.Event], None]) -> Iterator[None]:
-        """Send events to the loggers inside the context, and to `watch` first."""
-        self._reporter = Reporter(self, self._loggers, watch if self.rank == 0 else None)
+    def reporting(self, watching: Sequence[Callable[[events.Event], None]]) -> Iterator[None]:
+        """Send events to the loggers inside the context, and to `watching` first."""
+        self._reporter = Reporter(self, self._loggers, () if self.rank else watching)
         try:
             yield
         finally:

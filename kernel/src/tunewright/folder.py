@@ -105,13 +105,12 @@ def claim(
     recipe: dict[str, Any],
     artifacts: list[str],
     *,
-    rank: int,
     overwrite: bool,
 ) -> dict[str, Any]:
     """Prepare the folder for a new run, and return its state.
 
-    artifacts: names that the run's plugins write in it. Only rank 0 writes. Raises RecipeError if
-    the folder holds something that must not be lost.
+    artifacts: names that the run's plugins write in it. Raises RecipeError if the folder holds
+    something that must not be lost.
     """
     state: dict[str, Any] = {
         "status": "running",
@@ -123,10 +122,8 @@ def claim(
         "recipe": recipe,
         **versions(recipe),
     }
-    if rank:
-        return state
     _make_room(folder, artifacts, overwrite)
-    save(folder, state, rank)
+    save(folder, state, 0)
     write_recipe(folder, recipe)
     return state
 
@@ -210,9 +207,9 @@ def stages(folder: Path) -> list[dict[str, Any]]:
     return list((read(folder) or {}).get("stages", []))
 
 
-def result(folder: Path, stage: dict[str, Any]) -> StageResult:
-    """Result of a finished stage, from its entry in run.json. Raises RunError if it is damaged, or
-    points outside the folder."""
+def result(folder: Path, stage: dict[str, Any], *, look: bool = True) -> StageResult:
+    """Result of a finished stage, from its entry in run.json. look: whether it has to be there.
+    Raises RunError if it is damaged, or points outside the folder."""
     place = str(folder / RUN_FILE)
     try:
         path = PurePosixPath(stage["path"])
@@ -226,7 +223,7 @@ def result(folder: Path, stage: dict[str, Any]) -> StageResult:
         raise RunError(f"describes no stage: {said}", place=place) from error
     if path.is_absolute() or ".." in path.parts or not inside:
         raise RunError(f"stages: path {str(path)!r} leads out of the run folder", place=place)
-    if not found.path.is_dir():
+    if look and not found.path.is_dir():
         hint = "it was removed or not copied: train again"
         raise RunError("there is no such folder", place=str(found.path), hint=hint)
     return found

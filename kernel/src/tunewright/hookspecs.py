@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tunewright import inference, types
     from tunewright.errors import RowError
     from tunewright.events import Event
+    from tunewright.launch import Launched, LaunchRequest
     from tunewright.types import RunContext
 
 hookspec = pluggy.HookspecMarker("tunewright")
@@ -224,5 +225,25 @@ def open_engine(
     not on those beside it.
 
     Raises RunError if the engine or an adapter cannot be loaded.
+    """
+    raise NotImplementedError
+
+
+@hookspec(firstresult=True)
+def launch(run: "RunContext", request: "LaunchRequest") -> "Launched":
+    """Start the command line of request.argv once for each process of the run. Kind: launcher.
+
+    When: by `tunewright train` in the process that the user started, where the recipe names a
+    launcher or asks for more than one process and RANK is not set. No model is loaded there, and no
+    other hook is called.
+
+    Each process gets the variables of tunewright.launch.VARIABLES, and runs that command line, or
+    calls tunewright.launch.work. Where request.stop_requested() returns true, all of them are told
+    to save and end: by SIGTERM, or by the function that `work` takes. A start after the first one,
+    such as that of a job that was preempted, adds `--resume`.
+
+    Returns when all have ended, or, with submitted, when something else will start them.
+
+    Raises RunError where they cannot be started, or one of them is lost.
     """
     raise NotImplementedError

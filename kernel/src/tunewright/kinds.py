@@ -105,6 +105,13 @@ KINDS = (
         base=f"{_BASE}Logger",
     ),
     Kind("engine", "Inference engine.", ("open_engine",), required=True, base=f"{_BASE}Engine"),
+    Kind(
+        "launcher",
+        "Starts the processes of a run, on one or many hosts. A recipe names it in `launch`.",
+        ("launch",),
+        section=False,
+        base="tunewright.launch:Launcher",
+    ),
     Kind("command", "Verb of the command line.", section=False, base=""),
 )
 

@@ -1,104 +1,180 @@
-"""Several processes for one run: this process becomes torchrun's agent, and its workers run the
-same command line.
+"""Several processes for one run: a launcher starts them, and each runs the same command line.
 
-Started by somebody else (`torchrun --module tunewright`, srun), workers are the same.
+`start` calls the launcher; the rest is for its workers. What starts one, be it a launcher, srun or
+Kubernetes, sets the six variables of `VARIABLES` and runs `tunewright train …`, or calls `work`.
 """
 
 import contextlib
 import importlib
 import json
-import logging
 import os
+import re
 import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
-from types import FrameType
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from tunewright.errors import RunError
-from tunewright.stopper import TOLD, say_stopping
+from tunewright import stopper
+from tunewright.errors import Problem, RecipeError
+from tunewright.plugin_base import Plugin
 
-#: seconds that workers get to save after a stop, before torchrun kills them; torchrun's own is 30
-_SHUTDOWN_TIMEOUT = "300"
+if TYPE_CHECKING:
+    from tunewright.check import Resolved
+
+__all__ = ["VARIABLES", "LaunchRequest", "Launched", "Launcher", "start", "work"]
+
+#: environment variables that every process of a run has, where there are several
+VARIABLES = (
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_RANK",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+)
 #: key of the first rank that has ended, in the store that all share: JSON of its rank and host
 LEFT = "tunewright/left"
-_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+#: variables that change what a worker does; on another host it needs them too
+_PASSED = re.compile(
+    r"(TUNEWRIGHT|HF|HUGGINGFACE|TRANSFORMERS|TOKENIZERS|OMP|MKL|NCCL|GLOO|TORCH|PYTORCH)_.*"
+    r"|PYTHONPATH|CUDA_VISIBLE_DEVICES"
+)
+_SECRET = re.compile(r"TOKEN$|KEY|SECRET|PASSWORD")
 
 
-def launch(settings: Any, arguments: Sequence[str]) -> None:
-    """Run `tunewright ARGUMENTS` in so many processes, and wait for them.
+@dataclass(frozen=True)
+class LaunchRequest:
+    """A launcher is to start a run."""
 
-    settings: recipe.Launch. A signal lets the workers save and end; a second Ctrl-C kills them.
-    Raises SystemExit with the exit code of a worker that failed, 130 after a signal; RunError where
-    a worker was killed.
-    """
-    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", _SHUTDOWN_TIMEOUT)
-    os.environ[TOLD] = "1"
-    agent = _Agent()
-    command = [
-        f"--nproc-per-node={settings.processes}",
-        f"--nnodes={settings.nodes}",
-        f"--node-rank={settings.node_rank}",
-        f"--master-addr={settings.main_address}",
-        f"--master-port={settings.main_port}",
-        "--signals-to-handle=SIGQUIT",  # the others are the agent's, below
-        "--module",
-        "tunewright",
-        *arguments,
-    ]
-    try:
-        # by name: the kernel imports no torch, and here it is what `python -m` would run
-        run: Any = importlib.import_module("torch.distributed.run")
-        logging.disable()  # torchrun's notes on workers, which have said what there was to say
-        run.main(command)
-    except BaseException as error:
-        if agent.asked:
-            raise SystemExit(130) from error
-        if not hasattr(error, "failures"):  # torch's ChildFailedError
-            raise
-        raise _failed(error.failures) from error
+    argv: list[str]  # arguments of `tunewright`: train, the recipe, overrides and options
+    processes: int  # on each node
+    nodes: int | str  # number, or for elastic launchers a range "2:4"
+    folder: Path  # the run folder, as the recipe has it: it may be relative, and not exist
+    #: variables of this process that its workers need; without those that hold secrets
+    environment: dict[str, str] = field(default_factory=dict)
+    stop_requested: Callable[[], bool] = lambda: False  # Ctrl-C, SIGTERM or SIGHUP
+    dry_run: bool = False  # start nothing: Launched.detail is what would be done
 
 
-def _failed(failures: dict[int, Any]) -> BaseException:
-    """Exception that ends the command. failures: rank → torch's ProcessFailure."""
-    codes = {rank: int(failure.exitcode) for rank, failure in failures.items()}
-    if said := [code for code in codes.values() if code > 0]:
-        return SystemExit(130 if 130 in said else said[0])
-    rank, code = min(codes.items())
-    name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    hint = "SIGKILL without anybody's doing is the system's, short of memory"
-    return RunError(f"rank {rank} was ended by {name}", hint=hint)
+@dataclass(frozen=True)
+class Launched:
+    """Result of a launch."""
+
+    code: int = 0  # exit code: 0, 1 (failed), 2 (bad recipe), 130 (stopped)
+    detail: str = ""  # for people: printed as it is, such as the number of a job
+    submitted: bool = False  # whether the run was handed on, and may not have begun
 
 
-class _Agent:
-    """Handlers of the signals that end a run. The first one makes torchrun end its workers."""
+class Launcher(Plugin):
+    """Kind launcher: starts the processes of a run."""
 
-    def __init__(self) -> None:
-        self.asked = False
-        for name in _SIGNALS:
-            number = getattr(signal, name, None)  # Windows has no SIGHUP
-            if number and signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
-                signal.signal(number, self._ask)
+    #: whether `launch.nodes` may be a range: the run goes on when hosts come and go
+    elastic: ClassVar[bool] = False
+    #: whether it starts a run of one process too, which otherwise runs where it was called
+    starts_one: ClassVar[bool] = True
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            if number == signal.SIGINT:
-                os._exit(130)  # workers end with this process: see end_with_parent
+    def objections(self, recipe: "Resolved") -> Iterable[Problem]:
+        """Refuse a range of nodes that this launcher, or a stage's batches, cannot have. Subclasses
+        add to it."""
+        launch = recipe.recipe.launch
+        if launch.least_nodes * launch.processes == launch.ranks:
             return
-        self.asked = True
-        say_stopping()
-        api = sys.modules.get("torch.distributed.elastic.multiprocessing.api")
-        if api is None:  # nothing was started yet
-            raise KeyboardInterrupt
-        # torchrun sends SIGTERM on to its workers, and waits for them
-        raise api.SignalException("stop", sigval=signal.SIGTERM)
+        if not self.elastic:
+            problem = f"is {launch.nodes!r}, and {self.name} takes a fixed number of nodes"
+            yield Problem((*self.at, "nodes"), problem, "write a number")
+            return
+        counts = range(launch.least_nodes * launch.processes, launch.ranks + 1, launch.processes)
+        for stage in recipe.stages:
+            rows, size = stage.training.rows_per_step, stage.training.per_device_train_batch_size
+            if rows is None:
+                problem = f"is missing, and launch.nodes is {launch.nodes!r}"
+                hint = "rows of a step that stay the same with any number of nodes"
+                yield Problem(stage.place("rows_per_step"), problem, hint)
+            elif bad := [count for count in counts if rows % (count * size)]:
+                problem = f"is {rows}, and {bad[0]} processes with {size} examples each do not give"
+                hint = f"set a multiple of {bad[0] * size}"
+                yield Problem(stage.place("rows_per_step"), f"{problem} that", hint)
+
+
+def start(resolved: "Resolved", argv: Sequence[str], *, dry_run: bool = False) -> None:
+    """Have the recipe's launcher start the command line `argv`, and wait for it.
+
+    Raises SystemExit with the exit code of a run that failed or was stopped.
+    """
+    from tunewright.context import Run
+
+    run, launch = Run(resolved), resolved.recipe.launch
+    words = [word for word in argv if word != "--dry-run"]
+    with stopper.Stopper() as asked:
+        request = LaunchRequest(
+            words, launch.processes, launch.nodes, run.folder, _environment(), asked, dry_run
+        )
+        launched: Launched = run.call("launcher", "launch", request)
+    if launched.detail:
+        print(launched.detail)
+    if launched.code:
+        raise SystemExit(launched.code)
+
+
+def is_wanted(resolved: "Resolved") -> bool:
+    """Whether a launcher is to start this recipe: a worker has been started already."""
+    launcher = resolved.plugin("launcher")
+    if launcher is None or "RANK" in os.environ:
+        return False
+    return bool(launcher.starts_one or resolved.recipe.launch.ranks > 1)
+
+
+def _environment() -> dict[str, str]:
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if _PASSED.fullmatch(name) and not _SECRET.search(name)
+    }
 
 
 # ---- in a worker ---------------------------------------------------------------------------------
+
+
+def work(
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    stop_requested: Callable[[], bool] = lambda: False,
+) -> int:
+    """Run a command line as one process of a run, and return its exit code.
+
+    argv: what comes after `tunewright`. environment: variables to set, among them VARIABLES.
+    stop_requested: asked in every step, where no signals arrive. Errors are printed.
+    """
+    from tunewright.cli import main
+
+    os.environ.update(environment)
+    before, sys.argv = sys.argv, ["tunewright", *argv]
+    try:
+        with stopper.asking(stop_requested):
+            main()
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    finally:
+        sys.argv = before
+    return 0
+
+
+def check_variables() -> None:
+    """Raise RecipeError where some, but not all, of VARIABLES are set."""
+    if not {"RANK", "WORLD_SIZE"} & os.environ.keys():
+        return
+    if missing := [name for name in VARIABLES if not os.environ.get(name)]:
+        raise RecipeError(
+            f"{', '.join(missing)} is not set, and RANK or WORLD_SIZE is",
+            place="environment",
+            hint=f"what starts the processes has to set {', '.join(VARIABLES)}",
+        )
 
 
 @contextlib.contextmanager

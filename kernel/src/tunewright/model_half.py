@@ -5,8 +5,9 @@ from typing import Any
 
 from tunewright.errors import Problem, did_you_mean
 from tunewright.kinds import sections
+from tunewright.launch_section import Launch
 from tunewright.overrides import override
-from tunewright.recipe import Launch, Recipe, RecipeFields, Training
+from tunewright.recipe import Recipe, RecipeFields, Training
 from tunewright.resolved import Choice, Resolved
 from tunewright.resolver import Resolver
 from tunewright.source import Source

@@ -73,7 +73,7 @@ def accelerator_problems(accelerator: "Accelerator", recipe: "Resolved") -> Iter
     """Problems of an accelerator with the number of processes."""
     launch = recipe.recipe.launch
     # torchrun and srun say how many there are
-    ranks = int(os.environ.get("WORLD_SIZE", launch.processes * launch.nodes))
+    ranks = int(os.environ.get("WORLD_SIZE", launch.ranks))
     if accelerator.needs_processes and ranks == 1:
         yield Problem(
             accelerator.at,

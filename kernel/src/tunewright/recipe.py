@@ -8,10 +8,20 @@ import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic.json_schema import SkipJsonSchema
 
 from tunewright.kinds import Kind, sections
-from tunewright.urls import mask_url
+from tunewright.launch_section import Launch
+from tunewright.output_section import folded
+from tunewright.urls import is_url, mask_url
 
 _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 _SECRET = re.compile(r"token$|secret|password|api_?key$|credential", re.IGNORECASE)
@@ -164,28 +174,6 @@ class Training(BaseModel):
         return self
 
 
-class Launch(BaseModel):
-    """Processes of the run. torchrun's environment variables, if set, take precedence."""
-
-    model_config = _STRICT
-
-    processes: int = Field(1, gt=0, le=1024)
-    """Processes per node: one per GPU."""
-    nodes: int = Field(1, gt=0, le=65536, json_schema_extra=ADVANCED)
-    """Nodes (hosts)."""
-    node_rank: int = Field(0, ge=0, lt=65536, json_schema_extra=ADVANCED)
-    """Rank of this node."""
-    main_address: str = Field("127.0.0.1", json_schema_extra=ADVANCED)
-    """Host name or address of node 0."""
-    main_port: int = Field(29500, gt=0, lt=65536, json_schema_extra=ADVANCED)
-    """Free port on node 0."""
-    timeout: float | None = Field(
-        None, gt=0, le=1e6, json_schema_extra={**ADVANCED, "unit": "seconds"}
-    )
-    """Seconds to wait for processes that do not come, or do not answer. Default: 600 to come, 1,800
-    to answer."""
-
-
 class StageSection(Section):
     """One entry of `stages`. What it does not set, the recipe's own sections set."""
 
@@ -215,13 +203,20 @@ class RecipeFields(BaseModel):
     launch: Launch = Launch()
     """Processes and nodes."""
     output: str = Field(min_length=1, json_schema_extra=PATH)
-    """Run folder, relative to the current folder."""
+    """Run folder, relative to the current folder; or {path: FOLDER, mirror: ADDRESS}, with a copy
+    of checkpoints and results on an object store, such as s3://bucket/run."""
+    mirror: SkipJsonSchema[str | None] = Field(None, min_length=1)  # written below `output`
     data_root: str | None = Field(None, json_schema_extra={**PATH, **ADVANCED})
     """Folder from which relative data paths start. Default: the recipe's folder."""
 
     @field_validator("model", "output", "data_root")
     @classmethod
-    def _is_a_path(cls, text: str | None) -> str | None:
+    def _is_a_path(cls, text: str | None, info: ValidationInfo) -> str | None:
+        if text and is_url(text) and info.field_name == "output":
+            raise ValueError(
+                f"{mask_url(text)!r} is an address, and a run folder is local: "
+                "output: {path: runs/first, mirror: ADDRESS} copies it there"
+            )
         if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text or ""):
             raise ValueError("holds control characters")
         if text and text.startswith("~"):
@@ -234,11 +229,13 @@ class RecipeFields(BaseModel):
     def as_mapping(self) -> dict[str, Any]:
         """The recipe as JSON values, in the usual order of recipes."""
         values = _without_none(self.model_dump(mode="json"))
-        values["training"] = _without_none(values["training"])
+        for section in ("training", "launch"):
+            values[section] = _without_none(values[section])
         values["stages"] = [
             {key: stage[key] for key in stage if key not in _OWN or stage[key]}
             for stage in values["stages"]
         ]
+        values = folded(values)
         first, last = ("model", *sections()), ("output", "data_root")
         names = [*first, *(name for name in values if name not in first + last), *last]
         return {name: values[name] for name in names if name in values}

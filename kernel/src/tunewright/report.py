@@ -4,7 +4,7 @@ run."""
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tunewright.events import Event, Notice
@@ -56,24 +56,24 @@ class _Listener:
 class Reporter:
     """Sends every event to every logger, in order.
 
-    watch: called with each event first, in the thread that emits it.
+    watching: called with each event first, in the thread that emits it.
     """
 
     def __init__(
         self,
         run: "RunContext",
         callers: list["PluginCaller"],
-        watch: Callable[[Event], None] | None = None,
+        watching: Sequence[Callable[[Event], None]] = (),
     ) -> None:
-        self._watch, self._lock = watch, threading.Lock()
+        self._watching, self._lock = watching, threading.Lock()
         self._listeners: list[_Listener] = []
         # a logger that fails at once needs the list
         self._listeners += [_Listener(run, caller, self) for caller in callers]
 
     def emit(self, event: Event) -> None:
-        if self._watch is not None:
-            with self._lock:  # a muted logger reports it in its own thread
-                self._watch(event)
+        with self._lock:  # a muted logger reports it in its own thread
+            for watch in self._watching:
+                watch(event)
         for listener in self._listeners:
             listener.put(event)
 

@@ -10,7 +10,9 @@ from pydantic import ValidationError
 from tunewright import registry
 from tunewright.errors import Problem, RecipeError
 from tunewright.evaluation import evaluation_problems
-from tunewright.kinds import Kind, broken, sections
+from tunewright.kinds import Kind, broken, kind_of, sections
+from tunewright.launch_section import Launch
+from tunewright.output_section import unfold
 from tunewright.recipe import Recipe, RecipeFields, Section, StageSection, Training
 from tunewright.remedies import instead, names, with_remedy
 from tunewright.resolved import Choice, Resolved, ResolvedStage, Wrong, choice_of
@@ -34,8 +36,11 @@ class Resolver:
         if "stage" in self.value and "stages" not in self.value:
             self.value["stages"] = [self.value.pop("stage")]
             self.source.lines.setdefault(("stage",), 0)
+        self.problems += unfold(self.value)
         fields = self._fields()
         choices, lists = self._plugins()
+        if fields and fields.launch.needs_launcher and (launcher := self._launcher(fields.launch)):
+            choices["launcher"] = launcher
         stages = self._stages(fields, choices.get("dataset")) if fields else []
         said = {problem.path for problem in self.problems}
         self.problems += [each for each in _unusable(self.value, ()) if each.path not in said]
@@ -148,6 +153,10 @@ class Resolver:
             self.problems += wrong.problems
         return None
 
+    def _launcher(self, section: Launch) -> Choice | None:
+        written = {"name": section.name or kind_of("launcher").defaults[0], **section.options}
+        return self._one(kind_of("launcher"), written, ("launch",))
+
     # ---- stages ----------------------------------------------------------------------------------
 
     def _stages(self, fields: RecipeFields, dataset: Choice | None) -> list[ResolvedStage]:
@@ -255,6 +264,9 @@ class Resolver:
             StageSection.model_validate(stage.choice.section().model_dump() | _kept(stage.section))
             for stage in stages
         ]
+        if "launcher" in choices:
+            launcher = choices["launcher"].section()
+            own["launch"] = fields.launch.written(launcher.name, launcher.options)
         for key, kind in sections().items():
             if kind.many:
                 own[key] = [choice.section() for choice in lists[kind.name]]

@@ -5,7 +5,8 @@ Also the Python API: `tunewright.train`, `tunewright.open_run`.
 
 import contextlib
 import gc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from tunewright.check import Resolved, resolve, with_values
 from tunewright.context import Run
 from tunewright.detection import detect_family
 from tunewright.errors import RecipeError, RunError, Stopped
+from tunewright.mirror import Mirror, mirror_of
+from tunewright.ranks import Ranks, ranks_of
 from tunewright.resume import check_same
 from tunewright.state import StateWriter
 from tunewright.stopper import Stopper
@@ -44,19 +47,19 @@ def train(
     """
     resolved = recipe if isinstance(recipe, Resolved) else resolve(recipe, overrides)
     run = Run(resolved, trust_remote_code=trust_remote_code, on_event=on_event)
-    with folder.locked(run.folder, run.rank), Stopper() as run.stop_requested:
-        state = _claimed(run, resume=resume, overwrite=overwrite)
+    ranks = ranks_of(run)
+    with Stopper() as run.stop_requested, _together(run, ranks):
+        mirror = mirror_of(run)
+        own = None if run.rank else _claimed(run, mirror, resume=resume, overwrite=overwrite)
+        state = ranks.share("run", own)
         use_stored_template(run, state)
-        status, error, result, prior = "failed", "", None, None
-        with run.reporting(StateWriter(run.folder, state)):
+        status, error = "failed", ""
+        watching = (StateWriter(run.folder, state), mirror)
+        with contextlib.closing(mirror), run.reporting(watching):
             try:
                 run.emit(_started(run, state))
                 preflight.warn(run, strict=strict)
-                for number in range(len(resolved.stages)):
-                    result = _train_one(run, number, state, prior, limit)
-                    # a reward model is used by later stages, which continue from the policy before
-                    # it
-                    prior = result if run.stage(number).head == "causal_lm" else prior
+                result = _train_all(run, ranks, state, limit)
                 status = "completed"
             except (Stopped, KeyboardInterrupt) as stopped:
                 hint = f"go on with: tunewright train {run.folder / folder.RECIPE_FILE} --resume"
@@ -76,21 +79,32 @@ def train(
                 with contextlib.suppress(*([RunError] if error else [])):
                     folder.save(run.folder, state, run.rank)
                     run.emit(ended)
-    assert result is not None  # a recipe has at least one stage
     return result
 
 
-def _claimed(run: Run, *, resume: bool, overwrite: bool) -> dict[str, Any]:
-    """State of the run: the one to resume, or a new one."""
+@contextlib.contextmanager
+def _together(run: Run, ranks: Ranks) -> Iterator[None]:
+    """Wait for the other ranks, then lock the run folder, on rank 0: it alone reads and writes."""
+    ranks.begin()
+    with folder.locked(run.folder, run.rank):
+        yield
+
+
+def _claimed(run: Run, mirror: Mirror, *, resume: bool, overwrite: bool) -> dict[str, Any]:
+    """State of the run: the one to resume, or a new one. On rank 0: others may not see it."""
     recipe, artifacts = run.recipe.as_dict(), run.artifacts()
+    if resume:
+        mirror.pull()
     if resume and (old := folder.read(run.folder)):
         check_same(old["recipe"], run.resolved, run.folder, len(old["stages"]))
         artifacts = sorted({*artifacts, *folder.artifacts_of(old)})
         changed = {"recipe": recipe, "artifacts": artifacts, "status": "running", "resumed": True}
-        if run.rank == 0:
-            folder.write_recipe(run.folder, recipe)
-        return {**old, **changed}
-    return folder.claim(run.folder, recipe, artifacts, rank=run.rank, overwrite=overwrite)
+        folder.write_recipe(run.folder, recipe)
+        state = {**old, **changed}
+    else:
+        state = folder.claim(run.folder, recipe, artifacts, overwrite=overwrite)
+    mirror.begin(state, overwrite)
+    return state
 
 
 def use_stored_template(run: Run, state: dict[str, Any]) -> None:
@@ -110,8 +124,24 @@ def _started(run: Run, state: dict[str, Any]) -> events.RunStarted:
     )
 
 
+def _train_all(
+    run: Run, ranks: Ranks, state: dict[str, Any], limit: int | None
+) -> types.StageResult:
+    """Train all stages in turn. Returns the last one's result."""
+    result = prior = None
+    for number in range(len(run.resolved.stages)):
+        if result is not None:  # the next stage may continue from it, on every host
+            result = replace(result, path=ranks.folder(result.path))
+            # a reward model is used by later stages, which continue from the policy before it
+            prior = result if run.stage(number - 1).head == "causal_lm" else prior
+        result = _train_one(run, ranks, number, state, prior, limit)
+    assert result is not None  # a recipe has at least one stage
+    return result
+
+
 def _train_one(
     run: Run,
+    ranks: Ranks,
     number: int,
     state: dict[str, Any],
     prior: types.StageResult | None,
@@ -121,7 +151,7 @@ def _train_one(
     stages."""
     done = state["stages"]
     if number < len(done):  # finished before the interruption
-        return folder.result(run.folder, done[number])
+        return folder.result(run.folder, done[number], look=run.rank == 0)
     run.begin_stage(number)
     stage, training = run.stage(number), run.resolved.stages[number].training
     own = run.folder / "stages" / f"{number + 1}-{stage.name}"
@@ -154,7 +184,9 @@ def _train_one(
 
     run.check_stop()
     run.emit(events.StepStarted(step="train_stage", detail=stage.name))
-    checkpoint = folder.last_checkpoint(base) if state["resumed"] else None
+    last = folder.last_checkpoint(base) if state["resumed"] and run.rank == 0 else None
+    name = ranks.share("checkpoint", last and last.name)
+    checkpoint = base / "checkpoints" / name if name else None
     if state["resumed"] and checkpoint is None:
         run.emit(events.Notice(message=f"no checkpoint to resume from: {stage.name} begins anew"))
     request = types.TrainRequest(

@@ -35,6 +35,7 @@ KINDS = (
     "reward",
     "logger",
     "engine",
+    "launcher",
     "exporter",
     "evaluator",
     "panel",

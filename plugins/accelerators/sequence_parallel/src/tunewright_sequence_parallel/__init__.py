@@ -37,7 +37,7 @@ class SequenceParallel(Accelerator):
     def objections(self, recipe: "Resolved") -> Iterable[Problem]:
         yield from super().objections(recipe)
         launch, size = recipe.recipe.launch, self.options.size
-        ranks = launch.processes * launch.nodes
+        ranks = launch.ranks
         if size and ranks > 1 and ranks % size:
             yield Problem(
                 (*self.at, "size"),

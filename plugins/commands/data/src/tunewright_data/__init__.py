@@ -108,6 +108,15 @@ def prepare(
             )
         ),
     ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help=(
+                "I/N: only every N-th source, from the I-th on; 0 is the first. For N hosts "
+                "with one cache, or whose folders of --to are copied into one."
+            )
+        ),
+    ] = None,
     trust_remote_code: Trust = False,
 ) -> None:
     """Render and tokenise the data of all stages ahead of time, in one process without a GPU.
@@ -117,13 +126,14 @@ def prepare(
     """
     from tunewright import check
     from tunewright.run import Run
-    from tunewright_data.prepare import prepare_all, written_to
+    from tunewright_data.prepare import prepare_all, share_of, written_to
 
+    share = share_of(shard)
     run = Run(
         check.resolve(recipe, [*(overrides or []), *written_to(to)]),
         trust_remote_code=trust_remote_code,
     )
-    prepare_all(run, to)
+    prepare_all(run, to, share)
 
 
 def _check_folder(png: Path | None) -> None:

@@ -1,11 +1,15 @@
 """Data preparation ahead of training."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tunewright.errors import RecipeError
 from tunewright.run import Run
 from tunewright.terminal import printable
+from tunewright.types import DataRequest
 from tunewright.words import counted
 
 
@@ -18,11 +22,32 @@ def written_to(folder: Path | None) -> list[str]:
     )
 
 
-def prepare_all(run: Run, folder: Path | None) -> None:
-    """Build the data of every stage, and print a summary."""
+def share_of(shard: str | None) -> tuple[int, int]:
+    """Number of a shard, and of shards, of `I/N`; None is all of it. Raises RecipeError."""
+    if shard is None:
+        return 0, 1
+    found = re.fullmatch(r"([0-9]{1,6})/([1-9][0-9]{0,5})", shard)
+    if found is None or int(found[1]) >= int(found[2]):
+        problem = f"found {shard!r:.80}, expected I/N with I from 0 to N-1, such as 0/4"
+        raise RecipeError(problem, place="--shard")
+    return int(found[1]), int(found[2])
+
+
+def _shared(request: DataRequest, shard: int, shards: int) -> DataRequest:
+    """The request with every N-th source; evaluation data is in the first shard."""
+    evals = request.eval_entries if shard == 0 else {}
+    return replace(request, entries=request.entries[shard::shards], eval_entries=evals)
+
+
+def prepare_all(run: Run, folder: Path | None, share: tuple[int, int] = (0, 1)) -> None:
+    """Build the data of every stage, and print a summary. share: as `share_of` returns it."""
     loaded = run.load(weights="none")
     for number, stage in enumerate(run.recipe.stages):
-        data: Any = run.call("dataset", "build_dataset", run.data_request(loaded, number))
+        request = _shared(run.data_request(loaded, number), *share)
+        if not request.entries:
+            print(f"stage {number + 1}, {stage.name}: no source in this shard")
+            continue
+        data: Any = run.call("dataset", "build_dataset", request)
         rows = (
             counted(len(data.train), "row")
             if len(data.train)

@@ -15,7 +15,7 @@ from tunewright.kinds import Kind, kind_of, kinds, sections
 from tunewright.recipe import mask
 
 Widget = Literal[
-    "text", "path", "secret", "number", "integer", "choice", "switch", "lines", "yaml", "sources"
+    "text", "path", "secret", "number", "integer", "choice", "switch", "lines", "scalar", "yaml", "sources"
 ]
 Tier = Literal["basic", "more", "advanced"]
 
@@ -126,9 +126,15 @@ def form_of(schema: dict[str, Any], left_out: list[str]) -> Form:
     required = schema.get("required", ())
     plain = ("model", "output", "data_root")
     properties = schema["properties"]
+    groups = {key: maker.fields(maker.resolved(properties[key])) for key in ("training", "launch")}
+    launchers = tuple(entry.name for entry in registry.entries("launcher"))
+    groups["launch"] = tuple(
+        replace(field, suggestions=launchers) if field.key == "name" else field
+        for field in groups["launch"]
+    )
     return Form(
         {key: field_of(key, properties[key], key in required) for key in plain},
-        {key: maker.fields(maker.resolved(properties[key])) for key in ("training", "launch")},
+        groups,
         found,
         maker.fields(maker.resolved(properties["data"]["items"])),
         tuple(line for line in left_out if line not in used),
@@ -219,6 +225,8 @@ def _widget(
         return ("integer" if sorts == {"integer"} else "number"), (), ()
     if sorts == {"string"}:
         return "text", (), named
+    if sorts <= {"integer", "number", "string"} and sorts:
+        return "scalar", (), named
     if sorts == {"array"} and all(
         each["items"].get("type") == "string" for each in types if each.get("type") == "array"
     ):

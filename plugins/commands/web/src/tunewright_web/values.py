@@ -41,7 +41,7 @@ def parse(field: Field, text: str) -> Any:
             return next((value for value in field.choices if str(value) == text), text)
         case "lines":
             return _lines(field, text)
-        case "yaml":
+        case "scalar" | "yaml":
             return parse_yaml(text)
     return _unquoted(text)
 

@@ -1,6 +1,7 @@
 """Build the data of a stage: prepare rows, cache them by their inputs, split and mix them by
 index."""
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -95,19 +96,27 @@ def prepare(
                 _prepared(folder, shared, entry, f"{place}.{index}", request)
                 for index, entry in enumerate(entries)
             ]
-    (cache, note), found = local_paths.cache(request.root, options.cache), []
+    cache, note = local_paths.cache(request.root, options.cache)
+    found: dict[int, CachedShard] = {}
     step = ChunkProcessor.of(run, request, options.truncate)
     store = media_store.folder(cache, request)
     sources = open_sources(entries, place, request.root, options.max_record_bytes, store)
     with Workers(options.workers, run, request, options.truncate) as workers:
-        for entry, source in zip(entries, sources, strict=True):
+        for source in sources:
             source.notes += [note] * bool(note)
-            stream = Stream(run, source, request, step, options.on_bad_row == "skip")
-            written = fingerprint.written(entry)
-            part = _part(stream, workers, cache, shared, written, run)
-            part.media = source.media
-            found.append(part)
-    return found
+        # hosts that share the cache share the work: those of others are taken at the end. Other
+        # ranks of this host wait, as its cores have enough to do
+        first_here = os.environ.get("LOCAL_RANK", "0") == "0"
+        for wait in (False, True) if first_here else (True,):
+            for number, source in enumerate(sources):
+                if number not in found:
+                    stream = Stream(run, source, request, step, options.on_bad_row == "skip")
+                    written = fingerprint.written(entries[number])
+                    part = _part(stream, workers, cache, shared, written, run, wait)
+                    if part is not None:
+                        part.media = source.media
+                        found[number] = part
+    return [found[number] for number in range(len(sources))]
 
 
 def _prepared(
@@ -135,8 +144,10 @@ def _part(
     shared: dict[str, Any],
     written: str,
     run: RunContext,
-) -> CachedShard:
-    """Rows of a source, from the cache, or prepared now and cached."""
+    wait: bool,
+) -> CachedShard | None:
+    """Rows of a source, from the cache, or prepared now and cached. wait: for another process that
+    prepares them; else None."""
     source = stream.source
     with interruptible(run.check_stop):  # downloads, and reads whole files
         identity = fingerprint.digest([shared, fingerprint.entry(source), source.digests()])
@@ -146,7 +157,9 @@ def _part(
         for note in found.facts["tally"]["notes"][-1:]:
             found.facts["tally"]["notes"][-1] = f"{note}, from the cache"
         return found
-    with cached_shards.locked(folder, run.check_stop):
+    with cached_shards.locked(folder, run.check_stop, wait=wait) as has_lock:
+        if not has_lock:
+            return None
         if found := _cached(folder, source.media):  # another process wrote it in the meantime
             return found
         facts = {"identity": identity, "entry": written, "settings": shared}

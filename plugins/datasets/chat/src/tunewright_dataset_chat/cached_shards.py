@@ -96,21 +96,25 @@ def _is_texts(value: Any) -> bool:
 
 
 @contextmanager
-def locked(folder: Path, check_stop: Callable[[], None]) -> Iterator[None]:
+def locked(folder: Path, check_stop: Callable[[], None], *, wait: bool = True) -> Iterator[bool]:
     """One process at a time makes this part; the others wait, and then find it. check_stop: called
-    each second while it waits, raises Stopped."""
+    each second while it waits, raises Stopped. wait: otherwise False is given at once where another
+    process makes it."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder.with_name(f"{folder.name}.lock"), timeout=1)  # second
+        seconds = 1 if wait else 0
+        lock = FileLock(folder.with_name(f"{folder.name}.lock"), timeout=seconds)
         while not lock.is_locked:
             try:
                 lock.acquire()
             except Timeout:
                 check_stop()
+                if not wait:
+                    break
     except OSError as error:
         raise _unwritable(folder, error) from error
     try:
-        yield
+        yield lock.is_locked
     finally:
         lock.release()
 

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from tunewright import RecipeError, RunError
+from tunewright_hf.batching.units import Units, batched, grouped, packed
 
-Unit = list[int]  # row indices
 WINDOW = 64  # shuffled rows that are sorted by length together, in batches
 _SAMPLE = 4096  # rows from which a token budget is estimated
 
@@ -33,7 +33,7 @@ class Batches:
 
     def __init__(
         self,
-        lengths: Sequence[int],
+        lengths: Sequence[int] | np.ndarray,
         training: Any,
         *,
         packing: bool = False,
@@ -41,7 +41,7 @@ class Batches:
         world_size: int = 1,
         order: Callable[[int], np.ndarray] | None = None,
     ) -> None:
-        self.lengths, self.order = np.asarray(lengths, dtype=np.int64), order
+        self.lengths, self.order = np.asarray(lengths, dtype=np.int32), order
         self.training, self.packing = training, packing
         self.rank, self.world_size = rank, world_size
         self._check()
@@ -64,7 +64,17 @@ class Batches:
         return self._passes
 
     def __iter__(self) -> Iterator[list[int]]:
-        stream = islice(chain.from_iterable(map(self.units, count())), self.total_units)
+        return self.after(0)
+
+    def after(self, passes: int) -> Iterator[list[int]]:
+        """Row indices of the forward passes after the first `passes`."""
+        start = passes * self.per_pass
+        while not self._ends or self._ends[-1] <= start:
+            self._count_epoch()
+        epoch = bisect_right(self._ends, start)
+        here = self.units(epoch).after(start - (self._ends[epoch - 1] if epoch else 0))
+        later = chain.from_iterable(map(self.units, count(epoch + 1)))
+        stream = islice(chain(here, later), max(0, self.total_units - start))
         while units := list(islice(stream, self.per_pass)):
             if len(units) >= self.world_size:
                 yield [row for unit in units[self.rank :: self.world_size] for row in unit]
@@ -92,7 +102,7 @@ class Batches:
     def identity(self) -> dict[str, Any]:
         """Everything that the order of batches depends on. A checkpoint with another order cannot
         be resumed."""
-        own = {"rows": len(self.lengths), "tokens": int(self.lengths.sum())}
+        own = {"rows": len(self.lengths), "tokens": int(self.lengths.sum(dtype=np.int64))}
         own |= {"max_length": self.training.max_length} if self.packing else {}
         return own | order_identity(self.training, self.packing, self.per_step)
 
@@ -130,7 +140,7 @@ class Batches:
     def _is_by_row(self) -> bool:
         return not self.packing and self.training.batching != "token_budget"
 
-    def _units(self, epoch: int) -> list[Unit]:
+    def _units(self, epoch: int) -> Units:
         """Units of one epoch in order. Depends on (seed, epoch) only."""
         rng = np.random.default_rng([self.training.seed, epoch])
         order = self.order(epoch) if self.order else rng.permutation(len(self.lengths))
@@ -181,20 +191,20 @@ def units(
     packing: bool,
     per_step: int,
     rng: np.random.Generator,
-) -> list[Unit]:
+) -> Units:
     """Group shuffled rows into units, in training order. per_step: units."""
     if packing:
-        made = pack(order, lengths, training.tokens_per_batch or training.max_length)
+        made = packed(order, lengths, training.tokens_per_batch or training.max_length)
     elif training.batching == "token_budget":
         rows = training.per_device_train_batch_size
         made = within_budget(
             order, lengths, training.tokens_per_batch or budget_for(lengths[order], rows)
         )
     elif training.batching == "length_grouped":
-        return [[row] for row in _grouped(order, lengths, per_step, rng)]
+        return grouped(order, lengths, WINDOW * per_step, per_step, rng)
     else:
-        return [[row] for row in order.tolist()]
-    return [made[place] for place in rng.permutation(len(made))]
+        return Units(order)
+    return made.shuffled(rng.permutation(len(made)))
 
 
 def budget_for(lengths: np.ndarray, rows: int) -> int:
@@ -211,68 +221,13 @@ def budget_for(lengths: np.ndarray, rows: int) -> int:
     return bisect_left(range(rows * ordered[0]), True, key=enough)
 
 
-def within_budget(order: np.ndarray, lengths: np.ndarray, budget: int) -> list[Unit]:
+def within_budget(order: np.ndarray, lengths: np.ndarray, budget: int) -> Units:
     """Batches of similar lengths with at most `budget` tokens each, padding included. A longer row
     forms its own batch."""
-    batches: list[Unit] = [[]]
-    longest = 0
-    for row in _sorted_windows(order, lengths, max(1, int(WINDOW * budget / lengths.mean()))):
-        longest = max(longest, int(lengths[row]))
-        if batches[-1] and longest * (len(batches[-1]) + 1) > budget:
-            batches.append([])
-            longest = int(lengths[row])
-        batches[-1].append(row)
-    return batches
+    return batched(order, lengths, max(1, int(WINDOW * budget / lengths.mean())), budget)
 
 
-def _grouped(
-    order: np.ndarray, lengths: np.ndarray, per_step: int, rng: np.random.Generator
-) -> list[int]:
-    """Rows with similar lengths next to each other, step by step; steps in random order, a short
-    one last."""
-    rows = _sorted_windows(order, lengths, WINDOW * per_step)
-    steps = [rows[start : start + per_step] for start in range(0, len(rows), per_step)]
-    whole = len(rows) // per_step
-    return [
-        row
-        for place in (*rng.permutation(whole), *range(whole, len(steps)))
-        for row in steps[place]
-    ]
-
-
-def _sorted_windows(order: np.ndarray, lengths: np.ndarray, size: int) -> list[int]:
-    windows = (order[start : start + size] for start in range(0, len(order), size))
-    return [
-        row
-        for window in windows
-        for row in window[np.argsort(-lengths[window], kind="stable")].tolist()
-    ]
-
-
-def pack(order: np.ndarray, lengths: np.ndarray, capacity: int) -> list[Unit]:
-    """Pack rows into at most `capacity` tokens: longest first, each into the fullest pack that has
-    room (best-fit decreasing). A row of capacity or more forms its own pack. Rows of equal length
-    are taken in `order`."""
-    packs: list[Unit] = []
-    with_room: list[list[int]] = [[] for _ in range(capacity + 1)]  # free tokens → packs
-    free = 0  # bit n is set if a pack with n free tokens exists
-    for row in order[np.argsort(-lengths[order], kind="stable")].tolist():
-        length = int(lengths[row])
-        if fitting := free >> length:
-            room = length + (fitting & -fitting).bit_length() - 1
-            place = with_room[room].pop()
-            free &= ~(bool(not with_room[room]) << room)
-            packs[place].append(row)
-        else:
-            room, place = max(capacity, length), len(packs)
-            packs.append([row])
-        if left := room - length:
-            with_room[left].append(place)
-            free |= 1 << left
-    return packs
-
-
-def row_lengths(dataset: Any) -> list[int]:
+def row_lengths(dataset: Any) -> np.ndarray:
     """Tokens that each row of a datasets.Dataset contributes to a batch, computed in Arrow without
     reading the tokens. For a prompt with two answers: twice the prompt with the longer answer,
     because both are padded to it."""
@@ -288,7 +243,7 @@ def row_lengths(dataset: Any) -> list[int]:
     found = [[pc.list_value_length(table[name]).to_numpy() for name in names] for table in tables]
     lengths = [np.concatenate(column) for column in zip(*found, strict=True)]
     if not lengths:
-        return []
+        return np.zeros(0, dtype=np.int32)
     if not answers:
-        return lengths[0].tolist()
-    return (len(answers) * (lengths[0] + np.max(lengths[1:], axis=0))).tolist()
+        return lengths[0]
+    return np.asarray(len(answers) * (lengths[0] + np.max(lengths[1:], axis=0)), dtype=np.int32)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from tunewright import RunError
@@ -32,11 +33,14 @@ class Repeated(Batches):
         return self.steps * self.training.gradient_accumulation_steps
 
     def __iter__(self) -> Iterator[list[int]]:
-        passes = super().__iter__()
+        passes = super().after(0)
         for _ in range(self._once):
             step = [next(passes) for _ in range(self.training.gradient_accumulation_steps)]
             for _ in range(self.repeats):
                 yield from step
+
+    def after(self, passes: int) -> Iterator[list[int]]:
+        return islice(iter(self), passes, None)
 
     def epoch_at(self, step: int) -> float:
         return super().epoch_at(math.ceil(step / self.repeats))

@@ -7,7 +7,7 @@ takes its share of each pass, so steps are equal, rows disjoint, and the rows of
 of the number of ranks.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -18,7 +18,6 @@ from torch.utils.data import IterableDataset
 
 from tunewright import RecipeError, RunError
 from tunewright_hf.batching.batch_sampler import (
-    Unit,
     check,
     check_longest,
     order_identity,
@@ -27,6 +26,7 @@ from tunewright_hf.batching.batch_sampler import (
     units_per_pass,
 )
 from tunewright_hf.batching.row_stream import RowStream, Window
+from tunewright_hf.batching.units import Unit
 
 Item = TypeVar("Item")
 Row = dict[str, Any]
@@ -144,7 +144,7 @@ class StreamedBatches(IterableDataset[list[Row]]):
             epoch, first = epoch + 1, 0
             ends.append(trained)
 
-    def _together(self, window: Window, epoch: int, number: int) -> list[Unit]:
+    def _together(self, window: Window, epoch: int, number: int) -> Sequence[Unit]:
         lengths = np.asarray(row_lengths(window.rows), dtype=np.int64)
         if not len(lengths):
             return []

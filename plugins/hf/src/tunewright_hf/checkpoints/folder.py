@@ -16,12 +16,14 @@ from typing import Any
 from safetensors import SafetensorError
 
 from tunewright import RunError
+from tunewright_hf.checkpoints import being_copied
 from tunewright_hf.checkpoints.state_codec import load_state, save_state
 
 __all__ = [
     "checkpoints",
     "is_complete",
     "latest_checkpoint",
+    "listed",
     "load_state",
     "rotate",
     "save_state",
@@ -54,20 +56,21 @@ def write_checkpoint(
         writer(temporary)
         barrier()  # every rank has written its files
         if rank == 0:
-            files = {
-                path.relative_to(temporary).as_posix(): path
-                for path in temporary.rglob("*")
-                if path.is_file()
-            }
-            listed = {
-                name: {"size": path.stat().st_size, "sha256": _digest(path)}
-                for name, path in files.items()
-            }
-            text = json.dumps({"format": 1, **facts, "files": listed}, indent=1)
+            text = json.dumps({"format": 1, **facts, "files": listed(temporary)}, indent=1)
             (temporary / MANIFEST).write_text(text, encoding="utf-8")
 
     write_folder(folder, write, rank=rank)
     barrier()
+
+
+def listed(folder: Path) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of every file of a folder, by its path below it."""
+    files = {
+        path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()
+    }
+    return {
+        name: {"size": path.stat().st_size, "sha256": _digest(path)} for name, path in files.items()
+    }
 
 
 def write_folder(folder: Path, writer: Callable[[Path], None], *, rank: int = 0) -> None:
@@ -130,6 +133,7 @@ def rotate(folder: Path, keep: int, best: int | None = None) -> None:
     precious = {path for path in found if path.name == f"step-{best}"} | set(found[-1:])
     others = [path for path in found if path not in precious]
     for old in others[: max(0, len(found) - max(keep, len(precious)))]:
+        being_copied.wait_for(old)
         (old / MANIFEST).unlink()  # first, so that a half-removed folder is no checkpoint
         shutil.rmtree(old)
 

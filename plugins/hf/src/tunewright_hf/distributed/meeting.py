@@ -4,6 +4,7 @@ import atexit
 import json
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,10 +16,9 @@ import torch
 
 from tunewright import RunError, folder
 from tunewright.errors import Stopped
-from tunewright.events import Notice
-from tunewright.launch import LEFT
+from tunewright.launch import LEFT, VARIABLES
 
-__all__ = ["begin_together", "check_in"]
+__all__ = ["begin_together", "check_in", "left", "open_store"]
 
 Facts = Mapping[str, Any]
 
@@ -27,15 +27,6 @@ _TO_COME = 600  # seconds that ranks wait for one that does not come
 _MINUTE = 60  # seconds between two lines on who is missing
 #: sections of a recipe that may differ from host to host
 _OWN = ("launch", "output", "loggers", "engine", "data_root")
-#: what every process of a run is told, by torchrun or whatever else starts it
-_VARIABLES = (
-    "RANK",
-    "WORLD_SIZE",
-    "LOCAL_RANK",
-    "LOCAL_WORLD_SIZE",
-    "MASTER_ADDR",
-    "MASTER_PORT",
-)
 _AGENTS = "TORCHELASTIC_USE_AGENT_STORE"  # whether torchrun holds the store
 _stores: list[Any] = []  # the one of this process
 _numbers = count(1)  # of the meetings of this process: all ranks have the same ones
@@ -118,7 +109,7 @@ class Meeting:
                 asked = stopped
                 self._decide(_STOP)
             waited = time.monotonic() - began
-            if gone := _left(self.store):
+            if gone := left(self.store):
                 self._decide(gone)
             elif timeout is not None and waited > timeout:
                 self._decide(f"{self._missing()} did not come within {timeout:g} seconds")
@@ -176,7 +167,7 @@ def who_left(wait: float = 2) -> str:
     until = time.monotonic() + wait
     while _stores and time.monotonic() < until:
         try:
-            if found := _left(_stores[0]):
+            if found := left(_stores[0]):
                 return found
         except RuntimeError:  # the store is gone, with rank 0
             return "rank 0 is gone"
@@ -184,7 +175,8 @@ def who_left(wait: float = 2) -> str:
     return ""
 
 
-def _left(store: Any) -> str:
+def left(store: Any) -> str:
+    """Say which rank has ended; "" where none has."""
     if not store.check([LEFT]):
         return ""
     rank, host = json.loads(store.get(LEFT))
@@ -193,9 +185,10 @@ def _left(store: Any) -> str:
 
 def _meet(run: Any, name: str, facts: Facts, timeout: float | None) -> None:
     def say(message: str) -> None:
-        run.emit(Notice(message=message))
+        if run.rank == 0:  # before there is a run folder, whose loggers would say it
+            print(message, file=sys.stderr)
 
-    store = _store(run.recipe.launch.timeout or _TO_COME)
+    store = open_store(run)
     name = f"{next(_numbers)} {name}"  # a process may train several times
     try:
         Meeting(store, name, run.rank, run.world_size).hold(facts, run.check_stop, say, timeout)
@@ -223,14 +216,19 @@ def _leave(rank: int) -> None:
         return
 
 
+def open_store(run: Any) -> Any:
+    """The store of all ranks. Raises RunError where nobody answers within launch.timeout."""
+    return _store(run.recipe.launch.timeout or _TO_COME)
+
+
 def _store(timeout: float) -> Any:
     """The store at MASTER_ADDR, where the process group will meet too. Raises RunError."""
     if not _stores:
-        if unset := [name for name in _VARIABLES if not os.environ.get(name)]:
+        if unset := [name for name in VARIABLES if not os.environ.get(name)]:
             raise RunError(
                 f"{', '.join(unset)} is not set, and WORLD_SIZE is",
                 place="launch",
-                hint=f"what starts the processes has to set {', '.join(_VARIABLES)}",
+                hint=f"what starts the processes has to set {', '.join(VARIABLES)}",
             )
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         here = os.environ["RANK"] == "0" and os.environ.get(_AGENTS) != "True"

@@ -130,6 +130,7 @@ class HfFamily(Plugin):
         request.media = request.media and self.options.media
         data = self._data("checkpoints.toml")
         quantizer = stored_weights.recognise(run, request, self.options.revision)
+        adapt_layers = stored_weights.layer_changes(request)
         with attention_named(request), interruptible(check_stop):
             if request.loader:
                 loaded = request.loader(request)
@@ -159,6 +160,7 @@ class HfFamily(Plugin):
         if self.options.new_tokens:
             new_tokens.add(loaded, self.options.new_tokens, request.seed, notify)
         self._finish_media(loaded, notify)
+        adapt_layers(loaded)
         loaded = loading.finish(loaded, request, data.get("pad_tokens", ()), notify)
         return quantizer.call("finish_load", run=run, loaded=loaded) if quantizer else loaded
 

@@ -30,7 +30,7 @@ class Workload:
     @property
     def lengths(self) -> list[int]:
         """Tokens of each row."""
-        return row_lengths(self.rows)
+        return row_lengths(self.rows).tolist()  # type: ignore[no-any-return]
 
 
 def workload_of_recipe(
@@ -47,7 +47,7 @@ def workload_of_recipe(
     if size is not None:
         count, length = size
     rows = datasets.Dataset.from_list([_row(kind, length, number) for number in range(count)])
-    return Workload(rows, sum(row_lengths(rows)))
+    return Workload(rows, int(row_lengths(rows).sum()))
 
 
 def _row(kind: RowKind, length: int, number: int) -> dict[str, Any]:

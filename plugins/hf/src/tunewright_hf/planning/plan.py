@@ -84,7 +84,7 @@ class Planner:
         RecipeError and RunError.
         """
         divides, planned, notes = divided(resolved, on_gpu=self.on_gpu)
-        ranks = resolved.recipe.launch.processes * resolved.recipe.launch.nodes
+        ranks = resolved.recipe.launch.ranks
         workload, more = self.workload(resolved, number, size)
         stage = planned.stages[number]
         found, sizes = self._measure(planned, number, workload)
@@ -127,7 +127,7 @@ class Planner:
                 hint="a plan of sft on the same model is a lower bound",
             )
         packing = bool(getattr(stage.choice.options, "packing", False))  # not every stage packs
-        ranks, notes = recipe.launch.processes * recipe.launch.nodes, [f"{_NO_DATA}no data is read"]
+        ranks, notes = recipe.launch.ranks, [f"{_NO_DATA}no data is read"]
         if self.read_data and size is None:
             key = f"{number} {ranks} {packing} {stage.training} {stage.data} {recipe.model}"
             if key in self._workloads:

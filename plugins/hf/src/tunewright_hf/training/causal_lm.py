@@ -10,7 +10,8 @@ from torch import Tensor
 
 from tunewright.types import RunContext, StageResult, TrainRequest
 from tunewright_hf.batching import collators
-from tunewright_hf.batching.batch_sampler import Unit, pack, row_lengths
+from tunewright_hf.batching.batch_sampler import row_lengths
+from tunewright_hf.batching.units import Unit, packed
 from tunewright_hf.losses.causal_lm import CausalLoss, shift
 from tunewright_hf.losses.chunked_cross_entropy import TokenWeighting
 from tunewright_hf.training.fit import fit
@@ -103,5 +104,5 @@ class CausalTrainer(StageTrainer):
         """Packs, or single rows with similar lengths next to each other."""
         lengths = np.asarray(row_lengths(rows), dtype=np.int64)
         if self.packing:
-            return pack(np.arange(len(lengths)), lengths, self.request.training.max_length)
+            return list(packed(np.arange(len(lengths)), lengths, self.request.training.max_length))
         return [[row] for row in np.argsort(-lengths, kind="stable").tolist()]

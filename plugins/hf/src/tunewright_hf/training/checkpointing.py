@@ -1,8 +1,8 @@
 """Checkpoint contents: save and load the state of a training.
 
-Files: `weights` (trained parameters), `optimizer`, `rng-N` of each rank, `others`; each as
-checkpoints.state_codec writes them. Weights and optimizer are those of training: an optimizer with
-modes is not switched, so that resuming is exact.
+Files: `weights` (trained parameters), `optimizer`, `others`, and for each rank `rng-N` and, if its
+stage keeps a state on each, `stage-N`; each as checkpoints.state_codec writes them. Weights and
+optimizer are those of training: an optimizer with modes is not switched, so that resuming is exact.
 """
 
 import shutil
@@ -22,6 +22,7 @@ from tunewright_hf.checkpoints.state_codec import (
     seed_everything,
     set_rng_state,
 )
+from tunewright_hf.distributed.exchange import from_rank_zero, gather_files, here
 from tunewright_hf.models.errors import one_line
 from tunewright_hf.training.stage_trainer import has_modes
 
@@ -59,7 +60,7 @@ def check_finite(loop: "TrainingLoop") -> None:
 
 def _write(loop: "TrainingLoop", folder: Path) -> None:
     rank, sharding = loop.trainer.rank, loop.sharding
-    save_state(rng_state(), folder, f"rng-{rank}")
+    gather_files(loop.run, folder, lambda own: _write_own(loop, own, rank))
     sharding.reshard(loop.model)
     weights = {}
     # one at a time: other ranks have no memory for all of them
@@ -87,35 +88,48 @@ def _others(loop: "TrainingLoop") -> dict[str, Any]:
     }
 
 
+def _write_own(loop: "TrainingLoop", folder: Path, rank: int) -> None:
+    """The files of this rank."""
+    save_state(rng_state(), folder, f"rng-{rank}")
+    if state := loop.trainer.rank_state():
+        save_state(state, folder, f"stage-{rank}")
+
+
 def check_can_be_saved(loop: "TrainingLoop") -> None:
     """Raise RunError if a checkpoint could not hold the state of optimizer, scheduler or callbacks.
     Call it when the optimizer has a state: after the first step."""
     check_state(loop.sharding.optimizer_structure(loop.optimizer), "optimizer")
     check_state(_others(loop), "others")
+    check_state(loop.trainer.rank_state(), "stage")
+
+
+def resume(loop: "TrainingLoop") -> None:
+    """Continue from the newest intact checkpoint that rank 0 has. Raises RunError."""
+    found = newest_intact(loop) if loop.trainer.rank == 0 else None
+    told = found and (found[0].name, found[1])
+    name, manifest = from_rank_zero(loop.run, "checkpoint", told)
+    with here(loop.run, loop.checkpoint_folder / name) as folder:
+        load(loop, folder, manifest, name)
+    if loop.trainer.rank == 0:
+        loop.early_stopping.check(loop.checkpoint_folder)
 
 
 def newest_intact(loop: "TrainingLoop") -> tuple[Path, dict[str, Any]]:
-    """Newest checkpoint whose files are unchanged, and its manifest.
+    """Newest checkpoint whose files are unchanged, and its manifest. On rank 0.
 
     Damaged ones after it are renamed, so that they no longer count as checkpoints, with a notice.
     Raises RunError if no checkpoint is intact.
     """
     found = step_folders(loop.checkpoint_folder)
     for folder in reversed(found):
-        manifest: dict[str, Any] = {}
-        damage: RunError | None = None
         try:
-            manifest = verify(folder)
-        except RunError as error:
-            damage = error
-        if not loop.trainer.any_rank(damage is not None):
-            return folder, manifest
-        if folder == found[0]:
-            raise damage or RunError("is damaged on another rank", place=str(folder))
+            return folder, verify(folder)
+        except RunError:
+            if folder == found[0]:
+                raise
         aside = folder.with_name(f"{folder.name}.damaged")
-        if loop.trainer.rank == 0:  # after every rank has verified it
-            shutil.rmtree(aside, ignore_errors=True)
-            folder.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
         message = (
             f"checkpoint {folder.name} is damaged, and kept as {aside.name}: trying the one before"
         )
@@ -123,24 +137,25 @@ def newest_intact(loop: "TrainingLoop") -> tuple[Path, dict[str, Any]]:
     raise RunError("holds no checkpoint", place=str(loop.checkpoint_folder))
 
 
-def load(loop: "TrainingLoop", folder: Path, manifest: dict[str, Any]) -> None:
+def load(loop: "TrainingLoop", folder: Path, manifest: dict[str, Any], name: str) -> None:
     """Continue from a checkpoint: weights, optimizer, schedule, RNG, step and all that was counted.
+    name: of its folder, of which `folder` may be a copy.
 
     Raises RunError if it is of another model, optimizer or order of batches, or holds something
     else than a checkpoint.
     """
     # files that are what was written, and not by this version
     with one_line("is no checkpoint of this version", str(folder), "--overwrite begins anew"):
-        _load(loop, folder, manifest)
+        _load(loop, folder, manifest, name)
 
 
-def _load(loop: "TrainingLoop", folder: Path, manifest: dict[str, Any]) -> None:
+def _load(loop: "TrainingLoop", folder: Path, manifest: dict[str, Any], name: str) -> None:
     others = load_state(folder, "others")
     _check_identity(others["identity"], loop.batches.identity(), folder)
-    for name, now in (("best", loop.early_stopping.state), ("progress", loop.trainer.progress)):
-        if not isinstance(others[name], dict) or not set(now) <= set(others[name]):
-            raise ValueError(f"{name} holds something else")
-    if f"step-{manifest['step']}" != folder.name:
+    for part, now in (("best", loop.early_stopping.state), ("progress", loop.trainer.progress)):
+        if not isinstance(others[part], dict) or not set(now) <= set(others[part]):
+            raise ValueError(f"{part} holds something else")
+    if f"step-{manifest['step']}" != name:
         raise ValueError(f"its step is {manifest['step']!r:.80}")
     loop.step = loop.trainer.step = manifest["step"]
     loop.trainer.progress |= others["progress"]
@@ -158,14 +173,16 @@ def _load(loop: "TrainingLoop", folder: Path, manifest: dict[str, Any]) -> None:
             f"{loop.total_steps} steps in place of {others['steps']}: at the very end there are "
             "fewer rows than processes"
         )
-    _load_rng(loop, folder, manifest["world_size"])
+    _load_rank(loop, folder, manifest["world_size"])
 
 
-def _load_rng(loop: "TrainingLoop", folder: Path, before: int) -> None:
+def _load_rank(loop: "TrainingLoop", folder: Path, before: int) -> None:
     """before: ranks that the checkpoint is of."""
     rank, now = loop.trainer.rank, loop.trainer.world_size
     if now == before:
         set_rng_state(load_state(folder, f"rng-{rank}"))
+        if (folder / f"stage-{rank}.json").is_file():
+            loop.trainer.load_rank_state(load_state(folder, f"stage-{rank}"))
         return
     sequence = np.random.SeedSequence([loop.training.seed, loop.step, rank])
     seed_everything(int(sequence.generate_state(1)[0]))
@@ -208,11 +225,12 @@ def take_best(loop: "TrainingLoop") -> None:
         loop.trainer.progress["metrics"] |= loop.early_stopping.state["metrics"]
         loop.trainer.progress["metrics"] |= {"best_step": step}
         if step != loop.step:
-            folder = loop.checkpoint_folder / f"step-{step}"
-            verify(folder)
-            load_weights(loop, folder)
-            if has_modes(loop.optimizer):  # which are switched between by its state
-                load_optimizer(loop, folder)
+            if loop.trainer.rank == 0:
+                verify(loop.checkpoint_folder / f"step-{step}")
+            with here(loop.run, loop.checkpoint_folder / f"step-{step}") as folder:
+                load_weights(loop, folder)
+                if has_modes(loop.optimizer):  # which are switched between by its state
+                    load_optimizer(loop, folder)
     loop.reporter.notice(message, level)
 
 

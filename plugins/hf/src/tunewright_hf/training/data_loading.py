@@ -4,7 +4,6 @@ workers."""
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import torch
@@ -37,7 +36,7 @@ def load_batches(trainer: StageTrainer, step: int) -> Iterator[Any]:
         if "stream" in trainer.progress:
             batches.go_to(trainer.progress["stream"])
         return _checked(DataLoader(batches, batch_size=None, **facts), trainer)
-    rest = islice(batches, step * training.gradient_accumulation_steps, None)
+    rest = batches.after(step * training.gradient_accumulation_steps)
     if workers := worker_count(trainer):
         facts |= {"num_workers": workers, "prefetch_factor": _PREFETCH}
     return _checked(DataLoader(trainer.train_rows, batch_sampler=rest, **facts), trainer)

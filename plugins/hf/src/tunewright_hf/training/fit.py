@@ -123,12 +123,7 @@ def edited(collate: Callable[[Any], Any], edits: Sequence[Callable[[Any], Any]])
 
 def facts_of(request: TrainRequest, batches: AnyBatches) -> dict[str, Any]:
     """Facts that have to be the same on all ranks."""
-    checkpoint = request.checkpoint
-    return {
-        "data of fingerprint": request.data.fingerprint,
-        "a number of steps of": batches.steps,
-        "a checkpoint to go on from called": checkpoint and checkpoint.name,
-    }
+    return {"data of fingerprint": request.data.fingerprint, "a number of steps of": batches.steps}
 
 
 def with_accumulation(training: Any, ranks: int) -> Any:

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tunewright_hf.batching.batch_sampler import Unit, row_lengths
+from tunewright_hf.batching.batch_sampler import row_lengths
 from tunewright_hf.batching.collators import Padded, Row
+from tunewright_hf.batching.units import Unit
 from tunewright_hf.losses.causal_lm import CausalLoss, shift
 from tunewright_hf.losses.chunked_cross_entropy import IGNORED
 from tunewright_hf.media.collation import MediaRows

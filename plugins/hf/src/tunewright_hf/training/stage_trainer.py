@@ -13,8 +13,9 @@ from tunewright import RecipeError
 from tunewright.events import Notice
 from tunewright.types import RunContext, TrainRequest
 from tunewright_hf.batching import collators
-from tunewright_hf.batching.batch_sampler import Batches, Unit
+from tunewright_hf.batching.batch_sampler import Batches
 from tunewright_hf.batching.streaming_sampler import StreamedBatches
+from tunewright_hf.batching.units import Unit
 from tunewright_hf.distributed.sharding import NoSharding
 from tunewright_hf.media.collation import media_rows
 from tunewright_hf.models.media_options import MediaOptions
@@ -58,7 +59,6 @@ class StageTrainer:
     """
 
     leaves_out = False  # whether rows without readable media may be left out
-    save_stride = 1  # checkpoints are written only at multiples of this step count
 
     def __init__(self, setup: TrainingSetup) -> None:
         self.run, self.request, self.batches = setup.run, setup.request, setup.batches
@@ -155,6 +155,13 @@ class StageTrainer:
 
     def step_ended(self) -> None:
         """Hook after each step."""
+
+    def rank_state(self) -> dict[str, Any]:
+        """State of this rank alone that a checkpoint needs besides `progress`; empty: none."""
+        return {}
+
+    def load_rank_state(self, state: dict[str, Any]) -> None:
+        """Continue from a `rank_state` that was not empty, of as many ranks as now."""
 
     def finished(self) -> None:
         """Hook after the last step, before the result is saved."""

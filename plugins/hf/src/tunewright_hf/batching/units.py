@@ -1,0 +1,158 @@
+"""Units of an epoch in flat arrays: 100 million rows take gigabytes as lists of lists."""
+
+from array import array
+from collections.abc import Iterator, Sequence
+from typing import overload
+
+import numpy as np
+
+__all__ = ["Unit", "Units", "batched", "grouped", "packed", "sorted_windows"]
+
+Unit = list[int]  # row indices
+_AT_ONCE = 2**20  # rows that are sorted at once, to bound memory
+_STEP = 4096  # units that are made lists at once
+
+
+class Units(Sequence[Unit]):
+    """Lists of row indices, in an order.
+
+    rows: of all units, one after the other. ends: of each unit in `rows`; None: units of one row.
+    order: of the units; None: as they stand.
+    """
+
+    def __init__(
+        self, rows: np.ndarray, ends: np.ndarray | None = None, order: np.ndarray | None = None
+    ) -> None:
+        self.rows, self.ends, self.order = rows, ends, order
+
+    def __len__(self) -> int:
+        return len(self.rows if self.ends is None else self.ends)
+
+    def shuffled(self, order: np.ndarray) -> "Units":
+        """The same units in this order."""
+        return Units(self.rows, self.ends, order)
+
+    @overload
+    def __getitem__(self, place: int) -> Unit: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Unit]: ...
+    def __getitem__(self, place: int | slice) -> Unit | list[Unit]:
+        if isinstance(place, slice):
+            return [self[each] for each in range(*place.indices(len(self)))]
+        if place < 0:
+            place += len(self)
+        if not 0 <= place < len(self):
+            raise IndexError(place)
+        own = place if self.order is None else int(self.order[place])
+        if self.ends is None:
+            return [int(self.rows[own])]
+        return self.rows[self.ends[own - 1] if own else 0 : self.ends[own]].tolist()  # type: ignore[no-any-return]
+
+    def __iter__(self) -> Iterator[Unit]:
+        return self.after(0)
+
+    def after(self, start: int) -> Iterator[Unit]:
+        """Units from the one with this number on."""
+        for first in range(start, len(self), _STEP):
+            numbers = np.arange(first, min(first + _STEP, len(self)))
+            own = numbers if self.order is None else self.order[numbers]
+            if self.ends is None:
+                yield from ([row] for row in self.rows[own].tolist())
+                continue
+            ends = self.ends[own].tolist()
+            starts = np.where(own > 0, self.ends[own - 1], 0).tolist()
+            for begin, end in zip(starts, ends, strict=True):
+                yield self.rows[begin:end].tolist()
+
+
+def sorted_windows(order: np.ndarray, lengths: np.ndarray, size: int) -> np.ndarray:
+    """The rows of `order`, longest first within each window of `size` rows."""
+    found = np.empty_like(order)
+    whole = len(order) // size * size
+    step = max(1, _AT_ONCE // size) * size
+    for start in range(0, whole, step):
+        part = order[start : min(start + step, whole)].reshape(-1, size)
+        places = np.argsort(-lengths[part], axis=1, kind="stable")
+        found[start : start + part.size] = np.take_along_axis(part, places, axis=1).ravel()
+    rest = order[whole:]
+    found[whole:] = rest[np.argsort(-lengths[rest], kind="stable")]
+    return found
+
+
+def grouped(
+    order: np.ndarray, lengths: np.ndarray, window: int, per_step: int, rng: np.random.Generator
+) -> Units:
+    """Rows with similar lengths next to each other, step by step; steps in random order, a short
+    one last. window: rows that are sorted together."""
+    rows = sorted_windows(order, lengths, window)
+    whole = len(rows) // per_step
+    steps = rows[: whole * per_step].reshape(whole, per_step)[rng.permutation(whole)]
+    return Units(np.concatenate([steps.ravel(), rows[whole * per_step :]]))
+
+
+def batched(order: np.ndarray, lengths: np.ndarray, window: int, budget: int) -> Units:
+    """Batches of similar lengths with at most `budget` tokens each, padding included. A longer row
+    forms its own batch. window: rows that are sorted together."""
+    rows = sorted_windows(order, lengths, window)
+    ends, size, longest = array("q"), 0, 0  # rows of the open batch, and its longest
+    for start in range(0, len(rows), window):
+        found = lengths[rows[start : start + window]].tolist()
+        place = 0
+        while place < len(found):  # rows of a window get shorter: as many as fit at once
+            longest = max(longest, found[place])
+            if size and longest * (size + 1) > budget:
+                ends.append(start + place)
+                size, longest = 0, found[place]
+            fitting = max(1, budget // longest - size) if longest else len(found)
+            taken = min(fitting, len(found) - place)
+            size, place = size + taken, place + taken
+    ends.append(len(rows))
+    return Units(rows, np.frombuffer(ends, dtype=np.int64))
+
+
+def packed(order: np.ndarray, lengths: np.ndarray, capacity: int) -> Units:
+    """Pack rows into at most `capacity` tokens: longest first, each into the fullest pack that has
+    room (best-fit decreasing). A row of capacity or more forms its own pack. Rows of equal length
+    are taken in `order`."""
+    rows = order[np.argsort(-lengths[order], kind="stable")]
+    pack_of, count = _packs(lengths[rows], capacity)
+    places = np.argsort(pack_of, kind="stable")
+    return Units(rows[places], np.cumsum(np.bincount(pack_of, minlength=count)))
+
+
+def _packs(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, int]:
+    """Number of the pack of each row, and of packs. lengths: longest first.
+
+    Rows of one length that go into packs with the same room are placed at once: a pack takes as
+    many as fit, before the next one is the fullest.
+    """
+    pack_of, count = np.empty(len(lengths), dtype=np.int32), 0
+    with_room: list[list[np.ndarray]] = [[] for _ in range(capacity + 1)]  # free tokens → packs
+    free = 0  # bit n is set if a pack with n free tokens exists
+    cuts = np.flatnonzero(np.diff(lengths)) + 1
+    for start, end in zip([0, *cuts.tolist()], [*cuts.tolist(), len(lengths)], strict=True):
+        length = int(lengths[start]) if end else 0
+        while start < end:
+            if fitting := free >> length:
+                room = length + (fitting & -fitting).bit_length() - 1
+                stack = with_room[room]
+                last = stack.pop()  # packs that came last are taken first
+                each = room // length if length else end - start
+                taken = last[::-1][: -(-(end - start) // each)]
+                if len(taken) < len(last):
+                    stack.append(last[: len(last) - len(taken)])
+                free &= ~(bool(not stack) << room)
+            else:
+                room = max(capacity, length)
+                each = room // length if length else end - start
+                taken = np.arange(count, count - (-(end - start) // each), dtype=np.int32)
+                count += len(taken)
+            placed = min(end - start, len(taken) * each)
+            pack_of[start : start + placed] = np.repeat(taken, each)[:placed]
+            full, partly = divmod(placed, each)
+            for packs, filled in ((taken[:full], each), (taken[full:], partly)):
+                if (left := room - filled * length) and len(packs):
+                    with_room[left].append(packs)
+                    free |= 1 << left
+            start += placed
+    return pack_of, count

@@ -1,0 +1,47 @@
+"""Launcher torchrun: torch's own, on this host or on many."""
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from tunewright import Launcher, PluginOptions, hookimpl
+
+if TYPE_CHECKING:
+    from tunewright.launch import Launched, LaunchRequest
+    from tunewright.types import RunContext
+
+_ADVANCED: Any = {"tier": "advanced"}
+
+
+class Torchrun(Launcher):
+    """Starts the processes with torchrun, which is part of torch.
+
+    On several hosts the same command runs on each, with its own node_rank. With a range of nodes,
+    or with restarts, hosts find each other at main_address, no node_rank is needed, and the run
+    goes on from its last checkpoint with the hosts that are there.
+    """
+
+    elastic = True
+    starts_one = False
+
+    class Options(PluginOptions):
+        node_rank: int = Field(0, ge=0, lt=65536, json_schema_extra=_ADVANCED)
+        """Rank of this node. Not used with a range of nodes or restarts."""
+        main_address: str = Field("127.0.0.1", json_schema_extra=_ADVANCED)
+        """Host name or address of node 0."""
+        main_port: int = Field(29500, gt=0, lt=65536, json_schema_extra=_ADVANCED)
+        """Free port on node 0."""
+        restarts: int = Field(0, ge=0, le=10000, json_schema_extra=_ADVANCED)
+        """How often processes are started again, to continue from the last checkpoint, after one of
+        them was lost."""
+        last_call: float = Field(30, gt=0, le=1e5, json_schema_extra=_ADVANCED)
+        """With a range of nodes: seconds to wait for more, when the least number is there."""
+        interface: str | None = Field(None, min_length=1, json_schema_extra=_ADVANCED)
+        """Network interface between hosts, such as eth0. Default: the one that leads to
+        main_address."""
+
+    @hookimpl
+    def launch(self, run: "RunContext", request: "LaunchRequest") -> "Launched":
+        from tunewright_torchrun.agent import launched
+
+        return launched(self.options, request, run.recipe.launch.timeout)

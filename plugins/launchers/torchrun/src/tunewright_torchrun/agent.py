@@ -1,0 +1,86 @@
+"""This process becomes torchrun's agent, which starts the workers and watches them."""
+
+import importlib
+import logging
+import os
+import shlex
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+from tunewright.errors import RunError
+from tunewright.launch import Launched, LaunchRequest
+from tunewright.stopper import TOLD, say_stopping, signals
+from tunewright_torchrun.command import command, is_elastic
+
+#: seconds that workers get to save after a stop, before torchrun kills them; torchrun's own is 30
+_SHUTDOWN_TIMEOUT = "300"
+
+
+def launched(options: Any, request: LaunchRequest, timeout: float | None) -> Launched:
+    """Run the workers, and wait for them. timeout: seconds to wait for other hosts.
+
+    A signal lets the workers save and end; a second Ctrl-C kills them. Raises RunError where a
+    worker was killed.
+    """
+    arguments = command(options, request, timeout)
+    if request.dry_run:
+        return Launched(detail=shlex.join(["torchrun", *arguments]))
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", _SHUTDOWN_TIMEOUT)
+    os.environ[TOLD] = "1"
+    if is_elastic(options, request):  # each start has a store of its own
+        os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    if options.interface:
+        os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = options.interface
+    agent = _Agent()
+    try:
+        # by name: it takes seconds, and here it is what `python -m` would run
+        run: Any = importlib.import_module("torch.distributed.run")
+        logging.disable()  # torchrun's notes on workers, which have said what there was to say
+        run.main(arguments)
+    except BaseException as error:
+        if agent.asked:
+            return Launched(130)
+        if type(error).__name__.startswith("Rendezvous") or "DistStoreError" in repr(type(error)):
+            said = " ".join(str(error).split()) or type(error).__name__
+            hint = "the same command has to run on each of them, and reach launch.main_address"
+            problem = f"the other hosts did not come: {said:.200}"
+            raise RunError(problem, place="launch", hint=hint) from error
+        if not hasattr(error, "failures"):  # torch's ChildFailedError
+            raise
+        return Launched(_code(error.failures))
+    return Launched()
+
+
+def _code(failures: dict[int, Any]) -> int:
+    """Exit code of the command. failures: rank → torch's ProcessFailure. Raises RunError."""
+    codes = {rank: int(failure.exitcode) for rank, failure in failures.items()}
+    if said := [code for code in codes.values() if code > 0]:
+        return 130 if 130 in said else said[0]
+    rank, code = min(codes.items())
+    name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    hint = "SIGKILL without anybody's doing is the system's, short of memory"
+    raise RunError(f"rank {rank} was ended by {name}", hint=hint)
+
+
+class _Agent:
+    """Handlers of the signals that end a run. The first one makes torchrun end its workers."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        for number in signals():
+            signal.signal(number, self._ask)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            if number == signal.SIGINT:
+                os._exit(130)  # workers end with this process: see end_with_parent
+            return
+        self.asked = True
+        say_stopping()
+        api = sys.modules.get("torch.distributed.elastic.multiprocessing.api")
+        if api is None:  # nothing was started yet
+            raise KeyboardInterrupt
+        # torchrun sends SIGTERM on to its workers, and waits for them
+        raise api.SignalException("stop", sigval=signal.SIGTERM)

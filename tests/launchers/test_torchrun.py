@@ -1,0 +1,167 @@
+"""Launcher torchrun. Real processes: tests/e2e/test_signals.py, tests/e2e/test_torchrun.py."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tunewright.check import resolve
+from tunewright.errors import RecipeError, RunError
+from tunewright.launch import LaunchRequest
+from tunewright.stopper import SIGNALS, TOLD
+from tunewright_torchrun import Torchrun, agent
+
+posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no signals between processes")
+
+
+@pytest.fixture
+def torchrun(monkeypatch):
+    """`launch` with a function in place of torchrun's main."""
+    before = {name: signal.getsignal(getattr(signal, name)) for name in SIGNALS}
+    monkeypatch.setattr(agent.logging, "disable", lambda: None)
+    monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "7")
+    monkeypatch.delenv(TOLD, raising=False)
+
+    def start(main, *argv, nodes=1, folder="run", dry_run=False, **options):
+        module = SimpleNamespace(main=main)
+        monkeypatch.setattr(agent.importlib, "import_module", lambda name: module)
+        request = LaunchRequest(["train", "r.yaml", *argv], 2, nodes, Path(folder), dry_run=dry_run)
+        options = Torchrun.Options(main_port=1234, **options)
+        return agent.launched(options, request, None)
+
+    yield start
+    os.environ.pop(TOLD, None)
+    for name, handler in before.items():
+        signal.signal(getattr(signal, name), handler)
+
+
+class ChildFailed(Exception):
+    def __init__(self, **codes: int) -> None:
+        self.failures = {
+            int(rank[1:]): SimpleNamespace(exitcode=code) for rank, code in codes.items()
+        }
+
+
+def failing(error: BaseException):
+    def main(_: list[str]) -> None:
+        raise error
+
+    return main
+
+
+@posix
+def test_workers_run_the_same_command_line(torchrun):
+    given = []
+    torchrun(given.append)
+    assert given[0][-4:] == ["--module", "tunewright", "train", "r.yaml"]
+    assert {"--nproc-per-node=2", "--master-port=1234", "--node-rank=0"} < set(given[0])
+    assert os.environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] == "7"  # what the user has set
+
+
+@posix
+@pytest.mark.parametrize(
+    ("codes", "code"), [({"r0": 2, "r1": -15}, 2), ({"r0": 1, "r1": 130}, 130), ({"r1": 1}, 1)]
+)
+def test_the_code_of_a_rank_that_failed(torchrun, codes, code):
+    assert torchrun(failing(ChildFailed(**codes))).code == code
+
+
+@posix
+def test_a_rank_that_was_killed_is_reported(torchrun):
+    with pytest.raises(RunError, match=r"rank 1 was ended by SIGKILL \(.*short of memory\)"):
+        torchrun(failing(ChildFailed(r1=-9)))
+
+
+@posix
+def test_other_errors_are_as_they_are(torchrun):
+    with pytest.raises(ValueError, match="no rendezvous"):
+        torchrun(failing(ValueError("no rendezvous")))
+
+
+@posix
+def test_a_signal_before_there_are_workers(torchrun, monkeypatch, capfd):
+    monkeypatch.delitem(sys.modules, "torch.distributed.elastic.multiprocessing.api", raising=False)
+
+    def main(_):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+        raise AssertionError("went on")
+
+    assert torchrun(main).code == 130
+    assert capfd.readouterr().err.startswith("stopping: ")
+
+
+@posix
+def test_what_nohup_ignores_stays_ignored(torchrun):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    torchrun(lambda _: os.kill(os.getpid(), signal.SIGHUP))
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+@posix
+def test_hosts_that_come_and_go(torchrun, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "0")
+    given = []
+    torchrun(given.append, nodes="1:2", folder=tmp_path, main_address="127.0.0.1")
+    assert {"--nnodes=1:2", "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:1234"} < set(given[0])
+    assert "--local-addr=127.0.0.1" in given[0]
+    assert any("is_host=1" in word for word in given[0])
+    assert given[0][-1] == "--resume"  # of every start after the first
+
+
+def test_a_run_that_restarts_replaces_no_other(torchrun, tmp_path):
+    with pytest.raises(RecipeError, match="cannot replace another one"):
+        torchrun(print, "--overwrite", restarts=2, folder=tmp_path)
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(RecipeError, match="--resume continues the run"):
+        torchrun(print, restarts=2, folder=tmp_path)
+
+
+def test_other_hosts_that_do_not_come(torchrun, tmp_path):
+    class RendezvousTimeoutError(Exception):
+        pass
+
+    with pytest.raises(RunError, match="the other hosts did not come"):
+        torchrun(failing(RendezvousTimeoutError()), nodes=2)
+
+
+RECIPE = {
+    "model": "tiny",
+    "family": "qwen",
+    "data": [{"path": "x.jsonl"}],
+    "stage": "sft",
+    "output": "runs/x",
+}
+
+
+@pytest.mark.parametrize(
+    ("launch", "training", "problem"),
+    [
+        ({"name": "slurm", "nodes": "1:2"}, {}, "launch.nodes: is '1:2', and slurm takes a fixed"),
+        ({"nodes": "1:2"}, {}, "training.rows_per_step: is missing, and launch.nodes is '1:2'"),
+        (
+            {"nodes": "1:3"},
+            {"rows_per_step": 16, "batching": "random"},
+            "rows_per_step: is 16, and 3 processes with 8 examples each do not give that",
+        ),
+        ({"nodes": "3:2"}, {}, "expected a number such as 2, or a range"),
+        ({"node_rnk": 1}, {}, "launch.node_rnk: unknown key"),
+        ({"name": "torchrn"}, {}, "torchrun"),
+    ],
+)
+def test_what_a_recipe_may_not_ask(launch, training, problem):
+    with pytest.raises(RecipeError) as found:
+        resolve({**RECIPE, "launch": launch, "training": training})
+    assert problem in str(found.value)
+
+
+def test_what_a_recipe_had_before_there_were_launchers():
+    old = {"processes": 2, "nodes": 2, "node_rank": 1, "main_address": "h", "timeout": None}
+    found = resolve({**RECIPE, "launch": old})
+    assert found.choices["launcher"].entry.name == "torchrun"
+    assert found.recipe.as_mapping()["launch"]["node_rank"] == 1
+    assert "launcher" not in resolve({**RECIPE, "launch": {"processes": 1}}).choices
