@@ -15,7 +15,17 @@ from tunewright.kinds import Kind, kind_of, kinds, sections
 from tunewright.recipe import mask
 
 Widget = Literal[
-    "text", "path", "secret", "number", "integer", "choice", "switch", "lines", "scalar", "yaml", "sources"
+    "text",
+    "path",
+    "secret",
+    "number",
+    "integer",
+    "choice",
+    "switch",
+    "lines",
+    "scalar",
+    "yaml",
+    "sources",
 ]
 Tier = Literal["basic", "more", "advanced"]
 
