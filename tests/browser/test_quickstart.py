@@ -1,5 +1,6 @@
 """The quickstart, by mouse alone: from an empty workspace to a model that answers."""
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -11,13 +12,14 @@ from browser.workbench import Workbench
 Seen = Callable[[Page, str], None]
 
 
-def quickstart(page: Page, seen: Seen = lambda page, name: None) -> str:
-    """From the page of an empty workspace to a reply, which is returned. seen: is called with a
-    name where a picture is worth taking."""
+def quickstart(page: Page, seen: Seen = lambda page, name: None) -> tuple[int, str]:
+    """From the page of an empty workspace to a reply. Returns the planned steps and the reply.
+    seen: is called with a name where a picture is worth taking."""
     expect(page.get_by_role("heading", name="No runs yet")).to_be_visible()
     page.get_by_role("button", name="quickstart").click()
     page.wait_for_url("**/plan**")
     expect(page.locator("[data-steps]")).to_be_visible(timeout=90_000)
+    planned = int(page.locator("[data-steps]").get_attribute("data-steps") or 0)
     seen(page, "plan")
     page.get_by_role("button", name="Start").click()
     page.wait_for_url("**/runs/quickstart")
@@ -34,13 +36,16 @@ def quickstart(page: Page, seen: Seen = lambda page, name: None) -> str:
     expect(page.locator(".message.assistant .meta")).to_be_visible(timeout=120_000)
     reply = page.locator(".message.assistant .markdown").inner_text()
     seen(page, "chat")
-    return reply
+    return planned, reply
 
 
 @pytest.mark.slow
-def test_the_quickstart_by_mouse(
+def test_19_the_quickstart_by_mouse(
     visit: Callable[..., Opened], own_workbench: Callable[..., Workbench]
 ) -> None:
     server = own_workbench(runs=False)
-    assert "Wren" in quickstart(visit("/", server).page)
-    assert (server.folder / "runs/quickstart/loss.png").is_file()
+    planned, reply = quickstart(visit("/", server).page)
+    assert "Wren" in reply
+    run = server.folder / "runs/quickstart"
+    assert json.loads((run / "run.json").read_text("utf-8"))["stages"][0]["steps"] == planned
+    assert (run / "loss.png").is_file()

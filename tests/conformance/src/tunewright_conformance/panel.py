@@ -23,7 +23,7 @@ _FIELDS = ("input", "select", "textarea")
 
 
 class Found(HTMLParser):
-    """What the workbench's policy would block, and what a screen reader could not read."""
+    """Parts that the workbench's policy would block, or that a screen reader could not read."""
 
     def __init__(self) -> None:
         super().__init__()

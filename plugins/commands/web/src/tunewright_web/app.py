@@ -25,6 +25,7 @@ from tunewright_web.openapi import openapi
 from tunewright_web.pages import PAGES
 from tunewright_web.render import error_response
 from tunewright_web.web import Web
+from tunewright_web.work import end_all
 
 __all__ = ["make_app"]
 
@@ -75,6 +76,7 @@ async def _lifespan(app: Starlette) -> AsyncGenerator[None]:
     task = asyncio.create_task(start_due())
     yield
     task.cancel()
+    end_all()
 
 
 class _Static(StaticFiles):

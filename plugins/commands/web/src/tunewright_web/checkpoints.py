@@ -21,7 +21,7 @@ _MOST = 200  # folders
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What is known about a model without loading it. known: where it is from."""
+    """Facts about a model, found without loading it. known: where it is from."""
 
     family: str = ""
     template: str = ""

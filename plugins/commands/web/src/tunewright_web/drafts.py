@@ -30,7 +30,7 @@ class NoDraft(RecipeError):
 
 @dataclass
 class Draft:
-    """What was typed. begun: what the draft began from, for people."""
+    """Texts that were typed. begun: what the draft began from, for people."""
 
     id: str
     texts: dict[str, str] = field(default_factory=dict)

@@ -16,7 +16,7 @@ _ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\
 
 
 def log_part(path: Path, after: str) -> dict[str, Any]:
-    """What follows a cursor; without one, the end of the file. `skipped`: bytes left out before
+    """Text after a cursor; without one, the end of the file. `skipped`: bytes left out before
     it. Raises WebError."""
     try:
         with path.open("rb") as file:

@@ -58,7 +58,7 @@ class Job:
             return ""
 
     def error(self) -> str:
-        """What the kernel said on why it ended: the last lines that begin with `error:`."""
+        """Reason of its end, as the kernel said it: the last lines that begin with `error:`."""
         lines = [line.rstrip() for line in self.last_lines().splitlines()]
         return "\n".join(line for line in lines if line.startswith("error:"))
 

@@ -52,7 +52,7 @@ class Jobs:
         return waiting + sorted(over, key=lambda job: job.created, reverse=True)
 
     def active(self) -> list[Job]:
-        """Those that run or wait."""
+        """Jobs that run or wait."""
         return [job for job in self.all() if not job.is_over]
 
     def get(self, name: str) -> Job:

@@ -33,7 +33,7 @@ __all__ = ["Context", "Panel", "Shown", "installed", "shown"]
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a panel may use of one request.
+    """Parts of one request that a panel may use.
 
     run: the run whose page it is on, None for a page of its own. words: `context.words("text")`
     translates. address: of the panel; a form of it posts to `ADDRESS/ACTION`. loaded: its

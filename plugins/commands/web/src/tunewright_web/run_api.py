@@ -133,7 +133,7 @@ def _metrics(call: Call) -> dict[str, Any]:
 
 
 def _news(call: Call) -> dict[str, Any]:
-    """What a page needs to go on: status, progress and curves."""
+    """News that a page needs to go on: status, progress and curves."""
     run = _run(call)
     index = call.web.runs.index(run.name)
     eta = index.eta() if run.is_active else None

@@ -216,7 +216,7 @@ def _last_events(path: Path) -> dict[str, Any]:
 
 
 def _error(tail: dict[str, Any], job: Job | None, status: str) -> str:
-    """What is said on a failure: the kernel's last line first."""
+    """Text on a failure: the kernel's last line first."""
     said = job.error() if job else ""
     said = said or re.sub(r"^\w+(Error|Exception): ", "", str(tail.get("error") or ""))
     if said or status != "lost":

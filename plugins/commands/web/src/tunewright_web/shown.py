@@ -57,7 +57,7 @@ def clock(seconds: Any) -> str:
 
 
 def ago(seconds: Any) -> str:
-    """How long ago a time was, as a duration."""
+    """Time since then, as a duration."""
     if not isinstance(seconds, int | float):
         return "–"
     return duration(time.time() - seconds)

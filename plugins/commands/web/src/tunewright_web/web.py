@@ -1,4 +1,4 @@
-"""What all requests share: workspace, jobs, runs, and the options of the command."""
+"""State that all requests share: workspace, jobs, runs, and the options of the command."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

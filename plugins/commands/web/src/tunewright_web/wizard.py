@@ -40,7 +40,7 @@ def step_of(name: str) -> str:
 
 @dataclass
 class Shown:
-    """What the templates ask of a draft. extra: rows that are shown beside those with a text."""
+    """View of a draft for the templates. extra: rows that are shown beside those with a text."""
 
     form: Form
     draft: Draft
@@ -55,7 +55,7 @@ class Shown:
         ]
 
     def text(self, name: str) -> str:
-        """What was typed in a field."""
+        """Text that was typed in a field."""
         return self.draft.texts.get(name, "")
 
     def problem(self, name: str) -> Problem | None:
@@ -152,8 +152,8 @@ def opened(
 
 
 def suggested(web: Web, form: Form, texts: Mapping[str, str], step: str) -> dict[str, str]:
-    """What the next step fills in where nothing was typed: the stage that fits the data, and a name
-    for the run."""
+    """Texts that the next step fills in where nothing was typed: the stage that fits the data, and
+    a name for the run."""
     found: dict[str, str] = {}
     if step == "method" and not any(name.startswith("stages") for name in texts):
         recipe = read(form, texts).recipe

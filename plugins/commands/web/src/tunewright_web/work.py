@@ -23,6 +23,7 @@ _AT_ONCE = threading.BoundedSemaphore(2)
 _MOST_BYTES = 64_000_000  # of an answer
 _running: dict[str, subprocess.Popen[bytes]] = {}
 _lock = threading.Lock()
+_endings: list[None] = []  # how often all were ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ def ask(
     recipe: YAML text of the file that stands for `RECIPE` in the arguments. key: a second request
     with it ends the first. Raises RunError if it takes longer than `seconds`.
     """
+    endings = len(_endings)
     with tempfile.TemporaryDirectory(prefix="tunewright-web-") as own:
         file = Path(own, "recipe.yaml")
         file.touch(mode=0o600)
@@ -59,6 +61,8 @@ def ask(
         if not _AT_ONCE.acquire(timeout=seconds):
             raise RunError("the server is busy with other looks at data", hint="try again")
         try:
+            if endings != len(_endings):  # while it waited
+                raise RunError("the server ends")
             code, out, said = _run(command, folder, Path(own), key, seconds)
         finally:
             _AT_ONCE.release()
@@ -114,6 +118,8 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 
 @atexit.register
-def _end_all() -> None:
+def end_all() -> None:
+    """End all children, as the server ends: threads that wait for them would hold it."""
+    _endings.append(None)
     for child in list(_running.values()):
         _end(child)

@@ -77,7 +77,7 @@ def arguments_of(web: "Web", model: ChatModel) -> list[str]:
 
 
 def _target(web: "Web", model: ChatModel) -> tuple[str, str]:
-    """What `serve` opens, and the model that its recipe names. Raises WebError."""
+    """Target that `serve` opens, and the model that its recipe names. Raises WebError."""
     if bool(model.run) == bool(model.model):
         raise WebError("model: name a run or a model", status=422)
     if model.run:
