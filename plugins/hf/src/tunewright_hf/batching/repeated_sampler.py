@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
+import numpy as np
+
 from tunewright import RunError
 from tunewright_hf.batching.batch_sampler import Batches
 
@@ -13,7 +15,9 @@ class Repeated(Batches):
     """Repeats the batches of each step `repeats` times. training.max_steps counts all steps, and is
     rounded up to a multiple of `repeats`. At the very end, an incomplete step is dropped."""
 
-    def __init__(self, lengths: Sequence[int], training: Any, *, repeats: int, **how: Any) -> None:
+    def __init__(
+        self, lengths: Sequence[int] | np.ndarray, training: Any, *, repeats: int, **how: Any
+    ) -> None:
         if training.max_steps:
             training = training.model_copy(
                 update={"max_steps": math.ceil(training.max_steps / repeats)}
