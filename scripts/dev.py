@@ -5,6 +5,9 @@
   check        run ruff, mypy and import-linter
   fix          apply ruff's fixes; update the generated lists and pages
   install      only create or update the environment
+  build        build and check the wheel and the sdist of every member, in dist/ or another folder
+  release      make a release: [VERSION] [--dry-run]; scripts/release.py says what it does
+  lowest       run tests with the lowest versions of libraries that the members declare
   env NAME     create the environment NAME of `tunewright env list` over it, in .envs/, and run its
                tests; further arguments go to pytest
 
@@ -205,9 +208,24 @@ def check(more: list[str]) -> int:
 
 
 def fix(more: list[str]) -> int:
-    scripts = ("make_lists.py", "make_docs.py", "make_reference.py", "make_errors.py")
+    scripts = [
+        *("make_lists.py", "make_docs.py", "make_reference.py", "make_errors.py"),
+        "sync_translations.py",
+    ]
     made = [run("python", f"scripts/{script}") for script in scripts]
     return max(*made, run("ruff", "check", "--fix"), run("ruff", "format"))
+
+
+def build(more: list[str]) -> int:
+    return run("python", "scripts/build_dists.py", *(more or ["dist"]))
+
+
+def release(more: list[str]) -> int:
+    return run("python", "scripts/release.py", *more)
+
+
+def lowest(more: list[str]) -> int:
+    return run("python", "scripts/lowest.py", *more)
 
 
 def run(program: str, *arguments: str) -> int:
@@ -232,6 +250,9 @@ VERBS = {
     "fix": fix,
     "install": lambda more: 0,
     "env": env,
+    "build": build,
+    "release": release,
+    "lowest": lowest,
 }
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
   docs/reference/recipe.md    from the fields of recipe.py
   docs/reference/plugins.md   from the members' plugins and their Options
   docs/reference/models.md    from the families' files, and the tests of their templates
+  docs/reference/directory.md from the shipped tables, and conformance reports
   README.md                   its table of kinds
   pyproject.toml              import-linter's lists of packages
 
@@ -23,6 +24,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from directory_page import directory_page
 from make_lists import members as folders
 from models_page import models_page
 from pydantic import BaseModel
@@ -62,6 +64,7 @@ def pages() -> dict[Path, str]:
         reference / "plugins.md": plugins_page(),
         reference / "models.md": models_page(NOTE, members_entries()),
         reference / "support.md": support_page(NOTE),
+        reference / "directory.md": directory_page(),
         ROOT / "README.md": between(
             "README.md", "<!-- kinds -->", "<!-- /kinds -->", kinds_table()
         ),

@@ -3,16 +3,22 @@
 - requirements.txt: the members of the default install
 - requirements-envs.txt: those whose libraries have an environment of their own, `[tool.tunewright]
   env = "NAME"`; `scripts/dev.py install` installs them without libraries
+- plugins/bundles: distributions that only require others, from bundles.toml
+- distributions.toml of the kernel: the members with their descriptions, for `plugins search`
 - the tables [known.…] of the kernel's plugins.toml: what to install for a missing name
 
     python scripts/make_lists.py
 """
 
+import json
 import tomllib
 from pathlib import Path
 
+import bundles
+
 ROOT = Path(__file__).resolve().parents[1]
 PLUGINS = ROOT / "kernel/src/tunewright/plugins.toml"
+DISTRIBUTIONS = ROOT / "kernel/src/tunewright/distributions.toml"
 #: folder below plugins/ → entry-point groups of its members; in the order of the lists
 FOLDERS = {
     "families": ("family", "model_type", "template"),
@@ -31,6 +37,7 @@ FOLDERS = {
     "exporters": ("exporter",),
     "evaluators": ("evaluator",),
     "commands": ("command",),
+    "bundles": (),
 }
 
 
@@ -64,12 +71,26 @@ def known() -> dict[str, dict[str, str]]:
     return {group: table for group, table in groups.items() if table}
 
 
+def distributions() -> str:
+    """The members below plugins/, with their descriptions, as TOML."""
+    tables = []
+    for member in members():
+        project = tomllib.loads((member / "pyproject.toml").read_text("utf-8"))["project"]
+        lines = [f"[{project['name']}]", f"summary = {json.dumps(project['description'])}"]
+        lines += [f'env = "{env}"'] if (env := env_of(member)) else []
+        tables.append("\n".join(lines) + "\n")
+    return "# Written by scripts/make_lists.py from the members' pyproject.toml.\n" + "\n".join(
+        tables
+    )
+
+
 def key(name: str) -> str:
     """A name as a TOML key; quoted if it contains a dot."""
     return f'"{name}"' if "." in name else name
 
 
 def main() -> None:
+    bundles.write()
     lists: dict[bool, list[str]] = {False: [], True: []}
     for member in members():
         line = f"-e ./{member.relative_to(ROOT).as_posix()}\n"
@@ -88,6 +109,7 @@ def main() -> None:
         for group, table in known().items()
     ]
     PLUGINS.write_text(head + "\n".join(tables), "utf-8")
+    DISTRIBUTIONS.write_text(distributions(), "utf-8")
 
 
 if __name__ == "__main__":

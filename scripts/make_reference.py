@@ -73,7 +73,18 @@ def commands(command: Any, name: str) -> Iterator[str]:
 def section(command: Any, name: str) -> str:
     rows = [row(parameter) for parameter in command.params if parameter.name != "help"]
     table = ["| | default | |", "|---|---|---|", *rows, ""] if rows else []
-    return "\n".join([f"## {name}\n", f"{inspect.cleandoc(command.help or '')}\n", *table])
+    return "\n".join([f"## {name}\n", f"{help_text(command)}\n", *table])
+
+
+def help_text(command: Any) -> str:
+    """Help of a command; a paragraph that keeps its line breaks (`\\b`) is a block after its first
+    line."""
+    parts = inspect.cleandoc(command.help or "").split("\n\n")
+    for number, part in enumerate(parts):
+        if part.startswith("\b\n"):
+            first, _, rest = part[2:].partition("\n")
+            parts[number] = f"{first}\n\n```text\n{inspect.cleandoc(rest)}\n```"
+    return "\n\n".join(parts)
 
 
 def row(parameter: Any) -> str:

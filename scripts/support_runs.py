@@ -27,7 +27,7 @@ from tunewright.source import RecipeProblems
 
 ROOT = Path(__file__).resolve().parents[1]
 CELLS = Path(__file__).with_name("support_cells.json")
-LIMIT = 120  # seconds for one cell
+LIMIT = 600  # seconds for one cell: it has hung then
 #: accelerators whose kernels need a GPU
 ON_A_GPU = ("flash_attention", "liger")
 #: plugin → options that suit a tiny model, or a machine without a GPU
@@ -43,6 +43,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "llama_pro": {"new_layers": 1},
     "oft": {"block_size": 8},
     "boft": {"block_size": 4},
+    "trainable_tokens": {"tokens": ["a", "e"]},
+}
+#: optimizer → fields of `training` that it asks for
+TRAINING: dict[str, dict[str, Any]] = {
+    "prodigy": {"learning_rate": 1.0, "lr_scheduler_type": "constant"},
+    "schedule_free": {"lr_scheduler_type": "constant"},
 }
 #: tried with accelerators: what acts in a way of its own. Others are like lora and adamw
 ADAPTERS = ("adalora", "full", "lisa", "llama_pro", "lora", "prefix_tuning", "prompt_tuning")
@@ -102,6 +108,7 @@ def recipe(cell: tuple[str, ...], folder: Path, checkpoint: Path) -> dict[str, A
             made["accelerators"].append(section)
         else:
             made[kind] = section
+        made["training"] |= TRAINING.get(name, {})
         if name == "expert_parallel":
             made["model"] = str(checkpoint)
         plugin = registry.load(registry.find(kind, name))

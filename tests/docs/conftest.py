@@ -1,9 +1,13 @@
-"""A hub for pages that train a real model: what they name is a tiny twin here."""
+"""A hub for pages that train a real model: what they name is a tiny twin here; and the site."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from docs.pages import DOCS
 from tunewright.check import resolve
 from tunewright.run import Run
 
@@ -39,3 +43,21 @@ def small_hub(_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HUB_CACHE", str(_cache))  # of commands in processes of their own
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The documentation as a site, built strictly: a warning is an error."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
+    env = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(
+        [*command, "--site-dir", str(folder)],
+        cwd=DOCS.parent,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder

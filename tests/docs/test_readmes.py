@@ -32,8 +32,9 @@ def commands(text: str) -> list[str]:
 
 
 def links(text: str) -> list[str]:
-    """Targets of links, except headings and the other language."""
-    found = re.findall(r"\]\(([^)#]+)\)", text)
+    """Targets of links, except headings and the other language. Translated pages count as the
+    English ones."""
+    found = [link.replace(".zh.md", ".md") for link in re.findall(r"\]\(([^)#]+)\)", text)]
     return sorted(set(found) - {"README.md", "README.zh-CN.md"})
 
 

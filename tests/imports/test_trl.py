@@ -75,6 +75,40 @@ def test_lora_and_quantization() -> None:
                 "loss": "grpo",
             },
         ),
+        (
+            {
+                "_verb": "grpo",
+                "reward_model_name_or_path": "runs/rm",
+                "beta": 0.1,
+                "num_iterations": 2,
+                "epsilon_high": 0.28,
+                "scale_rewards": "batch",
+                "entropy_coef": 0.01,
+            },
+            {
+                "name": "grpo",
+                "rewards": [{"name": "reward_model", "path": "runs/rm"}],
+                "beta": 0.1,
+                "entropy_weight": 0.01,
+                "unbiased_kl": True,
+                "num_iterations": 2,
+                "epsilon_high": 0.28,
+                "scale_rewards": "batch",
+            },
+        ),
+        (
+            {
+                "_verb": "grpo",
+                "reward_model_name_or_path": "runs/rm",
+                "loss_type": "sapo",
+                "epsilon": 0.1,
+            },
+            {
+                "name": "grpo",
+                "rewards": [{"name": "reward_model", "path": "runs/rm"}],
+                "loss": "grpo",
+            },
+        ),
     ],
 )
 def test_stages(keys: dict[str, Any], stage: Any) -> None:

@@ -44,7 +44,7 @@ def called(monkeypatch, capsys):
             "no such command 'xyzzy' (there is: chat, compare, data, env, evaluate, export, import",
         ),
         ("eval r.yaml", "no such command 'eval' (tunewright evaluate measures a trained model"),
-        ("webui", "no such command 'webui' (there is no web page yet; tunewright recipe new"),
+        ("webui", "no such command 'webui' (tunewright web is the web workbench"),
         ("train", "missing argument 'RECIPE' (see tunewright train --help)"),
         ("train --nope r.yaml", "no such option: --nope (did you mean --smoke?; see tunewright"),
         ("train --smoke=3 r.yaml", "option '--smoke' does not take a value (see tunewright"),

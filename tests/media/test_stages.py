@@ -66,6 +66,7 @@ def made(folder: Path, **more: Any) -> dict[str, Any]:
     ("stage", "kind"),
     [
         ("dpo", "pairs"),
+        ("reward", "pairs"),
         ({"name": "dpo", "cache_reference": False}, "pairs"),
         ("orpo", "pairs"),
         ("simpo", "pairs"),
@@ -212,7 +213,10 @@ def test_only_some_stages_leave_rows_out(tmp_path: Path) -> None:
         tunewright.train(asked)
 
 
-def test_no_reward_model_with_towers(tmp_path: Path) -> None:
+def test_no_score_without_a_class(tmp_path: Path) -> None:
+    """Llama 4's class with towers is one with a head of its own."""
     path = compared(tmp_path, "pairs")
-    with pytest.raises(RecipeError, match="no class of qwen2_vl with a score head"):
-        tunewright.train(made(tmp_path, stage="reward", data=[{"path": str(path)}]))
+    family = {"name": "llama", "tiny_variant": "llama4_media"}
+    asked = made(tmp_path, stage="reward", family=family, data=[{"path": str(path)}])
+    with pytest.raises(RecipeError, match="no class of llama4 without its own head"):
+        tunewright.train(asked)

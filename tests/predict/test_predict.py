@@ -107,6 +107,25 @@ def test_goes_on_after_a_kill(run: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert not part.exists()
 
 
+def test_an_engine_that_is_lost_leaves_its_rows_open(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = predicting._Answer.listen
+
+    def listen(answer: Any, piece: Any) -> None:
+        if piece.finish_reason and answer.example.number > 1:
+            piece.finish_reason, piece.error, piece.unavailable = "error", "broke off", True
+        own(answer, piece)
+
+    data = write(tmp_path / "rows.jsonl", ROWS)
+    with monkeypatch.context() as patch:
+        patch.setattr(predicting._Answer, "listen", listen)
+        with pytest.raises(RunError, match=r"the engine was lost: broke off .*command goes on"):
+            predict(run, tmp_path / "out.jsonl", data, "--slots", 1)
+    rows = predict(run, tmp_path / "out.jsonl", data)
+    assert len(rows) == len(ROWS) and not any("error" in row for row in rows)
+
+
 def test_another_run_does_not_go_on(run: Path, tmp_path: Path) -> None:
     part = tmp_path / "out.jsonl.part"
     data = write(tmp_path / "rows.jsonl", ROWS)

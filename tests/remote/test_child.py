@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from engine_setup import INFO, request, text_of
 from remote.setup import REPLY, environment, ids, lora, opened, recorded, run_of
-from serve.serving import served
+from serve.serving import HELLO, served
 from tunewright import RecipeError, RunError
 from tunewright.inference import EngineRequest, Piece, answers
 from tunewright.types import StageResult
@@ -173,6 +174,30 @@ def test_a_killed_server_is_started_again(site: Any, monkeypatch: pytest.MonkeyP
             until(lambda: answer() == REPLY)
             assert running.chat().json["choices"][0]["message"]["content"] == REPLY
     assert len({each["pid"] for each in recorded(site.record) if "pid" in each}) == 2
+
+
+def test_answers_of_a_killed_server_get_503(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STAND_IN_PAUSE", "0.2")
+    with (
+        opened("vllm", site.run, EngineRequest(), **site.options) as engine,
+        served(engine, info=INFO) as running,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        whole = pool.submit(running.chat)
+        message = {"model": "m", "max_tokens": 9, "messages": HELLO}
+        other = pool.submit(running.ask, "/v1/messages", message)
+        streamed = pool.submit(running.chat, stream=True)
+        until(lambda: engine.stats().completion_tokens or engine.stats().running == 3)
+        time.sleep(0.4)  # their first words
+        os.kill(recorded(site.record)[0]["pid"], signal.SIGKILL)
+        reply = whole.result()
+        assert (reply.status, reply.error["code"]) == (503, "engine_unavailable")
+        assert reply.error["type"] == "server_error" and reply.headers["retry-after"] == "5"
+        assert other.result().status == 503 and other.result().json["type"] == "error"
+        text = streamed.result().data.decode()  # its status was sent before
+        assert '"content":"H' in text and '"code":"engine_unavailable"' in text
+        assert text.endswith("data: [DONE]\n\n")
+        until(lambda: running.chat().status == 200)
 
 
 PARENT = """

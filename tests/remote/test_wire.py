@@ -10,6 +10,7 @@ from remote.setup import REPLY, ids, opened, run_of, running
 from remote.stand_in_server import Wire
 from tunewright import RowError, RunError
 from tunewright.inference import EngineRequest, JsonSchema, Piece, answers
+from tunewright.types import Conversation, MediaPart, Message, TextPart
 
 SCHEMA = JsonSchema({"type": "object", "properties": {"a": {"type": "integer"}}}, before="<")
 
@@ -151,3 +152,19 @@ def test_a_server_that_runs_already(tmp_path: Any, monkeypatch: pytest.MonkeyPat
             assert text_of(list(answers(engine, request("hi", model="pirate")))) == REPLY
     with pytest.raises(RunError, match="lists no models"):
         opened("vllm", run, EngineRequest(address=address))
+
+
+@pytest.mark.parametrize(("kind", "title"), [("vllm", "vLLM"), ("sglang", "SGLang")])
+def test_media_are_refused(kind: str, title: str, tmp_path: Any) -> None:
+    """Before anything is sent: token ids alone would be an answer about no picture."""
+    found, asked = wire(kind=kind), request("hi")
+    parts: list[Any] = [MediaPart("image", "a.png"), TextPart("hi")]
+    asked.conversation = Conversation([Message("user", parts)])
+    with (
+        running(found) as address,
+        opened(kind, run_of(tmp_path), EngineRequest(), address=address) as engine,
+    ):
+        assert not {"images", "videos", "audio"} & engine.features
+        with pytest.raises(RowError, match=f"has image, and {title} gets token ids here"):
+            list(answers(engine, asked))
+    assert "/v1/completions" not in {path for path, _ in found.asked}

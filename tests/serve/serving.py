@@ -97,11 +97,12 @@ def served(
     names: dict[str, str] | None = None,
     token: str | None = TOKEN,
     hosts: tuple[str, ...] = (),
+    media_hosts: frozenset[str] = frozenset(),
     **limits: Any,
 ) -> Iterator[Running]:
     """Serve an engine in a thread; it is closed at the end."""
     names = names or {"m": engine.models[0]} | {name: name for name in engine.models[1:]}
-    service = Service(engine, info, names, Limits(**limits))
+    service = Service(engine, info, names, Limits(**limits), media_hosts)
     with bound_socket("127.0.0.1", 0) as bound:
         server = Server(service, token=token, hosts=hosts, drain_seconds=2)
         thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[bound])))

@@ -122,7 +122,10 @@ def test_models() -> None:
     with scripted("ok", models=("base", "a"), names=names) as running:
         client = running.client()
         assert [model.id for model in client.models.list()] == ["org/base", "a"]
-        assert client.models.retrieve("org/base").id == "org/base"
+        found = client.models.retrieve("org/base")
+        assert found.id == "org/base"
+        assert found.max_model_len == running.engine.max_length
+        assert "generation" in found.features
         for name in ("org", "org/base/x"):
             with pytest.raises(openai.NotFoundError, match="there is no model"):
                 client.models.retrieve(name)

@@ -132,6 +132,21 @@ def test_plot_draws_at_every_save_and_for_every_stage(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["loss.png"]
 
 
+def test_plot_writes_a_table_of_samples(tmp_path: Path) -> None:
+    def sampled(step: int, **rewards: float) -> events.Sampled:
+        text = f"<b>{step}</b>"
+        return events.Sampled(
+            stage="grpo", step=step, prompt="2 < 3?", completion=text, rewards=rewards
+        )
+
+    asked = [sampled(1, short=0.5, reward=0.5), sampled(2, reward=1.0)]
+    tell(Plot(None), tmp_path, started(), *asked, events.RunFinished(status="failed", folder="x"))
+    page = (tmp_path / "samples.html").read_text("utf-8")
+    assert page.index("&lt;b&gt;2&lt;/b&gt;") < page.index("&lt;b&gt;1&lt;/b&gt;")
+    assert "<th>reward</th><th>short</th>" in page
+    assert "2 &lt; 3?" in page and "<b>" not in page and "<td></td>" in page
+
+
 def test_plot_without_a_loss_draws_nothing(tmp_path: Path) -> None:
     tell(
         Plot(None),

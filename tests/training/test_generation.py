@@ -16,8 +16,9 @@ from transformers import AutoModelForCausalLM
 
 from tunewright import RecipeError
 from tunewright_hf.checkpoints.state_codec import load_state
+from tunewright_hf.training.rollouts import last_answer
 from tunewright_sft import METRICS, Sft
-from tunewright_sft.generation import Generation, last_answer
+from tunewright_sft.generation import Generation
 from tunewright_sft.similarity import Similarity, common_subsequence, tokens
 
 __all__ = ["no_pickle"]  # a fixture

@@ -14,7 +14,14 @@ from tunewright import RecipeError, RunError
 from tunewright.errors import Stopped
 from tunewright.types import LoadedModel
 from tunewright_grpo import Grpo
-from tunewright_grpo.advantage import advantages, parts, token_weights
+from tunewright_grpo.advantage import (
+    centred,
+    deviation,
+    overlong_penalty,
+    parts,
+    scaled,
+    token_weights,
+)
 from tunewright_hf.checkpoints.folder import latest_checkpoint
 from tunewright_hf.models.modules import train_only
 from tunewright_hf.training import online_rl as training
@@ -47,8 +54,33 @@ def test_advantages():
     rewards = torch.tensor([[0.0, 1.0, 1.0, 2.0], [3.0, 3.0, 3.0, 3.0]], dtype=torch.float64)
     spread = np.sqrt((1 + 0 + 0 + 1) / 3) + 1e-4
     expected = [[-1 / spread, 0, 0, 1 / spread], [0, 0, 0, 0]]
-    np.testing.assert_allclose(advantages(rewards, scale=True), expected)
-    assert advantages(rewards, scale=False).tolist() == [[-1, 0, 0, 1], [0, 0, 0, 0]]
+    group = centred(rewards, "group")
+    assert group.tolist() == [[-1, 0, 0, 1], [0, 0, 0, 0]]
+    np.testing.assert_allclose(scaled(group, rewards, "group", 0.0), expected)
+    assert scaled(group, rewards, "none", 0.0) is group
+    of_step = deviation(rewards.flatten(), lambda sums: sums)
+    assert of_step == pytest.approx(rewards.std().item())
+    np.testing.assert_allclose(
+        scaled(group, rewards, "batch", of_step), group / (rewards.std() + 1e-4)
+    )
+    # minus the mean of the other three
+    assert centred(rewards, "rloo")[0].tolist() == pytest.approx([-4 / 3, 0, 0, 4 / 3])
+    assert torch.equal(centred(rewards, "reinforce_plus_plus"), rewards)
+
+
+def test_deviation_over_ranks():
+    parts_of_it = [torch.tensor([1.0, 2.0, 5.0]), torch.tensor([0.0, -3.0])]
+    sums = []
+    for part in parts_of_it:
+        deviation(part, lambda own: sums.append(own) or own)
+    found = [deviation(part, lambda _: sums[0] + sums[1]) for part in parts_of_it]
+    assert found == pytest.approx([torch.cat(parts_of_it).std().item()] * 2)
+
+
+def test_overlong_penalty():
+    """None up to 6 of 10 tokens, and then a quarter more with each."""
+    lengths = torch.tensor([1.0, 6.0, 7.0, 9.0, 10.0])
+    assert overlong_penalty(lengths, 10, 4).tolist() == [0, 0, -0.25, -0.75, -1]
 
 
 ADVANTAGES, TOKENS = np.array([1.0, -0.5, 2.0]), np.array([2, 4, 1])  # of three answers

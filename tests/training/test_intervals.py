@@ -9,15 +9,13 @@ from tunewright_hf.checkpoints.folder import checkpoints
 from tunewright_hf.training.intervals import is_due
 
 
-def due(steps: int, per_epoch: int, *, every: int | None = None, stride: int = 1) -> list[int]:
+def due(steps: int, per_epoch: int, *, every: int | None = None) -> list[int]:
     """Steps of two epochs of `steps` steps after which something is due."""
 
     def epoch_at(step: int) -> float:
         return step / steps
 
-    return [
-        step for step in range(1, 2 * steps + 1) if is_due(epoch_at, step, stride, every, per_epoch)
-    ]
+    return [step for step in range(1, 2 * steps + 1) if is_due(epoch_at, step, every, per_epoch)]
 
 
 def test_per_epoch() -> None:
@@ -28,10 +26,8 @@ def test_per_epoch() -> None:
     assert len(due(997, 7)) == 14
 
 
-def test_steps_and_strides() -> None:
+def test_steps() -> None:
     assert due(12, 1, every=5) == [5, 10, 15, 20]
-    assert due(12, 4, stride=4) == [4, 8, 12, 16, 20, 24]
-    assert due(12, 1, every=5, stride=4) == [8, 12, 16, 20]
 
 
 def test_evaluations_and_checkpoints_by_epoch(tmp_path):

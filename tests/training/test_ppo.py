@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from prompts_setup import own_rewards, prompts, run_stage
+from prompts_setup import own_rewards, prompts, prompts_run, run_stage
 from safetensors.torch import load_file
 from test_grpo import adapted
 from test_pairs_training import weights
 from test_resume import assert_same_state, no_pickle
-from training_setup import SIZE, loaded, logs_of, model
+from training_setup import SIZE, loaded, logs_of, model, stop_after
 
 from tunewright import RunError
 from tunewright.errors import Stopped
@@ -101,7 +101,7 @@ def watch(monkeypatch) -> list:
     """The rollouts of trainings from now on, as they are trained on, with the answers that they are
     made of."""
     seen = []
-    answers, whiten = PpoTrainer.answers, PpoTrainer._whiten
+    answers, whiten = PpoTrainer.answers, PpoTrainer.normalize_advantages
 
     def watched_answers(self, *given):
         self.watched = answers(self, *given)
@@ -113,7 +113,7 @@ def watch(monkeypatch) -> list:
         seen.append((before, rollout, *self.watched))
 
     monkeypatch.setattr(PpoTrainer, "answers", watched_answers)
-    monkeypatch.setattr(PpoTrainer, "_whiten", watched_whiten)
+    monkeypatch.setattr(PpoTrainer, "normalize_advantages", watched_whiten)
     return seen
 
 
@@ -259,7 +259,7 @@ def test_another_model_may_be_the_reference(tmp_path):
 
 
 @pytest.mark.parametrize("how", ["full", "lora"])
-def test_resumed_equals_uninterrupted_and_stops_between_rollouts_only(tmp_path, how):
+def test_resumed_in_a_rollout_equals_uninterrupted(tmp_path, how):
     settings = {
         "evals": {"it": prompts(3)},
         "per_device_train_batch_size": 2,
@@ -268,7 +268,7 @@ def test_resumed_equals_uninterrupted_and_stops_between_rollouts_only(tmp_path, 
     # 7 is rounded up to 8
     settings |= {
         "max_steps": 7,
-        "logging_steps": 2,
+        "logging_steps": 1,
         "save_total_limit": 100,
     }
 
@@ -280,22 +280,17 @@ def test_resumed_equals_uninterrupted_and_stops_between_rollouts_only(tmp_path, 
 
     whole, result = train("whole", save_steps=3)
     assert result.steps == 8
-    assert [path.name for path in checkpoints(tmp_path / "whole" / "checkpoints")] == [
-        "step-4",
-        "step-8",
-    ]
-    runs = []
-
-    def stop(run):  # from the first report, at step 1, on
-        runs[:] = [run]
-        return bool(logs_of(run))
-
-    with pytest.raises(Stopped, match="at step 2 of 8"):
-        train("parts", stop=stop)
+    found = checkpoints(tmp_path / "whole" / "checkpoints")
+    assert [path.name for path in found] == ["step-3", "step-6", "step-8"]
+    # completions are kept within a rollout only
+    assert [(path / "stage-0.json").exists() for path in found] == [True, False, False]
+    first = prompts_run(tmp_path / "parts", loads=lambda **_: adapted(how))
+    with pytest.raises(Stopped, match="at step 3 of 8"):
+        train("parts", stop=stop_after(3), run=first)
     second, _ = train(
         "parts", checkpoint=latest_checkpoint(tmp_path / "parts" / "checkpoints"), save_steps=3
     )
-    assert logs_of(runs[0]) + logs_of(second) == logs_of(whole)
+    assert logs_of(first) + logs_of(second) == logs_of(whole)
     assert_same_state(*(tmp_path / name / "checkpoints" / "step-8" for name in ("whole", "parts")))
 
 

@@ -37,6 +37,13 @@ def test_grpo(tmp_path, monkeypatch, adapter):
     assert "rewards/format" in json.dumps(logged)
 
 
+def test_dapo(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    logged = run("dapo", "stages.1.num_generations=2", "stages.1.max_new_tokens=8")
+    names = {name for line in logged for name in line}
+    assert {"rewards/overlong", "groups/alike", "clip_ratio/high"} <= names
+
+
 @pytest.mark.parametrize("adapter", ["full", "lora"])
 def test_rlhf(tmp_path, monkeypatch, adapter):
     """The language model goes on after the reward model, which judges it and is not handed on."""

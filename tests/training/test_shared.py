@@ -116,7 +116,7 @@ def test_in_a_chain(tmp_path, monkeypatch):
         ],
     }
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe), "utf-8")
-    seen, asks = [], PromptsTrainer._rewards
+    seen, asks = [], PromptsTrainer.answers
 
     def watched(self, *given, **how):
         found = asks(self, *given, **how)
@@ -124,7 +124,7 @@ def test_in_a_chain(tmp_path, monkeypatch):
         seen[:] = [[places(each) for each in (self.model, self.second.model, judge)]]
         return found
 
-    monkeypatch.setattr(PromptsTrainer, "_rewards", watched)
+    monkeypatch.setattr(PromptsTrainer, "answers", watched)
     train(resolve(tmp_path / "recipe.yaml"))
     ((policy, reference, judge),) = seen
     assert policy and policy <= reference

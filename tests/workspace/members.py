@@ -30,6 +30,11 @@ class Member:
         return data.get("tool", {}).get("tunewright", {}).get("env", "")
 
     @property
+    def is_bundle(self) -> bool:
+        """Whether it only requires other members, and holds no code."""
+        return self.folder.parent.name == "bundles"
+
+    @property
     def needs(self) -> list[str]:
         """Its requirements, those of its extras too."""
         return [*self.project["dependencies"], *self.extras]

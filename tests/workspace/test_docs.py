@@ -78,9 +78,13 @@ def test_links_to_headings_lead_to_one(page: Path) -> None:
 
 
 def headings(page: Path) -> set[str]:
-    """The anchors of a page, as GitHub and mkdocs make them of headings, or as the page says."""
+    """The anchors of a page, as GitHub and mkdocs make them of headings, or as the page says:
+    `## Title {#anchor}`."""
     found = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in found}
+    said = {match[1] for heading in found if (match := re.search(r"\{#([\w-]+)\}$", heading))}
+    return said | {
+        re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in found
+    }
 
 
 def test_the_commands_of_contributing_are_verbs() -> None:

@@ -49,6 +49,9 @@ def test_pyproject_is_short_and_holds_no_tool_settings(member: Member) -> None:
     text = member.file.read_text("utf-8")
     data = tomllib.loads(text)
     names = sum(map(len, data["project"].get("entry-points", {}).values()))
+    names += len(data["project"].get("optional-dependencies", {}))
+    if member.is_bundle:
+        names += len(data["project"]["dependencies"])
     assert len(text.splitlines()) - names <= 20
     assert set(data) - {"tool"} == {"project", "build-system"}
     assert set(data.get("tool", {}).get("tunewright", {"env": ""})) == {"env"}
@@ -78,7 +81,15 @@ def test_needs_the_kernel_of_this_minor_version_and_no_other_plugin(member: Memb
     major, minor, _ = member.project["version"].split(".")
     bounds = f">={major}.{minor},<{major}.{int(minor) + 1}"
     assert ours["tunewright"] == f"tunewright{bounds}"
-    assert set(ours) <= {"tunewright", "tunewright-hf"}
+    if not member.is_bundle:
+        shared = {"tunewright-defaults"} if "stages" in member.folder.parts else set()
+        assert set(ours) <= {"tunewright", "tunewright-hf"} | shared
+
+
+@pytest.mark.parametrize("member", [m for m in members() if "stages" in m.folder.parts], ids=str)
+def test_a_stage_brings_the_default_plugins(member: Member) -> None:
+    """So that a family, a stage and an adapter are enough to train: docs/decisions/0017."""
+    assert any(need.startswith("tunewright-defaults>") for need in member.project["dependencies"])
 
 
 @every_member

@@ -39,7 +39,17 @@ def train(
         bool, typer.Option("--dry-run", help="Print what a launcher would start, and end.")
     ] = False,
 ) -> None:
-    """Train as a recipe says."""
+    """Train as a recipe says.
+
+    The output folder gets the trained model, checkpoints, metrics, the loss curve and the recipe
+    with all defaults. Ctrl-C saves a checkpoint and ends with exit code 130; --resume continues.
+
+    \b
+    Examples:
+      tunewright train recipe.yaml --smoke               a few steps on a tiny model
+      tunewright train recipe.yaml training.epochs=3     with another value
+      tunewright train recipe.yaml --resume              from the last checkpoint
+    """
     from tunewright import check, launch, run
 
     with launch.telling_others():
@@ -85,6 +95,41 @@ def version() -> None:
     print(__version__)
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        version()
+        raise typer.Exit
+
+
+def root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the kernel's version."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+#: the end of the help
+NOTES = """
+\b
+With any command:
+  --debug   show the traceback of an error
+\b
+Exit codes:
+  0 success, 1 the run failed, 2 the recipe or the command is wrong, 130 stopped by Ctrl-C
+\b
+Environment variables:
+  TUNEWRIGHT_CACHE   folder of prepared data and other caches, in place of ~/.cache/tunewright
+  TUNEWRIGHT_ENVS    folder of environments (tunewright env create)
+  HF_HOME, HF_TOKEN, HF_HUB_OFFLINE   the hub's cache, token, and 1 to use only the cache
+\b
+Begin with: tunewright recipe new; tunewright env doctor says what works on this machine.
+"""
+
+
 #: the kernel's verbs: group ("" for none) → its help, and verb → function
 VERBS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "": (
@@ -112,7 +157,8 @@ def build(
     for group, (about, verbs) in VERBS.items():
         groups[group] = typer.Typer(
             help=about,
-            add_completion=False,
+            add_completion=not group,  # of all verbs, once: it costs a few milliseconds
+            epilog=NOTES if not group else None,
             no_args_is_help=group not in ALONE,
             rich_markup_mode=None,
             pretty_exceptions_enable=False,
@@ -122,6 +168,7 @@ def build(
             groups[group].callback(invoke_without_command=True)(ALONE[group])
         for verb, function in verbs.items():
             groups[group].command(verb)(function)
+    groups[""].callback()(root)
     for entry in registry.entries("command"):
         if distributions is None or entry.distribution in distributions:
             _add(groups, entry, called)
@@ -153,6 +200,15 @@ def _add(
         groups[group].command(verb)(found)
 
 
+def _words() -> list[str]:
+    """Words of the command line; those before the cursor, when a shell asks for completions."""
+    if "_TUNEWRIGHT_COMPLETE" not in os.environ:
+        return sys.argv[1:]
+    # bash gives COMP_WORDS, the other shells the text of the line
+    line = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS", "")
+    return line.split()[1:]
+
+
 def main() -> None:
     """Entry point of the command line. User errors are one line; `--debug` shows the traceback."""
     # pydantic would look for plugins of its own in all installed distributions: a tenth of a check
@@ -163,7 +219,7 @@ def main() -> None:
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
 
     def call() -> object:
-        app = build([argument for argument in sys.argv[1:] if not argument.startswith("-")])
+        app = build([word for word in _words() if not word.startswith("-")])
         return app(standalone_mode=False, prog_name="tunewright")
 
     sys.exit(ended(call, debug))

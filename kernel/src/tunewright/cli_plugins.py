@@ -3,17 +3,18 @@
 import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tunewright import registry
+from tunewright import cli_install, registry
 from tunewright.cli_common import AsJson, print_json
 from tunewright.errors import RecipeError
 from tunewright.kinds import Kind, kind_of, kinds
 from tunewright.terminal import printable
 
-HELP = "List, describe and check installed plugins."
+HELP = "List, search, install, describe and check plugins."
 
 
 def list_(
@@ -57,8 +58,19 @@ def _find(name: str) -> list[registry.Entry]:
     return found
 
 
+def _installed(incomplete: str) -> list[str]:
+    """Names of installed plugins, for completion by the shell."""
+    names = {entry.name for kind in kinds() for entry in registry.entries(kind)}
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
 def info(
-    name: Annotated[str, typer.Argument(help="A plugin's name, or kind:name.", metavar="NAME")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A plugin's name, or kind:name.", metavar="NAME", autocompletion=_installed
+        ),
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Describe a plugin and its options with their defaults."""
@@ -110,15 +122,28 @@ def check(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Plugins to test. Without a name, all are imported.", metavar="[NAME]..."
+            help="Plugins to test. Without a name, all are imported.",
+            metavar="[NAME]...",
+            autocompletion=_installed,
         ),
     ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds for the import of one plugin.")] = 60,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="JSON file to write: the results, versions and SHA-256 of the plugins."),
+    ] = None,
 ) -> None:
-    """Import plugins, each in a process of its own, and run the conformance suite on named ones."""
+    """Import plugins, each in a process of its own, and run the conformance suite on named ones.
+
+    --report FILE.json writes which tests passed with which versions, and FILE.md for people. It
+    holds the SHA-256 of the packages that were tested, and is not signed.
+    """
     from tunewright.import_check import imported
     from tunewright.kinds import broken as bad_kinds
 
+    if report and (not names or report.suffix != ".json"):
+        hint = "tunewright plugins check NAME --report NAME.json"
+        raise RecipeError("--report takes plugins to test and a file .json", hint=hint)
     every = [entry for kind in kinds() for entry in registry.entries(kind)]
     entries = [entry for name in names for entry in _find(name)] if names else every
     broken = 0
@@ -135,9 +160,16 @@ def check(
         hint = "pip install tunewright-conformance"
         raise RecipeError("no conformance suite is installed", hint=hint)
     asked = [f"{entry.kind}:{entry.name}" for entry in entries]
-    failed = [suite for suite in suites if suite.load()(asked)]
+    more = {"report": report} if report else {}
+    failed = [suite for suite in suites if suite.load()(asked, **more)]
     if broken or failed:
         raise typer.Exit(1)
 
 
-VERBS: dict[str, Callable[..., None]] = {"list": list_, "info": info, "check": check}
+VERBS: dict[str, Callable[..., None]] = {
+    "list": list_,
+    "search": cli_install.search,
+    "install": cli_install.install,
+    "info": info,
+    "check": check,
+}

@@ -43,6 +43,13 @@ def best_metric(training: Training, sets: Sequence[str]) -> tuple[str, str]:
     )
 
 
+def evaluation_sets(recipe: Resolved, stage: ResolvedStage) -> list[str]:
+    """Names of a stage's evaluation sets: what is held out of its data, and its eval_data."""
+    dataset = recipe.choices.get("dataset")
+    held_out = dataset.make().eval_sets() if dataset and issubclass(dataset.plugin, Dataset) else ()
+    return [*held_out, *stage.eval_data]
+
+
 def evaluation_problems(recipe: Resolved) -> Iterator[Problem]:
     """Problems of a recipe's best-model selection or early stopping."""
     for number, stage in enumerate(recipe.stages):
@@ -55,12 +62,10 @@ def evaluation_problems(recipe: Resolved) -> Iterator[Problem]:
 
 
 def _check(recipe: Resolved, stage: ResolvedStage) -> None:
-    training, dataset = stage.training, recipe.choices.get("dataset")
+    training = stage.training
     if not (training.load_best_model_at_end or training.early_stopping_patience):
         return
-    held_out = dataset.make().eval_sets() if dataset and issubclass(dataset.plugin, Dataset) else ()
-    sets = [*held_out, *stage.eval_data]
-    of, metric = best_metric(training, sets)
+    of, metric = best_metric(training, evaluation_sets(recipe, stage))
     made = stage.choice.make()
     known = made.eval_metrics if isinstance(made, Stage) else ()
     if known and metric not in known:

@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import json
 import os
+import re
 import sys
 import tempfile
 from dataclasses import asdict, astuple, dataclass
@@ -20,8 +21,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from importlib import metadata
 
-FORMAT = 1  # of the cached file
+FORMAT = 2  # of the cached file
 PREFIX = "tunewright."
+#: a requirement on versions of a distribution of ours
+_NEED = re.compile(r"(tunewright(?:-[\w-]+)?)(?:\[.*?\])?\s*\(?([<>=!~][^()]*?)\)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,7 @@ class Point:
     version: str
     summary: str
     requires: str = ""  # required kernel version, such as >=0.1,<0.2
+    siblings: str = ""  # required other distributions of ours: NAME>=0.1,<0.2;NAME…
 
     def load(self) -> Any:
         """Import the object. Raises what the import raises."""
@@ -124,7 +128,7 @@ def _read() -> "list[Point]":
         if not plain or plain in names:  # half removed, or shadowed by an earlier folder
             continue
         names.add(plain)
-        about = (fields["Name"], fields["Version"], fields["Summary"], fields["needs"])
+        about = tuple(fields[key] for key in ("Name", "Version", "Summary", "needs", "siblings"))
         for group, name, value in _parsed(text):
             found.append(Point(group, name, value, *about))
     return found
@@ -138,23 +142,22 @@ def _text(dist: "metadata.Distribution", name: str) -> str:
 
 
 def _fields(dist: "metadata.Distribution") -> dict[str, str]:
-    """Name, version, summary and required kernel version; empty without METADATA."""
-    found = {"Name": "", "Version": "0", "Summary": "", "needs": ""}
+    """Name, version, summary and what it requires of ours; empty without METADATA."""
+    found = {"Name": "", "Version": "0", "Summary": "", "needs": "", "siblings": ""}
+    siblings = []
     text = _text(dist, "METADATA") or _text(dist, "PKG-INFO")
     for line in text.partition("\n\n")[0].splitlines():
         field, _, value = line.partition(": ")
         if field in ("Name", "Version", "Summary"):
             found[field] = value
-        elif field == "Requires-Dist" and _is_kernel(value):
-            need = value.partition(";")[0].strip()
-            found["needs"] = need[len("tunewright") :].strip(" ()")
-    return found
-
-
-def _is_kernel(requirement: str) -> bool:
-    name = requirement.partition(";")[0].strip()
-    rest = name.removeprefix("tunewright")
-    return rest != name and (not rest or rest[0] in " (<>=!~")
+        elif field == "Requires-Dist":
+            need, _, marker = value.partition(";")
+            ours = _NEED.fullmatch(need.strip()) if "extra" not in marker else None
+            if ours and ours[1] == "tunewright":
+                found["needs"] = ours[2]
+            elif ours:
+                siblings.append(ours[1] + ours[2])
+    return {**found, "siblings": ";".join(siblings)}
 
 
 def _parsed(text: str) -> "list[tuple[str, str, str]]":

@@ -22,7 +22,9 @@ class Launch(BaseModel):
     nodes: int | str = Field(1, json_schema_extra={"tier": "advanced"})
     """Nodes (hosts). With launcher torchrun also a range such as "2:4": the run goes on with as
     many as there are."""
-    timeout: float | None = Field(None, gt=0, le=1e6, json_schema_extra={"tier": "advanced"})
+    timeout: float | None = Field(
+        None, gt=0, le=1e6, json_schema_extra={"tier": "advanced", "unit": "seconds"}
+    )
     """Seconds to wait for processes that do not come, or do not answer. Default: 600 to come, 1,800
     to answer."""
 

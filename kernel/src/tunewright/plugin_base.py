@@ -15,8 +15,9 @@ class PluginOptions(BaseModel):
     """Options of a plugin: frozen, every field described, unknown keys refused.
 
     A field's description is `Field(description=…)` or the docstring below it. `json_schema_extra`
-    may hold `{"tier": "advanced"}` (default: basic) and `{"widget": "path" | "secret"}`, for forms,
-    and `{"may_change": True}` if a resumed run may change the value.
+    may hold, for forms, `{"tier": "basic" | "advanced"}` (shown first, or last),
+    `{"widget": "path" | "secret"}` and `{"unit": "tokens"}`; and `{"may_change": True}` if a
+    resumed run may change the value.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -27,6 +27,7 @@ _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 _SECRET = re.compile(r"token$|secret|password|api_?key$|credential", re.IGNORECASE)
 _MOST = 2**31  # limit of counts: more is a mistake
 PATH: Any = {"widget": "path"}
+BASIC: Any = {"tier": "basic"}  # for forms: fields that are shown first
 ADVANCED: Any = {"tier": "advanced"}  # for forms and help: fields that most recipes do not set
 
 
@@ -51,21 +52,25 @@ class Training(BaseModel):
 
     model_config = _STRICT
 
-    learning_rate: float = Field(5e-5, gt=0, le=1e6)
+    learning_rate: float = Field(5e-5, gt=0, le=1e6, json_schema_extra=BASIC)
     """Peak learning rate."""
     learning_rate_scales: dict[str, float] = Field(default_factory=dict, json_schema_extra=ADVANCED)
     """Factors of the learning rate: regular expression, searched in parameter names, such as
     embed_tokens or visual → factor. The first that matches counts."""
-    epochs: float = Field(1.0, gt=0, le=1e6)
+    epochs: float = Field(1.0, gt=0, le=1e6, json_schema_extra=BASIC)
     """Passes over the data. May be a fraction."""
     max_steps: int | None = Field(None, gt=0, le=_MOST)
     """Optimizer steps, in place of epochs."""
-    per_device_train_batch_size: int = Field(8, gt=0, le=_MOST)
+    per_device_train_batch_size: int = Field(
+        8, gt=0, le=_MOST, json_schema_extra={**BASIC, "unit": "examples"}
+    )
     """Examples per forward pass on each device. With packing: packed sequences; with batching
     token_budget: their mean number."""
     per_device_eval_batch_size: int = Field(8, gt=0, le=_MOST)
     """Examples per forward pass in evaluation."""
-    gradient_accumulation_steps: int = Field(1, gt=0, le=_MOST)
+    gradient_accumulation_steps: int = Field(
+        1, gt=0, le=_MOST, json_schema_extra={**BASIC, "unit": "passes"}
+    )
     """Forward and backward passes per optimizer step."""
     rows_per_step: int | None = Field(None, gt=0, le=_MOST)
     """Examples per optimizer step on all devices together, in place of gradient_accumulation_steps,
@@ -78,7 +83,7 @@ class Training(BaseModel):
     tokens_per_batch: int | None = Field(None, gt=0, le=_MOST)
     """Tokens per forward pass with batching token_budget, padding included. Default: so many that
     an epoch has about as many steps as with per_device_train_batch_size."""
-    max_length: int = Field(2048, gt=1, le=_MOST)
+    max_length: int = Field(2048, gt=1, le=_MOST, json_schema_extra={**BASIC, "unit": "tokens"})
     """Maximum tokens of an example. Longer ones are handled as dataset.truncate says."""
     dataloader_workers: int | None = Field(None, ge=0, le=1024, json_schema_extra=ADVANCED)
     """Processes per rank that prepare batches. Default: up to 4, by cores, for models with media,
@@ -88,7 +93,7 @@ class Training(BaseModel):
     ends. skip: its example is not trained, and a warning counts it; for sft and pretrain."""
     lr_scheduler_type: str | None = None
     """Learning-rate schedule, by name. Default: cosine. `scheduler:` also takes its options."""
-    warmup_steps: float = Field(0.0, ge=0, le=_MOST)
+    warmup_steps: float = Field(0.0, ge=0, le=_MOST, json_schema_extra=BASIC)
     """Optimizer steps of linear warm-up; below 1, their share of all steps."""
     weight_decay: float = Field(0.0, ge=0, le=1e6)
     """Weight decay of matrices. Biases and norms are not decayed."""
@@ -110,13 +115,13 @@ class Training(BaseModel):
     """Recompute activations in the backward pass: less memory, about a third more time."""
     logging_steps: int = Field(10, gt=0, le=_MOST)
     """Optimizer steps between two log entries."""
-    save_steps: int | None = Field(None, gt=0, le=_MOST)
+    save_steps: int | None = Field(None, gt=0, le=_MOST, json_schema_extra=BASIC)
     """Optimizer steps between two checkpoints. Default: a checkpoint only when interrupted."""
     saves_per_epoch: int | None = Field(None, gt=0, le=_MOST, json_schema_extra=ADVANCED)
     """Checkpoints per pass over the data, evenly spread, in place of save_steps."""
     save_total_limit: int = Field(3, gt=0, le=_MOST)
     """Checkpoints that are kept. The best one is kept too with load_best_model_at_end."""
-    eval_steps: int | None = Field(None, gt=0, le=_MOST)
+    eval_steps: int | None = Field(None, gt=0, le=_MOST, json_schema_extra=BASIC)
     """Optimizer steps between two evaluations. Default: after every epoch."""
     evals_per_epoch: int | None = Field(None, gt=0, le=_MOST, json_schema_extra=ADVANCED)
     """Evaluations per pass over the data, evenly spread, in place of eval_steps."""

@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunewright import index
+from tunewright import compatibility, index
 from tunewright.errors import RecipeError, RunError, TunewrightError, did_you_mean
 from tunewright.index import Point
 
@@ -99,27 +99,6 @@ def hint_for(group: str, name: str, known: "Iterable[str]") -> str:
     return f"pip install {brings}" if brings else did_you_mean(name, known)
 
 
-def _check_version(entry: Entry, place: str) -> None:
-    """Check the plugin's required kernel version, before any of it is imported."""
-    if not entry.point.requires:
-        return
-    # takes 20 ms, and listing does not need it
-    from packaging.specifiers import InvalidSpecifier, SpecifierSet
-
-    from tunewright import __version__
-
-    try:
-        fits = SpecifierSet(entry.point.requires).contains(__version__, prereleases=True)
-    except InvalidSpecifier:
-        fits = False
-    if not fits:
-        problem = (
-            f"{entry} needs tunewright{entry.point.requires}, this is tunewright {__version__}"
-        )
-        hint = f"pip install --upgrade tunewright {entry.distribution}"
-        raise RecipeError(problem, place=place, hint=hint)
-
-
 def _data_file(entry: Entry) -> Path:
     """File of a plugin without code: for `a.b.c`, a/b/c.jinja or a/b/c/template.jinja."""
     package, *inner = entry.value.split(".")
@@ -136,7 +115,7 @@ def load(entry: Entry, place: str = "") -> Any:
     """Import a plugin class, or a command's object. Raises a one-line RecipeError."""
     from tunewright.plugin import Plugin
 
-    _check_version(entry, place)
+    compatibility.check(entry.point, str(entry), place)
     try:
         from_file = [point for point in group("from_files") if point.name == entry.kind]
         if ":" in entry.value or not from_file:

@@ -1,7 +1,7 @@
 """JSON schema of recipes, from the Options of all installed plugins, for editors and forms.
 
-Each plugin's options appear once, in `$defs`. A field's `tier` (basic, advanced) and `widget`
-(path, secret) are kept.
+Each plugin's options appear once, in `$defs`. A field's `tier` (basic, advanced), `widget`
+(path, secret) and `unit` are kept.
 """
 
 from collections.abc import Iterator
@@ -59,7 +59,7 @@ def _stage_fields(fields: dict[str, Any]) -> dict[str, Any]:
     """Fields of every entry of `stages`, besides its plugin's options."""
     own = {key: {"$ref": f"#/properties/{key}"} for key in ("data", "eval_data")}
     about = "Overrides the recipe's own training section."
-    own["training"] = {"type": "object", "description": about}
+    own["training"] = {"type": "object", "description": about, "tier": "advanced"}
     assert own.keys() | {"name"} == StageSection.model_fields.keys()
     return own
 

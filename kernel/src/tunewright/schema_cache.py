@@ -13,20 +13,30 @@ from tunewright.terminal import printable
 
 def schema() -> dict[str, Any]:
     """The recipe schema. Plugins that are left out are reported on standard error."""
-    file = index.cache_folder() / f"schema-{_key()}.json"
-    kept: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        found = json.loads(file.read_text("utf-8"))
-        kept = found if isinstance(found, dict) and found.keys() == {"schema", "left_out"} else {}
-    if not kept:
+    found = kept()
+    if found is None:
         from tunewright import schema as maker
 
         left_out: list[str] = []
-        kept = {"schema": maker.schema(left_out), "left_out": left_out}
-        index.keep(file, json.dumps(kept))
-    for said in kept["left_out"]:
+        found = {"schema": maker.schema(left_out), "left_out": left_out}
+        index.keep(_file(), json.dumps(found))
+    for said in found["left_out"]:
         print(printable(f"left out: {said}"), file=sys.stderr)
-    return dict(kept["schema"])
+    return dict(found["schema"])
+
+
+def kept() -> dict[str, Any] | None:
+    """The cached `schema`, and `left_out`, a line for each plugin that is left out. None without a
+    cache. Imports no plugin."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        found = json.loads(_file().read_text("utf-8"))
+        if isinstance(found, dict) and found.keys() == {"schema", "left_out"}:
+            return found
+    return None
+
+
+def _file() -> Path:
+    return index.cache_folder() / f"schema-{_key()}.json"
 
 
 def _key() -> str:

@@ -43,7 +43,10 @@ QUANTIZERS: dict[str, dict[str, Any]] = {
     "mxfp4": {"name": "mxfp4"},
 }
 #: options of adapters that have to be given
-ADAPTERS: dict[str, dict[str, Any]] = {"freeze": {"name": "freeze", "trainable_layers": 1}}
+ADAPTERS: dict[str, dict[str, Any]] = {
+    "freeze": {"name": "freeze", "trainable_layers": 1},
+    "trainable_tokens": {"name": "trainable_tokens", "tokens": ["a", "e"]},
+}
 
 
 def cell(quantizer: str, stage: str = "sft", adapter: str = "") -> str:

@@ -1,16 +1,17 @@
 """Conformance tests that every Tunewright plugin has to pass."""
 
+from pathlib import Path
 
-def check(names: list[str]) -> int:
+
+def check(names: list[str], report: Path | None = None) -> int:
     """Test the installed plugins in `names` (NAME or KIND:NAME); all if it is empty.
 
     Prints pytest's short report and returns its exit code, 0 if all pass. pytest settings of the
-    current folder are ignored.
+    current folder are ignored. report: JSON file to write, with the same as Markdown beside it.
     """
     import os
     import subprocess
     import sys
-    from pathlib import Path
 
     folder = Path(__file__).parent
     wanted = [f"--plugin={name}" for name in names]
@@ -22,6 +23,7 @@ def check(names: list[str]) -> int:
         str(folder),
         *wanted,
         *alone,
+        *([f"--conformance-report={report.absolute()}"] if report else []),
         "-q",
         "-rfExX",
         "--no-header",

@@ -38,6 +38,7 @@ KINDS = (
     "launcher",
     "exporter",
     "evaluator",
+    "panel",
     "command",
 )
 
@@ -56,9 +57,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             "be repeated)"
         ),
     )
+    parser.getgroup("tunewright").addoption(
+        "--conformance-report",
+        default="",
+        metavar="FILE.json",
+        help="write the results with versions and SHA-256, as JSON and as Markdown beside it",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if path := config.getoption("conformance_report"):
+        from tunewright_conformance.report import Reporter
+
+        config.pluginmanager.register(Reporter(Path(path), config.getoption("plugin")))
     config.addinivalue_line("markers", "slow: takes more than five seconds")
     config.addinivalue_line("markers", "gpu: needs an NVIDIA GPU")
     if asked := config.getoption("plugin"):

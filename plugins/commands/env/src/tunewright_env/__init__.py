@@ -1,4 +1,4 @@
-"""Environments for libraries that cannot share one: `tunewright env list | create | run`."""
+"""Environments for libraries that cannot share one, and `tunewright env doctor`."""
 
 from typing import Annotated
 
@@ -42,3 +42,35 @@ def run(
     from tunewright_env.launch import run_in
 
     run_in(find(name), command)
+
+
+def doctor(
+    offline: Annotated[bool, typer.Option("--offline", help="Ask nothing of the network.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Examine this environment: GPU, libraries, disk, hub access, and what to do.
+
+    Libraries are imported in a process of their own, so that a broken one is only a line. Exit code
+    1 if something is broken or missing that is needed.
+    """
+    from dataclasses import asdict
+
+    from tunewright.cli_common import print_json
+    from tunewright.terminal import printable
+    from tunewright_env.checkup import findings
+
+    found = []
+    for finding in findings(network=not offline):
+        found.append(finding)
+        if not as_json:
+            remedy = f" ({finding.remedy})" if finding.remedy else ""
+            print(
+                printable(f"{finding.state:8} {finding.area:10} {finding.text}{remedy}"), flush=True
+            )
+    problems = sum(finding.state == "problem" for finding in found)
+    if as_json:
+        print_json([asdict(finding) for finding in found])
+    else:
+        print(f"{problems} problems" if problems else "everything that is needed works")
+    if problems:
+        raise typer.Exit(1)

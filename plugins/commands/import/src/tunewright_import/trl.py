@@ -46,8 +46,12 @@ _OF_STAGES = (
     *("packing", "loss_type", "beta", "label_smoothing", "ld_alpha", "desirable_weight"),
     *("undesirable_weight", "center_rewards_coefficient", "num_generations", "temperature"),
     *("max_completion_length", "top_p", "top_k", "scale_rewards", "mask_truncated_completions"),
-    *("loss_weights", "reward_funcs", "reward_model_name_or_path"),
+    *("loss_weights", "reward_funcs", "reward_model_name_or_path", "num_iterations"),
+    *("entropy_coef", "use_bias_correction_kl", "importance_sampling_level"),
+    *("epsilon", "epsilon_high", "delta", "sapo_temperature_pos", "sapo_temperature_neg"),
 )
+#: options of ratios, which are 1 where each rollout is trained on once
+_OF_RATIOS = ("epsilon", "epsilon_high", "delta", "sapo_temperature_pos", "sapo_temperature_neg")
 
 
 def translate(values: Mapping[str, Any], file: Path, recipe_folder: Path) -> Translation:
@@ -235,12 +239,38 @@ def _grpo(config: Configuration, result: Translation, options: dict[str, Any]) -
         ("top_k", "top_k"),
         ("beta", "beta"),
         ("mask_truncated_completions", "mask_truncated"),
+        ("entropy_coef", "entropy_weight"),
     ):
         if (value := config.take(key)) is not None:
             options[option] = value
-    if (loss := config.take("loss_type")) in ("grpo", "dr_grpo"):
+    if config.take("use_bias_correction_kl", True) and options.get("beta"):
+        options["unbiased_kl"] = True
+    _policy_loss(config, result, options)
+    scale = str(config.take("scale_rewards", "group")).lower()
+    if scale in ("none", "false", "batch"):
+        options["scale_rewards"] = "batch" if scale == "batch" else "none"
+
+
+def _policy_loss(config: Configuration, result: Translation, options: dict[str, Any]) -> None:
+    loss = str(config.take("loss_type", "dapo"))
+    iterations = int(config.take("num_iterations", 1))
+    if loss == "bnpo":
+        loss = "dapo"
+        result.note("loss_type", "said", "bnpo is dapo, whose mean is over all tokens of a step")
+    if loss not in ("dapo", "grpo", "dr_grpo", "cispo", "sapo"):
+        raise Refused(
+            f"trains GRPO with the loss {loss}; there are dapo, grpo, dr_grpo, cispo and sapo"
+        )
+    if iterations == 1:
+        once = "has no effect with num_iterations: 1"
+        if averaged := {"cispo": "dapo", "sapo": "grpo"}.get(loss):
+            result.note("loss_type", "said", f"{loss} is {averaged} with num_iterations: 1")
+            loss = averaged
+        config.ignore((*_OF_RATIOS, "importance_sampling_level"), result, once)
+    else:
+        options["num_iterations"] = iterations
+        for name in (*_OF_RATIOS, "importance_sampling_level"):
+            if (value := config.take(name)) is not None:
+                options[name] = value
+    if loss != "dapo":
         options["loss"] = loss
-    elif loss not in (None, "dapo"):
-        raise Refused(f"trains GRPO with the loss {loss}; there are dapo, grpo and dr_grpo")
-    if str(config.take("scale_rewards", "group")).lower() in ("none", "false"):
-        options["scale_rewards"] = "none"

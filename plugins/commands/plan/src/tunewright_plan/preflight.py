@@ -12,10 +12,14 @@ _GIB = 2**30
 def check(run: RunContext) -> Iterator[str]:
     """Yield a line for each stage that does not fit in this machine's GPU, by its plan.
 
-    Nothing for tiny models, without a GPU, and with several processes, of which each would have to
-    plan.
+    Nothing for tiny models, families that are not built on tunewright-hf, without a GPU, and with
+    several processes, of which each would have to plan.
     """
+    from tunewright_hf.models.family import HfFamily
+
     if run.recipe.model == "tiny" or run.world_size > 1:
+        return
+    if not isinstance(run.plugin("family"), HfFamily):  # others build models of their own
         return
     from tunewright_hf.planning import devices
 

@@ -67,6 +67,13 @@ AllowHost = Annotated[
     list[str] | None,
     typer.Option(help="Name under which clients reach this server, besides localhost. Repeat."),
 ]
+AllowMediaHost = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Host from which images, videos and audio that requests name are fetched. Default: "
+        "none. Repeat."
+    ),
+]
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
 ]
@@ -91,6 +98,7 @@ def command(
     token_file: TokenFile = None,
     no_token: NoToken = False,
     allow_host: AllowHost = None,
+    allow_media_host: AllowMediaHost = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Serve a model over HTTP, trained here or not.
@@ -110,6 +118,7 @@ def command(
         token_file=token_file,
         no_token=no_token,
         hosts=tuple(allow_host or ()),
+        media_hosts=tuple(allow_media_host or ()),
         timeout=timeout,
         drain=drain,
         idle_minutes=idle_minutes,

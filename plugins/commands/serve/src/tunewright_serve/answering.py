@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from tunewright.inference import GenerateRequest, Piece, Ticket
-from tunewright_serve.errors import ApiError
+from tunewright_serve.errors import ApiError, unavailable
 from tunewright_serve.service import Service
 from tunewright_serve.waking import Waker
 
@@ -103,6 +103,8 @@ class _Mailbox:
         batch: dict[int, list[Piece]] = {}
         while self._pieces:  # the engine's thread may be adding to them
             piece = self._pieces.popleft()
+            if piece.finish_reason == "error" and piece.unavailable:
+                raise unavailable("the engine was lost while it answered; try again later")
             if piece.finish_reason == "error":
                 raise ApiError("the engine failed at this request", status=500, code="engine")
             if piece.finish_reason == "cancelled":

@@ -42,7 +42,7 @@ def message_job(service: Service, body: CountBody) -> ChatJob:
         variables["enable_thinking"] = body.thinking.type != "disabled"
     messages = [WireMessage.model_validate(each) for each in _messages(body)]
     request.conversation = wire_conversation(
-        messages, job.tools, variables, service.engine.features
+        messages, job.tools, variables, service.engine.features, service.media_hosts
     )
     return job
 

@@ -37,11 +37,11 @@ def make_app(service: Service) -> Starlette:
     document = openapi(posts, _GETS, WITHOUT_TOKEN)
 
     async def models(request: Request) -> Response:
-        data = [_model(name) for name in service.names]
+        data = [_model(service, name) for name in service.names]
         return JSONResponse({"object": "list", "data": data})
 
     async def model(request: Request) -> Response:
-        return JSONResponse(_model(service.model(request.path_params["name"])[0]))
+        return JSONResponse(_model(service, service.model(request.path_params["name"])[0]))
 
     async def health(request: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -78,8 +78,12 @@ def make_app(service: Service) -> Starlette:
     )
 
 
-def _model(name: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": _STARTED, "owned_by": "tunewright"}
+def _model(service: Service, name: str) -> dict[str, Any]:
+    """A model as OpenAI's wire has it, with max_model_len as vLLM gives it, and what the engine can
+    do."""
+    engine = service.engine
+    more = {"max_model_len": engine.max_length, "features": sorted(engine.features)}
+    return {"id": name, "object": "model", "created": _STARTED, "owned_by": "tunewright"} | more
 
 
 _STARTED = int(time.time())

@@ -81,7 +81,7 @@ def chat_job(service: Service, body: ChatBody) -> ChatJob:
     if body.reasoning_effort is not None:
         variables.setdefault("reasoning_effort", body.reasoning_effort)
     job.request.conversation = wire_conversation(
-        body.messages, job.tools, variables, service.engine.features
+        body.messages, job.tools, variables, service.engine.features, service.media_hosts
     )
     if body.logprobs:
         job.request.logprobs = body.top_logprobs or 0

@@ -18,9 +18,10 @@ def wire_conversation(
     tools: list[dict[str, Any]],
     variables: dict[str, Any],
     features: Collection[Feature],
+    hosts: Collection[str] = (),
 ) -> Conversation:
-    """Convert a chat for an engine with these features. Results of parallel calls are put into the
-    order of the calls.
+    """Convert a chat for an engine with these features. hosts: see content_of. Results of parallel
+    calls are put into the order of the calls.
 
     Raises ApiError that names the message.
     """
@@ -30,12 +31,12 @@ def wire_conversation(
     for number, message in enumerate(messages):
         place = f"messages[{number}]"
         if message.role == "tool":
-            content = content_of(message.content, place, features)
+            content = content_of(message.content, place, features, hosts)
             results.append(_result(message, content, pending, [n for n, _ in results], place))
             continue
         found += _in_order(results)
         results = []
-        made = _message(message, content_of(message.content, place, features), place)
+        made = _message(message, content_of(message.content, place, features, hosts), place)
         pending = made.tool_calls
         found.append(made)
     return Conversation(found + _in_order(results), tools, variables)

@@ -9,7 +9,7 @@ from tunewright import RowError, RunError, TunewrightError
 from tunewright.errors import did_you_mean
 from tunewright.inference import Busy
 
-__all__ = ["ApiError", "api_error", "error_response", "validation_error"]
+__all__ = ["ApiError", "api_error", "error_response", "unavailable", "validation_error"]
 
 _TYPES = {
     401: "authentication_error",
@@ -66,13 +66,18 @@ def api_error(error: Exception) -> ApiError:
     if isinstance(error, RowError):
         return ApiError(str(error), param=error.place or None)
     if isinstance(error, RunError):
-        later = {"Retry-After": "5"}  # the engine may be starting again
-        return ApiError(str(error), status=503, code="engine_unavailable", headers=later)
+        return unavailable(str(error))
     if isinstance(error, TunewrightError):
         return ApiError(str(error), status=500)
     if isinstance(error, TimeoutError):
         return ApiError("the answer took longer than --timeout", status=504, code="timeout")
     return ApiError(f"internal error: {type(error).__name__}", status=500)
+
+
+def unavailable(message: str) -> ApiError:
+    """The answer where the engine does not run: it may be starting again."""
+    later = {"Retry-After": "5"}
+    return ApiError(message, status=503, code="engine_unavailable", headers=later)
 
 
 def validation_error(error: ValidationError, fields: set[str]) -> ApiError:

@@ -12,6 +12,7 @@ from tunewright.errors import did_you_mean
 from tunewright.inference import Feature, GenerateRequest, InferenceEngine, TooLong
 from tunewright_hf.templates.info import TemplateInfo
 from tunewright_serve.errors import ApiError
+from tunewright_serve.fetching import with_media
 from tunewright_serve.metrics import Metrics
 from tunewright_serve.waking import Waker
 
@@ -34,12 +35,14 @@ class Limits:
 
 @dataclass(slots=True)
 class Service:
-    """names: public name → name in the engine; the first is the model, the others its adapters."""
+    """names: public name → name in the engine; the first is the model, the others its adapters.
+    media_hosts: from which media may be fetched."""
 
     engine: InferenceEngine
     info: TemplateInfo
     names: dict[str, str]
     limits: Limits = field(default_factory=Limits)
+    media_hosts: frozenset[str] = frozenset()
     metrics: Metrics = field(default_factory=Metrics)
     open_requests: int = 0
     draining: bool = False
@@ -88,7 +91,10 @@ class Service:
             raise ApiError(problem, param=param, code="unsupported")
 
     async def encode(self, request: GenerateRequest) -> list[int]:
-        """Token ids of a prompt. Raises ApiError if it leaves no room for the answer."""
+        """Token ids of a prompt, whose media are fetched first. Raises ApiError if it leaves no
+        room for the answer."""
+        if self.media_hosts:
+            await asyncio.to_thread(with_media, request.conversation, self.media_hosts)
         try:
             ids = await self.in_pool(self.engine.encode, request)
         except RowError as error:

@@ -12,6 +12,7 @@ from tunewright.context import Run
 from tunewright.inference import EngineRequest, InferenceEngine
 from tunewright.recipe import Section
 from tunewright_hf.inference.opening import parse_adapters
+from tunewright_serve.fetching import checked_host
 from tunewright_serve.idle import IdleEngine
 from tunewright_serve.media import MEDIA
 from tunewright_serve.server import (
@@ -37,6 +38,7 @@ class Settings:
     token_file: Path | None
     no_token: bool
     hosts: tuple[str, ...]
+    media_hosts: tuple[str, ...]
     timeout: float
     drain: int
     idle_minutes: float | None
@@ -48,6 +50,13 @@ class Settings:
         if self.name in found:
             raise RecipeError(f"two models are named {self.name!r}", place="--adapter")
         return found
+
+    def checked_media_hosts(self) -> frozenset[str]:
+        """Hosts from which media may be fetched. Raises RecipeError."""
+        try:
+            return frozenset(map(checked_host, self.media_hosts))
+        except ValueError as error:
+            raise RecipeError(str(error), place="--allow-media-host") from error
 
     def token(self) -> str | None:
         """The token that clients must send; None: none. Raises RecipeError."""
@@ -92,6 +101,7 @@ def serve(run: Run, request: EngineRequest, settings: Settings) -> None:
             run.plugin("template").info,
             _names(engine, settings.name),
             limits,
+            settings.checked_media_hosts(),
         )
         server = Server(service, token=token, hosts=settings.hosts, drain_seconds=settings.drain)
         host, port = bound.getsockname()[:2]

@@ -25,6 +25,7 @@ async def tokenize(service: Service, body: TokenizeBody) -> dict[str, Any]:
             tools,
             dict(body.chat_template_kwargs or {}),
             service.engine.features,
+            service.media_hosts,
         )
     ids = await service.encode(request)
     return {"tokens": ids, "count": len(ids), "max_model_len": service.engine.max_length}

@@ -1,6 +1,6 @@
 """A source: one item of the recipe's `data`."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -12,16 +12,18 @@ from tunewright.urls import is_url
 from tunewright_dataset_chat import files
 from tunewright_dataset_chat.endings import known_encoding
 
+_BASIC: Any = {"tier": "basic"}  # for forms
+
 
 class Entry(Dataset.Entry):
     """A source: an item of the recipe's `data`, or of a list in `eval_data`."""
 
-    path: str | None = Field(None, min_length=1)
+    path: str | None = Field(None, min_length=1, json_schema_extra={**_BASIC, "widget": "path"})
     """File, folder (read recursively), or pattern such as data/*.jsonl, relative to the recipe's
     folder: .jsonl, .json, .csv, .tsv, .txt with one document per line (each also as .gz, .bz2, .xz
     or .zst), .parquet, .arrow, .feather; a folder written by `save_to_disk` of datasets; the same
     on s3://, gs://, az:// or hf://; a file on https://; or the name of a data set on `hub`."""
-    hub: Literal["hf", "modelscope", "modelers"] | None = None
+    hub: Literal["hf", "modelscope", "modelers"] | None = Field(None, json_schema_extra=_BASIC)
     """Hub that holds the data set `path`: Hugging Face, ModelScope or Modelers. It is read with the
     hub's own library."""
     dataset_info: str | None = Field(None, min_length=1)
@@ -42,7 +44,7 @@ class Entry(Dataset.Entry):
     """Branch, tag or commit of a hub's data set."""
     encoding: str = "utf-8"
     """Encoding of text files (.jsonl, .json, .csv, .tsv, .txt), such as latin-1, cp1252 or gbk."""
-    format: Section | None = None
+    format: Section | None = Field(None, json_schema_extra=_BASIC)
     """Format plugin that reads the records: its name, or a mapping with name and options. Default:
     detected from the first records."""
     columns: dict[str, str] = Field(default_factory=dict)

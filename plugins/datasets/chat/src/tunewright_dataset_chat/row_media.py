@@ -41,9 +41,9 @@ class RowMedia:
         if processor is not None:
             from tunewright_hf.media.boxes import seen_size
             from tunewright_hf.media.decode import measure
-            from tunewright_hf.media.expander import MediaProcessor
+            from tunewright_hf.media.foreign import media_processor
 
-            self._expander, self._seen = MediaProcessor(processor), seen_size(processor)
+            self._expander, self._seen = media_processor(processor), seen_size(processor)
             self._measure = lru_cache(maxsize=1024)(measure)  # a row is rendered several times
         self._around = lru_cache(maxsize=8)(self._written_around)
 

@@ -135,26 +135,30 @@ class OpenedEngine(InferenceEngine):
             self._changed.notify_all()
 
     def embed(self, inputs: Sequence[PromptInput], model: str | None = None) -> Vectors:
-        prompts, adapter = self._texts(inputs), self._answers.adapter(model)
+        if any(isinstance(each, Conversation) and any(media_parts(each)) for each in inputs):
+            raise RowError("has media, and only text is embedded", place="input")
+        prompts = [self._prompts.encode_input(each, add_generation_prompt=False) for each in inputs]
+        self._check_lengths(prompts)
+        adapter = self._answers.adapter(model)
         vectors = self._compute(lambda: self._scheduler.embed(prompts, adapter))
         return Vectors(vectors, [len(ids) for ids in prompts])
 
     def score(self, inputs: Sequence[PromptInput], model: str | None = None) -> Scores:
         if "scores" not in self.features:
             return super().score(inputs, model)
-        prompts = self._texts(inputs)
+        prompts = [self._prompts.encode_answer(each) for each in inputs]
+        self._check_lengths(prompts)
         self._answers.adapter(model)
-        return Scores(
-            self._compute(lambda: self._scheduler.score(prompts)), [len(ids) for ids in prompts]
-        )
+        pairs = [
+            (ids, self._prompts.media_of(asked, ids))
+            for asked, ids in zip(inputs, prompts, strict=True)
+        ]
+        values = self._compute(lambda: [self._scheduler.score(*pair) for pair in pairs])
+        return Scores(values, [len(ids) for ids in prompts])
 
-    def _texts(self, inputs: Sequence[PromptInput]) -> list[list[int]]:
-        if any(isinstance(each, Conversation) and any(media_parts(each)) for each in inputs):
-            raise RowError("has media, and only text is embedded or scored", place="input")
-        found = [self._prompts.encode_input(each, add_generation_prompt=False) for each in inputs]
-        if longest := max((len(ids) for ids in found if len(ids) > self.max_length), default=0):
+    def _check_lengths(self, prompts: Sequence[Sequence[int]]) -> None:
+        if (longest := max(map(len, prompts), default=0)) > self.max_length:
             raise RowError(f"has {longest} tokens, above {self.max_length}", place="input")
-        return found
 
     def _compute(self, work: Callable[[], Any]) -> Any:
         """Have the engine's thread do something, and wait for it."""

@@ -10,7 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunewright import RunError
+import httpx2
+
+from tunewright import RowError, RunError
 from tunewright.inference import (
     Busy,
     EngineRequest,
@@ -36,11 +38,11 @@ from tunewright_engine_remote.supervision import (
     environment,
     launched,
 )
-from tunewright_engine_remote.wire import generate
+from tunewright_engine_remote.wire import ServerLost, generate
 from tunewright_hf.inference.answers import Answer, AnswerFactory, AnswersTicket
 from tunewright_hf.inference.defaults import sampling_defaults
 from tunewright_hf.inference.grammar import grammar_text, is_installed
-from tunewright_hf.inference.prompts import PromptEncoder
+from tunewright_hf.inference.prompts import PromptEncoder, media_parts
 
 if TYPE_CHECKING:
     from tunewright_engine_remote import RemoteEngine
@@ -54,7 +56,7 @@ class OpenedServer(InferenceEngine):
             raise RunError(f"{engine.title} gives no scores of reward models", hint="engine: hf")
         if request.cache_tokens is not None:
             raise RunError(f"{engine.title} sizes its cache itself", place="cache_tokens")
-        self._server = engine.server()
+        self._server, self._title = engine.server(), engine.title
         self._folder = Path(tempfile.mkdtemp(prefix=f"tunewright-{engine.name}-"))
         try:
             self._open(run, request, engine, self._folder)
@@ -125,6 +127,10 @@ class OpenedServer(InferenceEngine):
         return AnswersTicket(self.cancel, answers, len(prompt))
 
     def encode(self, request: GenerateRequest) -> list[int]:
+        if medium := next(media_parts(request.conversation), None):
+            # a chat route would take it, with the server's own template in place of ours
+            problem = f"has {medium.kind}, and {self._title} gets token ids here, without media"
+            raise RowError(problem, place="messages", hint="engine: hf takes media")
         ids = self._prompts.encode(request)
         if len(ids) >= self.max_length + (request.max_new_tokens == 0):
             problem = f"has {len(ids)} tokens; with an answer there may be {self.max_length}"
@@ -196,6 +202,7 @@ class OpenedServer(InferenceEngine):
             row.end("cancelled")
         elif (error := task.exception()) is not None:
             said = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
+            row.unavailable = isinstance(error, ServerLost | httpx2.TransportError)
             row.end("error", said)
         else:
             row.end(task.result())

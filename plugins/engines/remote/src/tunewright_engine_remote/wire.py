@@ -12,7 +12,12 @@ from tunewright.inference import FinishReason
 from tunewright_engine_remote.servers import Server, sampling_fields
 from tunewright_hf.inference.rows import Row, Score
 
+_GONE = (502, 503, 504)  # statuses of a server that ends or starts, and of proxies before it
 _ENDS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
+
+
+class ServerLost(RunError):
+    """The server has ended, or does not take requests now."""
 
 
 async def generate(client: httpx2.AsyncClient, server: Server, row: Row, base: str) -> FinishReason:
@@ -99,7 +104,7 @@ async def _events(parts: AsyncIterator[bytes]) -> AsyncGenerator[dict[str, Any]]
                 if text == b"[DONE]":
                     return
                 yield json.loads(text)
-    raise RunError("the server broke off")
+    raise ServerLost("the server broke off")
 
 
 def _refusal(status: int, body: bytes) -> RunError:
@@ -107,7 +112,8 @@ def _refusal(status: int, body: bytes) -> RunError:
         said = _message(json.loads(body))
     except ValueError:
         said = body[:200].decode(errors="replace")
-    return RunError(f"the server refused the request with {status}: {said}")
+    kind = ServerLost if status in _GONE else RunError
+    return kind(f"the server refused the request with {status}: {said}")
 
 
 def _message(data: dict[str, Any]) -> str:

@@ -6,16 +6,18 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn import functional
 
 from tunewright import RecipeError
 from tunewright.evaluators import EvaluationRequest, EvaluationResult
 from tunewright.types import Data, DataRequest, RowKind, RunContext
 from tunewright_evaluators.answers import completed, sources
+from tunewright_hf.batching.collators import Padded
+from tunewright_hf.losses.chunked_cross_entropy import IGNORED
+from tunewright_hf.media.collation import media_rows
 from tunewright_hf.predictions.lines import ResultLines
+from tunewright_hf.training.stage_trainer import moved
 
-_IGNORED = -100
 _SET = "evaluated"
 
 
@@ -24,9 +26,8 @@ def evaluate(run: RunContext, request: EvaluationRequest, options: Any) -> Evalu
     loaded = run.load_policy()
     data: Data = run.call("dataset", "build_dataset", _data_request(run, loaded, options))
     rows = data.evals[_SET]
-    if "media" in rows.column_names and any(map(len, rows["media"])):
-        raise RecipeError("has media, which perplexity does not take", place=str(options.data))
-    model, pad = loaded.model.eval(), loaded.tokenizer.pad_token_id or 0
+    media = media_rows(loaded, data.media_root)
+    model, collate = loaded.model.eval(), Padded(loaded.tokenizer.pad_token_id or 0, media=media)
     total = len(rows)
     lengths = [len(ids) for ids in rows["input_ids"]]
 
@@ -35,7 +36,7 @@ def evaluate(run: RunContext, request: EvaluationRequest, options: Any) -> Evalu
         for places in _batches(left, lengths, options.batch_tokens):
             request.progress("loss", len(lines.done), total)
             batch = [rows[place] for place in places]
-            for place, (loss, tokens) in zip(places, _losses(model, batch, pad), strict=True):
+            for place, (loss, tokens) in zip(places, _losses(model, collate(batch)), strict=True):
                 lines.add({"row": place + 1, "loss": loss / max(tokens, 1), "tokens": tokens})
         request.progress("loss", total, total)
 
@@ -76,22 +77,14 @@ def _batches(left: list[int], lengths: list[int], most: int) -> Iterator[list[in
 
 
 @torch.inference_mode()
-def _losses(model: Any, rows: list[dict[str, Any]], pad: int) -> list[tuple[float, int]]:
+def _losses(model: Any, batch: dict[str, Any]) -> list[tuple[float, int]]:
     """Sum of the losses of each row's trained tokens, and their number."""
-    device = next(model.parameters()).device
-    ids = _padded([row["input_ids"] for row in rows], pad, device)  # (B, T)
-    labels = _padded([row["labels"] for row in rows], _IGNORED, device)
-    mask = _padded([[1] * len(row["input_ids"]) for row in rows], 0, device)
-    logits = model(input_ids=ids, attention_mask=mask).logits  # (B, T, V)
+    batch = moved(batch, next(model.parameters()).device)
+    logits = model(**batch["inputs"]).logits  # (B, T, V)
     found = []
-    for scores, wanted in zip(logits[:, :-1], labels[:, 1:], strict=True):  # one row: less memory
+    rows = zip(logits[:, :-1], batch["labels"][:, 1:], strict=True)
+    for scores, wanted in rows:  # one row at a time: less memory
         losses = functional.cross_entropy(scores.float(), wanted, reduction="none")
-        trained = wanted != _IGNORED
+        trained = wanted != IGNORED
         found.append((float(losses[trained].double().sum()), int(trained.sum())))
     return found
-
-
-def _padded(rows: list[list[int]], value: int, device: torch.device) -> Tensor:
-    longest = max(map(len, rows))
-    filled = [list(row) + [value] * (longest - len(row)) for row in rows]
-    return torch.tensor(filled, device=device)

@@ -8,6 +8,7 @@ from tunewright import RecipeError
 from tunewright.evaluators import EvaluationRequest, EvaluationResult
 from tunewright.types import RunContext, TemplateRequest
 from tunewright_evaluators.answers import answered, completed, examples, margin, mean, text_of
+from tunewright_hf.inference.prompts import media_parts
 from tunewright_hf.predictions.examples import Example, Examples
 from tunewright_hf.predictions.lines import ResultLines
 from tunewright_hf.training import rewards
@@ -59,7 +60,9 @@ def scores(
         columns = dict.fromkeys(key for row in rows for key in row.get("columns", {}))
         for batch in _batches(left):
             given = {key: [row.get("columns", {}).get(key) for row in batch] for key in columns}
-            given["prompts"] = [prompts[row["row"]] for row in batch]
+            given["prompts"], given["media"] = (
+                [prompts[row["row"]][part] for row in batch] for part in (0, 1)
+            )
             if "answer" not in given:
                 labels = [row.get("label") for row in batch]
                 given["answer"] = [label and text_of(label) for label in labels]
@@ -85,13 +88,17 @@ def _section(written: str | dict[str, Any]) -> str | dict[str, Any]:
     return written
 
 
-def _prompts(run: RunContext, found: Examples, wanted: set[int]) -> dict[int, str]:
-    """Rendered prompts by number of row."""
+def _prompts(run: RunContext, found: Examples, wanted: set[int]) -> dict[int, tuple[str, Any]]:
+    """Rendered prompt and its media, as {kind, path}, by number of row."""
     tokenizer = run.load(weights="none").tokenizer
     special = dict(tokenizer.special_tokens_map)
     prompts = {}
     for example in found:
         if isinstance(example, Example) and example.number in wanted:
             asked = TemplateRequest(example.conversation, True, special, tokenizer)
-            prompts[example.number] = run.call("template", "format_template", asked).text
+            text = run.call("template", "format_template", asked).text
+            media = [
+                {"kind": part.kind, "path": part.path} for part in media_parts(example.conversation)
+            ]
+            prompts[example.number] = text, media
     return prompts

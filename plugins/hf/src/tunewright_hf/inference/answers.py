@@ -83,6 +83,7 @@ class Answer:
                 reason,
                 stop=stop if stop in self._own_stops else None,
                 error=error,
+                unavailable=row.unavailable,
             )
         )
         self._ended(self)

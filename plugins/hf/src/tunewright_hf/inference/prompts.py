@@ -3,7 +3,6 @@
 import copy
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from tunewright import RowError, RunError
 from tunewright.inference import GenerateRequest, PromptInput
@@ -21,7 +20,7 @@ from tunewright_hf.media.decode import measure
 from tunewright_hf.media.files import Source
 from tunewright_hf.media.prompts import PromptMedia, prompt_media
 from tunewright_hf.media.shapes import MediaKind, Shape
-from tunewright_hf.tokenization.encode import Tokeniser
+from tunewright_hf.tokenization.encode import Encoded, Tokeniser
 
 __all__ = ["PromptEncoder", "media_parts"]
 
@@ -57,9 +56,14 @@ class PromptEncoder:
     def media(self, request: GenerateRequest, ids: Sequence[int]) -> PromptMedia | None:
         """Media of a request, whose prompt has these ids; None without any. Raises RowError if one
         cannot be read, or they do not fit."""
+        asked = request.prompt if isinstance(request.prompt, str) else request.conversation
+        return self.media_of(asked, ids)
+
+    def media_of(self, asked: PromptInput, ids: Sequence[int]) -> PromptMedia | None:
+        """As `media`, of a conversation; a text and ids have none."""
         if self._rows is None:
             return None
-        parts = [] if isinstance(request.prompt, str) else list(media_parts(request.conversation))
+        parts = list(media_parts(asked)) if isinstance(asked, Conversation) else []
         found = [self._rows.read(part.kind, _source(part)) for part in parts]
         try:
             with self._asking:
@@ -70,7 +74,7 @@ class PromptEncoder:
     def encode_input(self, asked: PromptInput, *, add_generation_prompt: bool) -> list[int]:
         """Token ids of a conversation, a text or ids. Raises RowError."""
         if isinstance(asked, Conversation):
-            ids = self._render(asked, add_generation_prompt)
+            ids = self._render(asked, add_generation_prompt).input_ids
         elif isinstance(asked, str):
             _check_utf_8(asked)
             ids = self.tokenizer(asked)["input_ids"]
@@ -85,13 +89,23 @@ class PromptEncoder:
             )
         return list(ids)
 
+    def encode_answer(self, asked: PromptInput) -> list[int]:
+        """As `encode_input`, of a conversation up to the end of its last answer, where reward
+        models are trained: templates may write more after it."""
+        ids = self.encode_input(asked, add_generation_prompt=False)
+        if not isinstance(asked, Conversation):
+            return ids
+        labels = self._render(asked, add_generation_prompt=False).labels
+        end = max((at for at, label in enumerate(labels) if label != -100), default=len(ids) - 1)
+        return ids[: end + 1]
+
     def decode(self, ids: list[int]) -> str:
         text: str = self.tokenizer.decode(
             ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
         return text
 
-    def _render(self, conversation: Conversation, add_generation_prompt: bool) -> Any:
+    def _render(self, conversation: Conversation, add_generation_prompt: bool) -> Encoded:
         rendered = self._run.call(
             "template",
             "format_template",
@@ -105,7 +119,7 @@ class PromptEncoder:
         _check_utf_8(rendered.text)
         if parts := list(media_parts(conversation)):
             rendered = self._expanded(rendered, parts)
-        return self._tokeniser.encode_prompt(rendered)
+        return self._tokeniser.encode(rendered)
 
     def _expanded(self, rendered: Rendered, parts: Sequence[MediaPart]) -> Rendered:
         for part in parts:

@@ -83,6 +83,7 @@ class Row:
     prompt_scores: list[Score] = field(default_factory=list)
     reason: FinishReason | None = None
     cancelled: bool = False
+    unavailable: bool = False  # as in Piece; set before `end`
     memory: Any = None  # of the sampler: tokens that penalties count
 
     @property

@@ -124,10 +124,12 @@ class ModelRunner:
         mean = found.hidden_states[-1][0].float().mean(0)
         return [float(x) for x in mean / mean.norm()]
 
-    def score(self, ids: list[int]) -> float:
-        """Score of a text, from a model with the head `score`."""
-        given = torch.tensor([ids], device=self._whole.device)  # (1, T)
+    def score(self, ids: list[int], media: PromptMedia | None) -> float:
+        """Score of a text with its media, from a model with the head `score`."""
+        given = torch.tensor([ids])  # (1, T)
         inputs = {"input_ids": given, "attention_mask": torch.ones_like(given)}
+        inputs |= media.inputs if media else {}
+        inputs = {name: each.to(self._whole.device) for name, each in inputs.items()}
         return float(scores_at_the_end(self._whole, self._whole, inputs))
 
     def _forward(self, group: "Group", count: int, keep: int, **given: Tensor) -> Tensor:

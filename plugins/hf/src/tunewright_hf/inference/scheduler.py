@@ -108,9 +108,9 @@ class Scheduler:
         """Mean of each prompt's last hidden states, of norm 1."""
         return [self._runner.embed(ids, adapter) for ids in prompts]
 
-    def score(self, prompts: Sequence[list[int]]) -> list[float]:
-        """Score of each text, from a model with the head `score`."""
-        return [self._runner.score(ids) for ids in prompts]
+    def score(self, ids: list[int], media: Any) -> float:
+        """Score of a text, from a model with the head `score`. media: PromptMedia or None."""
+        return self._runner.score(ids, media)
 
     def abort(self, reason: FinishReason, error: str | None = None) -> None:
         """End all rows, waiting ones too."""

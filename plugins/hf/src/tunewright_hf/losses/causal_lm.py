@@ -22,8 +22,12 @@ from torch.nn import functional as F
 from tunewright import RunError
 from tunewright_hf.losses.chunked_cross_entropy import (
     IGNORED,
+    PositionValue,
     TokenWeighting,
-    label_logps,
+    label_logp,
+    label_logp_and_entropy,
+    trained_positions,
+    values_at_labels,
     weighted_sum,
 )
 from tunewright_hf.models.modules import base_model
@@ -114,19 +118,56 @@ class CausalLoss:
         """Return (log-probabilities, auxiliary): of each label, at the position of the token before
         it, 0 if ignored (B, T), nats in fp32; and the family's own auxiliary loss, a scalar, 0 if
         it has none."""
+        return self.values(forward, inputs, labels, label_logp)
+
+    def logps_and_entropies(
+        self, forward: Any, inputs: dict[str, Tensor], labels: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(log-probabilities, entropies, auxiliary): like `logps`, with the entropy (B, T) of the
+        distribution that each label is from, nats in fp32."""
+        found, auxiliary = self.values(forward, inputs, labels, label_logp_and_entropy)
+        return found[..., 0], found[..., 1], auxiliary
+
+    def values(
+        self,
+        forward: Any,
+        inputs: dict[str, Tensor],
+        labels: Tensor,
+        value: PositionValue,
+        *others: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """(values, auxiliary): like `logps`, for any `value` of the logits at each label, in fp32
+        (B, T, …). others: its further arguments, row by row of the labels that are not ignored."""
         targets = shift(labels, None)[0]
 
         def each(states: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:
-            return label_logps(states, score, targets, self.vocab)
+            return values_at_labels(states, score, targets, self.vocab, value, *others)
 
         # the model's output carries the gradient, since wrappers watch it: the auxiliary loss was
         # added to every number
         loss, made = self._forward(forward, inputs, labels, each, 1.0)
         auxiliary = (loss - made).mean()
         places = (targets != IGNORED).nonzero(as_tuple=True)
-        return torch.zeros_like(targets, dtype=torch.float32).index_put(
-            places, loss - auxiliary
-        ), auxiliary
+        found = loss - auxiliary
+        whole = torch.zeros(
+            (*targets.shape, *found.shape[1:]), dtype=torch.float32, device=found.device
+        )
+        return whole.index_put(places, found), auxiliary
+
+    def states(
+        self, inputs: dict[str, Tensor], labels: Tensor
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """States before the head at labels that are not ignored, row by row (N, D), and a function
+        that computes logits (N, V) from such states. Without gradients."""
+        targets, found = shift(labels, None)[0], []
+
+        def keep(states: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:
+            found.append((trained_positions(states, targets)[0], score))
+            return torch.zeros((), device=states.device)
+
+        with torch.no_grad():
+            self._forward(self.model, inputs, labels, keep, 1.0)
+        return found[0]  # type: ignore[no-any-return]
 
     def _forward(
         self,

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 __all__ = [
     "IGNORED",
+    "PositionValue",
     "TokenWeighting",
     "label_logps",
 ]
@@ -32,6 +33,8 @@ LEAST = 128
 Score = Callable[[Tensor], Tensor]  # states (N, D) → logits (N, V)
 #: weight of each token's loss, without gradient: (N,) from logits (N, V) and losses (N,), nats
 TokenWeighting = Callable[[Tensor, Tensor], Tensor]
+#: (N, …) from logits (N, V) in fp32, targets (N,) and further tensors (N, …)
+PositionValue = Callable[..., Tensor]
 
 
 def weighted_sum(
@@ -78,14 +81,39 @@ def label_logps(states: Tensor, score: Score, targets: Tensor, vocab: int) -> Te
 
     states: (B, T, D), from which `score` computes logits (N, V).
     """
+    return values_at_labels(states, score, targets, vocab, label_logp)
 
-    def part(states: Tensor, targets: Tensor) -> Tensor:
-        return -F.cross_entropy(score(states).float(), targets, reduction="none")
 
-    chunks = _split(trained_positions(states, targets), _chunk(vocab, states.device))
+def values_at_labels(
+    states: Tensor, score: Score, targets: Tensor, vocab: int, value: PositionValue, *others: Tensor
+) -> Tensor:
+    """`value` of the logits and targets of all positions that are not ignored, row by row: (N, …).
+
+    states: (B, T, D), from which `score` computes logits (N, V). targets: (B, T). others: (N, …),
+    further arguments of `value`.
+    """
+
+    def part(states: Tensor, targets: Tensor, *others: Tensor) -> Tensor:
+        return value(score(states).float(), targets, *others)
+
+    columns = [*trained_positions(states, targets), *others]
+    chunks = _split(columns, _chunk(vocab, states.device))
     if len(chunks) == 1:  # recomputing would save nothing: its backward comes next
         return part(*chunks[0])
     return torch.cat([checkpoint(part, *each, use_reentrant=False) for each in chunks])
+
+
+def label_logp(logits: Tensor, targets: Tensor) -> Tensor:
+    """Log-probability of each target: (N,) from logits (N, V) and targets (N,)."""
+    return -F.cross_entropy(logits, targets, reduction="none")
+
+
+def label_logp_and_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Log-probability of each target, and the entropy of its distribution: (N, 2)."""
+    # a token that is masked out has no probability, and a finite logarithm
+    logps = logits.log_softmax(-1).clamp(min=torch.finfo(logits.dtype).min)
+    chosen = logps.gather(1, targets[:, None]).squeeze(1)
+    return torch.stack([chosen, -(logps.exp() * logps).sum(-1)], 1)
 
 
 def trained_positions(states: Tensor, targets: Tensor, *others: Tensor) -> list[Tensor]:

@@ -8,19 +8,27 @@ from torch import Tensor
 from tunewright_hf.losses.causal_lm import replaced, without_virtual_tokens
 from tunewright_hf.models.modules import base_model
 
-__all__ = [
-    "scores_at_the_end",
-]
+__all__ = ["last_known", "scores_at_the_end"]
 
 
-def scores_at_the_end(model: Any, forward: Any, inputs: dict[str, Tensor]) -> Tensor:
+def last_known(known: Tensor) -> Tensor:
+    """Index (B,) of the last true or positive value of each row (B, T)."""
+    return known.shape[1] - 1 - (known > 0).flip(1).int().argmax(1)
+
+
+def scores_at_the_end(
+    model: Any, forward: Any, inputs: dict[str, Tensor], last: Tensor | None = None
+) -> Tensor:
     """Score (B,) in fp32 at each sequence's last token, found by position.
+
+    last: the index (B,) of that token. Default: by attention_mask.
 
     transformers looks for the last token that is not the pad token, which is wrong if that is also
     the stop token. forward: the model as wrapped. inputs: input_ids, attention_mask (B, T),
     right-padded, and further arguments of the model.
     """
-    head, last = base_model(model).score, inputs["attention_mask"].sum(1) - 1
+    head = base_model(model).score
+    last = inputs["attention_mask"].sum(1) - 1 if last is None else last
     own_forward = head.forward
 
     def at_the_end(states: Tensor) -> Tensor:

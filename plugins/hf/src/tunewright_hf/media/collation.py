@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from tunewright import RowError, RunError
 from tunewright.types import LoadedModel
 from tunewright_hf.media.decode import decode, measure
-from tunewright_hf.media.expander import MediaProcessor, Medium, noise
+from tunewright_hf.media.expander import Medium, noise
 from tunewright_hf.media.files import Source
+from tunewright_hf.media.foreign import media_processor
 from tunewright_hf.media.positions import Numbering, numbering
 from tunewright_hf.media.shapes import MediaKind, Shape
 
@@ -42,7 +43,7 @@ class MediaRows:
         in_every_batch: bool = False,
         skips: bool = False,
     ) -> None:
-        self.media, self.dtype, self.root = MediaProcessor(processor), dtype, root or Path()
+        self.media, self.dtype, self.root = media_processor(processor), dtype, root or Path()
         self.numbering, self.further = numbering, further
         self.in_every_batch, self.skips = in_every_batch, skips
 
@@ -169,11 +170,26 @@ class MediaRows:
     def before(self, row: Row, end: int) -> list[Row]:
         """Media of a row that stand in its first `end` tokens. Reads headers; raises RowError."""
         parts = row.get("media") or []
-        shapes = [measure(part["kind"], str(self.root / part["path"])) for part in parts]
-        ids = [each.ids for each in self.media.expansions(shapes)] if parts else []
-        names = [part["path"] for part in parts]
-        places = places_of(row["input_ids"], list(zip(names, ids, strict=True)))
+        places = places_of(row["input_ids"], self._expanded(parts)[1])
         return [part for part, (_, stop) in zip(parts, places, strict=True) if stop <= end]
+
+    def prompt_text(self, ids: Sequence[int], parts: Sequence[Row]) -> str:
+        """The rendered text of a prompt, with one placeholder for each medium. Reads headers;
+        raises RowError."""
+        shapes, media = self._expanded(parts)
+        one: list[int] = []
+        at = 0
+        for shape, (start, end) in zip(shapes, places_of(ids, media), strict=True):
+            one += [*ids[at:start], self.media.placeholder(shape.kind)]
+            at = end
+        text: str = self.media.processor.tokenizer.decode([*one, *ids[at:]])
+        return self.media.restored(text, shapes) if parts else text
+
+    def _expanded(self, parts: Sequence[Row]) -> tuple[list[Shape], list[tuple[str, Any]]]:
+        """Shape, and path with ids, of each medium of a row."""
+        shapes = [measure(part["kind"], str(self.root / part["path"])) for part in parts]
+        found = [each.ids for each in self.media.expansions(shapes)] if parts else []
+        return shapes, list(zip((part["path"] for part in parts), found, strict=True))
 
     def read(self, kind: MediaKind, source: Source) -> Medium:
         """A medium as the model sees it. Raises RowError if it cannot be read."""

@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ __all__ = ["MediaProcessor", "Medium"]
 KINDS: tuple[MediaKind, ...] = ("image", "video", "audio")
 #: token types, by the processors' names for them
 TYPES = ("mm_token_type_ids", "token_type_ids")
-_OF_TEXT = {
+OF_TEXT = {
     *("input_ids", "attention_mask", "labels", *TYPES),
     *("text_replacement_offsets", "cross_attention_mask"),
 }
@@ -122,22 +121,31 @@ class MediaProcessor:
             indices = indices[np.linspace(0, len(indices) - 1, most).round().astype(int)]
         return tuple(indices.tolist())
 
+    def placeholder(self, kind: MediaKind) -> int:
+        """Id of the placeholder of a kind of media."""
+        return self._ids[kind]
+
     def token_types(self, input_ids: Sequence[int]) -> dict[str, list[int]]:
         """Kind of each token (T,), where the model takes it, by the model's name for it."""
         made = self.processor.create_mm_token_type_ids
         return {name: made([list(input_ids)])[0] for name in self._types}
 
-    def shortened(self, ids: Sequence[int]) -> list[int]:
-        """The ids, with one in place of each run of a placeholder."""
-        own = set(self._ids.values())
-        return [each for token, run in groupby(ids) for each in ([token] if token in own else run)]
+    def restored(self, text: str, shapes: Sequence[Shape]) -> str:
+        """A text before `expand`, from one that has a placeholder for the ids of each medium."""
+        tokens = re.compile("|".join(map(re.escape, self.tokens.values())))
+        pieces, at = [], 0
+        for place, each in zip(tokens.finditer(text), self.expansions(shapes), strict=False):
+            before, after = text[at : place.start()], text[place.end() :]
+            pieces += [before.removesuffix(each.before), place[0]]
+            at = len(text) - len(after.removeprefix(each.after))
+        return "".join([*pieces, text[at:]])
 
     def tensors(self, media: Sequence[Medium]) -> dict[str, Any]:
         """The model's inputs for the media of one row, in order, as torch tensors with the media's
         own first dimension; and `ids`, one tuple for each medium, to compare with the row's."""
         found = self._call(media, return_tensors="pt", return_text_replacement_offsets=True)
         expansions = self._expansions(found, [medium.shape.kind for medium in media])
-        given = {name: value for name, value in found.items() if name not in _OF_TEXT}
+        given = {name: value for name, value in found.items() if name not in OF_TEXT}
         return {"ids": [each.ids for each in expansions], **given}
 
     # ---- asking ----------------------------------------------------------------------------------
@@ -158,11 +166,11 @@ class MediaProcessor:
     def axes(self) -> dict[str, int]:
         """By name, the dimension along which tensors of several rows are joined, where it is not
         the first: MiniCPM-V puts the patches of all images side by side."""
-        medium = _empty(self.probes()[0], ())
+        medium = empty(self.probes()[0], ())
         alone, twice = (
             self._call(media, return_tensors="pt") for media in ([medium], [medium] * 2)
         )
-        names = [name for name in twice if name not in _OF_TEXT and len(twice[name]) == 1]
+        names = [name for name in twice if name not in OF_TEXT and len(twice[name]) == 1]
         if not names:
             return {}
         rows = self._call([medium], rows=2, return_tensors="pt")
@@ -175,11 +183,11 @@ class MediaProcessor:
 
     @cached_property
     def _types(self) -> tuple[str, ...]:
-        found = self._call([_empty(self.probes()[0], ())])
+        found = self._call([empty(self.probes()[0], ())])
         return tuple(name for name in TYPES if name in found)
 
     def _ask(self, shapes: tuple[Shape, ...]) -> tuple[Expansion, ...]:
-        media = [_empty(shape, self.frames(shape)) for shape in shapes]
+        media = [empty(shape, self.frames(shape)) for shape in shapes]
         found = self._call(media, return_text_replacement_offsets=True)
         return self._expansions(found, [shape.kind for shape in shapes])
 
@@ -243,7 +251,7 @@ def _metadata(shape: Shape, frames: tuple[int, ...]) -> Any:
     )
 
 
-def _empty(shape: Shape, frames: tuple[int, ...]) -> Medium:
+def empty(shape: Shape, frames: tuple[int, ...]) -> Medium:
     """A black or silent medium of this shape."""
     if shape.kind == "image":
         return Medium(shape, Image.new("RGB", (shape.width, shape.height)))

@@ -39,10 +39,11 @@ class HfFamily(Plugin):
     A family is a package with two files beside its `__init__.py`. checkpoints.toml has `pad_tokens`
     (what pads where a tokenizer has no pad token), `adapter_exclude` (further names, beyond
     ADAPTER_EXCLUDE), `media` (the model types that are loaded with media towers), `media_part`
-    (model type → field of its config with the part that is loaded), `media_inputs` (model type →
-    function of the package, as LoadedModel.media_inputs), a [[line]] for each group of checkpoints,
-    and a [[detect]] for each way to tell the template of an unlisted one. tiny.toml has a [[twin]]
-    for each tiny twin, the default one first; its keys are those of
+    (model type → field of its config with the part that is loaded), `config_class` (model type →
+    class of the package, in place of transformers' own, for which it registers a model class),
+    `media_inputs` (model type → function of the package, as LoadedModel.media_inputs), a [[line]]
+    for each group of checkpoints, and a [[detect]] for each way to tell the template of an unlisted
+    one. tiny.toml has a [[twin]] for each tiny twin, the default one first; its keys are those of
     tunewright_hf.models.tiny.TinyModelSpec. A third,
     tokenizers.toml, is for checkpoints without a tokenizer.json: see
     tunewright_hf.models.slow_tokenizers.
@@ -61,7 +62,9 @@ class HfFamily(Plugin):
     class Options(MediaOptions):
         revision: str | None = None
         """Branch, tag or commit of a model on the hub."""
-        dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+        dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+            "auto", json_schema_extra={"tier": "basic"}
+        )
         """Dtype of the weights in memory. auto: that of the checkpoint."""
         device: str = Field(
             "auto",
@@ -79,7 +82,7 @@ class HfFamily(Plugin):
                 "flash_attention_4",
             ]
             | None
-        ) = None
+        ) = Field(None, json_schema_extra={"tier": "basic"})
         """Attention implementation. Default: the fastest one that is exact and needs no further
         package."""
         new_tokens: dict[str, str | None] | list[str] = Field(
@@ -128,6 +131,7 @@ class HfFamily(Plugin):
         request.media = request.media and self.options.media
         data = self._data("checkpoints.toml")
         quantizer = stored_weights.recognise(run, request, self.options.revision)
+        adapt_layers = stored_weights.layer_changes(request)
         with attention_named(request), interruptible(check_stop):
             if request.loader:
                 loaded = request.loader(request)
@@ -143,6 +147,7 @@ class HfFamily(Plugin):
                     self._data("tokenizers.toml").get("tokenizer", ()),
                     data.get("media", ()),
                     data.get("media_part", {}),
+                    self._own_config,
                 )
         if loaded.template is None:
             named = run.recipe.template and run.recipe.template.name
@@ -157,6 +162,7 @@ class HfFamily(Plugin):
         if self.options.new_tokens:
             new_tokens.add(loaded, self.options.new_tokens, request.seed, notify)
         self._finish_media(loaded, notify)
+        adapt_layers(loaded)
         loaded = loading.finish(loaded, request, data.get("pad_tokens", ()), notify)
         return quantizer.call("finish_load", run=run, loaded=loaded) if quantizer else loaded
 
@@ -218,13 +224,19 @@ class HfFamily(Plugin):
             size, layers = self.options.tiny_hidden_size, self.options.tiny_layers
             hint = "leave tiny_hidden_size and tiny_layers out"
             with one_line(f"no twin has {size}", "family.tiny_hidden_size", hint):
-                config = self.tiny_config(chosen.twin, tokenizer, size, layers)
+                made = self.tiny_config(chosen.twin, tokenizer, size, layers)
+                config = self._own_config(made)
             model = tiny.model(
                 config, request, devices.pick_device(request.device or self.options.device)
             )
         loaded = LoadedModel(model, tokenizer, processor, template=chosen.template)
         loaded.template_options = chosen.template_options
         return loaded
+
+    def _own_config(self, config: Any) -> Any:
+        """The config, of the family's own class if it has one for its model type."""
+        own = self._data("checkpoints.toml").get("config_class", {}).get(config.model_type)
+        return pkgutil.resolve_name(own).from_dict(config.to_dict()) if own else config
 
     def _finish_media(self, loaded: LoadedModel, notify: Callable[[str, str], None]) -> None:
         """Apply the options for media. Raises RecipeError if the model has none."""

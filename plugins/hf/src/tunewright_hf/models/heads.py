@@ -3,6 +3,7 @@
 from typing import Any
 
 import transformers
+from transformers.modeling_layers import GenericForSequenceClassification
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
@@ -24,14 +25,35 @@ def auto_class(request: LoadRequest, config: Any) -> Any:
     or transformers has no class without. Raises RecipeError if there is no such class."""
     media = request.media
     if request.head == "causal_lm":
-        # code beside the weights has classes of its own
-        known = config.model_type in transformers.CONFIG_MAPPING
-        media = media or (known and config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+        if config.model_type not in transformers.CONFIG_MAPPING:
+            return HEADS["causal_lm"]  # of code beside the weights
+        media = media or config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
         return transformers.AutoModelForMultimodalLM if media else HEADS["causal_lm"]
     if media and config.model_type not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+        _register_scored(request.head, type(config))
+    return HEADS[request.head]
+
+
+def _register_scored(head: str, config_class: Any) -> None:
+    """Register a class with a score on the last hidden states of a model with media towers, as
+    those that transformers has for other models. Its tensors have the names that theirs have."""
+    auto = transformers.AutoModelForSequenceClassification
+    body = transformers.AutoModel._model_mapping[config_class]
+    if config_class in auto._model_mapping:
+        return
+    if body.__name__.endswith("ForConditionalGeneration"):  # Llama 4
         raise RecipeError(
-            f"transformers has no class of {config.model_type} with a {request.head} head",
+            f"transformers has no class of {config_class.model_type} without its own head, so "
+            f"there is none with a {head} head",
             place="stage",
             hint="family: {media: false} loads the language model alone, for some models",
         )
-    return HEADS[request.head]
+    plain = next(kind for kind in body.__mro__ if kind.__name__.endswith("PreTrainedModel"))
+    name = body.__name__.removesuffix("Model") + "ForSequenceClassification"
+    # of the module of the model: transformers renames the tensors of its own classes only
+    scored = type(
+        name,
+        (GenericForSequenceClassification, plain),
+        {"__module__": body.__module__, "config_class": config_class},
+    )
+    auto.register(config_class, scored, exist_ok=True)  # without it, nothing is done

@@ -49,13 +49,14 @@ def load(
     tokenizers: Iterable[slow_tokenizers.Table] = (),
     media: Collection[str] = (),
     media_part: Mapping[str, str] = MappingProxyType({}),
+    own_config: Callable[[Any], Any] = lambda config: config,
 ) -> LoadedModel:
     """Load what `request` names from a folder or the hub, onto `device`; the folder is only read.
 
     request.dtype: a dtype's name, or auto for the checkpoint's own. notify: told what was ignored
     or chosen. check_stop: called between two parts, raises Stopped. tokenizers: tables as in
-    slow_tokenizers. media, media_part: see HfFamily. Raises RunError if the checkpoint is missing,
-    unsafe or not whole.
+    slow_tokenizers. media, media_part: see HfFamily. own_config: the config in the family's class.
+    Raises RunError if the checkpoint is missing, unsafe or not whole.
     """
     trusted = request.trust_remote_code
     folder = hub.locate(
@@ -66,7 +67,7 @@ def load(
     own_code = legacy_code.adapting(request.model, notify) if trusted else nullcontext()
     with quiet(), one_line("cannot be loaded", request.model), own_code:
         config, native = read_config(folder, trusted, notify)
-        config = getattr(config, media_part.get(config.model_type, ""), config)
+        config = own_config(getattr(config, media_part.get(config.model_type, ""), config))
         tokenizer = tokenizer_loading.load(folder, config, trusted, tokenizers)
         model = deferred = processor = None
         request.media = request.media and config.model_type in media and has_processor(folder)

@@ -26,7 +26,8 @@ def frozen_parts(model: Any, options: MediaOptions) -> tuple[str, ...]:
     """Names of the modules, and of parameters beside them, that the options leave untrained: all
     but the language model and its head, less what is to be trained."""
     language = {id(each) for each in model.get_decoder().parameters()}
-    for part in (model.get_input_embeddings(), model.get_output_embeddings()):
+    heads = (model.get_output_embeddings(), getattr(model, "score", None))
+    for part in (model.get_input_embeddings(), *heads):
         language |= {id(each) for each in part.parameters()} if part is not None else set()
 
     def is_frozen(name: str, parameter: nn.Parameter) -> bool:

@@ -116,6 +116,8 @@ class StoredQuantization:
     loading: dict[str, Any]  # laid over quantization_config
     #: quantizes the plain checkpoint in a folder, for tiny twins
     write: Callable[[Path], None]
+    #: changes the layers that were read, before a few tokens are tried on them
+    adapt_layers: Callable[[LoadedModel], None]
 
 
 class CheckpointQuantizer(LibraryQuantizer):
@@ -134,6 +136,9 @@ class CheckpointQuantizer(LibraryQuantizer):
         """Quantize the plain checkpoint in `folder` by rounding, for `model: tiny`."""
         raise NotImplementedError
 
+    def adapt_layers(self, loaded: LoadedModel) -> None:
+        """Change the layers that the library has made, in place, before they compute anything."""
+
     def objections_to(self, stored: dict[str, Any]) -> Iterator[Problem]:
         yield from super().objections_to(stored)
         if prequantized.method(stored) == self.method:
@@ -150,6 +155,7 @@ class CheckpointQuantizer(LibraryQuantizer):
             unreadable=self.unreadable,
             loading=self.loading(),
             write=self.write_tiny,
+            adapt_layers=self.adapt_layers,
         )
         return True
 

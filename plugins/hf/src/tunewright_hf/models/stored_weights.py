@@ -2,17 +2,17 @@
 layers that training would spoil are mended."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from tunewright import RecipeError
 from tunewright.events import Notice
 from tunewright.registry import PluginCaller
-from tunewright.types import LoadRequest, RunContext
+from tunewright.types import LoadedModel, LoadRequest, RunContext
 from tunewright_hf.models import hub, prequantized
 from tunewright_hf.models.quantizers import AfterLoading, LibraryQuantizer, StoredQuantization
 
-__all__ = ["keep_layout", "prepare", "recognise"]
+__all__ = ["keep_layout", "layer_changes", "prepare", "recognise"]
 
 
 def recognise(run: RunContext, request: LoadRequest, revision: str | None) -> PluginCaller | None:
@@ -45,6 +45,13 @@ def recognise(run: RunContext, request: LoadRequest, revision: str | None) -> Pl
 def dequantizes(request: LoadRequest) -> bool:
     asked = request.quantization
     return isinstance(asked, StoredQuantization) and bool(asked.loading.get("dequantize"))
+
+
+def layer_changes(request: LoadRequest) -> Callable[[LoadedModel], None]:
+    """The quantizer's changes of layers that its library makes; to be asked before loading, which
+    uses up request.quantization."""
+    asked = request.quantization
+    return asked.adapt_layers if isinstance(asked, StoredQuantization) else lambda _: None
 
 
 def prepare(config: Any, request: LoadRequest, place: str) -> None:

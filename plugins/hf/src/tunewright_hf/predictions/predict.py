@@ -123,6 +123,9 @@ def _row(run: RunContext, answer: _Answer) -> dict[str, Any]:
     """Line of an answered example."""
     example, last = answer.example, answer.last
     assert last is not None
+    if last.unavailable:
+        hint = "the same command goes on, with the rows that are left"
+        raise RunError(f"the engine was lost: {last.error}", hint=hint)
     if last.finish_reason == "error":
         return {"row": example.number, "error": f"the engine failed: {last.error}"}
     if last.finish_reason == "cancelled":

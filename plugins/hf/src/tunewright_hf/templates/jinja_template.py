@@ -47,7 +47,7 @@ class TemplateOptions(PluginOptions):
     """Value of `enable_thinking` in the template. false: the prompt contains empty thinking, if the
     template supports it. Default: the template's own."""
 
-    train_on: Literal["all", "last"] = "all"
+    train_on: Literal["all", "last"] = Field("all", json_schema_extra={"tier": "basic"})
     """Assistant messages that are trained: all, or only the last one of each conversation."""
 
     role_order: Literal["strict", "any"] = "strict"
@@ -63,7 +63,7 @@ class JinjaTemplate(Plugin):
     """
 
     class Options(TemplateOptions):
-        system: str | None = None
+        system: str | None = Field(None, json_schema_extra={"tier": "basic"})
         """System prompt of conversations without one. Default: that of the recipe's checkpoint,
         else the template's own."""
         image_text: str | None = None

@@ -15,7 +15,7 @@ class TrainingCallback:
 
     An optimizer or a model lists its callbacks in the attribute `training_callbacks`: an optimizer
     plugin sets it on the torch optimizer that it builds, an adapter plugin on `LoadedModel.model`.
-    The loop calls those of the model first, on every rank.
+    The loop calls those of the model first, then those of the stage, on every rank.
 
     Order in a step: on_step_begin, forward and backward passes, on_gradients_ready, clipping, the
     optimizer's update, on_step_end, gradients are freed, evaluation, save. If the update is skipped

@@ -1,8 +1,8 @@
 """Checkpoint contents: save and load the state of a training.
 
-Files: `weights` (trained parameters), `optimizer`, `rng-N` of each rank, `others`; each as
-checkpoints.state_codec writes them. Weights and optimizer are those of training: an optimizer with
-modes is not switched, so that resuming is exact.
+Files: `weights` (trained parameters), `optimizer`, `others`, and for each rank `rng-N` and, if its
+stage keeps a state on each, `stage-N`; each as checkpoints.state_codec writes them. Weights and
+optimizer are those of training: an optimizer with modes is not switched, so that resuming is exact.
 """
 
 import shutil
@@ -60,7 +60,7 @@ def check_finite(loop: "TrainingLoop") -> None:
 
 def _write(loop: "TrainingLoop", folder: Path) -> None:
     rank, sharding = loop.trainer.rank, loop.sharding
-    gather_files(loop.run, folder, lambda own: save_state(rng_state(), own, f"rng-{rank}"))
+    gather_files(loop.run, folder, lambda own: _write_own(loop, own, rank))
     sharding.reshard(loop.model)
     weights = {}
     # one at a time: other ranks have no memory for all of them
@@ -88,11 +88,19 @@ def _others(loop: "TrainingLoop") -> dict[str, Any]:
     }
 
 
+def _write_own(loop: "TrainingLoop", folder: Path, rank: int) -> None:
+    """The files of this rank."""
+    save_state(rng_state(), folder, f"rng-{rank}")
+    if state := loop.trainer.rank_state():
+        save_state(state, folder, f"stage-{rank}")
+
+
 def check_can_be_saved(loop: "TrainingLoop") -> None:
     """Raise RunError if a checkpoint could not hold the state of optimizer, scheduler or callbacks.
     Call it when the optimizer has a state: after the first step."""
     check_state(loop.sharding.optimizer_structure(loop.optimizer), "optimizer")
     check_state(_others(loop), "others")
+    check_state(loop.trainer.rank_state(), "stage")
 
 
 def resume(loop: "TrainingLoop") -> None:
@@ -165,14 +173,16 @@ def _load(loop: "TrainingLoop", folder: Path, manifest: dict[str, Any], name: st
             f"{loop.total_steps} steps in place of {others['steps']}: at the very end there are "
             "fewer rows than processes"
         )
-    _load_rng(loop, folder, manifest["world_size"])
+    _load_rank(loop, folder, manifest["world_size"])
 
 
-def _load_rng(loop: "TrainingLoop", folder: Path, before: int) -> None:
+def _load_rank(loop: "TrainingLoop", folder: Path, before: int) -> None:
     """before: ranks that the checkpoint is of."""
     rank, now = loop.trainer.rank, loop.trainer.world_size
     if now == before:
         set_rng_state(load_state(folder, f"rng-{rank}"))
+        if (folder / f"stage-{rank}.json").is_file():
+            loop.trainer.load_rank_state(load_state(folder, f"stage-{rank}"))
         return
     sequence = np.random.SeedSequence([loop.training.seed, loop.step, rank])
     seed_everything(int(sequence.generate_state(1)[0]))

@@ -9,19 +9,15 @@ __all__ = ["is_due"]
 def is_due(
     epoch_at: Callable[[int], float],
     step: int,
-    stride: int,
     every: int | None,
     per_epoch: int | None,
 ) -> bool:
     """Whether something is due after optimizer step `step`: every so many steps, or so often per
     epoch, at the first possible step each time.
 
-    epoch_at: passes over the data after a step. stride: steps between two possible times.
+    epoch_at: passes over the data after a step.
     """
-    if step % stride:
-        return False
-    before = step - stride
     if every:
-        return step // every > before // every
-    parts = [math.floor(epoch_at(each) * (per_epoch or 1) + 1e-9) for each in (before, step)]
+        return step % every == 0
+    parts = [math.floor(epoch_at(each) * (per_epoch or 1) + 1e-9) for each in (step - 1, step)]
     return parts[1] > parts[0]

@@ -98,7 +98,7 @@ class TrainingLoop:
         self.sharding.prepare(self.model, self.optimizer, self.accelerator, training, self.rounding)
         self.forward = _autocasting(self.sharding, self.accelerator)
         self.scheduler = build_scheduler(self.run, training, self.optimizer, self.total_steps)
-        self.callbacks = list(callbacks_of(self.model, self.optimizer))
+        self.callbacks = list(callbacks_of(self.model, self.trainer, self.optimizer))
         if resume:
             checkpointing.resume(self)
             self._saved_at = self.step
@@ -235,14 +235,11 @@ class TrainingLoop:
         every, per_epoch = self.training.save_steps, self.training.saves_per_epoch
         if every is None and per_epoch is None:
             return False
-        stride = 1 if every else self.trainer.save_stride  # save_steps is a multiple of it
-        return last or is_due(self.batches.epoch_at, self.step, stride, every, per_epoch)
+        return last or is_due(self.batches.epoch_at, self.step, every, per_epoch)
 
     def _evaluation_is_due(self) -> bool:
-        # if the best is to be kept, wait for a step at which a checkpoint may be written
-        stride = self.trainer.save_stride if self.training.load_best_model_at_end else 1
         every, per_epoch = self.training.eval_steps, self.training.evals_per_epoch or 1
-        return is_due(self.batches.epoch_at, self.step, stride, every, per_epoch)
+        return is_due(self.batches.epoch_at, self.step, every, per_epoch)
 
     def _evaluate(self) -> bool:
         """Evaluate on all sets. Returns whether to write a checkpoint, because it is the best."""

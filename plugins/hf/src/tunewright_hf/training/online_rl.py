@@ -11,22 +11,22 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tunewright import RecipeError, RunError
+from tunewright import RecipeError
 from tunewright.events import Notice, Sampled
 from tunewright.types import RunContext, StageResult, TrainRequest
+from tunewright_hf.batching import collators
 from tunewright_hf.batching.collators import Padded
 from tunewright_hf.batching.row_stream import RowStream
-from tunewright_hf.losses.causal_lm import CausalLoss
+from tunewright_hf.losses.causal_lm import CausalLoss, shift
 from tunewright_hf.training.fit import fit
 from tunewright_hf.training.reference import check_base, reference_mode, second_model
-from tunewright_hf.training.rewards import WeightedReward, load, missing
-from tunewright_hf.training.rollouts import Rollout, RolloutGenerator, Sampling
-from tunewright_hf.training.stage_trainer import StageTrainer, TrainingSetup
+from tunewright_hf.training.rollouts import Rollout, RolloutGenerator, Sampling, lengths
+from tunewright_hf.training.scoring import Scorer, load_rewards
+from tunewright_hf.training.stage_trainer import Batch, StageTrainer, TrainingSetup, moved
 
 __all__ = [
     "Prompt",
     "PromptsTrainer",
-    "lengths",
     "train_on_prompts",
 ]
 
@@ -34,8 +34,6 @@ Prompt = tuple[int, dict[str, Any]]  # row index, which seeds the sampling, and 
 # stands for the step in sampling seeds during evaluation; no training gets so far
 _EVALUATION = 2**32 - 1
 
-
-_SAMPLES = 3  # completions shown per log
 _ALIKE = (
     "step {step}: all rewards that are compared are alike since the last log: nothing is learned "
     "(look at the samples, and at what the rewards ask for)"
@@ -54,8 +52,15 @@ class Numbered(Dataset[Prompt]):
 
 
 class PromptsTrainer(StageTrainer):
-    """Trains on completions of prompts. A subclass builds batches of them, and computes the loss.
-    options: RolloutOptions, and the subclass's own."""
+    """Trains on completions of prompts. A subclass makes rollouts of them, and computes the loss.
+    options: RolloutOptions, and the subclass's own.
+
+    A rollout is a batch for each pass of a step, on the device: those of `batch_of`, and whatever
+    the loss needs besides. Each is trained on for `steps_per_rollout` steps, and checkpoints may be
+    written between them.
+    """
+
+    steps_per_rollout = 1
 
     def __init__(self, setup: TrainingSetup, options: Any) -> None:
         super().__init__(setup)
@@ -65,7 +70,7 @@ class PromptsTrainer(StageTrainer):
         self.train_rows = Numbered(request.data.train)
         #: since the last log: whether any compared rewards differ, and the first reward
         self.progress |= {"rewards_differ": False, "first_reward": None}
-        self.samples: list[dict[str, Any]] = []  # last completions, for events
+        self.rollout: list[Batch] = []
         self._rewards_differ = False  # of this step and rank, as the next one
         self._first_reward: float | None = None
         self._alike = False  # whether equal rewards were already reported
@@ -83,45 +88,68 @@ class PromptsTrainer(StageTrainer):
         self.second = second_model(run, request, options) if options.beta else None
         # for the result of an earlier stage, which rank 0 wrote
         self.accelerator.wait_for_everyone()
-        self.rewards = self._load_rewards()
+        self.rewards = load_rewards(run, request, options.rewards)
+        self.scorer = Scorer(run, self.rewards, self.writer, self.count, self.media)
 
     def make_loss(self) -> CausalLoss:
         return CausalLoss(self.model)
-
-    def _load_rewards(self) -> list[WeightedReward]:
-        number = self.request.number - 1
-        found = []
-        for index, section in enumerate(self.options.rewards):
-            at = ("rewards", index, "name")
-            named = any(
-                self.run.from_command_line(*stage, *at)
-                for stage in (("stage",), ("stages", number))
-            )
-            place = f"stage.rewards.{index}"
-            reward = load(section, place, self.run, self.request.loaded, from_command_line=named)
-            there = {"prompts", *self.request.data.train.column_names} - {"prompt_ids"}
-            problem, hint = missing(reward.name, reward.needed, there)
-            if problem:
-                raise RecipeError(problem, place=place, hint=hint)
-            found.append(reward)
-        return found
 
     @property
     def keeps_all_logits(self) -> bool:
         return self.causal_loss.after_head is None
 
-    # ---- answers ---------------------------------------------------------------------------------
+    # ---- rollouts --------------------------------------------------------------------------------
 
-    def answers(self, prompts: Sequence[Prompt], each: int) -> tuple[list[Rollout], Tensor]:
-        """So many answers to each prompt, side by side, and their rewards (N). Raises
-        StopRequested."""
-        self.check_stop()
-        step, size = self.step, range(each)
-        groups = [row for _, row in prompts for _ in size]
-        written = self._write(
-            groups, [(self.seed, step, row, number) for row, _ in prompts for number in size]
-        )
-        rewards = self._rewards(groups, written, sampled=True)
+    def make_rollout(self, batches: list[list[Prompt]]) -> list[Batch]:
+        """A rollout for the prompts of one step. Called without gradients."""
+        raise NotImplementedError
+
+    def prepare_step(self, batches: list[list[Prompt]]) -> tuple[list[Batch], float]:
+        # a run that goes on with another number of ranks has no rollout
+        if not self.rollout or self.step % self.steps_per_rollout == 0:
+            with torch.no_grad(), self.evaluation_mode():
+                self.rollout = self.make_rollout(batches)
+        counts = [[batch["parts"], collators.tokens(batch)] for batch in self.rollout]
+        weight, tokens = self.total(torch.tensor(counts).double().sum(0)).tolist()
+        self.progress["tokens"] += int(tokens)
+        return [dict(batch) for batch in self.rollout], weight
+
+    def batch_of(self, written: Sequence[Rollout], parts: float = 0.0) -> Batch:
+        """Padded batch of rollouts on the device, with their `rows`, and `known` (B, T): 1 at the
+        positions before tokens of completions. parts: its share of the mean over a step."""
+        rows = [answer.row() for answer in written]
+        batch = moved(self.padded(rows), self.device)
+        return batch | {"rows": rows, "known": shift(batch["labels"], None)[1], "parts": parts}
+
+    def rank_state(self) -> dict[str, Any]:
+        if self.step % self.steps_per_rollout == 0:
+            return {}
+        padded = ("inputs", "labels")  # made again from the rows
+        return {
+            "rollout": [
+                {name: each for name, each in batch.items() if name not in padded}
+                for batch in self.rollout
+            ]
+        }
+
+    def load_rank_state(self, state: dict[str, Any]) -> None:
+        self.rollout = [
+            moved(self.padded(batch["rows"]) | batch, self.device) for batch in state["rollout"]
+        ]
+
+    def answers(
+        self, prompts: Sequence[Prompt], each: int, seeds: Sequence[tuple[int, ...]] | None = None
+    ) -> tuple[list[Rollout], Tensor]:
+        """So many answers to each prompt, side by side, and their rewards (N). seeds: of each
+        prompt, besides the step, the row and the answer's number, which seed the sampling too."""
+        groups = [row for _, row in prompts for _ in range(each)]
+        draws = [
+            (self.seed, self.step, row, number, *more)
+            for (row, _), more in zip(prompts, seeds or [()] * len(prompts), strict=True)
+            for number in range(each)
+        ]
+        written = self._write(groups, draws)
+        rewards = self.scorer(groups, written, self.shaping(written))
         self._compare(rewards.view(-1, each))
         self.count("reward", rewards)
         self.count("completions/mean_length", lengths(written))
@@ -131,6 +159,10 @@ class PromptsTrainer(StageTrainer):
         )
         return written, rewards
 
+    def shaping(self, written: Sequence[Rollout]) -> dict[str, Tensor]:
+        """Terms (N,) by name that are added to the rewards in training."""
+        return {}
+
     def _write(
         self, rows: Sequence[dict[str, Any]], draws: Sequence[tuple[int, ...]]
     ) -> list[Rollout]:
@@ -138,45 +170,23 @@ class PromptsTrainer(StageTrainer):
         with self.autocast(), self.evaluation_mode():
             return self.writer.write(prompts, draws, media)
 
-    def _rewards(
-        self, rows: Sequence[dict[str, Any]], written: Sequence[Rollout], *, sampled: bool = False
-    ) -> Tensor:
-        """Weighted sums of the rewards (N,). sampled: keep some for the next log."""
-        columns = {name: [row[name] for row in rows] for name in rows[0] if name != "prompt_ids"}
-        columns["prompts"] = [self.writer.prompt_text(answer) for answer in written]
-        if self.media:
-            columns["media"] = [self.media.full_paths(answer.media) for answer in written]
-        total = torch.zeros(len(rows), dtype=torch.float64)
-        said = torch.zeros(len(rows), dtype=torch.bool)
-        by_name: dict[str, list[float]] = {}
-        for reward in self.rewards:
-            found = torch.tensor(
-                reward([answer.text for answer in written], columns), dtype=torch.float64
-            )
-            self.count(f"rewards/{reward.name}", found[~found.isnan()])
-            by_name[reward.name] = found.tolist()
-            said |= ~found.isnan()
-            total += reward.weight * found.nan_to_num(0.0)
-        if not said.all():
-            names = ", ".join(reward.name for reward in self.rewards)
-            raise RunError(
-                "gives no number for some answer, nor does another", place=f"reward {names}"
-            )
-        if sampled:
-            by_name["reward"] = total.tolist()
-            self.samples = [
-                {
-                    "prompt": columns["prompts"][number],
-                    "completion": written[number].text,
-                    "rewards": {
-                        name: values[number]
-                        for name, values in by_name.items()
-                        if not math.isnan(values[number])
-                    },
-                }
-                for number in range(min(_SAMPLES, len(written)))
-            ]
-        return total
+    def reference_logps(self, batch: Batch) -> Tensor:
+        """Log-probabilities of a batch's labels under the reference (B, T), without gradients."""
+        with self.reference() as reference:
+            return reference.logps(reference.model, batch["inputs"], batch["labels"])[0]
+
+    def normalize_advantages(self, rollout: list[Batch]) -> None:
+        """Normalize `advantages` (B, T) over the tokens of completions, on all ranks, to mean 0 and
+        variance 1."""
+        sums = torch.zeros(3, dtype=torch.float64)
+        for batch in rollout:
+            found = batch["advantages"][batch["known"] > 0].double().cpu()
+            sums += torch.stack([torch.ones_like(found), found, found**2]).sum(1)
+        tokens, total, squares = self.total(sums).tolist()
+        mean = total / tokens
+        deviation = math.sqrt(max(0.0, squares / tokens - mean**2) + 1e-8)
+        for batch in rollout:
+            batch["advantages"] = (batch["advantages"] - mean) / deviation
 
     @contextmanager
     def reference(self) -> Iterator[CausalLoss]:
@@ -219,7 +229,7 @@ class PromptsTrainer(StageTrainer):
 
     def logged(self) -> dict[str, float]:
         if self.run.rank == 0:
-            for sample in self.samples:
+            for sample in self.scorer.samples:
                 self.run.emit(Sampled(stage=self.stage, step=self.step, **sample))
         if "reward" in self.progress["sums"]:  # there were rollouts
             alike = not self.progress["rewards_differ"]
@@ -240,7 +250,7 @@ class PromptsTrainer(StageTrainer):
         for own, counts in self.own_batches(Numbered(rows)):
             prompts = [row for _, row in own]
             written = self._write(prompts, [(self.seed, _EVALUATION, number) for number, _ in own])
-            rewards = self._rewards(prompts, written)
+            rewards = self.scorer(prompts, written)
             if counts:
                 sums += torch.tensor(
                     [float(rewards.sum()), float(lengths(written).sum()), len(own)]
@@ -261,6 +271,15 @@ def train_on_prompts(
 ) -> StageResult:
     """Train on prompts, and save. repeats: steps on the same completions. Raises as `fit` does;
     RecipeError if rewards, the reference, the rows or the accelerators do not fit."""
+    check_can_generate(request)
+    # prompts of any length go into one pass: completions take most of the memory
+    request.training = request.training.model_copy(update={"batching": "random"})
+    make = partial(trainer, options=options)
+    return fit(run, request, make, stage=stage, repeats=repeats, template=run.plugin("template"))
+
+
+def check_can_generate(request: TrainRequest) -> None:
+    """Raise RecipeError if completions cannot be generated while this is trained."""
     if request.sharding:
         hint = "take it out of the recipe: processes then hold the whole model each"
         raise RecipeError(
@@ -279,12 +298,3 @@ def train_on_prompts(
         raise RecipeError(
             "the answers are not written yet", place="training.tokens_per_batch", hint=hint
         )
-    # prompts of any length go into one pass: completions take most of the memory
-    request.training = request.training.model_copy(update={"batching": "random"})
-    make = partial(trainer, options=options)
-    return fit(run, request, make, stage=stage, repeats=repeats, template=run.plugin("template"))
-
-
-def lengths(written: Sequence[Rollout]) -> Tensor:
-    """Tokens of each completion (N,) in fp64, including its stop token."""
-    return torch.tensor([len(answer.completion_ids) for answer in written], dtype=torch.float64)

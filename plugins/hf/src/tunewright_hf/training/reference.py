@@ -29,6 +29,8 @@ from tunewright_hf.training.stage_trainer import Batch, TrainingSetup, moved
 
 __all__ = [
     "ReferenceTrainer",
+    "frozen",
+    "load_other",
 ]
 
 # in the stage's folder `checkpoints`, which is removed when the run is overwritten
@@ -157,21 +159,34 @@ class ReferenceTrainer(LogpsTrainer):
 def second_model(run: RunContext, request: TrainRequest, options: Any) -> CausalLoss | None:
     """Load the reference if it is a separate model. Parameters that the policy does not train are
     shared with it. options: ReferenceModel."""
-    if options.reference in ("start", "base"):
-        loaded = request.models.get("reference")
+    if options.reference not in ("start", "base"):
+        loaded = load_other(run, options.reference, options.reference_quantizer)
+    elif "reference" in request.models:
+        loaded = request.models["reference"]
     else:
-        if quantizer := options.reference_quantizer:
-            recipe = run.recipe.as_mapping() | {"quantizer": quantizer}
-            run = Run(resolve(recipe, combined=False), trust_remote_code=run.trust_remote_code)
-        # loaded like the result of an earlier stage: complete, and not trained
-        loaded = run.load(prior=StageResult(Path(options.reference), "model"), trainable=False)
-    if loaded is None:
         return None
+    return CausalLoss(frozen(loaded, request).model)
+
+
+def load_other(run: RunContext, path: str, quantizer: Any = None) -> LoadedModel:
+    """Load another model than the policy, complete and not trained. quantizer: a section of its
+    own; None: the recipe's. Raises RecipeError."""
+    if quantizer:
+        recipe = run.recipe.as_mapping() | {"quantizer": quantizer}
+        run = Run(resolve(recipe, combined=False), trust_remote_code=run.trust_remote_code)
+    # as the result of an earlier stage
+    return run.load(prior=StageResult(Path(path), "model"), trainable=False)
+
+
+def frozen(loaded: LoadedModel, request: TrainRequest) -> LoadedModel:
+    """The model in evaluation mode, in the dtypes of the run. Parameters that the policy has too,
+    and does not train, are shared with it."""
     number_format = precision.resolve(request.training.precision, loaded.model.device)
     precision.set_trained_dtypes(loaded.model, number_format)
     (request.sharding or NoSharding()).cast(loaded.model, number_format)
     share(loaded.model, request.loaded.model)
-    return CausalLoss(loaded.model.eval())
+    loaded.model.eval()
+    return loaded
 
 
 @contextmanager

@@ -6,32 +6,37 @@ line (mine.py:brief):
     def brief(completions: list[str], **columns: list) -> list[float | None]
 
 completions: without stop token. columns: the columns of the completions' rows by name, as long as
-completions, including `prompts` (rendered). Further keys of the section besides `name` and `weight`
-are a plugin's options, or keyword arguments of the function. Both return one number per completion,
-None if they have no score for it. Each rank scores its own completions.
+completions, including `prompts` (rendered). Further keys of the section besides `name`, `weight`,
+`time_limit` and `late` are a plugin's options, or keyword arguments of the function. Both return
+one number per completion, None if they have no score for it. Either may be asynchronous (`async
+def`): such rewards run together. Each rank scores its own completions.
 """
 
 import inspect
 import math
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from tunewright import RecipeError, RunError, TunewrightError, registry
+from tunewright import RecipeError, registry
 from tunewright.recipe import Section
 from tunewright.resolved import choose
 from tunewright.source import Source
 from tunewright.types import LoadedModel, RewardRequest, RunContext
+from tunewright_hf.training.reward_calls import score_all
 
 __all__ = ["check", "load"]
 
 _SHOWN = 12  # columns that are written out in an error
-Score = Callable[[RewardRequest], list[float | None]]
+_LONGEST = 86_400  # seconds of a time limit
+Score = Callable[[RewardRequest], Any]  # one number or None per completion, or an awaitable of it
+Late = Literal["error", "none"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class WeightedReward:
     """A reward of a recipe. score: the hook of its plugin, or a wrapped function."""
 
@@ -41,32 +46,31 @@ class WeightedReward:
     policy: LoadedModel | None = None
     plugin: Any = None  # None: a function in a file
     needed: tuple[str, ...] = ()  # columns that rows must have
+    is_async: bool = False  # whether `score` gives an awaitable
+    time_limit: float | None = None  # seconds per call
+    late: Late = "error"  # a call that exceeds its limit
+    last_call: Future[Any] | None = None  # in a thread of its own
 
     def __call__(self, completions: list[str], columns: dict[str, list[Any]]) -> list[float]:
         """One number per completion, NaN for none. Raises RunError if the reward fails."""
-        place = f"reward {self.name}"
-        try:
-            given = list(self.score(RewardRequest(completions, columns, self.policy)))
-            found = [math.nan if value is None else float(value) for value in given]
-        except TunewrightError:
-            raise
-        except Exception as error:
-            raise RunError(f"fails: {type(error).__name__}: {error}", place=place) from error
-        if len(found) != len(completions):
-            raise RunError(
-                f"gave {len(found)} numbers for {len(completions)} completions", place=place
-            )
-        for number, value in zip(found, given, strict=True):
-            if value is not None and not math.isfinite(number):
-                hint = "None is for completions that it says nothing of"
-                raise RunError(f"gave {number}", place=place, hint=hint)
-        return found
+        return score_all([self], completions, columns)[0][0]
+
+
+@dataclass(frozen=True)
+class Named:
+    """A section of `rewards`. options: of the plugin, or keyword arguments of the function."""
+
+    name: str
+    weight: float
+    time_limit: float | None
+    late: Late
+    options: dict[str, Any]
 
 
 def check(section: str | dict[str, Any]) -> None:
     """Check that the reward exists; nothing is imported, and no file is opened. Raises
     ValueError."""
-    name, _, _ = _parts(section)
+    name = _parts(section).name
     if not _is_in_a_file(name):
         try:
             registry.find("reward", name)
@@ -77,10 +81,11 @@ def check(section: str | dict[str, Any]) -> None:
 def columns(section: str | dict[str, Any]) -> tuple[str, ...]:
     """The columns that a reward plugin needs, none of a function in a file, which is not opened.
     Raises RecipeError if its options are wrong."""
-    name, _, options = _parts(section)
-    if _is_in_a_file(name):
+    given = _parts(section)
+    if _is_in_a_file(given.name):
         return ()
-    choice = choose("reward", Section(name=name, **options), Source(f"reward {name}"), ())
+    written = Section(name=given.name, **given.options)
+    choice = choose("reward", written, Source(f"reward {given.name}"), ())
     return tuple(choice.make().columns())
 
 
@@ -115,28 +120,44 @@ def load(
     it cannot be imported, or is not a reward.
     """
     try:
-        name, weight, options = _parts(section)
-        if _is_in_a_file(name):
-            function = _function(name, from_command_line)
-            bare = name.rpartition(":")[2]
-            needed = _needed(function, options)
-            return WeightedReward(bare, weight, _wrapped(function, options), policy, needed=needed)
+        given = _parts(section)
+        common: dict[str, Any] = {
+            "weight": given.weight,
+            "policy": policy,
+            "time_limit": given.time_limit,
+            "late": given.late,
+        }
+        if _is_in_a_file(given.name):
+            function = _function(given.name, from_command_line)
+            return WeightedReward(
+                given.name.rpartition(":")[2],
+                score=_wrapped(function, given.options),
+                needed=_needed(function, given.options),
+                is_async=inspect.iscoroutinefunction(function),
+                **common,
+            )
     except Exception as error:  # whatever the file raises
         raise RecipeError(f"cannot be loaded: {error}", place=place) from error
     try:
-        caller = run.named("reward", name, **options)
+        caller = run.named("reward", given.name, **given.options)
     except RecipeError as error:
         raise RecipeError(error.problem, place=place, hint=error.hint) from error
 
-    def score(request: RewardRequest) -> list[float | None]:
-        return caller.call("score", run=run, request=request)  # type: ignore[no-any-return]
+    def score(request: RewardRequest) -> Any:
+        return caller.call("score", run=run, request=request)
 
-    needed = tuple(caller.plugin.columns())
-    return WeightedReward(caller.entry.name, weight, score, policy, caller.plugin, needed)
+    return WeightedReward(
+        caller.entry.name,
+        score=score,
+        plugin=caller.plugin,
+        needed=tuple(caller.plugin.columns()),
+        is_async=inspect.iscoroutinefunction(caller.plugin.score),
+        **common,
+    )
 
 
-def _wrapped(function: Callable[..., list[float | None]], options: dict[str, Any]) -> Score:
-    def score(request: RewardRequest) -> list[float | None]:
+def _wrapped(function: Callable[..., Any], options: dict[str, Any]) -> Score:
+    def score(request: RewardRequest) -> Any:
         return function(request.completions, **request.columns, **options)
 
     return score
@@ -156,16 +177,25 @@ def _needed(function: Any, options: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _parts(section: str | dict[str, Any]) -> tuple[str, float, dict[str, Any]]:
-    """Name, weight and options. Raises ValueError if the name is missing, or the weight is no
-    number."""
+def _parts(section: str | dict[str, Any]) -> Named:
+    """The section's own keys, and the options. Raises ValueError if one is wrong."""
     written = {"name": section} if isinstance(section, str) else dict(section)
     name, weight = written.pop("name", None), written.pop("weight", 1.0)
+    limit: Any = written.pop("time_limit", None)
+    late: Any = written.pop("late", "error")
     if not isinstance(weight, (int, float)) or not math.isfinite(weight):
         raise ValueError(f"the weight of reward {name} is {weight!r}, not a number")
     if not isinstance(name, str):
         raise ValueError(f"found {name!r}, expected the name of a reward")
-    return name, float(weight), written
+    if limit is not None and not (isinstance(limit, (int, float)) and 0 < limit <= _LONGEST):
+        raise ValueError(
+            f"the time_limit of reward {name} is {limit!r}: expected seconds, at most {_LONGEST}"
+        )
+    if late not in ("error", "none"):
+        raise ValueError(f"`late` of reward {name} is {late!r}: expected error or none")
+    if late == "none" and limit is None:
+        raise ValueError(f"`late` of reward {name} does nothing without its time_limit")
+    return Named(name, float(weight), limit, late, written)
 
 
 def _is_in_a_file(name: str) -> bool:

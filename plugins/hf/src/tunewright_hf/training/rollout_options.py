@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from tunewright import Problem, RecipeError, Stage
 from tunewright.types import ModelRole
@@ -21,9 +21,11 @@ class RolloutOptions(ReferenceModel):
     rewards: list[str | dict[str, Any]] = Field(
         min_length=1, examples=[[{"name": "length", "target": 20}]]
     )
-    """Reward plugins: a name, or a mapping with name, weight (default: 1) and options. On the
-    command line, and only there, a name may be that of a function in a file: mine.py:brief. The
-    reward of a completion is their weighted sum."""
+    """Reward plugins: a name, or a mapping with name, weight (default: 1) and options. The reward
+    of a completion is their weighted sum. Two further keys: time_limit, the seconds that a call may
+    take (default: any), and late, what a longer one is: an error (default), or none, which leaves
+    this reward out. On the command line, and only there, a name may be that of a function in a
+    file: mine.py:brief."""
     max_new_tokens: int = Field(256, ge=1)
     """Maximum tokens of a completion."""
     temperature: float = Field(1.0, gt=0)
@@ -42,6 +44,12 @@ class RolloutOptions(ReferenceModel):
         for section in rewards:
             check(section)
         return rewards
+
+    @model_validator(mode="after")
+    def _needs_beta(self) -> "RolloutOptions":
+        if self.reference != "start" and not self.beta:
+            raise ValueError("reference does nothing without beta, the weight of the divergence")
+        return self
 
 
 class RolloutStage(Stage):

@@ -15,12 +15,16 @@ import torch
 from tunewright.types import LoadedModel
 from tunewright_hf.inference.rows import Row, RowSampling
 from tunewright_hf.inference.scheduler import Scheduler
+from tunewright_hf.losses.chunked_cross_entropy import IGNORED
 from tunewright_hf.media.collation import MediaRows
 from tunewright_hf.media.prompts import PromptMedia, prompt_media
 
 __all__ = [
+    "Rollout",
     "RolloutGenerator",
     "Sampling",
+    "last_answer",
+    "lengths",
 ]
 
 Media = Sequence[dict[str, Any]]  # {kind, path} of each
@@ -142,8 +146,19 @@ class RolloutGenerator:
         return Rollout(prompt, ids, text, end is not None, media)
 
     def prompt_text(self, rollout: Rollout) -> str:
-        """The rendered prompt. Of a medium's tokens, equal ones in a row are written once."""
-        ids = rollout.prompt_ids
+        """The rendered prompt, with one placeholder for each medium."""
         if self._media:
-            ids = self._media.media.shortened(ids)
-        return self._loaded.tokenizer.decode(ids)  # type: ignore[no-any-return]
+            return self._media.prompt_text(rollout.prompt_ids, rollout.media)
+        return self._loaded.tokenizer.decode(rollout.prompt_ids)  # type: ignore[no-any-return]
+
+
+def lengths(written: Sequence[Rollout]) -> torch.Tensor:
+    """Tokens of each completion (N,) in fp64, including its stop token."""
+    return torch.tensor([len(answer.completion_ids) for answer in written], dtype=torch.float64)
+
+
+def last_answer(labels: Sequence[int]) -> tuple[int, int]:
+    """Start and end of the last trained span of an example; (0, 0) if there is none."""
+    end = next((place for place in range(len(labels), 0, -1) if labels[place - 1] != IGNORED), 0)
+    start = next((place for place in range(end, 0, -1) if labels[place - 1] == IGNORED), 0)
+    return start, end

@@ -21,6 +21,7 @@ from tunewright_hf.media.collation import media_rows
 from tunewright_hf.models.media_options import MediaOptions
 from tunewright_hf.models.media_parts import frozen_parts
 from tunewright_hf.models.modules import base_model, within
+from tunewright_hf.training.callbacks import TrainingCallback
 
 __all__ = [
     "Batch",
@@ -51,6 +52,19 @@ class StopRequested(Exception):
     """The run was asked to stop: what is in progress is given up. Raised on all ranks together."""
 
 
+class ZeroGradients(TrainingCallback):
+    """Gives parameters that no row of a step used a gradient of zeros, so that an optimizer moves
+    them as it does where another rank has used them."""
+
+    def __init__(self, parameters: list[Tensor]) -> None:
+        self._parameters = parameters
+
+    def on_gradients_ready(self, loop: Any) -> None:
+        for parameter in self._parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+
+
 class StageTrainer:
     """Loss and metrics of one stage. The loop calls it and knows nothing else of the stage.
 
@@ -59,7 +73,6 @@ class StageTrainer:
     """
 
     leaves_out = False  # whether rows without readable media may be left out
-    save_stride = 1  # checkpoints are written only at multiples of this step count
 
     def __init__(self, setup: TrainingSetup) -> None:
         self.run, self.request, self.batches = setup.run, setup.request, setup.batches
@@ -83,6 +96,8 @@ class StageTrainer:
             self._media_in_every_batch(setup),
             self._skips_media(setup),
         )
+        #: see TrainingCallback
+        self.training_callbacks = [ZeroGradients(self._trained_media(setup))]
         self.collate: Any = list  # collator; a subclass sets it
         self.stage = setup.stage
         self.step = 0  # optimizer steps done; set by the loop
@@ -93,14 +108,18 @@ class StageTrainer:
 
     def _media_in_every_batch(self, setup: TrainingSetup) -> bool:
         """Whether ranks would wait for each other if one of them had no media in a batch."""
-        loaded = setup.request.loaded
-        if loaded.processor is None or self.world_size == 1:
+        if setup.request.loaded.processor is None or self.world_size == 1:
             return False
-        model = base_model(loaded.model)
+        return bool(self._trained_media(setup)) or type(setup.sharding) is not NoSharding
+
+    def _trained_media(self, setup: TrainingSetup) -> list[Tensor]:
+        """The trained parameters of towers and projectors."""
+        if setup.request.loaded.processor is None:
+            return []
+        model = base_model(setup.request.loaded.model)
         parts = frozen_parts(model, MediaOptions())
         named = model.named_parameters()
-        trained = any(each.requires_grad and within(name, parts) for name, each in named)
-        return trained or type(setup.sharding) is not NoSharding
+        return [each for name, each in named if each.requires_grad and within(name, parts)]
 
     def _skips_media(self, setup: TrainingSetup) -> bool:
         """Whether rows are left out whose media cannot be read. Raises RecipeError."""
@@ -156,6 +175,13 @@ class StageTrainer:
 
     def step_ended(self) -> None:
         """Hook after each step."""
+
+    def rank_state(self) -> dict[str, Any]:
+        """State of this rank alone that a checkpoint needs besides `progress`; empty: none."""
+        return {}
+
+    def load_rank_state(self, state: dict[str, Any]) -> None:
+        """Continue from a `rank_state` that was not empty, of as many ranks as now."""
 
     def finished(self) -> None:
         """Hook after the last step, before the result is saved."""

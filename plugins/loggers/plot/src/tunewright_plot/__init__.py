@@ -1,6 +1,7 @@
-"""The loss curve as a PNG."""
+"""The loss curve as a PNG, and a table of sampled completions."""
 
 import json
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from tunewright.events import (
     Event,
     Logged,
     RunFinished,
+    Sampled,
     Saved,
     StageFinished,
     StageStarted,
@@ -18,6 +20,7 @@ from tunewright.events import (
 from tunewright.types import RunContext
 
 LARGEST = 3e38  # about the largest float32; larger values and NaN are not drawn
+_SAMPLES = 60  # completions in the table
 
 
 @dataclass
@@ -35,17 +38,19 @@ class Curve:
 
 
 class Plot(Logger):
-    """Draws loss.png in the run folder, at every save and at the end of every stage.
+    """Draws loss.png in the run folder, at every save and at the end of every stage. For stages
+    that generate, also writes samples.html, the newest completions with their rewards.
 
     A resumed run reads the points before its checkpoint from metrics.jsonl, if it exists.
     """
 
-    artifacts = ("loss.png",)
+    artifacts = ("loss.png", "samples.html")
 
     def __init__(self, options: Any, name: str = "") -> None:
         super().__init__(options, name)
         self._curves: dict[int, Curve] = {}  # number of the stage → its losses
         self._number = 1
+        self._samples: deque[Sampled] = deque(maxlen=_SAMPLES)
 
     @hookimpl
     def report(self, run: RunContext, event: Event) -> None:
@@ -61,8 +66,11 @@ class Plot(Logger):
                 self._add(event, None)
             case Evaluated():
                 self._add(event, event.dataset)
+            case Sampled():
+                self._samples.append(event)
             case Saved() | StageFinished() | RunFinished():
                 self._draw(folder / "loss.png")
+                self._write_samples(folder / "samples.html")
 
     def _add(self, event: Logged | Evaluated, eval_name: str | None) -> None:
         curve = self._curves.setdefault(self._number, Curve(event.stage))
@@ -73,6 +81,12 @@ class Plot(Logger):
             from tunewright_plot.draw import draw
 
             draw(curves, path)
+
+    def _write_samples(self, path: Path) -> None:
+        if self._samples:
+            from tunewright_plot.samples import write
+
+            write(self._samples, path)
 
 
 def earlier_curves(path: Path, number: int, step: int) -> dict[int, Curve]:

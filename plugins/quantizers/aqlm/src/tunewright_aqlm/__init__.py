@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from tunewright import PluginOptions, hookimpl
+from tunewright import PluginOptions
 from tunewright.types import LoadedModel
 from tunewright_hf.models.quantizers import CheckpointQuantizer
 
@@ -46,9 +46,7 @@ class Aqlm(CheckpointQuantizer):
 
         layout.write(folder, self.options.codebooks or 2)
 
-    @hookimpl
-    def finish_load(self, loaded: LoadedModel) -> LoadedModel:
+    def adapt_layers(self, loaded: LoadedModel) -> None:
         from tunewright_aqlm import linear
 
         linear.give_gradients(loaded)
-        return loaded

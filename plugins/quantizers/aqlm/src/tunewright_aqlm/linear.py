@@ -24,5 +24,6 @@ class AqlmLinear(QuantizedLinear):
 
 def give_gradients(loaded: LoadedModel) -> None:
     """Replace the class of every quantized layer, in place."""
-    for name in loaded.quantized:
-        loaded.model.get_submodule(name).__class__ = AqlmLinear
+    for module in loaded.model.modules() if loaded.model is not None else ():
+        if type(module) is QuantizedLinear:
+            module.__class__ = AqlmLinear

@@ -117,7 +117,8 @@ class Http(Reward):
 class RewardModel(Reward):
     """Score of each prompt with its completion by the reward model that a run trained last.
 
-    Prompts are rendered for the policy, which must use the template of the reward model.
+    Prompts are rendered for the policy, which must use the template of the reward model. A model
+    with media towers sees the media of prompts.
     """
 
     class Options(PluginOptions):
@@ -129,12 +130,15 @@ class RewardModel(Reward):
         self.judge: Any = None  # loaded at the first call, before the first step
 
     @hookimpl
-    def score(self, run: RunContext, request: RewardRequest) -> list[float]:
+    def score(self, run: RunContext, request: RewardRequest) -> list[float | None]:
         from tunewright_rewards.model import Judge
 
         if self.judge is None:
             self.judge = Judge(run, request.policy, self.options.path)
-        return self.judge.score(request.columns["prompts"], request.completions)  # type: ignore[no-any-return]
+        columns = request.columns
+        return self.judge.score(  # type: ignore[no-any-return]
+            columns["prompts"], request.completions, columns.get("media", ())
+        )
 
     def close(self) -> None:
         self.judge = None

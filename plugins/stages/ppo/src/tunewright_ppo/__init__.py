@@ -14,9 +14,8 @@ class Ppo(RolloutStage):
 
     A rollout is the prompts of one step (per_device_train_batch_size × gradient_accumulation_steps
     × processes) with their completions. The critic is a linear layer on the policy's last hidden
-    states; it is saved beside the result, as value_head.safetensors. Checkpoints are written
-    between rollouts only: training.save_steps and training.max_steps are rounded up to a multiple
-    of ppo_epochs, and a run that is asked to stop first finishes its rollout.
+    states; it is saved beside the result, as value_head.safetensors. training.max_steps is rounded
+    up to a multiple of ppo_epochs.
     """
 
     class Options(RolloutOptions):

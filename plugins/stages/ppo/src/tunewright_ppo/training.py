@@ -1,6 +1,5 @@
 """PPO training: rollouts, and several steps on each."""
 
-import math
 from typing import Any
 
 import torch
@@ -8,10 +7,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tunewright.types import RunContext, StageResult, TrainRequest
-from tunewright_hf.batching import collators
-from tunewright_hf.losses.causal_lm import CausalLoss, shift
+from tunewright_hf.losses.causal_lm import CausalLoss
+from tunewright_hf.losses.sequence_scores import last_known
 from tunewright_hf.training.online_rl import Prompt, PromptsTrainer, train_on_prompts
-from tunewright_hf.training.stage_trainer import Batch, TrainingSetup, moved
+from tunewright_hf.training.rollouts import lengths
+from tunewright_hf.training.stage_trainer import Batch, TrainingSetup
 from tunewright_ppo.critic import NAME, ActorCritic
 from tunewright_ppo.losses import gae, policy_loss, steered, value_loss
 
@@ -19,11 +19,7 @@ from tunewright_ppo.losses import gae, policy_loss, steered, value_loss
 def train(run: RunContext, request: TrainRequest, options: Any, stage: str) -> StageResult:
     """Train on prompts, and save. Raises as `train_on_prompts` does, and RunError if the model
     cannot have a critic."""
-    training, steps = request.training, options.ppo_epochs
-    if training.save_steps:
-        between = math.ceil(training.save_steps / steps) * steps
-        request.training = training.model_copy(update={"save_steps": between})
-    return train_on_prompts(run, request, options, stage, PpoTrainer, repeats=steps)
+    return train_on_prompts(run, request, options, stage, PpoTrainer, repeats=options.ppo_epochs)
 
 
 class PpoTrainer(PromptsTrainer):
@@ -31,10 +27,7 @@ class PpoTrainer(PromptsTrainer):
 
     def __init__(self, setup: TrainingSetup, options: Any) -> None:
         super().__init__(setup, options)
-        self.rollout: list[Batch] = []
-        asked = setup.request.stop_requested
-        setup.request.stop_requested = lambda: self.is_between_rollouts and asked()
-        self.save_stride = options.ppo_epochs
+        self.steps_per_rollout = options.ppo_epochs
         self.progress["beta"] = options.beta
         # KL in nats and number of completions of this rollout, on this rank
         self.divergence = torch.zeros(2, dtype=torch.float64)
@@ -43,36 +36,26 @@ class PpoTrainer(PromptsTrainer):
         self.actor_critic = ActorCritic(self.model)
         return self.actor_critic
 
-    @property
-    def is_between_rollouts(self) -> bool:
-        return self.step % self.options.ppo_epochs == 0
-
     def finished(self) -> None:
         weights = self.actor_critic.remove_head()
         if self.rank == 0:
             self.request.folder.mkdir(parents=True, exist_ok=True)
             save_file(weights, self.request.folder / f"{NAME}.safetensors")
 
-    def prepare_step(self, batches: list[list[Prompt]]) -> tuple[list[Batch], float]:
-        if self.is_between_rollouts:  # all steps of a rollout use the same prompts
-            self.divergence.zero_()
-            with self.evaluation_mode():
-                self.rollout = [self._answered(prompts) for prompts in batches]
-            self._whiten(self.rollout)
-            self._steer()
-        masks = [(float(batch["known"].sum()), collators.tokens(batch)) for batch in self.rollout]
-        weight, tokens = self.total(torch.tensor(masks).double().sum(0)).tolist()
-        self.progress["tokens"] += int(tokens)
-        return [dict(batch) for batch in self.rollout], weight
+    def make_rollout(self, batches: list[list[Prompt]]) -> list[Batch]:
+        self.divergence.zero_()
+        rollout = [self._answered(prompts) for prompts in batches]
+        self.normalize_advantages(rollout)
+        self._steer()
+        return rollout
 
-    @torch.no_grad()
     def _answered(self, prompts: list[Prompt]) -> Batch:
         """Batch of completions of these prompts, with log-probabilities, values and rewards."""
         options = self.options
+        self.check_stop()
         written, scores = self.answers(prompts, 1)
-        batch: Batch = moved(self.padded([answer.row() for answer in written]), self.device)
-        inputs = batch["inputs"]
-        known = shift(batch["labels"], None)[1]
+        batch = self.batch_of(written, float(lengths(written).sum()))
+        inputs, known = batch["inputs"], batch["known"]
         self.model.eval()
         with self.autocast():
             logps, values, _ = self.actor_critic.logps_and_values(
@@ -81,30 +64,17 @@ class PpoTrainer(PromptsTrainer):
         self.model.train()
         rewards = torch.zeros_like(logps)
         if options.beta:
-            with self.reference() as reference:
-                behind = logps - reference.logps(reference.model, inputs, batch["labels"])[0]
+            behind = logps - self.reference_logps(batch)
             rewards -= self.progress["beta"] * behind
             self.count("kl", behind.sum(1) / known.sum(1))
             self.divergence += torch.tensor([float(behind.sum()), len(behind)], dtype=torch.float64)
         # position that predicts the last token of a completion
-        last = inputs["attention_mask"].sum(1) - 2
+        last = last_known(known)
         rewards[torch.arange(len(last), device=last.device), last] += scores.to(rewards)
         advantages = gae(rewards, values, known, options.gamma, options.gae_lambda)
-        batch |= {"known": known, "logps": logps, "values": values, "advantages": advantages}
+        batch |= {"logps": logps, "values": values, "advantages": advantages}
         batch["returns"] = advantages + values
         return batch
-
-    def _whiten(self, rollout: list[Batch]) -> None:
-        """Normalise the advantages of all tokens on all ranks to mean 0 and variance 1."""
-        sums = torch.zeros(3, dtype=torch.float64)
-        for batch in rollout:
-            found = batch["advantages"][batch["known"] > 0].double().cpu()
-            sums += torch.stack([torch.ones_like(found), found, found**2]).sum(1)
-        tokens, total, squares = self.total(sums).tolist()
-        mean = total / tokens
-        deviation = math.sqrt(max(0.0, squares / tokens - mean**2) + 1e-8)
-        for batch in rollout:
-            batch["advantages"] = (batch["advantages"] - mean) / deviation
 
     def _steer(self) -> None:
         """Adapt beta for the next rollout."""

@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from tunewright.types import RunContext, StageResult, TrainRequest
-from tunewright_hf.losses.sequence_scores import scores_at_the_end
+from tunewright_hf.losses.chunked_cross_entropy import IGNORED
+from tunewright_hf.losses.sequence_scores import last_known, scores_at_the_end
 from tunewright_hf.training.fit import fit
 from tunewright_hf.training.preference import AnswersTrainer, LossOutput, pair_metrics
 from tunewright_hf.training.stage_trainer import Batch
@@ -24,7 +25,9 @@ class RewardTrainer(AnswersTrainer):
     metrics = Reward.eval_metrics[1:]
 
     def outcome(self, forward: Any, batch: Batch) -> LossOutput:
-        rewards = scores_at_the_end(self.model, forward, batch["inputs"]).view(2, -1)
+        # a medium that is not trained may follow: see MediaRows.completed
+        last = last_known(batch["labels"] != IGNORED)
+        rewards = scores_at_the_end(self.model, forward, batch["inputs"], last).view(2, -1)
         loss = bradley_terry(rewards, batch.get("margin", 0.0), self.options.center_coefficient)
         return LossOutput(loss, pair_metrics(rewards))
 

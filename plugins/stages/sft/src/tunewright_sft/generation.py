@@ -7,9 +7,8 @@ import torch
 
 from tunewright import RecipeError
 from tunewright.types import TrainRequest
-from tunewright_hf.losses.chunked_cross_entropy import IGNORED
 from tunewright_hf.media.collation import media_rows
-from tunewright_hf.training.rollouts import RolloutGenerator, Sampling
+from tunewright_hf.training.rollouts import RolloutGenerator, Sampling, last_answer
 from tunewright_sft import METRICS
 from tunewright_sft.similarity import Similarity
 
@@ -67,10 +66,3 @@ class Generation:
                 sums += torch.tensor([found[name] for name in METRICS], dtype=torch.float64)
         means = trainer.total(sums) / max(1, len(answered))
         return dict(zip(METRICS, means.tolist(), strict=True)) if answered else {}
-
-
-def last_answer(labels: Sequence[int]) -> tuple[int, int]:
-    """Start and end of the last trained span of an example; (0, 0) if there is none."""
-    end = next((place for place in range(len(labels), 0, -1) if labels[place - 1] != IGNORED), 0)
-    start = next((place for place in range(end, 0, -1) if labels[place - 1] == IGNORED), 0)
-    return start, end

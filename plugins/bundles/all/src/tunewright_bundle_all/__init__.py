@@ -1,0 +1,1 @@
+"""Every plugin of Tunewright whose libraries can be installed together."""

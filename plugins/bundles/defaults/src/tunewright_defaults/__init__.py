@@ -1,0 +1,1 @@
+"""The plugins that a recipe has by default."""

@@ -1,0 +1,1 @@
+"""Reinforcement learning: the bundle text, with GRPO, PPO and reward functions."""

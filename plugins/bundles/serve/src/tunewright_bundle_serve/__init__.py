@@ -1,0 +1,1 @@
+"""Chat with trained models and serve them over HTTP."""

@@ -1,0 +1,1 @@
+"""Fine-tune text models: every family and adapter; sft, preferences, pretraining."""

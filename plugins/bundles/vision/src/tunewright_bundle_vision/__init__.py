@@ -1,0 +1,1 @@
+"""Fine-tune models that see and hear: the bundle text, with media decoders."""

@@ -1,0 +1,3 @@
+from kernel.conftest import install
+
+__all__ = ["install"]
