@@ -13,7 +13,7 @@ from tunewright.check import resolve
 from tunewright.errors import RecipeError, RunError
 from tunewright.launch import LaunchRequest
 from tunewright.stopper import SIGNALS, TOLD
-from tunewright_torchrun import Torchrun, agent
+from tunewright_torchrun import Torchrun, agent, command
 
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no signals between processes")
 
@@ -109,8 +109,20 @@ def test_hosts_that_come_and_go(torchrun, tmp_path, monkeypatch):
     torchrun(given.append, nodes="1:2", folder=tmp_path, main_address="127.0.0.1")
     assert {"--nnodes=1:2", "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:1234"} < set(given[0])
     assert "--local-addr=127.0.0.1" in given[0]
-    assert any("is_host=1" in word for word in given[0])
+    assert not any("is_host" in word for word in given[0])  # which c10d knows of loopback
     assert given[0][-1] == "--resume"  # of every start after the first
+
+
+@posix
+@pytest.mark.parametrize(("own", "is_host"), [("10.77.0.1", 1), ("10.77.0.2", 0)])
+def test_the_host_at_the_main_address_holds_the_store(
+    torchrun, tmp_path, monkeypatch, own, is_host
+):
+    monkeypatch.setattr(command, "own_address", lambda target: own)
+    given = []
+    torchrun(given.append, nodes="1:2", folder=tmp_path, main_address="10.77.0.1")
+    assert any(f"is_host={is_host}" in word for word in given[0])
+    assert f"--local-addr={own}" in given[0]
 
 
 def test_a_run_that_restarts_replaces_no_other(torchrun, tmp_path):

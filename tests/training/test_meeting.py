@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tunewright import RunError
+from tunewright.launch import VARIABLES
 from tunewright_conformance.doubles import FakeRun
 from tunewright_hf.distributed import meeting
 from tunewright_hf.distributed.group import interface_to, naming_lost_ranks
@@ -89,7 +90,7 @@ def test_who_is_waited_for_is_said_every_minute(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meeting, "_stores", [])
-    for name in meeting._VARIABLES:
+    for name in VARIABLES:
         monkeypatch.setenv(name, "1")
     monkeypatch.delenv("LOCAL_RANK")
     with pytest.raises(RunError, match="LOCAL_RANK is not set"):

@@ -184,11 +184,7 @@ def _train_one(
 
     run.check_stop()
     run.emit(events.StepStarted(step="train_stage", detail=stage.name))
-    last = folder.last_checkpoint(base) if state["resumed"] and run.rank == 0 else None
-    name = ranks.share("checkpoint", last and last.name)
-    checkpoint = base / "checkpoints" / name if name else None
-    if state["resumed"] and checkpoint is None:
-        run.emit(events.Notice(message=f"no checkpoint to resume from: {stage.name} begins anew"))
+    checkpoint = _last_checkpoint(run, ranks, base, stage.name) if state["resumed"] else None
     request = types.TrainRequest(
         loaded, data, training, base, others, checkpoint, run.stop_requested, number + 1
     )
@@ -202,6 +198,16 @@ def _train_one(
         )
     )
     return result
+
+
+def _last_checkpoint(run: Run, ranks: Ranks, base: Path, stage: str) -> Path | None:
+    """The newest checkpoint that rank 0 sees. Elsewhere it need not exist."""
+    last = None if run.rank else folder.last_checkpoint(base)
+    name = ranks.share("checkpoint", last and last.name)
+    if name is None:
+        run.emit(events.Notice(message=f"no checkpoint to resume from: {stage} begins anew"))
+        return None
+    return base / "checkpoints" / str(name)
 
 
 def smoke(resolved: Resolved, steps: int = 3) -> Resolved:

@@ -38,8 +38,10 @@ def is_elastic(options: Any, request: "LaunchRequest") -> bool:
 
 def _elastic(options: Any, seconds: int) -> list[str]:
     address = options.main_address
-    conf = {
-        "is_host": int(is_own(address)),  # c10d knows only addresses of the host's name
+    own = own_address(address)
+    # c10d knows loopback and the addresses of the host's name, and no others
+    conf = {} if own.startswith("127.") else {"is_host": int(is_own(address))}
+    conf |= {
         "join_timeout": seconds,
         "last_call_timeout": int(options.last_call) or 1,
         "read_timeout": seconds,
@@ -50,7 +52,7 @@ def _elastic(options: Any, seconds: int) -> list[str]:
         "--rdzv-id=tunewright",
         f"--rdzv-endpoint={address}:{options.main_port}",
         f"--rdzv-conf={','.join(f'{name}={value}' for name, value in conf.items())}",
-        f"--local-addr={own_address(address)}",
+        f"--local-addr={own}",
     ]
 
 
