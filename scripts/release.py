@@ -80,7 +80,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def identity(field: str) -> str:
-    """Who commits, as this checkout says."""
+    """Name or e-mail address of the committer, from the settings of git."""
     command = ["git", "config", f"user.{field}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout.strip() or {"name": "Tunewright", "email": "release@localhost"}[field]

@@ -123,10 +123,13 @@ def parse(command: str, *, in_text: bool = False) -> None:
     in_text: a verb alone is its name, and none that lacks its arguments.
     """
     words = shlex.split(command, comments=True)
+    root = typer.main.get_command(cli.build())
+    if words and words[0] in {option for each in root.params for option in each.opts}:
+        return
     arguments = [
         word for word in words if word not in ("--debug", "--help")
     ]  # all commands have these
-    found, named = typer.main.get_command(cli.build()), in_text or "--help" in words
+    found, named = root, in_text or "--help" in words
     while inner := getattr(found, "commands", None):  # only groups of commands have some
         if not arguments and named:
             return

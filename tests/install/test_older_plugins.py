@@ -26,13 +26,13 @@ def newer_kernel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_older_plugins_are_named_with_the_command(
     place: Place, newer_kernel: Path, tmp_path: Path
 ) -> None:
-    place.install("tunewright-lora")
+    place.install("tunewright-lora", "pip")
     assert place.run("plugins", "info", "lora", cwd=tmp_path).returncode == 0
     place.install("--no-deps", str(newer_kernel))  # as `pip install --upgrade tunewright` does
     done = place.run("plugins", "info", "lora", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr == (
-        "error: adapter 'lora' of tunewright-lora 0.1.0 needs tunewright<0.2,>=0.1, this is "
+        "error: adapter 'lora' of tunewright-lora 0.1.0 needs tunewright>=0.1,<0.2, this is "
         "tunewright 0.99.0 (tunewright plugins install --upgrade: 2 distributions are too old)\n"
     )
     done = place.run("plugins", "install", "--upgrade", "--dry-run", cwd=tmp_path)

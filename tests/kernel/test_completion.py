@@ -43,9 +43,10 @@ def test_words_are_completed(words: list[str], wanted: set[str]) -> None:
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_script_for_a_shell_is_printed(shell: str) -> None:
-    command = [PROGRAM, "--show-completion", shell]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "_TUNEWRIGHT_COMPLETE" in done.stdout
+    """As --show-completion does for the shell that it is called from."""
+    env = {**os.environ, "_TUNEWRIGHT_COMPLETE": f"source_{shell}"}
+    done = subprocess.run([PROGRAM], env=env, capture_output=True, text=True, check=True)
+    assert f"complete_{shell}" in done.stdout
 
 
 def test_version_and_help() -> None:

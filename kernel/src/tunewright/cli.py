@@ -113,19 +113,20 @@ def root(
 
 
 #: the end of the help
-NOTES = """
-\b
+NOTES = """\b
 With any command:
   --debug   show the traceback of an error
+
 \b
 Exit codes:
   0 success, 1 the run failed, 2 the recipe or the command is wrong, 130 stopped by Ctrl-C
+
 \b
 Environment variables:
   TUNEWRIGHT_CACHE   folder of prepared data and other caches, in place of ~/.cache/tunewright
   TUNEWRIGHT_ENVS    folder of environments (tunewright env create)
   HF_HOME, HF_TOKEN, HF_HUB_OFFLINE   the hub's cache, token, and 1 to use only the cache
-\b
+
 Begin with: tunewright recipe new; tunewright env doctor says what works on this machine.
 """
 

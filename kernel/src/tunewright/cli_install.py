@@ -78,6 +78,12 @@ def install(
 
     The command is shown before it runs. `tunewright plugins search` lists the names. Plugins of
     others are installed with pip itself.
+
+    \b
+    Examples:
+      tunewright plugins install llama dpo           the distributions of a family and a stage
+      tunewright plugins install bundle:vision       as pip install "tunewright[vision]"
+      tunewright plugins install --upgrade           what is too old for this kernel
     """
     asked = names or (compatibility.outdated() if upgrade else [])
     if not asked:

@@ -88,9 +88,8 @@ def _misused(error: TyperException, debug: bool) -> int:
     if wrong := re.match("No such command '(.*)'", message):
         message = message[: wrong.end()]
         verbs = getattr(context.command, "commands", {}) if context else {}
-        hints.insert(
-            0, _instead(wrong[1], verbs, is_top=context is not None and context.parent is None)
-        )
+        groups = context.command_path.split()[1:] if context else []
+        hints.insert(0, _instead(groups, wrong[1], verbs))
     elif possible := getattr(error, "possibilities", None):
         message = message.partition(" (")[0].partition(". Did")[0]
         hints.insert(0, f"did you mean {sorted(possible)[0]}?")
@@ -98,12 +97,12 @@ def _misused(error: TyperException, debug: bool) -> int:
     return _failed([str(RecipeError(problem, hint="; ".join(filter(None, hints))))], 2, debug)
 
 
-def _instead(verb: str, verbs: Iterable[str], is_top: bool) -> str:
-    """Suggest what to call instead of an unknown verb."""
+def _instead(groups: list[str], verb: str, verbs: Iterable[str]) -> str:
+    """Suggest what to call instead of an unknown verb, at the top or in a group."""
     known = shipped_table()
-    if is_top and (brings := known["known"]["command"].get(verb)):
+    if brings := known["known"]["command"].get(".".join([*groups, verb])):
         return f"pip install {brings}"
-    if is_top and verb in known["verbs"]:
+    if not groups and verb in known["verbs"]:
         return str(known["verbs"][verb])
     return did_you_mean(verb, verbs)
 

@@ -182,7 +182,7 @@ def disks() -> Iterator[Finding]:
 
 
 def hub(*, network: bool) -> Iterator[Finding]:
-    """Whether the hub answers, and whether there is a token, which is not shown."""
+    """Access to the hub: if it answers, and if there is a token, which is not shown."""
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache/huggingface")
     token = bool(os.environ.get("HF_TOKEN")) or (home / "token").is_file()
     said = "a token is set" if token else "no token is set"
