@@ -115,7 +115,7 @@ class WithTeacherCollator:
 
 
 def read_identity(folder: Path) -> dict[str, Any] | None:
-    """What the folder is of; None if it is not there. Raises RunError if it is damaged."""
+    """Manifest of a folder; None if there is none. Raises RunError if it is damaged."""
     path = folder / MANIFEST
     if not path.is_file():
         return None
