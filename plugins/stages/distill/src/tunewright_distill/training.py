@@ -48,7 +48,9 @@ class DistillTrainer(CausalTrainer):
         if options.cache_top_k:
             self._hold(stores(self, options))
             self.teacher = None
-        if options.lmbda:
+        # a plan is measured on the data's answers
+        self.generates = bool(options.lmbda) and request.train_with is None
+        if self.generates:
             self.train_rows, self.collate = Numbered(request.data.train), list
             how = (options.max_new_tokens, options.temperature, options.top_p, options.top_k)
             stop = run.plugin("template").info.stop
@@ -65,7 +67,7 @@ class DistillTrainer(CausalTrainer):
     # ---- generated answers -----------------------------------------------------------------------
 
     def prepare_step(self, batches: list[Any]) -> tuple[list[Batch], float]:
-        if self.options.lmbda:
+        if self.generates:
             batches = [self._mixed(rows) for rows in batches]
         return super().prepare_step(batches)
 
