@@ -41,6 +41,8 @@ WAYS: dict[str, dict[str, Any]] = {
 REWARDED = {"rewards": [{"name": "length", "target": 7}], "max_new_tokens": 3}
 #: options without which a stage does not begin, and those that keep it short
 OPTIONS: dict[str, dict[str, Any]] = {
+    # the teacher is what the model was at first: the likelihood is what moves it
+    "distill": {"teacher": "tiny", "nll_weight": 1.0},
     "grpo": {**REWARDED, "num_generations": 4},
     "ppo": {**REWARDED, "ppo_epochs": 1},
 }

@@ -13,6 +13,7 @@ from answers_setup import preference, run_stage, unpaired
 from torch.nn.utils.rnn import pad_sequence
 from training_setup import VOCAB, loaded, logs_of, model, rows, run_training, tokenizer
 
+from tunewright_cpo import Cpo
 from tunewright_dpo import Dpo
 from tunewright_kto import Kto
 from tunewright_kto.training import Mismatched
@@ -206,3 +207,53 @@ def test_simpo(tmp_path):
     )
     loss, _ = trainer.get_batch_loss_metrics(trainer.model, concatenable(data))
     assert found["loss"] == pytest.approx(float(loss), rel=1e-4)
+
+
+@pytest.mark.parametrize("loss", ["sigmoid", "hinge", "ipo"])
+def test_cpo(tmp_path, loss):
+    data = preference(COUNT)
+    smoothing = 0.1 if loss == "sigmoid" else 0.0
+    options = Cpo.Options(loss=loss, beta=0.3, sft_weight=0.5, label_smoothing=smoothing)
+    found = ours(tmp_path, Cpo(options, "cpo"), data)
+    trainer = experimental(
+        "cpo", tmp_path, loss_type=loss, cpo_alpha=0.0, beta=0.3, label_smoothing=smoothing
+    )
+    expected, _ = trainer.get_batch_loss_metrics(trainer.model, concatenable(data))
+    # their likelihood is a mean over all tokens of the batch, ours over those of each answer
+    assert found["loss"] - 0.5 * found["nll_loss"] == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_mpo(tmp_path):
+    data = preference(COUNT)
+    mixed = {"sigmoid": 0.8, "bco_pair": 0.2}
+    stage = Dpo(Dpo.Options(loss=mixed, beta=0.3, sft_weight=1.5), "dpo")
+    found = ours(tmp_path, stage, data, reference=loaded(reference()))
+
+    class Trainer(Prepared, trl.DPOTrainer):
+        pass
+
+    weights = {"loss_type": [*mixed, "sft"], "loss_weights": [*mixed.values(), 1.5]}
+    trainer = Trainer(
+        model(),
+        reference(),
+        trl.DPOConfig(**arguments(tmp_path, **weights, beta=0.3), max_length=None),
+        train_dataset=data.remove_columns("margin"),
+        processing_class=tokenizer(),
+    )
+    expected = their_loss(trainer, data)
+    # their likelihood is a mean over all tokens of the batch, ours over those of each answer
+    lengths = torch.tensor([len(row["chosen_ids"]) for row in data]).float()
+    nll = mean_nll(data)
+    difference = 1.5 * ((nll * lengths).sum() / lengths.sum() - nll.mean())
+    assert found["loss"] + float(difference) == pytest.approx(expected, rel=1e-4)
+
+
+def mean_nll(data: Any) -> torch.Tensor:
+    """Of each chosen answer's tokens, under the small model."""
+    made, found = model(), []
+    for row in data:
+        prompt, answer = row["prompt_ids"], row["chosen_ids"]
+        with torch.no_grad():
+            logits = made(input_ids=torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
+        found.append(torch.nn.functional.cross_entropy(logits, torch.tensor(answer)))
+    return torch.stack(found)

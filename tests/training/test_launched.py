@@ -39,6 +39,8 @@ ORDER = {
     "kto": {},
     "orpo": {},
     "simpo": {},
+    "cpo": {},
+    "distill": {"teacher": "tiny", "nll_weight": 1.0},
     "grpo": {
         "rewards": [{"name": "length", "target": 12}],
         "num_generations": 3,

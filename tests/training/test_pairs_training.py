@@ -14,6 +14,7 @@ from transformers import AutoModelForSequenceClassification, LlamaConfig
 
 from tunewright import RecipeError
 from tunewright.types import LoadedModel
+from tunewright_cpo import Cpo
 from tunewright_dpo import Dpo
 from tunewright_hf.batching.row_stream import Window
 from tunewright_hf.models.modules import train_only
@@ -41,6 +42,7 @@ CASES = {
     ),
     "kto": Case(Kto(Kto.Options(desirable_weight=1.5), "kto"), unpaired, None),
     "orpo": Case(Orpo(Orpo.Options(), "orpo"), preference, None),
+    "cpo": Case(Cpo(Cpo.Options(), "cpo"), preference, None),
     "simpo": Case(Simpo(Simpo.Options(), "simpo"), preference, None),
 }
 LOSSLESS = {"batching": "random"}

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tunewright.registry import Entry, load
+from tunewright_conformance.subjects import example_options
 from tunewright_conformance.suite import Suite
 from tunewright_conformance.trial import Trial, check_resumed, go, recipe
 
@@ -83,10 +84,11 @@ def run(
 
 
 def section(entry: Entry) -> dict[str, Any]:
-    """The stage's section of a recipe, with required settings: a stage on prompts needs a reward,
-    and short completions."""
+    """The stage's section of a recipe, with required settings: those of its examples; a stage on
+    prompts needs a reward, and short completions."""
     if rows(entry) != "prompts":
-        return {"name": entry.name}
+        given = example_options(load(entry)).model_dump(mode="json", exclude_unset=True)
+        return {"name": entry.name, **given}
     if not entry_points(group="tunewright.reward", name="length"):
         pytest.skip("it needs the reward `length`: pip install tunewright-rewards")
     asked = {

@@ -66,7 +66,7 @@ class Grpo(RolloutStage):
         over all tokens of the step; one completion per prompt is enough (arXiv:2501.03262).
         reinforce_plus_plus_baseline: that of group, normalized likewise."""
         scale_rewards: Literal["group", "batch", "none"] | None = None
-        """What advantages are divided by. group: the standard deviation of their group. batch: that
+        """Divisor of advantages. group: the standard deviation of their group. batch: that
         of all rewards of the step (arXiv:2508.08221). none: nothing (arXiv:2503.20783). Default:
         group with the advantage group, else none."""
         dynamic_sampling: int = Field(0, ge=0)

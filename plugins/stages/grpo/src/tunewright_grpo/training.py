@@ -158,5 +158,5 @@ class GrpoTrainer(PromptsTrainer):
 
 
 def _alike(rewards: Tensor) -> Tensor:
-    """Whether all rewards of each group (groups, completions) are the same."""
+    """True for each group (groups, completions) whose rewards are all the same."""
     return (rewards == rewards[:, :1]).all(1)
