@@ -1,7 +1,7 @@
 """Parse a generated reply while it arrives: thinking, text and tool calls."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -65,7 +65,7 @@ class ReplyStream:
         self._text += text
         if len(self._text) < self._next_look and self._open_call is None:
             return []
-        events = list(self._advance(final=False))
+        events = self._advance(final=False)
         held = len(self._text) - self._at
         self._next_look = len(self._text) + (held // 16 if held > _LONG else 0)
         return events
@@ -76,16 +76,16 @@ class ReplyStream:
         if self._stop:
             rest = re.sub(f"{self._stop}\\Z", "", self._text[self._at :])
             self._text = self._text[: self._at] + rest
-        events = list(self._advance(final=True))
+        events = self._advance(final=True)
         if not self._content.strips:  # there was no call
             events += self._content.rest()
         return events
 
-    def _advance(self, final: bool) -> Iterator[ReplyEvent]:
-        state = None
-        while state != (self._state, self._at, self._calls_from, self._open_call):
-            state = (self._state, self._at, self._calls_from, self._open_call)
-            yield from self._state(final)
+    def _advance(self, final: bool) -> list[ReplyEvent]:
+        events: list[ReplyEvent] = []
+        while self._state(events, final):
+            pass
+        return events
 
     def _safe(self, *patterns: str, final: bool) -> int:
         """First place from which text that follows may change a match of the patterns."""
@@ -98,39 +98,41 @@ class ReplyStream:
         ]
         return min(found, default=len(self._text))
 
-    def _begin(self, final: bool) -> Iterator[ReplyEvent]:
+    # A state appends events, and returns whether there may be more in the text that there is.
+
+    def _begin(self, events: list[ReplyEvent], final: bool) -> bool:
         """Decide whether the reply begins with thinking."""
         start = self._markers[0] if self._markers else ""
         body = self._text.lstrip()
         if not final and len(body) < len(start) and start.startswith(body):
-            return
+            return False
         thinks = start and body.startswith(start)
         if thinks:
             self._text = body[len(start) :]
         self._state = self._think if thinks or self._opened else self._answer
-        yield from ()
+        return True
 
-    def _think(self, final: bool) -> Iterator[ReplyEvent]:
+    def _think(self, events: list[ReplyEvent], final: bool) -> bool:
         end = compiled(self._thinking_end).search(self._text, self._at)
         safe = self._safe(self._thinking_end, final=final)
         if end is None or end.start() >= safe:
-            yield from self._reasoning.push(self._text[self._at : safe])
+            events += self._reasoning.push(self._text[self._at : safe])
             self._at = safe
-            return
-        yield from self._reasoning.push(self._text[self._at : end.start()])
+            return False
+        events += self._reasoning.push(self._text[self._at : end.start()])
         if self._markers:  # what follows is a text of its own, for \A in patterns
             self._text, self._at, self._skips_lines = self._text[end.end() :], 0, True
         else:
             self._at = end.end()
         self._state = self._answer
+        return True
 
-    def _answer(self, final: bool) -> Iterator[ReplyEvent]:
+    def _answer(self, events: list[ReplyEvent], final: bool) -> bool:
         if self._skips_lines:
             self._text = self._text.lstrip("\n")
             self._skips_lines = not self._text
         if self._open_call is not None:
-            yield from self._go_on(self._open_call, final)
-            return
+            return self._go_on(self._open_call, events, final)
         form = self._form
         safe = self._safe(form.thinking, form.drop, final=final)
         if self._call and not final:
@@ -138,19 +140,21 @@ class ReplyStream:
             safe = min(safe, open_end(self._call, self._text, begin))
         first = self._first()
         if first is None or first.start() >= safe:
-            yield from self._content.push(self._text[self._at : safe])
+            events += self._content.push(self._text[self._at : safe])
             self._at = safe
-            return
-        yield from self._content.push(self._text[self._at : first.start()])
+            return False
+        events += self._content.push(self._text[self._at : first.start()])
         self._at = first.start()
         if first.re.pattern == self._call:
             self._open_call = OpenCall(first, form, self._tools)
-            return
+            return True
         self._at = first.end()
         if first.re.pattern == form.thinking:
             self._has_reasoned |= not self._reasoning.empty
             before = "\n" if self._has_reasoned else ""
             self._reasoning, self._state = _Trimmed("reasoning", True, before), self._think
+            return True
+        return self._at > first.start()
 
     def _first(self) -> re.Match[str] | None:
         """The first match of any pattern."""
@@ -166,19 +170,19 @@ class ReplyStream:
         ]
         return min(found, key=lambda match: match.start(), default=None)
 
-    def _go_on(self, call: OpenCall, final: bool) -> Iterator[ReplyEvent]:
+    def _go_on(self, call: OpenCall, events: list[ReplyEvent], final: bool) -> bool:
         """Go on with a call that has begun."""
         if (parsed := call.parse(self._text, final)) is None:
-            return
+            return False
         self._open_call = None
         calls, end = parsed
         if not calls:
             self._calls_from = max(end, call.match.start() + 1)
-            return
+            return True
         self._at = end
         self._content.strips = True
-        for each in calls:
-            yield ReplyEvent("call", call=each)
+        events += [ReplyEvent("call", call=each) for each in calls]
+        return True
 
 
 class _Trimmed:
