@@ -173,9 +173,9 @@ class Piece:
     completion_tokens: int = 0  # generated so far, the stop token included
     stop: str | int | None = None  # the stop string or stop id of the request that ended it
     error: str | None = None  # with finish_reason "error"
-    unavailable: bool = False  # with "error": the server that answers was lost; ask again later
     index: int = 0  # of the answer, below GenerateRequest.n
     prompt: tuple[TokenScore, ...] = ()  # only with prompt_logprobs, in an answer's first piece
+    unavailable: bool = False  # with "error": the server that answers was lost; ask again later
 
 
 @dataclass(frozen=True, slots=True)
