@@ -3,13 +3,12 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from tunewright import __version__
 
-PROGRAM = str(Path(sys.executable).with_name("tunewright"))
+PROGRAM = [sys.executable, "-m", "tunewright"]
 
 
 def completions(*words: str) -> list[str]:
@@ -20,7 +19,7 @@ def completions(*words: str) -> list[str]:
         "COMP_WORDS": " ".join(["tunewright", *words]),
         "COMP_CWORD": str(len(words)),
     }
-    done = subprocess.run([PROGRAM], env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(PROGRAM, env=env, capture_output=True, text=True, check=False)
     assert done.stderr == ""
     return done.stdout.split()
 
@@ -45,13 +44,13 @@ def test_words_are_completed(words: list[str], wanted: set[str]) -> None:
 def test_the_script_for_a_shell_is_printed(shell: str) -> None:
     """As --show-completion does for the shell that it is called from."""
     env = {**os.environ, "_TUNEWRIGHT_COMPLETE": f"source_{shell}"}
-    done = subprocess.run([PROGRAM], env=env, capture_output=True, text=True, check=True)
+    done = subprocess.run(PROGRAM, env=env, capture_output=True, text=True, check=True)
     assert f"complete_{shell}" in done.stdout
 
 
 def test_version_and_help() -> None:
-    done = subprocess.run([PROGRAM, "--version"], capture_output=True, text=True, check=True)
+    done = subprocess.run([*PROGRAM, "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"{__version__}\n"
-    done = subprocess.run([PROGRAM, "--help"], capture_output=True, text=True, check=True)
+    done = subprocess.run([*PROGRAM, "--help"], capture_output=True, text=True, check=True)
     for said in ("--debug", "Exit codes:", "130 stopped", "TUNEWRIGHT_CACHE", "env doctor"):
         assert said in done.stdout
