@@ -19,6 +19,7 @@ from tunewright_web.workspace import Workspace
 
 Path_ = tuple[str | int, ...]
 _SCHEMES = ("hf", "s3", "gs", "az", "https")  # of data that is not here
+TAKEN = "is there already"  # how the problem of an output that exists ends
 _DATA_PATHS = ("path", "dataset_info", "media_root")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from tunewright.errors import Problem
 from tunewright_web import looking
 from tunewright_web.begin import free_name
-from tunewright_web.checking import Checked, check
+from tunewright_web.checking import TAKEN, Checked, check
 from tunewright_web.drafts import Draft
 from tunewright_web.errors import WebError
 from tunewright_web.form import Field, Form, Plugin, Section, folded, shown
@@ -168,10 +168,12 @@ def suggested(web: Web, form: Form, texts: Mapping[str, str], step: str) -> dict
 
 
 def queue(web: Web, form: Form, texts: Mapping[str, str], *, smoke: bool = False) -> Job:
-    """Queue the run of a draft. smoke: a few steps on the tiny twin. Raises WebError of status 422
-    with the problems of the recipe."""
+    """Queue the run of a draft. smoke: a few steps on the tiny twin. Raises WebError with the
+    problems of the recipe, of status 409 where the only one is that the output is taken, else
+    422."""
     found = check(form, texts, web.workspace)
     if found.problems:
         count = len(found.problems)
-        raise WebError(f"the recipe has {count} problems", status=422, problems=found.problems)
+        status = 409 if all(each.message.endswith(TAKEN) for each in found.problems) else 422
+        raise WebError(f"the recipe has {count} problems", status=status, problems=found.problems)
     return queue_training(web, found.recipe, found.yaml, smoke=smoke)
