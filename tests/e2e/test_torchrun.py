@@ -4,6 +4,7 @@ returns."""
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -57,6 +58,11 @@ def ranks(run: Path) -> tuple[int, int]:
     return 0, 0
 
 
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def until(found: Callable[[], bool], hosts: list[Host], seconds: float = 400) -> None:
     deadline = time.monotonic() + seconds
     while not found():
@@ -71,6 +77,7 @@ def test_a_host_is_lost_and_returns(tmp_path: Path) -> None:
     run, port = tmp_path / "run", free_port()
     hosts = [Host(tmp_path, "a", port)]
     try:
+        until(lambda: listens(port), hosts)  # the first one holds the store: it has to stay
         hosts.append(Host(tmp_path, "b", port))
         until(lambda: ranks(run)[1] == 2 and ranks(run)[0] >= 20, hosts)
         hosts[1].kill()

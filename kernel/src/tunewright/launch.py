@@ -159,7 +159,11 @@ def work(
         with stopper.asking(stop_requested):
             main()
     except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        if code:  # this process goes on: nothing else would tell those that wait for it
+            with contextlib.suppress(Exception):  # of the network, or as nobody waits
+                _tell(store_is_here=True)
+        return code
     finally:
         sys.argv = before
     return 0
@@ -189,9 +193,14 @@ def telling_others() -> Iterator[None]:
         raise
 
 
-def _tell() -> None:
+def _tell(*, store_is_here: bool = False) -> None:
+    """store_is_here: whether the store of rank 0, if this is it, goes on."""
     host, port, rank = (os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT", "RANK"))
-    if rank == "0" and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+    if (
+        rank == "0"
+        and not store_is_here
+        and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    ):
         return  # the store would be here
     distributed: Any = importlib.import_module("torch.distributed")
     store = distributed.TCPStore(

@@ -7,7 +7,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -99,13 +98,12 @@ class _Exchange:
 
     def get(self, key: str) -> bytes:
         """Wait for the content of a key. Raises RunError where a rank has ended."""
+        began = time.monotonic()
         with _naming_rank_zero():
-            while True:
-                try:
-                    self.store.wait([f"{self.base}/{key}"], timedelta(seconds=2))
-                    return bytes(self.store.get(f"{self.base}/{key}"))
-                except torch.distributed.DistStoreError:  # not yet
-                    self._check_all_there()
+            while not self.store.check([f"{self.base}/{key}"]):  # a `wait` would print warnings
+                time.sleep(min(0.2, 0.001 + (time.monotonic() - began) / 10))  # seconds
+                self._check_all_there()
+            return bytes(self.store.get(f"{self.base}/{key}"))
 
     def count(self, key: str) -> None:
         self.store.add(f"{self.base}/{key}", 1)

@@ -1,12 +1,14 @@
 """The process that the user started: it has Ray start the workers, and waits."""
 
 import os
+import signal
 import threading
 from pathlib import Path
 from typing import Any
 
 from tunewright.errors import RunError
 from tunewright.launch import Launched, LaunchRequest
+from tunewright.stopper import signals
 from tunewright_ray.worker import train
 
 _TO_ANSWER = 1800  # seconds that a rank waits for the others in a collective
@@ -67,12 +69,15 @@ def launched(options: Any, request: LaunchRequest, timeout: float | None) -> Lau
 
 
 def _connect(ray: Any, address: str | None, environment: dict[str, str]) -> None:
+    own = {number: signal.getsignal(number) for number in signals()}
     try:
         ray.init(address=address, runtime_env={"env_vars": environment}, log_to_driver=True)
     except (ConnectionError, ValueError, RuntimeError) as error:
         said = " ".join(str(error).split())
         hint = "ray start --head starts a cluster"
         raise RunError(f"no Ray cluster: {said:.300}", place="launch.address", hint=hint) from error
+    for number, handler in own.items():  # Ray's own would end this process, and the run with it
+        signal.signal(number, handler)
 
 
 def _fit(trainer: Any, control: Any, request: LaunchRequest) -> BaseException | None:
