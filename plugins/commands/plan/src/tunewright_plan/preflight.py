@@ -19,7 +19,8 @@ def check(run: RunContext) -> Iterator[str]:
 
     if run.recipe.model == "tiny" or run.world_size > 1:
         return
-    if not isinstance(run.plugin("family"), HfFamily):  # others build models of their own
+    # others build models of their own; one that is not named is found by the plan
+    if run.recipe.family and not isinstance(run.plugin("family"), HfFamily):
         return
     from tunewright_hf.planning import devices
 
