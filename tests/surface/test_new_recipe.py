@@ -213,7 +213,7 @@ def test_data_that_tells_no_stage_proposes_sft(data: Path, content: str) -> None
 
 def test_a_stage_that_does_not_fit_is_told_which_do(data: Path) -> None:
     data.write_text(ROWS["preference"])
-    with pytest.raises(RecipeError, match="stages that train on preference: dpo, orpo, reward, si"):
+    with pytest.raises(RecipeError, match="stages that train on preference: cpo, dpo, orpo, rew"):
         new(*GIVEN, "--stage", "sft", "--yes")
     assert not Path("recipe.yaml").exists()
 

@@ -21,6 +21,7 @@ from tunewright.recipe import Recipe
 from tunewright.run import train
 from tunewright.types import LoadedModel
 from tunewright_conformance.doubles import RECIPE, FakeRun
+from tunewright_hf.templates.info import TemplateInfo
 from tunewright_hf.training import rewards
 from tunewright_hf.training.rewards import WeightedReward
 from tunewright_rewards import model
@@ -129,7 +130,9 @@ def test_reward_model_scores_the_last_token(monkeypatch, pad):
     config = LlamaConfig(**{**SIZE, "pad_token_id": {"<pad>": 0, "</s>": 2}[pad]}, num_labels=1)
     made, words = AutoModelForSequenceClassification.from_config(config).eval(), tokenizer()
     words.backend_tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    monkeypatch.setattr(model, "_load", lambda path: (LoadedModel(made, words), " </s>"))
+    monkeypatch.setattr(
+        model, "_load", lambda path: (LoadedModel(made, words), TemplateInfo(stop=(" </s>",)))
+    )
     asked = model.Judge(asking(), loaded(policy()), "a/run")
     found = asked.score(["w3 ", "w3 w4 "], ["w5 w6", "w7"])
     for score, ids in zip(found, ([3, 5, 6, 2], [3, 4, 7, 2]), strict=True):

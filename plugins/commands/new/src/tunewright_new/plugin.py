@@ -63,7 +63,7 @@ def _scaffold(kind: str) -> Traversable:
 def _facts(kind: Kind) -> dict[str, str]:
     """Substitutions of a scaffold, from the declaration of a kind."""
     module, _, base = (kind.base or "tunewright.plugin:Plugin").partition(":")
-    own = "from tunewright import PluginOptions, hookimpl"
+    own = f"from tunewright import PluginOptions{', hookimpl' if kind.hooks else ''}"
     specs = import_module(kind.specs)
     hooks = [_hook(name, getattr(specs, name)) for name in kind.hooks]
     owners = []
@@ -73,6 +73,7 @@ def _facts(kind: Kind) -> dict[str, str]:
     return {
         "kind": kind.name,
         "summary": kind.summary or kind.name,
+        "typing": "from typing import Any\n\n" if kind.hooks else "",
         "imports": "\n".join(sorted((own, f"from {module} import {base}"))),
         "base_class": base,
         "hooks": "".join(hooks),
