@@ -75,7 +75,7 @@ def test_defaults_that_are_typed_are_read_as_they_are(form):
     """What a form shows as the default is, when it is typed, the same value."""
     for key, section, name, plugin in every_plugin(form):
         start = prefix(key, section)
-        own = [field for field in plugin.fields if field.widget != "sources"]
+        own = [each for each in plugin.fields if each.widget != "sources" and not each.required]
         texts = {f"{start}.{field.key}": unparse(field, field.default) for field in own}
         typed = {**texts, f"{start}.name": name}
         found = read(form, typed)

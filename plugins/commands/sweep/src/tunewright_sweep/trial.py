@@ -20,7 +20,7 @@ _COMPLETED, _INTERRUPTED = 0, 130  # exit codes
 
 @dataclass(frozen=True)
 class Metric:
-    """What trials are compared by. of: the evaluation set; empty: the result of training."""
+    """Measure by which trials are compared. of: the evaluation set; empty: the result of training."""
 
     of: str
     name: str
@@ -36,7 +36,7 @@ class Metric:
 
 @dataclass
 class Ended:
-    """What came of a trial. state: complete, pruned, failed or stopped. value: of its best
+    """Outcome of a trial. state: complete, pruned, failed or stopped. value: of its best
     evaluation."""
 
     state: str = "failed"

@@ -19,6 +19,8 @@ import numpy as np
 from tunewright import RecipeError, RunError
 from tunewright_hf.batching.units import Units, batched, grouped, packed
 
+__all__ = ["row_lengths"]
+
 WINDOW = 64  # shuffled rows that are sorted by length together, in batches
 _SAMPLE = 4096  # rows from which a token budget is estimated
 

@@ -17,6 +17,7 @@ __all__ = [
     "IGNORED",
     "PositionValue",
     "TokenWeighting",
+    "label_logp",
     "label_logps",
 ]
 

@@ -24,11 +24,7 @@ from tunewright_hf.training.rollouts import Rollout, RolloutGenerator, Sampling,
 from tunewright_hf.training.scoring import Scorer, load_rewards
 from tunewright_hf.training.stage_trainer import Batch, StageTrainer, TrainingSetup, moved
 
-__all__ = [
-    "Prompt",
-    "PromptsTrainer",
-    "train_on_prompts",
-]
+__all__ = ["Numbered", "Prompt", "PromptsTrainer", "check_can_generate", "train_on_prompts"]
 
 Prompt = tuple[int, dict[str, Any]]  # row index, which seeds the sampling, and the row
 # stands for the step in sampling seeds during evaluation; no training gets so far

@@ -22,6 +22,7 @@ from tunewright_hf.training.stage_trainer import Batch, StageTrainer, TrainingSe
 
 __all__ = [
     "AnswersTrainer",
+    "Logps",
     "LogpsTrainer",
     "LossOutput",
     "PreferenceCollator",
