@@ -20,7 +20,8 @@ _COMPLETED, _INTERRUPTED = 0, 130  # exit codes
 
 @dataclass(frozen=True)
 class Metric:
-    """Measure by which trials are compared. of: the evaluation set; empty: the result of training."""
+    """Measure by which trials are compared. of: the evaluation set; empty: the result of
+    training."""
 
     of: str
     name: str
