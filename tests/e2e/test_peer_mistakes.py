@@ -105,9 +105,14 @@ MISTAKES: dict[str, tuple[dict[str, Any], dict[str, str], str, str]] = {
     "ranking_mismatch": (
         *informed({"it": INFO | {"ranking": True, "columns": {"prompt": "instruction"}}}),
         "data.0.format",
-        "stages that train on preference: dpo",
+        "stages that train on preference: cpo, dpo",
     ),
-    "dpo_on_sft_data": ({"stage": "dpo"}, {}, "a.jsonl:1", "stages that train on messages: sft"),
+    "dpo_on_sft_data": (
+        {"stage": "dpo"},
+        {},
+        "a.jsonl:1",
+        "stages that train on messages: distill, sft",
+    ),
     "template_typo": ({"template": "qwenn"}, {}, "r.yaml:", "did you mean 'qwen'?"),
     "removed_template": ({"template": "llama2_zh"}, {}, "r.yaml:", "did you mean 'llama2'?"),
     "image_missing_textmodel": (

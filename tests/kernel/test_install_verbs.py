@@ -95,7 +95,7 @@ def test_a_failing_pip_fails_the_command(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_an_environment_of_uv_is_installed_into(
     called: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("tunewright.cli_install.PathFinder.find_spec", lambda name: None)
     monkeypatch.setattr("shutil.which", lambda name: "/bin/uv" if name == "uv" else None)
     cli_install.install(["lora"])
     assert called[0][:5] == ["/bin/uv", "pip", "install", "--python", sys.executable]

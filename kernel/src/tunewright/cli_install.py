@@ -1,13 +1,13 @@
 """`tunewright plugins search` and `plugins install`: over the shipped tables of known plugins."""
 
 import functools
-import importlib.util
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
 from importlib import resources
+from importlib.machinery import PathFinder
 from typing import Annotated, Any
 
 import typer
@@ -162,7 +162,8 @@ def _in_range(distribution: str) -> str:
 
 def _installer() -> list[str]:
     """The command that installs into the environment of this Python. Raises RecipeError."""
-    if importlib.util.find_spec("pip"):
+    # on the path alone: setuptools would warn of what it does when pip is looked for
+    if PathFinder.find_spec("pip"):
         return [sys.executable, "-m", "pip", "install"]
     if uv := shutil.which("uv"):
         return [uv, "pip", "install", "--python", sys.executable]

@@ -118,7 +118,7 @@ KINDS = (
 
 #: recipe sections and fields other than those of kinds
 _RESERVED = frozenset(
-    ("model", "data", "eval_data", "stages", "training", "launch", "output", "data_root")
+    ("model", "data", "eval_data", "stages", "training", "launch", "output", "mirror", "data_root")
 )
 _NAME = re.compile(r"(?!model_)[a-z][a-z0-9_]*")
 

@@ -132,6 +132,7 @@ def _bound(host: str, port: int) -> socket.socket:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         made.bind((host, port))
+        made.listen()  # who follows the printed address at once waits, and is not refused
     except OSError as error:
         made.close()
         problem = f"cannot be bound: {error.strerror or error}"

@@ -60,9 +60,9 @@ def scores(
         columns = dict.fromkeys(key for row in rows for key in row.get("columns", {}))
         for batch in _batches(left):
             given = {key: [row.get("columns", {}).get(key) for row in batch] for key in columns}
-            given["prompts"], given["media"] = (
-                [prompts[row["row"]][part] for row in batch] for part in (0, 1)
-            )
+            given["prompts"] = [prompts[row["row"]][0] for row in batch]
+            if any(media for _, media in prompts.values()):  # as while training
+                given["media"] = [prompts[row["row"]][1] for row in batch]
             if "answer" not in given:
                 labels = [row.get("label") for row in batch]
                 given["answer"] = [label and text_of(label) for label in labels]
