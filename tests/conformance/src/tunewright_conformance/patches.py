@@ -1,6 +1,7 @@
 """Changes that a training leaves in the process: functions of libraries, environment, settings of
 torch."""
 
+import functools
 import os
 import sys
 from typing import Any
@@ -8,11 +9,21 @@ from typing import Any
 WATCHED = ("torch", "transformers", "accelerate", "peft", "trl", "datasets", "tokenizers")
 
 
+@functools.cache
+def _use_the_compiler() -> None:
+    """torch's compiler changes functions of torch.fx for good when it is first used."""
+    import torch
+
+    torch.compile(lambda number: number + 1, backend="aot_eager")(torch.ones(2, requires_grad=True))
+    torch.compiler.reset()
+
+
 def state() -> dict[str, Any]:
     """The functions and classes of the modules imported so far, methods, and global settings, by
     name."""
     import torch
 
+    _use_the_compiler()
     found: dict[str, Any] = {f"os.environ[{key}]": value for key, value in os.environ.items()}
     for name, module in list(sys.modules.items()):
         package = name.partition(".")[0]
