@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from tunewright import __version__, cli_plugins, cli_recipe, registry
-from tunewright.cli_common import Overrides, RecipePath, print_json
+from tunewright.cli_common import AsJson, Overrides, RecipePath, TrustRemoteCode, print_json
 from tunewright.errors import RecipeError
 from tunewright.terminal import printable
 
@@ -29,9 +29,7 @@ def train(
         bool,
         typer.Option("--smoke", help="Try every part on a tiny model of the same architecture."),
     ] = False,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
-    ] = False,
+    trust_remote_code: TrustRemoteCode = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Do not start where a plan says that memory is short.")
     ] = False,
@@ -75,7 +73,7 @@ def train(
 
 def env(
     context: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print versions of Python, the libraries and the plugins, for bug reports."""
     import yaml

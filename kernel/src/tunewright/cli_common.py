@@ -13,6 +13,9 @@ Overrides = Annotated[
     typer.Argument(help="Fields to change, such as training.epochs=3.", metavar="[KEY=VALUE]..."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
+]
 
 
 def print_json(value: Any) -> None:

@@ -7,21 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tunewright.cli_common import TrustRemoteCode
+from tunewright.cli_inference import Engine, ModelOverrides, SamplingDefaults, Target, Temperature
+
 if TYPE_CHECKING:
     from tunewright_chat.session import Session
     from tunewright_chat.settings import Settings
 
-Target = Annotated[
-    str,
-    typer.Argument(
-        help="Run folder, a checkpoint in one, an adapter's folder, a model's folder, or a hub id.",
-        metavar="MODEL",
-    ),
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(help="Fields to change, such as template=chatml.", metavar="[NAME=VALUE]..."),
-]
 Messages = Annotated[
     list[str] | None,
     typer.Option(
@@ -42,14 +34,6 @@ Adapters = Annotated[
 ]
 System = Annotated[str | None, typer.Option(help="System message.")]
 MaxNewTokens = Annotated[int, typer.Option(min=1, help="Maximum tokens of a reply.")]
-Temperature = Annotated[
-    float | None,
-    typer.Option(
-        min=0,
-        help="Sampling temperature. 0: greedy decoding. Default: the checkpoint's "
-        "generation_config.json, else 0.",
-    ),
-]
 Tools = Annotated[
     Path | None,
     typer.Option(help="JSON list of tools in OpenAI's format. You type their results."),
@@ -61,16 +45,11 @@ RunTools = Annotated[
         "arguments that the model chooses."
     ),
 ]
-SamplingDefaults = Annotated[bool, typer.Option(help="Take sampling settings from the checkpoint.")]
-Engine = Annotated[str | None, typer.Option(help="Inference engine. Default: the recipe's.")]
-TrustRemoteCode = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
-]
 
 
 def command(
     model: Target,
-    overrides: Overrides = None,
+    overrides: ModelOverrides = None,
     message: Messages = None,
     beside: Beside = None,
     adapter: Adapters = None,

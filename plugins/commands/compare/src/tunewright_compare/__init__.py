@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from tunewright.cli_common import AsJson
+
 
 def command(
     folders: Annotated[
@@ -18,7 +20,7 @@ def command(
     samples: Annotated[
         int, typer.Option(min=0, help="Predictions that are shown side by side.")
     ] = 5,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the HTML file.")] = False,
 ) -> None:
     """Compare runs: metrics, recipes, and predictions side by side.

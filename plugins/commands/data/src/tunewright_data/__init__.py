@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tunewright.cli_common import AsJson
 from tunewright_data.as_json import print_json
 
 app = typer.Typer(help="Look at the data of a recipe, or prepare it.", no_args_is_help=True)
@@ -18,7 +19,6 @@ StageNumber = Annotated[
     int, typer.Option(min=1, help="Number of the recipe's stage; 1 is the first.")
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Maximum records to read from each source.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Trust = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the tokenizer.")
 ]

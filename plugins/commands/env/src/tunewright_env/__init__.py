@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from tunewright.cli_common import AsJson
+
 Name = Annotated[str, typer.Argument(help="an environment that `tunewright env list` shows")]
 
 
@@ -46,7 +48,7 @@ def run(
 
 def doctor(
     offline: Annotated[bool, typer.Option("--offline", help="Ask nothing of the network.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Examine this environment: GPU, libraries, disk, hub access, and what to do.
 

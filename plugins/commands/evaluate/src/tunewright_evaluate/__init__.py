@@ -5,45 +5,34 @@ from typing import Annotated
 
 import typer
 
+from tunewright.cli_common import AsJson, TrustRemoteCode
+from tunewright.cli_inference import Address, Engine, MaxLength, SamplingDefaults, Slots
+
 Arguments = Annotated[
     list[str],
     typer.Argument(
-        help="run folders, then options of the evaluator, such as limit=100",
+        help="Run folders, then options of the evaluator, such as limit=100.",
         metavar="FOLDER... [NAME=VALUE]...",
     ),
 ]
 Evaluator = Annotated[
     str,
     typer.Option(
-        "--with", metavar="NAME", help="evaluator, such as generation: see `plugins list`"
+        "--with", metavar="NAME", help="Evaluator, such as generation: see `plugins list`."
     ),
 ]
 Name = Annotated[
     str | None,
-    typer.Option(help="name of the results' folder. Default: that of the evaluator."),
+    typer.Option(help="Name of the results' folder. Default: that of the evaluator."),
 ]
 Output = Annotated[
     Path | None,
     typer.Option(
-        help="folder for the results, with one of each run where there are several. Default: "
+        help="Folder for the results, with one of each run where there are several. Default: "
         "evaluations/NAME in the run folder."
     ),
 ]
-Engine = Annotated[str | None, typer.Option(help="inference engine. Default: the recipe's.")]
-Address = Annotated[
-    str | None, typer.Option(help="address of a server that runs already (remote engines).")
-]
-Slots = Annotated[int, typer.Option(min=1, help="answers that are generated at once.")]
-MaxLength = Annotated[
-    int | None,
-    typer.Option(min=1, help="tokens of a prompt and its answer. Default: the model's."),
-]
-SamplingDefaults = Annotated[bool, typer.Option(help="take sampling settings from the checkpoint.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace results, and begin anew.")]
-AsJson = Annotated[bool, typer.Option("--json", help="print JSON.")]
-TrustRemoteCode = Annotated[
-    bool, typer.Option("--trust-remote-code", help="run Python code that comes with the model.")
-]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results, and begin anew.")]
 
 
 def command(

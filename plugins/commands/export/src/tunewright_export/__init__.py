@@ -6,47 +6,46 @@ from typing import Annotated
 import typer
 
 from tunewright import RecipeError
+from tunewright.cli_common import TrustRemoteCode
 
 
 def command(
     folder: Annotated[
         Path,
         typer.Argument(
-            help="a run folder: the `output` of a recipe that was trained", metavar="FOLDER"
+            help="A run folder: the `output` of a recipe that was trained.", metavar="FOLDER"
         ),
     ],
     options: Annotated[
         list[str] | None,
-        typer.Argument(help="options of the format, such as dtype=bfloat16", metavar="NAME=VALUE"),
+        typer.Argument(help="Options of the format, such as dtype=bfloat16.", metavar="NAME=VALUE"),
     ] = None,
     *,
     to: Annotated[
-        str, typer.Option(help="format, such as safetensors: an exporter of `plugins list`")
+        str, typer.Option(help="Format, such as safetensors: an exporter of `plugins list`.")
     ],
     output: Annotated[
-        Path | None, typer.Option(help="the new folder; default: FOLDER-FORMAT")
+        Path | None, typer.Option(help="The new folder. Default: FOLDER-FORMAT.")
     ] = None,
     adapter: Annotated[
         list[str] | None,
         typer.Option(
-            help="a LoRA adapter with its weight, FOLDER=0.5, in place of the run's own; several "
-            "are combined into one"
+            help="A LoRA adapter with its weight, FOLDER=0.5, in place of the run's own; several "
+            "are combined into one."
         ),
     ] = None,
     push: Annotated[
         str | None,
         typer.Option(
-            help="upload the export: hf:ORG/NAME, modelscope:ORG/NAME or modelers:ORG/NAME. The "
+            help="Upload the export: hf:ORG/NAME, modelscope:ORG/NAME or modelers:ORG/NAME. The "
             "token is read from HF_TOKEN, MODELSCOPE_API_TOKEN or MODELERS_TOKEN. An export that "
-            "exists is uploaded as it is"
+            "exists is uploaded as it is."
         ),
     ] = None,
     public: Annotated[
-        bool, typer.Option("--public", help="make a new repository public; default: private")
+        bool, typer.Option("--public", help="Make a new repository public. Default: private.")
     ] = False,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="run Python code that comes with the model")
-    ] = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Export a trained model, and compare what was written with the run.
 

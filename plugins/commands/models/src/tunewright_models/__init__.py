@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
+from tunewright.cli_common import AsJson
 from tunewright.terminal import printable
 
 
@@ -35,7 +36,7 @@ def list_(
     kind: Annotated[
         Literal["base", "chat"] | None, typer.Option(help="Only base models, or only chat models.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List checkpoints: hub, size, template, licence.
 

@@ -6,11 +6,8 @@ from typing import Annotated
 
 import typer
 
-RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(help="Fields to change, such as training.epochs=3.", metavar="[KEY=VALUE]..."),
-]
+from tunewright.cli_common import AsJson, Overrides, RecipePath, TrustRemoteCode
+
 DeviceName = Annotated[
     str | None,
     typer.Option(
@@ -44,10 +41,6 @@ Largest = Annotated[
 ProbeHere = Annotated[
     bool, typer.Option("--probe", help="Train a few real steps here, and print what they took.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Trust = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
-]
 
 
 def command(
@@ -63,7 +56,7 @@ def command(
     largest: Largest = False,
     probe: ProbeHere = False,
     as_json: AsJson = False,
-    trust_remote_code: Trust = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Tell whether a recipe fits on a device, what it takes, and what would make it fit.
 

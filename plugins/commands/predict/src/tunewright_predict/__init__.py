@@ -5,6 +5,16 @@ from typing import Annotated
 
 import typer
 
+from tunewright.cli_common import TrustRemoteCode
+from tunewright.cli_inference import (
+    Address,
+    Engine,
+    MaxLength,
+    SamplingDefaults,
+    Slots,
+    Temperature,
+)
+
 Folder = Annotated[
     Path,
     typer.Argument(help="Run folder: the `output` of a trained recipe.", metavar="FOLDER"),
@@ -20,14 +30,6 @@ Data = Annotated[
 ]
 Output = Annotated[Path, typer.Option(help="File of JSON lines to write.", metavar="FILE")]
 MaxNewTokens = Annotated[int, typer.Option(min=1, help="Maximum tokens of an answer.")]
-Temperature = Annotated[
-    float | None,
-    typer.Option(
-        min=0,
-        help="Sampling temperature. 0: greedy decoding. Default: the checkpoint's "
-        "generation_config.json, else 0.",
-    ),
-]
 TopP = Annotated[
     float | None, typer.Option(max=1, help="Nucleus sampling. Default: the checkpoint's.")
 ]
@@ -37,21 +39,8 @@ Seed = Annotated[
     typer.Option(min=0, help="Seed of sampling: a row's answer is then the same each time."),
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Rows to answer, from the start.")]
-Engine = Annotated[str | None, typer.Option(help="Inference engine. Default: the recipe's.")]
-Address = Annotated[
-    str | None, typer.Option(help="Address of a server that runs already (remote engines).")
-]
-Slots = Annotated[int, typer.Option(min=1, help="Answers that are generated at once.")]
-MaxLength = Annotated[
-    int | None,
-    typer.Option(min=1, help="Tokens of a prompt and its answer. Default: the model's."),
-]
-SamplingDefaults = Annotated[bool, typer.Option(help="Take sampling settings from the checkpoint.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace the file, and answer all rows anew.")
-]
-TrustRemoteCode = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
 ]
 
 

@@ -5,17 +5,9 @@ from typing import Annotated, Literal
 
 import typer
 
-Target = Annotated[
-    str,
-    typer.Argument(
-        help="Run folder, a checkpoint in one, an adapter's folder, a model's folder, or a hub id.",
-        metavar="MODEL",
-    ),
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(help="Fields to change, such as template=chatml.", metavar="[NAME=VALUE]..."),
-]
+from tunewright.cli_common import TrustRemoteCode
+from tunewright.cli_inference import Address, Engine, MaxLength, ModelOverrides, Slots, Target
+
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 Port = Annotated[
     int, typer.Option(min=0, max=65535, help="Port to listen on. 0: any that is free.")
@@ -29,16 +21,8 @@ Adapters = Annotated[
         "--adapter", metavar="NAME=PATH", help="Serve an adapter, too, as a model. Repeat."
     ),
 ]
-Engine = Annotated[str | None, typer.Option(help="Inference engine. Default: the recipe's.")]
-Address = Annotated[
-    str | None, typer.Option(help="Address of a server that runs already (remote engines).")
-]
-Slots = Annotated[int, typer.Option(min=1, help="Answers that are generated at once.")]
 Queue = Annotated[
     int, typer.Option(min=0, help="Requests that may wait; with more, clients get 429.")
-]
-MaxLength = Annotated[
-    int | None, typer.Option(min=1, help="Tokens of a prompt and its answer. Default: the model's.")
 ]
 Timeout = Annotated[float, typer.Option(min=1, help="Seconds for an answer.")]
 Idle = Annotated[
@@ -74,14 +58,11 @@ AllowMediaHost = Annotated[
         "none. Repeat."
     ),
 ]
-TrustRemoteCode = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
-]
 
 
 def command(
     model: Target,
-    overrides: Overrides = None,
+    overrides: ModelOverrides = None,
     host: Host = "127.0.0.1",
     port: Port = 8000,
     name: Name = None,

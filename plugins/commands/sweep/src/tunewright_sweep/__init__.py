@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE")]
+from tunewright.cli_common import RecipePath, TrustRemoteCode
+
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(help="Fields to change in all trials.", metavar="[KEY=VALUE]..."),
@@ -61,9 +62,6 @@ Prune = Annotated[
 Jobs = Annotated[int, typer.Option(min=1, help="Trials that run at once.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the search.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the sweep in the folder.")]
-Trust = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
-]
 
 
 def command(
@@ -80,7 +78,7 @@ def command(
     jobs: Jobs = 1,
     seed: Seed = 0,
     overwrite: Overwrite = False,
-    trust_remote_code: Trust = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Train a recipe with different values of some fields, and find the best.
 
