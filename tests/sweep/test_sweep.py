@@ -10,11 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import yaml
 
 import kernel_fakes as fakes
 from tunewright import RecipeError, RunError, check
+from tunewright.folder import locked
 from tunewright_sweep import search, space
 from tunewright_sweep.search import Asked, sweep
 
@@ -178,6 +180,41 @@ def test_mistakes_are_told_before_anything_runs(recipe: Path, tmp_path: Path) ->
     assert not out.exists()
 
 
+def test_overwrite_removes_what_a_sweep_made_and_nothing_else(recipe: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    sweep(Asked(recipe, folder, varied=("stage.rate=[1, 2]",), sampler="grid"))
+    (folder / "notes.txt").write_text("mine")
+    sweep(Asked(recipe, folder, varied=("stage.rate=[3]",), sampler="grid"), overwrite=True)
+    assert [row["fields"]["stage.rate"] for row in results(folder)["trials"]] == [3]
+    assert [each.name for each in (folder / "trials").iterdir() if each.is_dir()] == ["trial-0000"]
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+def test_another_recipe_is_not_mixed_in_and_no_secret_is_kept(recipe: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    asked: dict[str, Any] = {"varied": ("stage.rate=[1]",), "sampler": "grid"}
+    sweep(Asked(recipe, folder, overrides=("stage.note=a-secret-key",), **asked))
+    assert b"a-secret-key" not in (folder / "study.db").read_bytes()
+    with pytest.raises(RecipeError, match="a sweep of a recipe, or of overrides, that were others"):
+        sweep(Asked(recipe, folder, overrides=("stage.note=another",), **asked))
+
+
+def test_folders_that_cannot_be_used_are_one_line(recipe: Path, tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"varied": ("stage.rate=[1]",), "sampler": "grid"}
+    with pytest.raises(RecipeError, match="is a file, expected a folder"):
+        sweep(Asked(recipe, recipe, **asked))
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "study.db").write_text("no database" * 100)
+    with pytest.raises(RunError, match=r"study\.db: cannot be read") as raised:
+        sweep(Asked(recipe, broken, **asked))
+    assert len(raised.value.lines) == 1
+    with locked(tmp_path / "busy", 0), pytest.raises(RunError, match="another run is writing here"):
+        sweep(Asked(recipe, tmp_path / "busy", **asked))
+    with pytest.raises(RecipeError, match="is the sweep's own"):
+        sweep(Asked(recipe, tmp_path / "new", varied=("output=[a, b]",)))
+
+
 def test_where_the_first_trials_all_fail_it_ends(recipe: Path, tmp_path: Path) -> None:
     asked = Asked(recipe, tmp_path / "sweep", varied=("stage.rat=[1, 2, 3, 4, 5]",), sampler="grid")
     with pytest.raises(RunError, match="no trial succeeded"):
@@ -227,7 +264,7 @@ def test_devices_are_divided(monkeypatch: pytest.MonkeyPatch, recipe: Path, tmp_
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
     asked = Asked(recipe, tmp_path / "sweep", varied=("stage.rate=[1]",), jobs=2)
     metric = search.judged(check.resolve(recipe), None, None)
-    found = search._Search(asked, space.read(asked.varied, None), metric)
+    found = search.Search(asked, space.read(asked.varied, None), metric, optuna.create_study())
     shares = [found._devices(place)["CUDA_VISIBLE_DEVICES"] for place in range(2)]
     assert shares == ["4,5", "6,7"]
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,5,6,7"

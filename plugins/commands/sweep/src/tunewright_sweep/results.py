@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from tunewright_sweep.search import Asked
     from tunewright_sweep.trial import Metric
 
-__all__ = ["best_of", "chosen", "trials_of", "write_results"]
+__all__ = ["FILES", "best_of", "chosen", "trials_of", "write_results"]
 
+#: what is written beside the study and the trials
+FILES = ("best.yaml", "results.json", "results.png")
 _STATES = {
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "pruned",

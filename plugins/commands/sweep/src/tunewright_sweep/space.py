@@ -74,6 +74,8 @@ def read(varied: tuple[str, ...], file: Path | None) -> dict[str, Values]:
         if not field or not equals:
             raise RecipeError(f"found {text!r}, expected KEY=VALUES", place="--vary")
         found[field] = _values(yamlio.parse(written, f"--vary {field}")[0], f"--vary {field}")
+    if "output" in found:
+        raise RecipeError("is the sweep's own: each trial has its folder", place="--vary output")
     if not found:
         hint = "--vary 'training.learning_rate={low: 1e-5, high: 1e-3, log: true}'"
         raise RecipeError("no field is varied", place="command line", hint=hint)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -102,11 +103,13 @@ def run_trial(
     environment: Mapping[str, str],
     worse: Callable[[int, float], bool],
     stopping: Callable[[], bool],
+    kill: threading.Event,
 ) -> Ended:
     """Train, and wait.
 
     arguments: of `tunewright train`. folder: of the run. worse: told each step and value, it says
     whether to end the trial. stopping: whether the sweep was asked to stop; the run then saves.
+    kill: ends it at once.
     """
     began, events = time.monotonic(), _Events(folder / "events.jsonl", metric)
     log = folder.with_suffix(".log")
@@ -127,7 +130,9 @@ def run_trial(
                 time.sleep(_PAUSE)
                 for found in events.new():
                     pruned = worse(*found) or pruned
-                if (pruned or stopping()) and not asked:
+                if kill.is_set():
+                    process.kill()
+                elif (pruned or stopping()) and not asked:
                     asked = True
                     process.send_signal(signal.SIGTERM)
         except BaseException:
