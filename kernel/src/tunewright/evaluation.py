@@ -50,6 +50,12 @@ def evaluation_sets(recipe: Resolved, stage: ResolvedStage) -> list[str]:
     return [*held_out, *stage.eval_data]
 
 
+def known_metrics(stage: ResolvedStage) -> Sequence[str]:
+    """Metrics of a stage's evaluations; empty where its plugin does not say."""
+    made = stage.choice.make()
+    return made.eval_metrics if isinstance(made, Stage) else ()
+
+
 def evaluation_problems(recipe: Resolved) -> Iterator[Problem]:
     """Problems of a recipe's best-model selection or early stopping."""
     for number, stage in enumerate(recipe.stages):
@@ -66,11 +72,9 @@ def _check(recipe: Resolved, stage: ResolvedStage) -> None:
     if not (training.load_best_model_at_end or training.early_stopping_patience):
         return
     of, metric = best_metric(training, evaluation_sets(recipe, stage))
-    made = stage.choice.make()
-    known = made.eval_metrics if isinstance(made, Stage) else ()
+    known = known_metrics(stage)
     if known and metric not in known:
         written = training.metric_for_best_model
         hint = did_you_mean(f"{of}_{metric}", [f"{of}_{name}" for name in known])
-        raise RecipeError(
-            f"no evaluation of {made.name} gives {written!r}", place=f"training.{_FIELD}", hint=hint
-        )
+        problem = f"no evaluation of {stage.choice.entry.name} gives {written!r}"
+        raise RecipeError(problem, place=f"training.{_FIELD}", hint=hint)

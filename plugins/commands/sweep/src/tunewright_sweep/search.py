@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 
 from tunewright import RecipeError, RunError, check
 from tunewright.errors import Stopped
-from tunewright.evaluation import best_metric, evaluation_sets
+from tunewright.evaluation import best_metric, evaluation_sets, known_metrics
 from tunewright.folder import locked
 from tunewright.stopper import Stopper
 from tunewright.terminal import printable
@@ -98,7 +98,7 @@ def judged(resolved: check.Resolved, name: str | None, rises: bool | None) -> Me
             of, found = best_metric(training, sets)
         except RecipeError as error:
             raise RecipeError(error.problem, place="--metric", hint=error.hint) from error
-        known = getattr(stage.choice.make(), "eval_metrics", ())
+        known = known_metrics(stage)
         if known and found not in known:
             there = ", ".join(f"{of}_{each}" for each in known)
             problem = f"no evaluation of {stage.choice.entry.name} gives {found!r}"
