@@ -9,7 +9,7 @@ import tunewright_web
 from tunewright import registry
 from tunewright.kinds import kinds
 from tunewright_web.form import all_fields, installed
-from tunewright_web.pages import PAGES
+from tunewright_web.pages import NAVIGATION
 
 PACKAGE = Path(tunewright_web.__file__).parent
 #: texts that templates make of names
@@ -87,5 +87,5 @@ def of_plugin(entry: registry.Entry) -> set[str]:
 def everything() -> set[str]:
     from tunewright_web.wizard import STEPS
 
-    pages = {page.label for page in PAGES if page.label}
+    pages = {entry.label for entry in NAVIGATION}
     return of_templates() | of_code() | of_options() | pages | {*STEPS.values()} | NAMES

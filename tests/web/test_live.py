@@ -194,15 +194,18 @@ def test_refusals(tmp_path: Path) -> None:
 
 
 def test_the_server_imports_no_torch(tmp_path: Path) -> None:
-    """Nor does --help import Starlette."""
+    """Nor does --help import Starlette, nor a server without requests pydantic."""
     code = "import sys; import tunewright_web; assert 'starlette' not in sys.modules\n"
     code += "from pathlib import Path; from starlette.testclient import TestClient\n"
     code += "from tunewright_web.start import Settings, guarded, opened\n"
     code += f"settings = Settings(Path({str(tmp_path)!r})); web = opened(settings)\n"
     code += "with TestClient(guarded(web, 'x' * 20, settings), 'http://127.0.0.1') as client:\n"
     code += "    client.headers['Authorization'] = 'Bearer ' + 'x' * 20\n"
-    code += "    for page in web.pages:\n"
-    code += "        assert not page.path or client.get(page.path).status_code == 200\n"
+    code += "    assert client.get('/static/app.css').status_code == 200\n"
+    code += "    assert not [name for name in sys.modules if name.startswith('pydantic')]\n"
+    code += "    from tunewright_web.pages import NAVIGATION\n"
+    code += "    for entry in NAVIGATION:\n"
+    code += "        assert client.get(entry.path).status_code == 200\n"
     code += "heavy = {'torch', 'transformers', 'datasets', 'numpy', 'matplotlib'}\n"
     code += "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     done = subprocess.run(

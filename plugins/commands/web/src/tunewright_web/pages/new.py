@@ -236,9 +236,6 @@ def _choices(texts: Mapping[str, str]) -> dict[str, str]:
 
 PAGE = Page(
     "new",
-    label="New run",
-    path="/new",
-    icon="plus",
     routes=(
         get("/new", _begin),
         post("/new", _made),
