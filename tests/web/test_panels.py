@@ -7,8 +7,9 @@ import pytest
 from markupsafe import Markup
 from starlette.testclient import TestClient
 
+from tunewright import registry
 from tunewright_conformance.panel import Found
-from tunewright_web import panels, render
+from tunewright_web import panels
 from tunewright_web.errors import WebError
 from tunewright_web.panels import Context, Panel, Shown
 from tunewright_web.run import Run
@@ -63,7 +64,7 @@ class Text(Panel):
         return "<script>alert(1)</script>"  # type: ignore[return-value]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def some_panels(monkeypatch: pytest.MonkeyPatch) -> None:
     loader = jinja2.DictLoader({"good.jinja": "<p>{{ text }} {{ count }} {{ address }}</p>"})
     loaded = jinja2.Environment(loader=loader, autoescape=True)
@@ -74,9 +75,14 @@ def some_panels(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     found += (Shown("gone", "gone", None, "panel 'gone' is broken: ImportError: no module"),)
     monkeypatch.setattr("tunewright_web.pages.panel.installed", lambda: found)
-    monkeypatch.setattr(render, "installed", lambda: found)
+    monkeypatch.setattr(panels, "installed", lambda: found)
+    real = registry.entries
+    monkeypatch.setattr(
+        registry, "entries", lambda kind: real("command" if kind == "panel" else kind)
+    )
 
 
+@pytest.mark.usefixtures("some_panels")
 def test_page(client: TestClient) -> None:
     text = client.get("/x/good").text
     assert "<p>&lt;b&gt; 0 /x/good</p>" in text
@@ -84,6 +90,7 @@ def test_page(client: TestClient) -> None:
     assert client.get("/x/nothing").status_code == 404
 
 
+@pytest.mark.usefixtures("some_panels")
 def test_tab(client: TestClient, web: Web) -> None:
     run_folder(web.workspace.runs / "done")
     run_folder(web.workspace.runs / "stopped", "interrupted")
@@ -92,6 +99,7 @@ def test_tab(client: TestClient, web: Web) -> None:
     assert "Of runs" not in client.get("/runs/stopped").text
 
 
+@pytest.mark.usefixtures("some_panels")
 def test_what_raises_is_a_box(client: TestClient, web: Web) -> None:
     """The page goes on, and other panels, too."""
     run_folder(web.workspace.runs / "done")
@@ -105,6 +113,7 @@ def test_what_raises_is_a_box(client: TestClient, web: Web) -> None:
     assert "expected markupsafe.Markup" in text
 
 
+@pytest.mark.usefixtures("some_panels")
 def test_forms(client: TestClient) -> None:
     refused = client.post("/x/good/save", data={"text": "x"})
     assert refused.status_code == 409
@@ -145,5 +154,6 @@ def test_conformance_accepts() -> None:
     assert not found.problems
 
 
-def test_none_is_installed_here() -> None:
+def test_none_is_installed_here(client: TestClient) -> None:
     assert panels.installed() == ()
+    assert client.get("/x/good").status_code == 404

@@ -63,7 +63,7 @@ class _Pages:
             routes = await run_in_threadpool(_routes, *key)
             if not routes:
                 raise HTTPException(404)
-            self._routers[key] = Router(routes)
+            self._routers[key] = Router(routes, redirect_slashes=False)
         try:
             await self._routers[key](scope, receive, send)
         except ValueError as error:  # pydantic's is one, and known here without its import

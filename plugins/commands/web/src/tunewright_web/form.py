@@ -77,7 +77,13 @@ class Section:
     many: bool
     defaults: tuple[str, ...]
     plugins: Mapping[str, Plugin]
+    nameless: bool = False  # whether options of the default plugin stand without its name
     broken: tuple[str, ...] = ()  # a line for each plugin that cannot be imported
+
+    @property
+    def usual(self) -> Plugin | None:
+        """The plugin whose options need no name."""
+        return self.plugins.get(self.defaults[0]) if self.defaults and not self.many else None
 
     def chosen(self, name: str) -> Plugin | None:
         """The plugin of this name, written alone or with its distribution."""
@@ -89,8 +95,8 @@ class Form:
     """Form of a recipe."""
 
     fields: Mapping[str, Field]  # model, output, data_root
-    groups: Mapping[str, tuple[Field, ...]]  # training, launch
-    sections: Mapping[str, Section]  # with stages
+    groups: Mapping[str, tuple[Field, ...]]  # training
+    sections: Mapping[str, Section]  # with stages and launch
     entry: tuple[Field, ...]  # of a source of data
     broken: tuple[str, ...] = ()  # lines on plugins without a section
 
@@ -132,16 +138,12 @@ def form_of(schema: dict[str, Any], left_out: list[str]) -> Form:
     known = {kind.key: kind for kind in sections().values()}
     found = {key: maker.section(key, kind) for key, kind in known.items()}
     found["stages"] = maker.section("stages", replace(kind_of("stage"), many=True))
+    found["launch"] = maker.section("launch", kind_of("launcher"))
     used = {line for section in found.values() for line in section.broken}
     required = schema.get("required", ())
     plain = ("model", "output", "data_root")
     properties = schema["properties"]
-    groups = {key: maker.fields(maker.resolved(properties[key])) for key in ("training", "launch")}
-    launchers = tuple(entry.name for entry in registry.entries("launcher"))
-    groups["launch"] = tuple(
-        replace(field, suggestions=launchers) if field.key == "name" else field
-        for field in groups["launch"]
-    )
+    groups = {"training": maker.fields(maker.resolved(properties["training"]))}
     return Form(
         {key: field_of(key, properties[key], key in required) for key in plain},
         groups,
@@ -175,15 +177,18 @@ class _Maker:
         while "$ref" in choice:
             choice = self.schema["$defs"][choice["$ref"].removeprefix("#/$defs/")]
         plugins: dict[str, Plugin] = {}
+        nameless = False
         for alternative in choice["anyOf"][1:]:
             own = self.resolved(alternative)
             name = own["properties"]["name"]
             fields = self.fields(own)
+            nameless |= "name" not in own["required"]
             for each in name.get("enum", [name.get("const")]):
                 plugins[each] = Plugin(each, fields)
         broken = tuple(line for line in self.left_out if line.startswith(f"{kind.name} '"))
         about = kind.summary or part.get("description", "")
-        return Section(key, about, kind.many, kind.defaults, dict(sorted(plugins.items())), broken)
+        by_name = dict(sorted(plugins.items()))
+        return Section(key, about, kind.many, kind.defaults, by_name, nameless, broken)
 
     def fields(self, own: dict[str, Any]) -> tuple[Field, ...]:
         required, is_plugin = own.get("required", ()), "title" in own

@@ -11,6 +11,7 @@ from tunewright.errors import TunewrightError
 from tunewright_web import work
 from tunewright_web.checking import path_problems
 from tunewright_web.errors import WebError
+from tunewright_web.form import installed
 from tunewright_web.values import as_yaml
 from tunewright_web.workspace import Workspace
 
@@ -70,7 +71,7 @@ def preview(
     if not recipe.get("data") and "stages" not in recipe:
         raise WebError("there is no data yet", "name a source", status=422)
     asked = {key: recipe[key] for key in _NEEDED if key in recipe}
-    if problems := path_problems(asked, workspace):
+    if problems := path_problems(installed(), asked, workspace):
         raise WebError(problems[0].message, problems[0].hint, status=422, problems=problems)
     if "stage" not in asked and "stages" not in asked:
         asked["stage"] = usual_stage(asked, workspace)

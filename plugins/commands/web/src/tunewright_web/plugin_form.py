@@ -108,9 +108,12 @@ def option_arguments(web: "Web", form: PluginForm, options: Mapping[str, Any]) -
         found = [Problem(tuple(each["loc"]), each["msg"]) for each in error.errors()]
         said = f"{form.name}: {found[0].path[0] if found[0].path else ''}: {found[0].message}"
         raise WebError(said, status=422, problems=found) from error
+    declared = {field.key for field in form.fields if field.widget == "path"}
     for key, value in options.items():
         if key in _PATHS:
             _confine(web, key, value)
+        elif key in declared and isinstance(value, str):
+            _confine_declared(web, value)
     return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in options.items()]
 
 
@@ -127,6 +130,15 @@ def _confine(web: "Web", key: str, value: Any) -> None:
         is_name = key == "data" and _SET_NAME.fullmatch(value)
         if not is_name and not _is_hub_id(key, value):
             web.workspace.readable(value)
+
+
+def _confine_declared(web: "Web", value: str) -> None:
+    """Of an option that its plugin declares as a path: it may name what is not there yet."""
+    try:
+        web.workspace.readable(value)
+    except WebError as error:
+        if error.status != 404:
+            raise
 
 
 def _is_hub_id(key: str, value: str) -> bool:
