@@ -38,6 +38,7 @@ def loaded(page: Page) -> None:
 def say(page: Page, text: str) -> None:
     """Send a message with the keyboard, and wait for the end of the reply."""
     box = page.get_by_label("Message", exact=True)
+    expect(page.locator("#composer")).to_have_attribute("data-turns", re.compile(r"\d"))
     turns = int(page.locator("#composer").get_attribute("data-turns") or 0)
     box.fill(text)
     box.press("Enter")
@@ -55,8 +56,8 @@ def test_40_a_finished_run_answers(visit: Visit, workbench: Workbench) -> None:
     expect(engine.get_by_role("progressbar")).to_be_visible()
     loaded(page)
     page.get_by_label("Max tokens").fill("24")
-    page.get_by_role("button", name="Apply").click()
-    page.wait_for_load_state()
+    with page.expect_navigation():
+        page.get_by_role("button", name="Apply").click()
     expect(page.get_by_label("Max tokens")).to_have_value("24")
     say(page, "Say hello to Ann.")
     # such a small model may end in its thinking
@@ -125,9 +126,9 @@ def test_41_tools_are_called_and_their_results_typed(
     page.get_by_role("button", name="Apply").click()
     expect(page.locator("#notices")).to_contain_text("tools: no JSON")
     page.get_by_label("Tools").fill(json.dumps([ADD]))
-    page.get_by_role("button", name="Apply").click()
+    with page.expect_navigation():
+        page.get_by_role("button", name="Apply").click()
     expect(page.locator("#notices")).to_be_empty()
-    page.wait_for_load_state()
     say(page, "add")
     expect(page.locator(".call")).to_have_count(2)
     expect(page.locator(".call").first).to_contain_text('"a": 1')

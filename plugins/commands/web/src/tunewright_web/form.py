@@ -1,18 +1,15 @@
 """Form of a recipe: sections, plugins and fields, made from the schema of the installed plugins."""
 
 import functools
-import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from tunewright import registry, schema_cache
-from tunewright.errors import RunError
+from tunewright import registry
 from tunewright.kinds import Kind, kind_of, kinds, sections
 from tunewright.recipe import mask
+from tunewright_web.schema_child import installed_schema
 
 Widget = Literal[
     "text",
@@ -32,7 +29,6 @@ Tier = Literal["basic", "more", "advanced"]
 #: last words of option names that are their unit
 _UNITS = ("steps", "tokens", "bytes", "epochs", "seconds", "records", "layers", "pixels", "frames")
 _MOST_SHOWN = 6  # fields of a plugin that marks none as basic
-_SECONDS = 120  # for the import of all installed plugins
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,23 +109,7 @@ def installed() -> Form:
     The schema is cached on disk; if it is not, a child process imports the plugins: one that is
     broken cannot harm the server.
     """
-    if (kept := schema_cache.kept()) is None:
-        command = [sys.executable, "-m", "tunewright", "recipe", "schema"]
-        try:
-            done = subprocess.run(command, capture_output=True, timeout=_SECONDS, check=False)
-        except subprocess.TimeoutExpired as error:
-            problem = f"the installed plugins take longer than {_SECONDS} seconds to import"
-            raise RunError(problem, hint="tunewright plugins check") from error
-        if done.returncode:
-            said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-            raise RunError(said[-1] if said else "no schema", hint="tunewright plugins check")
-        kept = {"schema": json.loads(done.stdout), "left_out": _left_out(done.stderr)}
-    return form_of(kept["schema"], kept["left_out"])
-
-
-def _left_out(said: bytes) -> list[str]:
-    lines = said.decode("utf-8", "replace").splitlines()
-    return [line.removeprefix("left out: ") for line in lines if line.startswith("left out: ")]
+    return form_of(*installed_schema())
 
 
 def form_of(schema: dict[str, Any], left_out: list[str]) -> Form:
