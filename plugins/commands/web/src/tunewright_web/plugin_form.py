@@ -25,6 +25,7 @@ __all__ = [
     "option_arguments",
     "options_of_form",
     "pairs",
+    "plugin_form",
     "plugin_forms",
     "trusted",
 ]
@@ -57,13 +58,14 @@ def plugin_forms(kind: str) -> tuple[list[PluginForm], list[str]]:
     for entry in sorted(registry.entries(kind), key=lambda each: each.name):
         try:
             plugin = registry.load(entry)
-            found.append(_form(entry.name, plugin))
+            found.append(plugin_form(entry.name, plugin))
         except Exception as error:  # whatever a stranger's module raises
             broken.append(" ".join(str(error).split())[:300])
     return found, broken
 
 
-def _form(name: str, plugin: Any) -> PluginForm:
+def plugin_form(name: str, plugin: Any) -> PluginForm:
+    """The form of a plugin class."""
     texts = described(plugin.Options)
     schema = plugin.Options.model_json_schema()
     fields = []
