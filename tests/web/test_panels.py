@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 from tunewright import registry
 from tunewright_conformance.panel import Found
 from tunewright_web import panels
+from tunewright_web.drafts import Drafts
 from tunewright_web.errors import WebError
 from tunewright_web.panels import Context, Panel, Shown
 from tunewright_web.run import Run
@@ -64,11 +65,25 @@ class Text(Panel):
         return "<script>alert(1)</script>"  # type: ignore[return-value]
 
 
+class OfDrafts(Panel):
+    """A box in New run."""
+
+    place, label = "new", "Of drafts"
+
+    def show(self, context: Context) -> Markup:
+        assert context.recipe is not None and context.run is None
+        return Markup("<p>{} {}</p>").format(context.recipe.get("model"), context.address)
+
+    def act(self, context: Context, action: str, form: Mapping[str, str]) -> None:
+        assert context.recipe is not None
+        raise WebError(f"{action} {context.recipe['model']}", status=409)
+
+
 @pytest.fixture
 def some_panels(monkeypatch: pytest.MonkeyPatch) -> None:
     loader = jinja2.DictLoader({"good.jinja": "<p>{{ text }} {{ count }} {{ address }}</p>"})
     loaded = jinja2.Environment(loader=loader, autoescape=True)
-    classes = {"good": Good, "of_runs": OfRuns, "broken": Broken, "text": Text}
+    classes = {"good": Good, "of_runs": OfRuns, "broken": Broken, "text": Text, "drafts": OfDrafts}
     found = tuple(
         Shown(name, each.label, each(each.Options(), name), loaded=loaded)
         for name, each in classes.items()
@@ -97,6 +112,16 @@ def test_tab(client: TestClient, web: Web) -> None:
     assert "<p>done</p>" in client.get("/runs/done?tab=x-of_runs").text
     assert client.get("/runs/stopped?tab=x-of_runs").status_code == 404
     assert "Of runs" not in client.get("/runs/stopped").text
+
+
+@pytest.mark.usefixtures("some_panels")
+def test_box_of_new_run(client: TestClient, web: Web) -> None:
+    made = Drafts(web.workspace.drafts).new({"model": "tiny"})
+    assert f"<p>tiny /x/drafts/new/{made.id}</p>" in client.get(f"/new/{made.id}/plan").text
+    assert "Of drafts" not in client.get(f"/new/{made.id}/model").text
+    answer = client.post(f"/x/drafts/new/{made.id}/save")
+    assert answer.status_code == 409 and "save tiny" in answer.text
+    assert client.post("/x/drafts/new/0123456789abcdef/save").status_code == 404
 
 
 @pytest.mark.usefixtures("some_panels")
