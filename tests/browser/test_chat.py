@@ -179,7 +179,7 @@ def test_42_a_model_that_takes_images_answers(visit: Visit, own_workbench: Own) 
     """A run of a tiny Qwen2.5-VL, trained here."""
     server = own_workbench()
     recipe = server.folder / "recipe.yaml"
-    words = ["template=qwen", "family={name: qwen, tiny_variant: qwen2_5_vl}", "eval_data=null"]
+    words = ["template=qwen", "family={name: qwen, tiny_variant: qwen2_5_vl}"]
     words += ["training.max_steps=1", "output=runs/seer"]
     command = [sys.executable, "-m", "tunewright", "train", str(recipe), *words]
     subprocess.run(command, cwd=server.folder, env=ENVIRONMENT, check=True)
