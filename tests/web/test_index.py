@@ -64,6 +64,13 @@ def test_damaged_lines(tmp_path: Path) -> None:
     assert [(p.step, p.value) for p in found.points(100)] == [(1, 1.0), (2, 9.0), (3, 1.0)]
 
 
+def test_an_earlier_step_again(tmp_path: Path) -> None:
+    """In one block, as of a run that was resumed while its file lacks the start."""
+    lines = [stage_started(100), *(logged(n) for n in (1, 2, 3)), logged(2, 9.0), logged(3)]
+    found = Index(write_events(run_folder(tmp_path / "run"), lines)).update().series["loss"]
+    assert [(p.step, p.value) for p in found.points(100)] == [(1, 1.0), (2, 9.0), (3, 1.0)]
+
+
 def test_exact_while_short() -> None:
     assert [p.step for p in series_of([1.0] * 500).points(1_000)] == list(range(1, 501))
 
