@@ -59,6 +59,7 @@ RECORDS: dict[str, list[dict[str, Any]]] = {
         {"prompt": ASKED, "completion": text, "label": text == GOOD} for text in (GOOD, BAD) * 2
     ],
     "prompts": [{"prompt": ASKED}] * 4,
+    "retrieval": [{"query": f"{ASKED} {n}", "positive": GOOD, "negative": BAD} for n in range(4)],
 }
 
 

@@ -30,6 +30,7 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         for number, (ask, text) in enumerate(BOTH)
     ],
     "prompts": [{"prompt": ask} for ask in ASKED],
+    "retrieval": [{"query": ask, "positive": text} for ask, text in BOTH],
 }
 #: the reward model of the stage before is asked by ppo, on each process
 ORDER = {
@@ -40,6 +41,7 @@ ORDER = {
     "orpo": {},
     "simpo": {},
     "cpo": {},
+    "embed": {},
     "distill": {"teacher": "tiny", "nll_weight": 1.0},
     "grpo": {
         "rewards": [{"name": "length", "target": 12}],

@@ -189,6 +189,15 @@ class Run:
         return self._stages[len(done) - 1].plugin.head if done else "causal_lm"
 
     @property
+    def embedding(self) -> types.Embedding:
+        """Computation of vectors of texts with the model that load_policy loads."""
+        done = folder.stages(self.folder)
+        found: types.Embedding = (
+            self.stage(len(done) - 1).embedding if done else types.Embedding()
+        )
+        return found
+
+    @property
     def trained(self) -> types.StageResult | None:
         """Result that load_policy loads: of the run folder's last stage. None: the recipe's
         model."""
@@ -218,6 +227,7 @@ class Run:
             seed=stage.training.seed,
             root=Path(self.recipe.data_root or "."),
             limit=limit,
+            embedding=self.stage(number).embedding,
         )
 
     def place(self, *path: str | int) -> str:

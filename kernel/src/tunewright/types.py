@@ -20,6 +20,7 @@ from tunewright.rows import (
     Preference,
     Prompt,
     RenderedText,
+    Retrieval,
     Role,
     Row,
     RowKind,
@@ -39,6 +40,7 @@ __all__ = [
     "Conversation",
     "Data",
     "DataRequest",
+    "Embedding",
     "ExportRequest",
     "Head",
     "LoadRequest",
@@ -54,6 +56,7 @@ __all__ = [
     "Prompt",
     "Rendered",
     "RenderedText",
+    "Retrieval",
     "RewardRequest",
     "Role",
     "Row",
@@ -75,6 +78,18 @@ __all__ = [
 Head = Literal["causal_lm", "score", "value"]
 ModelRole = Literal["policy", "reference", "reward", "critic"]
 Weights = Literal["load", "meta", "none"]
+Pooling = Literal["mean", "lasttoken", "cls"]
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """Computation of the vector of a text from the states of the model's last layer."""
+
+    #: mean: over the tokens. lasttoken, cls: state of the last or of the first token
+    pooling: Pooling = "mean"
+    normalize: bool = True  # scale vectors to length 1
+    query_prompt: str = ""  # text before each query
+    document_prompt: str = ""  # text before each document
 
 
 @dataclass(slots=True)
@@ -170,6 +185,7 @@ class DataRequest:
     seed: int = 42
     root: Path = field(default_factory=Path)  # base of relative paths: the recipe's folder
     limit: int | None = None  # rows per source (--smoke)
+    embedding: Embedding = Embedding()  # its prompts stand before the texts of `retrieval` rows
 
 
 @dataclass(slots=True)
@@ -179,7 +195,8 @@ class Data:
     For `text` and `messages` a row has input_ids and labels, lists of T ints (-100: not trained),
     and loss_weights, a list of T floats, only where a message has a weight of its own. For
     `preference`: prompt_ids, chosen_ids, rejected_ids; for `unpaired`: prompt_ids, completion_ids,
-    label; for `prompts`: prompt_ids and the columns of the reward functions.
+    label; for `prompts`: prompt_ids and the columns of the reward functions; for `retrieval`:
+    query_ids, and document_ids, a list of such lists, of which the first fits the query.
 
     Where LoadedModel has a processor, rows also have `media`: of each image, video and audio its
     kind and path, in the order of the text (of the prompt, where there is one). Their tokens are

@@ -19,6 +19,7 @@ _USUAL = {
     "preference": "dpo",
     "unpaired": "kto",
     "prompts": "grpo",
+    "retrieval": "embed",
 }
 
 

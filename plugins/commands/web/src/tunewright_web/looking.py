@@ -23,6 +23,7 @@ _USUAL = {
     "preference": "dpo",
     "unpaired": "kto",
     "prompts": "grpo",
+    "retrieval": "embed",
 }
 #: sections that have a part in how rows look
 _NEEDED = ("model", "family", "template", "dataset", "data", "stage", "stages", "data_root")

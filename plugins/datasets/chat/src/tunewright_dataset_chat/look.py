@@ -179,6 +179,9 @@ def _answers(sample: Sample, tokenizer: Any) -> Iterator[tuple[str, bool]]:
     for name, value in sample.columns.items():
         if value is not None:
             yield f"{name.removesuffix('_ids')}: ", False
-            ids = name.endswith("_ids")
-            yield tokenizer.decode(value) if ids else str(value), ids and name != "prompt_ids"
+            if name == "document_ids":
+                yield "\n".join(map(tokenizer.decode, value)), True
+            else:
+                ids = name.endswith("_ids")
+                yield tokenizer.decode(value) if ids else str(value), ids and name != "prompt_ids"
             yield "\n", False

@@ -21,6 +21,7 @@ from tunewright.types import (
     Preference,
     Prompt,
     RenderedText,
+    Retrieval,
     Row,
     Text,
     Unpaired,
@@ -127,7 +128,7 @@ def of_contents(contents: Iterable[str | list[Part]]) -> Iterator[MediaPart]:
 
 
 def messages(row: Row) -> Iterator[Message]:
-    if isinstance(row, Text | RenderedText):
+    if isinstance(row, Text | RenderedText | Retrieval):
         return iter(())
     if isinstance(row, Preference):
         return chain(row.prompt, row.chosen, row.rejected)

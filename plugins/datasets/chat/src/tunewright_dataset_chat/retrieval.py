@@ -1,0 +1,48 @@
+"""Tokenise queries and documents as sentence-transformers does: with the special tokens that the
+tokenizer adds, and without a template."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from tunewright import RowError
+from tunewright.types import Embedding, Retrieval
+from tunewright_dataset_chat.surrogates import encodable
+
+
+def encode_rows(
+    rows: Sequence[Retrieval], tokenizer: Any, max_length: int, embedding: Embedding
+) -> Iterator[tuple[dict[str, Any], bool] | RowError]:
+    """For each row, in order: its columns as `types.Data` names them, and whether a text was cut at
+    its end; or the error. max_length: tokens of each text."""
+    texts = [_texts(row, embedding) for row in rows]
+    every = [text for found in texts if not isinstance(found, RowError) for text in found]
+    whole = tokenizer(every, verbose=False)["input_ids"] if every else []
+    # those that are cut keep what the tokenizer adds at their end
+    cut = [n for n, ids in enumerate(whole) if len(ids) > max_length]
+    if cut:
+        shorter = tokenizer([every[n] for n in cut], truncation=True, max_length=max_length)
+        for n, ids in zip(cut, shorter["input_ids"], strict=True):
+            whole[n] = ids
+    at, is_cut = 0, set(cut)
+    for found in texts:
+        if isinstance(found, RowError):
+            yield found
+            continue
+        own = range(at, at + len(found))
+        at = own.stop
+        query, *documents = (whole[n] for n in own)
+        columns = {"query_ids": query, "document_ids": documents}
+        yield columns, not is_cut.isdisjoint(own)
+
+
+def _texts(row: Retrieval, embedding: Embedding) -> list[str] | RowError:
+    try:
+        return [
+            encodable(embedding.query_prompt + row.query),
+            *(
+                encodable(embedding.document_prompt + text)
+                for text in (row.positive, *row.negatives)
+            ),
+        ]
+    except RowError as error:
+        return error
