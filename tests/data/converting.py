@@ -10,8 +10,8 @@ from tunewright_formats.preference import PreferencePairs
 from tunewright_formats.prompt_completion import PromptCompletion
 from tunewright_formats.prompts import Prompts
 from tunewright_formats.ranking import Ranking
-from tunewright_formats.retrieval import QueriesWithDocuments
 from tunewright_formats.rendered import RenderedFormat
+from tunewright_formats.retrieval import QueriesWithDocuments
 from tunewright_formats.sharegpt import ShareGpt
 from tunewright_formats.text import PlainText
 from tunewright_formats.unpaired import UnpairedAnswers

@@ -87,9 +87,7 @@ def test_shorter_vectors_are_beginnings_and_count_alike() -> None:
     fitting = torch.arange(3)
     same = torch.eye(3, dtype=torch.bool)
     found = info_nce(queries, documents, fitting, same, 0.1, lengths=[2, 4])
-    parts = [
-        info_nce(queries[:, :n], documents[:, :n], fitting, same, 0.1) for n in (2, 4, 8)
-    ]
+    parts = [info_nce(queries[:, :n], documents[:, :n], fitting, same, 0.1) for n in (2, 4, 8)]
     assert torch.allclose(found, torch.stack(parts).mean(0))
 
 
@@ -278,19 +276,22 @@ def test_dropout_is_the_same_in_both_passes(tmp_path: Path) -> None:
 
 
 def test_vectors_longer_than_the_model_has_are_refused(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    run.recipe = run.recipe.model_copy(update={"model": "org/name"})
     with pytest.raises(RecipeError, match="found 64, and the model's vectors have 32 numbers"):
-        run_stage(tmp_path, loaded(model()), embed(matryoshka=[64, 8]), rows())
+        run_stage(tmp_path, loaded(model()), embed(matryoshka=[64, 8]), rows(), run=run)
+
+
+def test_a_tiny_twin_leaves_longer_vectors_out(tmp_path: Path) -> None:
+    run, _ = run_stage(tmp_path, loaded(model()), embed(matryoshka=[64, 8]), rows(), max_steps=1)
+    assert any("vectors have 32 numbers: it is left out" in each for each in run.notices)
 
 
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     settings = {"gradient_accumulation_steps": 2, "max_steps": 6, "logging_steps": 1}
-    whole, _ = run_stage(
-        tmp_path / "whole", lora(model()), embed(), rows(), **settings
-    )
+    whole, _ = run_stage(tmp_path / "whole", lora(model()), embed(), rows(), **settings)
     with pytest.raises(Stopped):
-        run_stage(
-            tmp_path / "part", lora(model()), embed(), rows(), stop=stop_after(3), **settings
-        )
+        run_stage(tmp_path / "part", lora(model()), embed(), rows(), stop=stop_after(3), **settings)
     checkpoint = max((tmp_path / "part/checkpoints").glob("step-*"))
     again, _ = run_stage(
         tmp_path / "part", lora(model()), embed(), rows(), checkpoint=checkpoint, **settings

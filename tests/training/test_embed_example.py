@@ -4,13 +4,14 @@ sentence-transformers."""
 from pathlib import Path
 
 import torch
+import typer
 from sentence_transformers import SentenceTransformer
 from typer.testing import CliRunner
 
 from tunewright import check
-from tunewright.cli import app
 from tunewright.inference import EngineRequest
 from tunewright.run import open_run, train
+from tunewright_export import command
 
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/embed.yaml"
 QUERY = "Where does the wren nest?"
@@ -23,7 +24,9 @@ def test_serving_and_sentence_transformers_pool_as_it_was_trained(tmp_path: Path
     for pooling in ("mean", "lasttoken"):
         train(check.resolve(EXAMPLE, [*more, f"stage.pooling={pooling}"]), overwrite=True)
         to = tmp_path / pooling
-        asked = ["export", str(run), "--to", "sentence_transformers", "--output", str(to)]
+        app = typer.Typer()
+        app.command()(command)
+        asked = [str(run), "--to", "sentence_transformers", "--output", str(to)]
         said = CliRunner().invoke(app, asked, catch_exceptions=False)
         assert "embeddings of 64 numbers differ by" in said.output
         model = SentenceTransformer(str(to), device="cpu")

@@ -192,9 +192,7 @@ class Run:
     def embedding(self) -> types.Embedding:
         """Computation of vectors of texts with the model that load_policy loads."""
         done = folder.stages(self.folder)
-        found: types.Embedding = (
-            self.stage(len(done) - 1).embedding if done else types.Embedding()
-        )
+        found: types.Embedding = self.stage(len(done) - 1).embedding if done else types.Embedding()
         return found
 
     @property

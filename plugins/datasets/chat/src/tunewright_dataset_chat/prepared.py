@@ -125,9 +125,7 @@ class _Batch:
 def _bad_row(batch: _Batch, request: DataRequest) -> tuple[int, str] | None:
     """First invalid row and the problem."""
     id_columns = [
-        name
-        for name in columns.types(request.rows)
-        if name.endswith("_ids") and name != DOCUMENTS
+        name for name in columns.types(request.rows) if name.endswith("_ids") and name != DOCUMENTS
     ]
     lists = [name for name in columns.types(request.rows) if name in (*id_columns, "labels")]
     for name in lists:

@@ -4,9 +4,17 @@ tokenizer adds, and without a template."""
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tunewright import RowError
+from tunewright import RecipeError, RowError
 from tunewright.types import Embedding, Retrieval
 from tunewright_dataset_chat.surrogates import encodable
+from tunewright_dataset_chat.truncate import Policy
+
+
+def check_policy(policy: Policy) -> None:
+    """Raise RecipeError unless such rows can be cut so."""
+    if policy not in ("drop", "end"):
+        problem = f"is {policy}, and texts to be embedded are cut at their end"
+        raise RecipeError(problem, place="dataset.truncate", hint="take end, or drop")
 
 
 def encode_rows(

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from tunewright import RecipeError, RowError
+from tunewright import RowError
 from tunewright.types import (
     Conversation,
     Embedding,
@@ -65,12 +65,11 @@ class RowProcessor:
         embedding: Embedding | None = None,
     ) -> "RowProcessor":
         """Create a processor with the run's template. Raises RecipeError if the tokenizer does not
-        fit it."""
+        fit it, or the policy the rows."""
         info = run.plugin("template").info
-        if rows == "retrieval" and policy in ("start", "turns"):
-            problem = f"is {policy}, and texts to be embedded are cut at their end"
-            raise RecipeError(problem, place="dataset.truncate", hint="take end, or drop")
-        if rows not in ("text", "retrieval"):
+        if rows == "retrieval":
+            retrieval.check_policy(policy)
+        elif rows != "text":
             check_fit(tokenizer, info, "template")
 
         def ask(asked: TemplateRequest) -> Rendered:
@@ -260,7 +259,6 @@ class RowProcessor:
             done.samples.append(self._sample(row, columns, Rendered("")))
 
     def _retrieval(self, started: Started, done: Done) -> None:
-        """Process queries with documents."""
         rows = [row for row, text in started if not isinstance(text, RowError)]
         encoded = retrieval.encode_rows(rows, self._tokenizer, self._size, self._embedding)
         for row, text in started:

@@ -33,7 +33,8 @@ class Embed(Stage):
         symmetric: bool = False
         """Also find the query of each document among the step's queries."""
         query_prompt: str = Field("", examples=["query: "])
-        """Text before each query, in training and exports. Clients of a server write it themselves."""
+        """Text before each query, in training and exports. Clients of a server write it
+        themselves."""
         document_prompt: str = Field("", examples=["passage: "])
         """Text before each document, likewise."""
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tunewright import RecipeError
+from tunewright.events import Notice
 from tunewright.types import Embedding, LoadedModel, RunContext, StageResult, TrainRequest
 from tunewright_embed.batches import Pool, RetrievalCollator
 from tunewright_embed.losses import info_nce, ranking_metrics
@@ -25,15 +26,25 @@ _QUERIES = 256  # of an evaluation, that are compared with all documents at once
 def train(
     run: RunContext, request: TrainRequest, options: Any, embedding: Embedding, stage: str
 ) -> StageResult:
-    """Train on retrieval rows, and save. Raises as `fit` does, and RecipeError where `matryoshka`
-    has a length that the model's vectors do not have."""
-    size = request.loaded.model.config.get_text_config().hidden_size
-    if too_long := [length for length in options.matryoshka if length >= size]:
-        problem = f"found {too_long[0]}, and the model's vectors have {size} numbers"
-        raise RecipeError(problem, place="stage.matryoshka", hint="take smaller ones")
+    """Train on retrieval rows, and save. Raises as `fit` and `shorter_lengths` do."""
+    lengths = shorter_lengths(run, request.loaded, options.matryoshka)
     freeze_head(request.loaded)
-    make = partial(EmbedTrainer, options=options, embedding=embedding)
+    make = partial(EmbedTrainer, options=options, lengths=lengths, embedding=embedding)
     return fit(run, request, make, stage=stage, template=run.plugin("template"))
+
+
+def shorter_lengths(run: RunContext, loaded: LoadedModel, lengths: list[int]) -> list[int]:
+    """The lengths that the model's vectors have. A tiny twin may lack some; for other models,
+    raises RecipeError."""
+    size = loaded.model.config.get_text_config().hidden_size
+    too_long = [length for length in lengths if length >= size]
+    if not too_long:
+        return lengths
+    problem = f"found {too_long[0]}, and the model's vectors have {size} numbers"
+    if run.recipe.model != "tiny":
+        raise RecipeError(problem, place="stage.matryoshka", hint="take smaller ones")
+    run.emit(Notice(message=f"stage.matryoshka: {problem}: it is left out", level="warning"))
+    return [length for length in lengths if length < size]
 
 
 def freeze_head(loaded: LoadedModel) -> None:
@@ -61,7 +72,9 @@ class EmbedTrainer(StageTrainer):
     vectors are computed first without gradients; each pass then takes its part of the gradient with
     respect to them."""
 
-    def __init__(self, setup: TrainingSetup, options: Any, embedding: Embedding) -> None:
+    def __init__(
+        self, setup: TrainingSetup, options: Any, lengths: list[int], embedding: Embedding
+    ) -> None:
         super().__init__(setup)
         self.options, self.embedding = options, embedding
         self.causal_loss = CausalLoss(self.model)
@@ -69,7 +82,7 @@ class EmbedTrainer(StageTrainer):
         self.loss = partial(
             info_nce,
             temperature=options.temperature,
-            lengths=options.matryoshka,
+            lengths=lengths,
             symmetric=options.symmetric,
         )
 
