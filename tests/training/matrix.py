@@ -119,12 +119,15 @@ def run_cell(stage: str, way: str, folder: Path) -> None:
     assert (result.steps, result.saves) == (2, saves)
     loaded, before = policy[0]
     after = parameters(loaded)
-    expected = {name for name in before if is_trained(way, plugin.head, name)}
+    # no vector depends on the head; in pure bf16 it is rounded
+    unused = {"lm_head.weight"} if plugin.rows == "retrieval" else set()
+    expected = {name for name in before if is_trained(way, plugin.head, name)} - unused
     assert expected
     assert {
         name for name, each in loaded.model.named_parameters() if each.requires_grad
     } == expected
-    assert {name for name, each in after.items() if not torch.equal(each, before[name])} == expected
+    moved = {name for name, each in after.items() if not torch.equal(each, before[name])}
+    assert moved - unused == expected
     again = parameters(
         open_run(folder / "run").load(head=plugin.head, prior=result, trainable=False)
     )
