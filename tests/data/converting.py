@@ -5,6 +5,7 @@ from typing import Any
 from tunewright import Format, RowError
 from tunewright.types import Conversation, Message, Origin, Row, RowsRequest
 from tunewright_formats.alpaca import Alpaca
+from tunewright_formats.labelled import TextsWithLabels
 from tunewright_formats.openai import OpenAi
 from tunewright_formats.preference import PreferencePairs
 from tunewright_formats.prompt_completion import PromptCompletion
@@ -26,6 +27,7 @@ FORMATS: dict[str, type[Format]] = {
     "ranking": Ranking,
     "unpaired": UnpairedAnswers,
     "prompts": Prompts,
+    "labelled": TextsWithLabels,
     "retrieval": QueriesWithDocuments,
     "rendered": RenderedFormat,
 }

@@ -209,6 +209,7 @@ FORMATS: dict[str, Strategy] = {
         {"prompt": said, "completion": answers, "label": st.booleans()}, {"kto_tag": texts, **asked}
     )
     | records({"messages": messages, "kto_tag": st.booleans()}, {"output": answers, **asked}),
+    "labelled": records({"text": said, "label": said | numbers | st.lists(said, max_size=3)}, {}),
     "retrieval": records(
         {"query": said, "positive": said | st.lists(said, max_size=3)},
         {"negative": said, "negatives": st.lists(said, max_size=3)},

@@ -43,6 +43,7 @@ REWARDED = {"rewards": [{"name": "length", "target": 7}], "max_new_tokens": 3}
 OPTIONS: dict[str, dict[str, Any]] = {
     # the teacher is what the model was at first: the likelihood is what moves it
     "distill": {"teacher": "tiny", "nll_weight": 1.0},
+    "classify": {"labels": ["bird", "stone"]},
     "grpo": {**REWARDED, "num_generations": 4},
     "ppo": {**REWARDED, "ppo_epochs": 1},
 }
@@ -59,6 +60,7 @@ RECORDS: dict[str, list[dict[str, Any]]] = {
         {"prompt": ASKED, "completion": text, "label": text == GOOD} for text in (GOOD, BAD) * 2
     ],
     "prompts": [{"prompt": ASKED}] * 4,
+    "labelled": [{"text": GOOD, "label": "bird"}, {"text": BAD, "label": "stone"}] * 2,
     "retrieval": [{"query": f"{ASKED} {n}", "positive": GOOD, "negative": BAD} for n in range(4)],
 }
 

@@ -256,6 +256,11 @@ class Stage(Plugin):
     eval_metrics: ClassVar[tuple[str, ...]] = ()
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """With the head classes: names of its outputs."""
+        return ()
+
+    @property
     def embedding(self) -> Embedding:
         """Computation of vectors of texts with the model that it trains."""
         return Embedding()

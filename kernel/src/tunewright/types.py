@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tunewright.rows import (
     ROW_TYPES,
     Conversation,
+    Labelled,
     MediaPart,
     Message,
     ObjectPart,
@@ -43,6 +44,7 @@ __all__ = [
     "Embedding",
     "ExportRequest",
     "Head",
+    "Labelled",
     "LoadRequest",
     "LoadedModel",
     "MediaPart",
@@ -75,7 +77,7 @@ __all__ = [
     "Weights",
 ]
 
-Head = Literal["causal_lm", "score", "value"]
+Head = Literal["causal_lm", "score", "value", "classes"]
 ModelRole = Literal["policy", "reference", "reward", "critic"]
 Weights = Literal["load", "meta", "none"]
 Pooling = Literal["mean", "lasttoken", "cls"]
@@ -148,6 +150,7 @@ class LoadRequest:
     config_edits: list[Callable[[Any], None]] = field(default_factory=list)
     loader: Callable[["LoadRequest"], LoadedModel] | None = None  # set by an accelerator
     media: bool = True  # with media towers and processor, where the family has them
+    labels: tuple[str, ...] = ()  # of the head classes: names of its outputs
 
 
 @dataclass(slots=True)
@@ -196,7 +199,8 @@ class Data:
     and loss_weights, a list of T floats, only where a message has a weight of its own. For
     `preference`: prompt_ids, chosen_ids, rejected_ids; for `unpaired`: prompt_ids, completion_ids,
     label; for `prompts`: prompt_ids and the columns of the reward functions; for `retrieval`:
-    query_ids, and document_ids, a list of such lists, of which the first fits the query.
+    query_ids, and document_ids, a list of such lists, of which the first fits the query; for
+    `labelled`: input_ids, names, a list of its classes, and value, a number or None.
 
     Where LoadedModel has a processor, rows also have `media`: of each image, video and audio its
     kind and path, in the order of the text (of the prompt, where there is one). Their tokens are

@@ -42,6 +42,8 @@ def rows_of(sort: str, count: int) -> list[dict[str, Any]]:
             {"prompt": ask, "completion": answer, "label": n % 2 == 1}
             for n, (ask, answer) in enumerate(rows)
         ]
+    if sort == "labelled":
+        return [{"text": line, "label": str(len(line.split()) % 2)} for line in lines]
     if sort == "retrieval":
         return [
             {"query": ask, "positive": line, "negative": _turned(line) + "."}

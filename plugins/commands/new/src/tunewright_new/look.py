@@ -20,6 +20,7 @@ _USUAL = {
     "unpaired": "kto",
     "prompts": "grpo",
     "retrieval": "embed",
+    "labelled": "classify",
 }
 
 

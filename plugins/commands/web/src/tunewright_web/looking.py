@@ -24,6 +24,7 @@ _USUAL = {
     "unpaired": "kto",
     "prompts": "grpo",
     "retrieval": "embed",
+    "labelled": "classify",
 }
 #: sections that have a part in how rows look
 _NEEDED = ("model", "family", "template", "dataset", "data", "stage", "stages", "data_root")

@@ -159,7 +159,7 @@ def _written(sample: Sample, tokenizer: Any) -> Sample:
     """A truncated row as the text of its tokens; a prompt with answers as the text of its columns,
     with the answers as trained spans."""
     parts = (
-        _pieces(sample, tokenizer) if "input_ids" in sample.columns else _answers(sample, tokenizer)
+        _pieces(sample, tokenizer) if "labels" in sample.columns else _answers(sample, tokenizer)
     )
     text, trained = "", []
     for part, is_trained in parts:

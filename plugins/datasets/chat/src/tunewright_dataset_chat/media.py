@@ -15,6 +15,7 @@ from pathlib import Path
 from tunewright import RowError
 from tunewright.types import (
     Conversation,
+    Labelled,
     MediaPart,
     Message,
     Part,
@@ -128,7 +129,7 @@ def of_contents(contents: Iterable[str | list[Part]]) -> Iterator[MediaPart]:
 
 
 def messages(row: Row) -> Iterator[Message]:
-    if isinstance(row, Text | RenderedText | Retrieval):
+    if isinstance(row, Text | RenderedText | Retrieval | Labelled):
         return iter(())
     if isinstance(row, Preference):
         return chain(row.prompt, row.chosen, row.rejected)

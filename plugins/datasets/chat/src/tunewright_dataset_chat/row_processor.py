@@ -17,7 +17,7 @@ from tunewright.types import (
     TemplateRequest,
     Text,
 )
-from tunewright_dataset_chat import media, pairs, retrieval, spelling, truncate
+from tunewright_dataset_chat import media, pairs, plain_texts, spelling, truncate
 from tunewright_dataset_chat.columns import MEDIA
 from tunewright_dataset_chat.row_media import RowMedia
 from tunewright_dataset_chat.samples import Done, Sample, columns_of, placed, trains
@@ -67,8 +67,8 @@ class RowProcessor:
         """Create a processor with the run's template. Raises RecipeError if the tokenizer does not
         fit it, or the policy the rows."""
         info = run.plugin("template").info
-        if rows == "retrieval":
-            retrieval.check_policy(policy)
+        if rows in ("retrieval", "labelled"):
+            plain_texts.check_policy(policy)
         elif rows != "text":
             check_fit(tokenizer, info, "template")
 
@@ -112,7 +112,7 @@ class RowProcessor:
         """Fit the rows to max_length, and count dropped and changed ones."""
         done = Done()
         if self.rows not in ("text", "messages"):
-            (self._retrieval if self.rows == "retrieval" else self._pairs)(started, done)
+            (self._plain if self.rows in ("retrieval", "labelled") else self._pairs)(started, done)
             return done
         found = iter(tokens)
         for row, rendered in started:
@@ -258,9 +258,9 @@ class RowProcessor:
             done.changed.update(spelling.of_conversation(of_row, self._tokeniser))
             done.samples.append(self._sample(row, columns, Rendered("")))
 
-    def _retrieval(self, started: Started, done: Done) -> None:
+    def _plain(self, started: Started, done: Done) -> None:
         rows = [row for row, text in started if not isinstance(text, RowError)]
-        encoded = retrieval.encode_rows(rows, self._tokenizer, self._size, self._embedding)
+        encoded = plain_texts.encode_rows(rows, self._tokenizer, self._size, self._embedding)
         for row, text in started:
             found = text if isinstance(text, RowError) else next(encoded)
             if isinstance(found, RowError):

@@ -52,7 +52,7 @@ class Sample:
     def labels(self) -> list[int]:
         if "labels" in self.columns:
             return list(self.columns["labels"])
-        if "query_ids" in self.columns:  # all of it is
+        if "prompt_ids" not in self.columns:  # all of it is used
             return self.input_ids
         prompt = self.columns["prompt_ids"]
         return [IGNORED] * len(prompt) + self.input_ids[len(prompt) :]

@@ -1,11 +1,11 @@
-"""Tokenise queries and documents as sentence-transformers does: with the special tokens that the
-tokenizer adds, and without a template."""
+"""Tokenise the texts of retrieval and labelled rows as sentence-transformers and transformers'
+pipelines do: with the special tokens that the tokenizer adds, and without a template."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tunewright import RecipeError, RowError
-from tunewright.types import Embedding, Retrieval
+from tunewright.types import Embedding, Labelled, Retrieval
 from tunewright_dataset_chat.surrogates import encodable
 from tunewright_dataset_chat.truncate import Policy
 
@@ -13,12 +13,12 @@ from tunewright_dataset_chat.truncate import Policy
 def check_policy(policy: Policy) -> None:
     """Raise RecipeError unless such rows can be cut so."""
     if policy not in ("drop", "end"):
-        problem = f"is {policy}, and texts to be embedded are cut at their end"
+        problem = f"is {policy}, and such texts are cut at their end"
         raise RecipeError(problem, place="dataset.truncate", hint="take end, or drop")
 
 
 def encode_rows(
-    rows: Sequence[Retrieval], tokenizer: Any, max_length: int, embedding: Embedding
+    rows: Sequence[Retrieval | Labelled], tokenizer: Any, max_length: int, embedding: Embedding
 ) -> Iterator[tuple[dict[str, Any], bool] | RowError]:
     """For each row, in order: its columns as `types.Data` names them, and whether a text was cut at
     its end; or the error. max_length: tokens of each text."""
@@ -32,19 +32,25 @@ def encode_rows(
         for n, ids in zip(cut, shorter["input_ids"], strict=True):
             whole[n] = ids
     at, is_cut = 0, set(cut)
-    for found in texts:
+    for row, found in zip(rows, texts, strict=True):
         if isinstance(found, RowError):
             yield found
             continue
         own = range(at, at + len(found))
         at = own.stop
-        query, *documents = (whole[n] for n in own)
-        columns = {"query_ids": query, "document_ids": documents}
-        yield columns, not is_cut.isdisjoint(own)
+        yield _columns(row, [whole[n] for n in own]), not is_cut.isdisjoint(own)
 
 
-def _texts(row: Retrieval, embedding: Embedding) -> list[str] | RowError:
+def _columns(row: Retrieval | Labelled, ids: list[list[int]]) -> dict[str, Any]:
+    if isinstance(row, Labelled):
+        return {"input_ids": ids[0], "names": row.labels, "value": row.value}
+    return {"query_ids": ids[0], "document_ids": ids[1:]}
+
+
+def _texts(row: Retrieval | Labelled, embedding: Embedding) -> list[str] | RowError:
     try:
+        if isinstance(row, Labelled):
+            return [encodable(row.text)]
         return [
             encodable(embedding.query_prompt + row.query),
             *(
