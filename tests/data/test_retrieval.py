@@ -105,5 +105,5 @@ def test_a_text_that_is_no_unicode_is_the_row_s_error(tmp_path: Path) -> None:
 
 
 def test_other_ways_of_cutting_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"dataset\.truncate: is turns, and texts"):
+    with pytest.raises(RecipeError, match=r"dataset\.truncate: is turns, and such texts"):
         processor(tmp_path, 12, "turns")
