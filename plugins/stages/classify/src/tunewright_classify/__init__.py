@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from tunewright import PluginOptions, Stage, hookimpl
 from tunewright.types import Head, RunContext, StageResult, TrainRequest
@@ -18,6 +18,10 @@ class Classify(Stage):
     eval_metrics = ("loss", "accuracy", "f1", "mse", "pearson")
 
     class Options(PluginOptions):
+        model_config = ConfigDict(
+            json_schema_extra={"examples": [{"labels": ["negative", "positive"]}]}
+        )
+
         problem: Literal["single_label", "multi_label", "regression"] = "single_label"
         """single_label: a text has one of the classes (cross-entropy). multi_label: any of them
         (binary cross-entropy for each). regression: a number (squared error)."""
