@@ -57,7 +57,7 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Any
             own: Any = type(run.plugins["template"])
             plugin = Auto if template == "auto" else own
             run.plugins["template"] = plugin(plugin.Options(role_order="any"), template)
-            policy: Policy = "end" if kind == "retrieval" else "turns"
+            policy: Policy = "end" if kind in ("retrieval", "labelled") else "turns"
             step = ChunkProcessor.of(run, request(folder, rows=kind), policy)
             made[kind, template] = step
     return made
