@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from tunewright import Format, RowError, hookimpl
 from tunewright.types import Labelled, Row, RowKind, RowsRequest
-from tunewright_formats.fields import bad, describe, text
+from tunewright_formats.fields import LARGEST, bad, describe, text
 from tunewright_formats.record_reader import RecordReader, check_names, convert
 
 _TEXTS = ("text", "sentence")
@@ -53,7 +53,7 @@ def _name(value: Any, field: str) -> str:
         return str(value).lower()
     if isinstance(value, str) and value.strip():
         return value.strip()
-    if isinstance(value, int | float) and math.isfinite(value):
+    if isinstance(value, int | float) and abs(value) <= LARGEST:  # NaN is not
         return str(value)
     bad(field, f"found {describe(value)}, expected the name of a class, or a number")
 
