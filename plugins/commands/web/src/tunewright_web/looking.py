@@ -24,6 +24,8 @@ _USUAL = {
     "preference": "dpo",
     "unpaired": "kto",
     "prompts": "grpo",
+    "retrieval": "embed",
+    "labelled": "classify",
 }
 #: sections that have a part in how rows look
 _NEEDED = ("model", "family", "template", "dataset", "data", "stage", "stages", "data_root")
@@ -192,12 +194,17 @@ def _is_bad(note: str) -> bool:
     return note.startswith("left out: ")
 
 
+def _count(ids: Any) -> int:
+    """Number of token ids in a column of them, or of lists of them."""
+    return sum(_count(each) if isinstance(each, list) else 1 for each in ids or ())
+
+
 def _sample(found: dict[str, Any]) -> Sample:
     columns = found["columns"]
     if "labels" in columns:
         count, trained = len(columns["labels"]), sum(label != -100 for label in columns["labels"])
     else:  # preferences and prompts: answers are trained
-        ids = {name: len(each) for name, each in columns.items() if name.endswith("_ids") and each}
+        ids = {name: _count(each) for name, each in columns.items() if name.endswith("_ids")}
         count, trained = sum(ids.values()), sum(ids.values()) - ids.get("prompt_ids", 0)
     made = Sample(found["origin"], count, trained)
     text, at = found["text"], 0
