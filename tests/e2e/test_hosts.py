@@ -4,9 +4,11 @@ namespaces, train as one process does."""
 import json
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +20,37 @@ from e2e.test_elastic import RECIPE
 WORKER = Path(__file__).with_name("host_worker.py")
 SMALL = "training.per_device_train_batch_size=2"
 BATCHES = ["training.batching=random", SMALL]
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[tuple[str, str]]:
+    """Two hosts on one bridge, 10.77.0.1 and 10.77.0.2, whose names lead to 127.0.1.1."""
+    if shutil.which("ip") is None or os.geteuid() != 0:
+        pytest.skip("needs root and iproute2, to make network namespaces")
+    names = (f"tw{os.getpid()}a", f"tw{os.getpid()}b")
+    bridge = f"twbr{os.getpid() % 10000}"
+    commands = [f"link add {bridge} type bridge", f"link set {bridge} up"]
+    for number, name in enumerate(names, 1):
+        link = f"tw{os.getpid() % 10000}{number}"
+        commands += [
+            f"netns add {name}",
+            f"link add {link} type veth peer name eth0 netns {name}",
+            f"link set {link} master {bridge}",
+            f"link set {link} up",
+            f"-n {name} addr add 10.77.0.{number}/24 dev eth0",
+            f"-n {name} link set eth0 up",
+            f"-n {name} link set lo up",
+        ]
+    try:
+        for command in commands:
+            done = subprocess.run(["ip", *command.split()], capture_output=True, text=True)
+            if done.returncode:
+                pytest.skip(f"no network namespaces here: {done.stderr.strip()}")
+        yield names
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True)
+        subprocess.run(["ip", "link", "del", bridge], capture_output=True)
 
 
 def two(
@@ -83,6 +116,70 @@ def test_a_mistake_in_a_recipe_ends_the_other(tmp_path: Path) -> None:
     assert "rank 1 on " in first and "has ended: see what it said there" in first
 
 
+# ---- before torchrun starts ----------------------------------------------------------------------
+
+
+def launched(folder: Path, first: list[str], second: list[str], **how: Any) -> list[list[str]]:
+    """Errors of the command on two hosts, none of which starts a process."""
+    (folder / "recipe.yaml").write_text(RECIPE)
+    netns = how.get("netns", ("", ""))
+    address = "10.77.0.1" if netns[0] else "127.0.0.1"
+    launch = f"nodes: 2, main_address: {address}, main_port: {forked.free_port()}, timeout: 60"
+    overrides = [
+        [f"launch={{{launch}, node_rank: {rank}}}", f"output={folder / str(rank)}", *each]
+        for rank, each in enumerate((first, second))
+    ]
+    arguments = json.dumps([str(folder / "recipe.yaml"), overrides, netns])
+    done = forked.run(WORKER.with_name("launch_worker.py"), arguments, processes=2, patience=30)
+    assert done.codes == how["codes"], done.error[-3000:]
+    assert "Traceback" not in done.error and "c10d" not in done.error
+    return errors(done)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("training.max_steps=six", "training.max_steps: found 'six'"),
+        ("data=[{path: lost.jsonl}]", "lost.jsonl"),
+        ("adapter=loraa", "adapter: no adapter plugin 'loraa'"),
+        ("launch.node_rnk=1", "launch.node_rnk: unknown key"),
+    ],
+)
+def test_a_mistake_on_one_host_ends_the_other_before_torchrun(
+    tmp_path: Path, wrong: str, said: str
+) -> None:
+    lines = launched(tmp_path, [], [wrong], codes=[1, 2])
+    assert f"launch: node 1 on {socket.gethostname()}: " in lines[0]
+    assert said in lines[0] and said in lines[1]
+
+
+@pytest.mark.slow
+def test_a_mistake_on_the_first_host_ends_the_other(tmp_path: Path, hosts: tuple[str, str]) -> None:
+    lines = launched(tmp_path, ["training.max_steps=six"], [], codes=[2, 1], netns=hosts)
+    assert f"launch: node 0 on {socket.gethostname()}: " in lines[1]
+    assert "training.max_steps: found 'six'" in lines[1]
+
+
+@pytest.mark.slow
+def test_the_same_mistake_on_both(tmp_path: Path) -> None:
+    wrong = ["training.max_steps=six"]
+    assert len(launched(tmp_path, wrong, wrong, codes=[2, 2])) == 2
+
+
+@pytest.mark.slow
+def test_hosts_with_another_number_of_processes(tmp_path: Path) -> None:
+    lines = launched(tmp_path, [], ["launch.processes=2"], codes=[1, 1])
+    assert "node 1 on " in lines[0] and "has launch.processes 2, node 0 on " in lines[0]
+    assert lines[0] == lines[1]
+
+
+@pytest.mark.slow
+def test_two_hosts_with_one_number(tmp_path: Path, hosts: tuple[str, str]) -> None:
+    lines = launched(tmp_path, [], ["launch.node_rank=0"], codes=[1, 1], netns=hosts)
+    assert "node 0 came twice, also from " in lines[0] and lines[0] == lines[1]
+
+
 # ---- no shared folder ----------------------------------------------------------------------------
 
 #: two stages, the second of which continues from the first one's result; saved at step 3 of each
@@ -141,40 +238,6 @@ def test_a_run_that_is_in_the_way_ends_all(tmp_path: Path) -> None:
     first, other = errors(done)
     assert "holds a run that is completed" in first
     assert "rank 0" in other and "has ended: see what it said there" in other
-
-
-# ---- two hosts -----------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def hosts() -> Iterator[tuple[str, str]]:
-    """Two hosts on one bridge, 10.77.0.1 and 10.77.0.2, whose names lead to 127.0.1.1."""
-    if shutil.which("ip") is None or os.geteuid() != 0:
-        pytest.skip("needs root and iproute2, to make network namespaces")
-    names = (f"tw{os.getpid()}a", f"tw{os.getpid()}b")
-    bridge = f"twbr{os.getpid() % 10000}"
-    commands = [f"link add {bridge} type bridge", f"link set {bridge} up"]
-    for number, name in enumerate(names, 1):
-        link = f"tw{os.getpid() % 10000}{number}"
-        commands += [
-            f"netns add {name}",
-            f"link add {link} type veth peer name eth0 netns {name}",
-            f"link set {link} master {bridge}",
-            f"link set {link} up",
-            f"-n {name} addr add 10.77.0.{number}/24 dev eth0",
-            f"-n {name} link set eth0 up",
-            f"-n {name} link set lo up",
-        ]
-    try:
-        for command in commands:
-            done = subprocess.run(["ip", *command.split()], capture_output=True, text=True)
-            if done.returncode:
-                pytest.skip(f"no network namespaces here: {done.stderr.strip()}")
-        yield names
-    finally:
-        for name in names:
-            subprocess.run(["ip", "netns", "del", name], capture_output=True)
-        subprocess.run(["ip", "link", "del", bridge], capture_output=True)
 
 
 @pytest.mark.slow

@@ -67,7 +67,7 @@ def naming_lost_ranks(run: Any, step: Callable[[], int]) -> Iterator[None]:
         said = str(error)
         if run.world_size == 1 or not any(sign in said for sign in _LOST):
             raise
-        who = who_left() or "another process is gone, or silent"
+        who = who_left(run.rank, run.world_size) or "another process is gone, or silent"
         raise RunError(
             f"{who}, after step {step()}",
             place="launch",

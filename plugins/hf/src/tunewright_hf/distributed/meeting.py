@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
 from itertools import count
 from typing import Any
 
@@ -16,9 +15,11 @@ import torch
 
 from tunewright import RunError, folder
 from tunewright.errors import Stopped
-from tunewright.launch import LEFT, VARIABLES
+from tunewright.launch import VARIABLES
+from tunewright.launch_failure import LEFT, READ
+from tunewright_hf.distributed.store import connected
 
-__all__ = ["begin_together", "check_in", "left", "open_store"]
+__all__ = ["Meeting", "begin_together", "check_in", "left", "open_store"]
 
 Facts = Mapping[str, Any]
 
@@ -28,6 +29,9 @@ _MINUTE = 60  # seconds between two lines on who is missing
 #: sections of a recipe that may differ from host to host
 _OWN = ("launch", "output", "loggers", "engine", "data_root")
 _AGENTS = "TORCHELASTIC_USE_AGENT_STORE"  # whether torchrun holds the store
+_FIRST = "1 here"  # the meeting in which all ranks say their host
+_LOST = "tunewright/lost"  # keys of the ranks that have noticed that communication has failed
+_read_left: list[bool] = []  # whether this process has read that another has ended
 _stores: list[Any] = []  # the one of this process
 _numbers = count(1)  # of the meetings of this process: all ranks have the same ones
 _tells: list[bool] = []  # the stopping_alone in progress
@@ -79,12 +83,19 @@ def stopping_alone() -> Iterator[None]:
 class Meeting:
     """A meeting of all ranks in a store that they share.
 
-    name: the same on all, another for each meeting. timeout: seconds to wait for ranks that have
-    not come; None: as long as it takes, for what they do before.
+    name: the same on all, another for each meeting. of: plural and singular of those that meet, in
+    messages.
     """
 
-    def __init__(self, store: Any, name: str, rank: int, ranks: int) -> None:
-        self.store, self.rank, self.ranks = store, rank, ranks
+    def __init__(
+        self,
+        store: Any,
+        name: str,
+        rank: int,
+        ranks: int,
+        of: tuple[str, str] = ("processes", "rank"),
+    ) -> None:
+        self.store, self.rank, self.ranks, self.of = store, rank, ranks, of
         self.key = f"tunewright/{name}"
 
     def hold(
@@ -95,8 +106,14 @@ class Meeting:
         timeout: float | None = None,
     ) -> None:
         """Come, and wait for the decision: the rank that comes last decides to begin, or before it
-        one that is asked to stop, or has waited long enough."""
+        one that is asked to stop, or has waited long enough.
+
+        timeout: seconds to wait for ranks that have not come; None: as long as it takes, for what
+        they do before. Raises Stopped and RunError, on all ranks that have come.
+        """
         own = json.dumps({"host": socket.gethostname(), "facts": dict(facts)}, default=str)
+        if self.store.add(f"{self.key}/{self.rank} came", 1) > 1:
+            self._decide(f"{self.of[1]} {self.rank} came twice, also from {socket.gethostname()}")
         self.store.set(f"{self.key}/{self.rank}", own)
         if self.store.add(f"{self.key}/arrived", 1) == self.ranks:
             self._decide(self._difference() or _BEGIN)
@@ -124,13 +141,20 @@ class Meeting:
         if decision != _BEGIN:
             raise RunError(decision, place="launch")
 
-    def _all_have_read(self, seconds: float = 5) -> None:
-        """On rank 0, which may hold the store: wait until the others know too."""
+    def refuse(self, problem: str, seconds: float) -> None:
+        """Decide for all that this rank does not come. seconds: that rank 0, which may hold the
+        store, waits for the others to read it."""
+        self._decide(problem)
+        self._all_have_read(seconds, self.ranks)
+
+    def _all_have_read(self, seconds: float = 5, ranks: int | None = None) -> None:
+        """On rank 0, which may hold the store: wait until the others know too. ranks: their
+        number; None: those that have come."""
         self.store.add(f"{self.key}/read", 1)
         until = time.monotonic() + seconds
         while self.rank == 0 and time.monotonic() < until:
-            counts = [self.store.add(f"{self.key}/{name}", 0) for name in ("read", "arrived")]
-            if counts[0] == counts[1]:
+            come, read = (self.store.add(f"{self.key}/{name}", 0) for name in ("arrived", "read"))
+            if read >= (ranks or come):
                 return
             time.sleep(0.05)  # seconds
 
@@ -143,7 +167,8 @@ class Meeting:
             str(rank) for rank in range(self.ranks) if not self.store.check([f"{self.key}/{rank}"])
         ]
         some = ", ".join(away[:8]) + (", …" if len(away) > 8 else "")
-        return f"{len(away)} of {self.ranks} processes (rank {some})"
+        several, one = self.of
+        return f"{len(away)} of {self.ranks} {several} ({one} {some})"
 
     def _difference(self) -> str:
         """The first difference of any rank from rank 0, in words; "" where there is none."""
@@ -154,25 +179,42 @@ class Meeting:
             for name in sorted(ours.keys() | theirs.keys()):
                 if ours.get(name) != theirs.get(name):
                     there, here = (f"{each.get(name)!r:.200}" for each in (theirs, ours))
-                    where = f"rank {rank} on {other['host']}"
-                    return f"{where} has {name} {there}, rank 0 on {first['host']} has {here}"
+                    one = self.of[1]
+                    where = f"{one} {rank} on {other['host']}"
+                    return f"{where} has {name} {there}, {one} 0 on {first['host']} has {here}"
         return ""
+
+    def host(self, rank: int) -> str:
+        """Name of the host of a rank that has come."""
+        return str(self._told(rank)["host"])
 
     def _told(self, rank: int) -> dict[str, Any]:
         return dict(json.loads(self.store.get(f"{self.key}/{rank}")))
 
 
-def who_left(wait: float = 2) -> str:
-    """Say which rank has ended, where one could tell. wait: seconds that it may take to."""
+def who_left(rank: int, ranks: int, wait: float = 3) -> str:
+    """Say which ranks have ended, once communication has failed on this one; "" where it cannot be
+    known. wait: seconds that others may take to notice the same."""
     until = time.monotonic() + wait
-    while _stores and time.monotonic() < until:
-        try:
-            if found := left(_stores[0]):
-                return found
-        except RuntimeError:  # the store is gone, with rank 0
-            return "rank 0 is gone"
-        time.sleep(0.1)  # seconds
+    try:
+        for store in _stores:
+            store.set(f"{_LOST}/{rank}", "")
+            while time.monotonic() < until:
+                if found := left(store):
+                    return found
+                time.sleep(0.1)  # seconds
+            return _silent(store, ranks)
+    except RuntimeError:  # the store is gone, with rank 0
+        return "lost rank 0"
     return ""
+
+
+def _silent(store: Any, ranks: int) -> str:
+    """Say which ranks have not noticed that communication has failed; "" where all have."""
+    lost = [rank for rank in range(ranks) if not store.check([f"{_LOST}/{rank}"])]
+    first = Meeting(store, _FIRST, 0, ranks)
+    named = [f"rank {rank} ({first.host(rank)})" for rank in lost[:8]]
+    return f"lost {', '.join(named)}{', …' * (len(lost) > 8)}" if lost else ""
 
 
 def left(store: Any) -> str:
@@ -180,6 +222,9 @@ def left(store: Any) -> str:
     if not store.check([LEFT]):
         return ""
     rank, host = json.loads(store.get(LEFT))
+    if not _read_left:
+        _read_left.append(True)
+        store.add(READ, 1)
     return f"rank {rank} on {host} has ended: see what it said there"
 
 
@@ -211,17 +256,19 @@ def _flat(value: Any, at: str = "") -> Iterator[tuple[str, Any]]:
 def _leave(rank: int) -> None:
     """Tell ranks that wait for this one. Where none does, nobody reads it."""
     try:
-        _store(0).compare_set(LEFT, "", json.dumps([rank, socket.gethostname()]))
+        for store in _stores:
+            store.compare_set(LEFT, "", json.dumps([rank, socket.gethostname()]))
     except (RuntimeError, ValueError):  # the store is gone: so is who would read it
         return
 
 
 def open_store(run: Any) -> Any:
-    """The store of all ranks. Raises RunError where nobody answers within launch.timeout."""
-    return _store(run.recipe.launch.timeout or _TO_COME)
+    """The store of all ranks. Raises RunError where nobody answers within launch.timeout, and
+    Stopped."""
+    return _store(run.recipe.launch.timeout or _TO_COME, run.check_stop)
 
 
-def _store(timeout: float) -> Any:
+def _store(timeout: float, check_stop: Callable[[], None] = lambda: None) -> Any:
     """The store at MASTER_ADDR, where the process group will meet too. Raises RunError."""
     if not _stores:
         if unset := [name for name in VARIABLES if not os.environ.get(name)]:
@@ -230,24 +277,12 @@ def _store(timeout: float) -> Any:
                 place="launch",
                 hint=f"what starts the processes has to set {', '.join(VARIABLES)}",
             )
+
+        def say(message: str) -> None:
+            if os.environ["LOCAL_RANK"] == "0":
+                print(message, file=sys.stderr)
+
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         here = os.environ["RANK"] == "0" and os.environ.get(_AGENTS) != "True"
-        try:
-            store = torch.distributed.TCPStore(
-                host,
-                port,
-                is_master=here,
-                timeout=timedelta(seconds=timeout),
-                wait_for_workers=False,
-                multi_tenant=True,  # the process group opens it once more
-            )
-        except (RuntimeError, ValueError, OSError) as error:
-            said = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise RunError(
-                f"nobody answers at {host}:{port}: {said:.200}",
-                place="launch",
-                hint="host 0 has to run too, and be reached there by all others",
-            ) from error
-        store.set_timeout(timedelta(seconds=300))
-        _stores.append(store)
+        _stores.append(connected(host, port, here, timeout, check_stop, say))
     return _stores[0]
