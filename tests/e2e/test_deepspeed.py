@@ -18,6 +18,7 @@ from e2e.sharding_setup import (
 )
 from tunewright import RecipeError, RunError
 from tunewright.types import LoadedModel
+from tunewright_deepspeed import DeepSpeed
 
 
 @pytest.fixture(scope="module", params=[2, 3])
@@ -25,6 +26,23 @@ def two_processes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
     folder = tmp_path_factory.mktemp(f"zero{request.param}")
     train_all(folder, 2, list(CELLS), f"accelerators=[{{name: deepspeed, stage: {request.param}}}]")
     return folder
+
+
+@pytest.fixture(scope="module")
+def offloaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With the optimizer in CPU memory; on a machine without GPUs, by the same code."""
+    folder = tmp_path_factory.mktemp("offloaded")
+    train_all(folder, 2, ["full", "lora"], "accelerators=[{name: deepspeed, offload: optimizer}]")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", ["full", "lora"])
+def test_an_optimizer_in_cpu_memory_is_that_of_one_process(
+    one_process: Path, offloaded: Path, cell: str
+) -> None:
+    check_equal(one_process / cell, offloaded / f"{cell}-whole")
+    check_resumed(offloaded / cell)
 
 
 @pytest.mark.slow
@@ -60,7 +78,7 @@ def test_quantized_weights_are_refused() -> None:
     weight = torch.zeros(2, 2, dtype=torch.float8_e4m3fn)
     model["up_proj"].weight = torch.nn.Parameter(weight, requires_grad=False)
     with pytest.raises(RecipeError, match="up_proj is quantized"):
-        Zero(3).begin(LoadedModel(model, None), "fp32", lambda _: None)
+        Zero(DeepSpeed.Options(stage=3)).begin(LoadedModel(model, None), "fp32", lambda _: None)
 
 
 def test_fp16_is_refused() -> None:
@@ -68,20 +86,22 @@ def test_fp16_is_refused() -> None:
 
     model = torch.nn.Linear(2, 2)
     with pytest.raises(RecipeError, match="trains in bf16 or fp32"):
-        Zero(2).begin(LoadedModel(model, None), "fp16", lambda _: None)
+        Zero(DeepSpeed.Options(stage=2)).begin(LoadedModel(model, None), "fp16", lambda _: None)
 
 
 def test_an_optimizer_that_needs_whole_parameters_is_refused() -> None:
     from tunewright_deepspeed.zero import Zero
 
     with pytest.raises(RecipeError, match="Adafactor needs them whole"):
-        Zero(2).optimizer_made(torch.optim.Adafactor(torch.nn.Linear(2, 2).parameters()))
+        Zero(DeepSpeed.Options(stage=2)).optimizer_made(
+            torch.optim.Adafactor(torch.nn.Linear(2, 2).parameters())
+        )
 
 
 def test_an_optimizer_that_switches_parameters_is_refused() -> None:
     from tunewright_deepspeed.zero import Zero
 
-    zero, model = Zero(2), torch.nn.Linear(2, 2)
+    zero, model = Zero(DeepSpeed.Options(stage=2)), torch.nn.Linear(2, 2)
     zero.model, zero.active = model, frozenset({"weight", "bias"})
     zero.step_begins()
     model.bias.requires_grad_(False)
@@ -132,7 +152,7 @@ def test_what_was_not_asked_for_is_an_error(
     )
     monkeypatch.setattr(deepspeed, "DeepSpeedEngine", SimpleNamespace)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-    zero = Zero(asked)
+    zero = Zero(DeepSpeed.Options(stage=asked))
     zero.groups = [[parameter]]
     with pytest.raises(RunError, match=problem):
         zero.check_engine(engine if got["engine"] else torch.nn.Linear(1, 1), model)

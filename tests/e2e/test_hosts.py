@@ -132,7 +132,7 @@ def launched(folder: Path, first: list[str], second: list[str], **how: Any) -> l
     arguments = json.dumps([str(folder / "recipe.yaml"), overrides, netns])
     done = forked.run(WORKER.with_name("launch_worker.py"), arguments, processes=2, patience=30)
     assert done.codes == how["codes"], done.error[-3000:]
-    assert "Traceback" not in done.error and "c10d" not in done.error
+    assert "Traceback" not in done.error
     return errors(done)
 
 
@@ -142,7 +142,7 @@ def launched(folder: Path, first: list[str], second: list[str], **how: Any) -> l
     [
         ("training.max_steps=six", "training.max_steps: found 'six'"),
         ("data=[{path: lost.jsonl}]", "lost.jsonl"),
-        ("adapter=loraa", "adapter: no adapter plugin 'loraa'"),
+        ("adapter=loraa", "no installed plugin gives the adapter 'loraa'"),
         ("launch.node_rnk=1", "launch.node_rnk: unknown key"),
     ],
 )

@@ -70,12 +70,10 @@ def tell_ranks(*, store_is_here: bool = False) -> None:
 
 def _tell_hosts(recipe: Path, overrides: list[str], problem: str) -> None:
     """Have the launcher tell, where `launch` itself can be read."""
-    from tunewright import yamlio
+    from tunewright import registry, yamlio
     from tunewright.kinds import kind_of
     from tunewright.launch_section import Launch
     from tunewright.overrides import override
-    from tunewright.recipe import Section
-    from tunewright.resolved import choice_of
     from tunewright.source import Source
 
     value: dict[str, Any] = {}
@@ -88,8 +86,10 @@ def _tell_hosts(recipe: Path, overrides: list[str], problem: str) -> None:
     launch = Launch.model_validate(value.get("launch") or {})
     if launch.ranks > launch.processes:
         name = launch.name or kind_of("launcher").defaults[0]
-        choice = choice_of("launcher", Section(name=name, **launch.options), ("launch",))
-        choice.make().tell_hosts(launch, problem, partial(print, file=sys.stderr))
+        plugin = registry.load(registry.find("launcher", name))
+        known = {k: v for k, v in launch.options.items() if k in plugin.Options.model_fields}
+        launcher = plugin(plugin.Options(**known), name)  # its problem may be an unknown key
+        launcher.tell_hosts(launch, problem, partial(print, file=sys.stderr))
 
 
 def _line(error: BaseException) -> str:

@@ -7,7 +7,7 @@ so that checkpoints have the usual format.
 import math
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -25,6 +25,9 @@ from tunewright_hf.distributed.sharding import (
 )
 from tunewright_hf.models.modules import base_model, quantized_modules
 
+if TYPE_CHECKING:
+    from tunewright_deepspeed import DeepSpeed
+
 PLACE = "accelerators"
 
 
@@ -34,8 +37,8 @@ class Zero(ShardingStrategy):
     autocasts = False  # DeepSpeed's bf16 casts the model
     clips_in_update = True
 
-    def __init__(self, stage: int) -> None:
-        self.stage = stage
+    def __init__(self, options: "DeepSpeed.Options") -> None:
+        self.options, self.stage = options, options.stage
         self.engine: Any = None  # DeepSpeed's engine, which wraps the model
         self.zero: Any = None  # its optimizer, which wraps ours
         # dtypes of parameters, before DeepSpeed casts them
@@ -91,7 +94,7 @@ class Zero(ShardingStrategy):
         engine, *_ = deepspeed.initialize(
             model=model,
             optimizer=optimizer,
-            config=settings(model, training, self.stage, self.bf16),
+            config=settings(model, training, self.options, self.bf16),
         )
         self.check_engine(engine, model)
         self.module, self.model, self.active = engine, model, active_names(model)

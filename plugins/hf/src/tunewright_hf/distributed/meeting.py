@@ -7,7 +7,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from typing import Any
 
@@ -112,10 +112,13 @@ class Meeting:
         they do before. Raises Stopped and RunError, on all ranks that have come.
         """
         own = json.dumps({"host": socket.gethostname(), "facts": dict(facts)}, default=str)
-        if self.store.add(f"{self.key}/{self.rank} came", 1) > 1:
+        is_first = self.store.add(f"{self.key}/{self.rank} came", 1) == 1
+        if is_first:
+            self.store.set(f"{self.key}/{self.rank}", own)
+        have_come = self.store.add(f"{self.key}/arrived", 1)
+        if not is_first:
             self._decide(f"{self.of[1]} {self.rank} came twice, also from {socket.gethostname()}")
-        self.store.set(f"{self.key}/{self.rank}", own)
-        if self.store.add(f"{self.key}/arrived", 1) == self.ranks:
+        elif have_come == self.ranks:
             self._decide(self._difference() or _BEGIN)
         asked, began, said = None, time.monotonic(), 0
         while not self.store.check([self.key]):
@@ -135,7 +138,8 @@ class Meeting:
                 say(f"waiting for {self._missing()}, for {said} min now")
         decision = self.store.get(self.key).decode()
         if decision != _BEGIN:
-            self._all_have_read()
+            with suppress(torch.distributed.DistError):  # all of them have, and are gone
+                self._all_have_read()
         if decision == _STOP:
             raise asked or Stopped("stopped as another rank was asked")
         if decision != _BEGIN:

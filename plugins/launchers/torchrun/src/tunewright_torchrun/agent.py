@@ -28,6 +28,8 @@ def launched(options: Any, request: LaunchRequest, timeout: float | None) -> Lau
     arguments = command(options, request, timeout)
     if request.dry_run:
         return Launched(detail=shlex.join(["torchrun", *arguments]))
+    # otherwise c10d warns in every process that it cannot look up the names of the others
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     elastic, store = is_elastic(options, request), None
     if not elastic and request.nodes != 1:
         from tunewright_torchrun.hosts import meet
