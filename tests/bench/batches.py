@@ -71,8 +71,8 @@ def measure(rows: int, way: str, ranks: int) -> None:
     first, middle, peaks, left = zip(*found, strict=True)
     print(
         f"{rows:>11,} rows  {way:<14} first batch {max(first):5.2f} s of one rank, "
-        f"{sum(first):5.2f} of all, in the middle {max(middle):4.2f} s; memory {max(peaks):4.2f} GB "
-        f"at the peak of one, {sum(left):4.2f} then of all",
+        f"{sum(first):5.2f} of all, in the middle {max(middle):4.2f} s; "
+        f"memory {max(peaks):4.2f} GB at the peak of one, {sum(left):4.2f} then of all",
         flush=True,
     )
 

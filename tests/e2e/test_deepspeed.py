@@ -19,6 +19,7 @@ from e2e.sharding_setup import (
 from tunewright import RecipeError, RunError
 from tunewright.types import LoadedModel
 from tunewright_deepspeed import DeepSpeed
+from tunewright_deepspeed.zero import Zero
 
 
 @pytest.fixture(scope="module", params=[2, 3])
@@ -71,42 +72,36 @@ def test_one_process_is_refused(tmp_path: Path) -> None:
 # ---- what is refused, and what is not taken on trust ---------------------------------------------
 
 
-def test_quantized_weights_are_refused() -> None:
-    from tunewright_deepspeed.zero import Zero
+def zero(stage: int) -> Zero:
+    return Zero(DeepSpeed.Options(stage=stage))
 
+
+def test_quantized_weights_are_refused() -> None:
     model = torch.nn.ModuleDict({"up_proj": torch.nn.Linear(2, 2)})
     weight = torch.zeros(2, 2, dtype=torch.float8_e4m3fn)
     model["up_proj"].weight = torch.nn.Parameter(weight, requires_grad=False)
     with pytest.raises(RecipeError, match="up_proj is quantized"):
-        Zero(DeepSpeed.Options(stage=3)).begin(LoadedModel(model, None), "fp32", lambda _: None)
+        zero(3).begin(LoadedModel(model, None), "fp32", lambda _: None)
 
 
 def test_fp16_is_refused() -> None:
-    from tunewright_deepspeed.zero import Zero
-
     model = torch.nn.Linear(2, 2)
     with pytest.raises(RecipeError, match="trains in bf16 or fp32"):
-        Zero(DeepSpeed.Options(stage=2)).begin(LoadedModel(model, None), "fp16", lambda _: None)
+        zero(2).begin(LoadedModel(model, None), "fp16", lambda _: None)
 
 
 def test_an_optimizer_that_needs_whole_parameters_is_refused() -> None:
-    from tunewright_deepspeed.zero import Zero
-
     with pytest.raises(RecipeError, match="Adafactor needs them whole"):
-        Zero(DeepSpeed.Options(stage=2)).optimizer_made(
-            torch.optim.Adafactor(torch.nn.Linear(2, 2).parameters())
-        )
+        zero(2).optimizer_made(torch.optim.Adafactor(torch.nn.Linear(2, 2).parameters()))
 
 
 def test_an_optimizer_that_switches_parameters_is_refused() -> None:
-    from tunewright_deepspeed.zero import Zero
-
-    zero, model = Zero(DeepSpeed.Options(stage=2)), torch.nn.Linear(2, 2)
-    zero.model, zero.active = model, frozenset({"weight", "bias"})
-    zero.step_begins()
+    sharding, model = zero(2), torch.nn.Linear(2, 2)
+    sharding.model, sharding.active = model, frozenset({"weight", "bias"})
+    sharding.step_begins()
     model.bias.requires_grad_(False)
     with pytest.raises(RunError, match="cannot train other parameters than it began with"):
-        zero.step_begins()
+        sharding.step_begins()
 
 
 def test_a_second_accelerator_that_spreads_is_refused() -> None:
@@ -133,8 +128,6 @@ def test_what_was_not_asked_for_is_an_error(
     """An engine of a DeepSpeed that does something else."""
     import deepspeed
 
-    from tunewright_deepspeed.zero import Zero
-
     got = {"stage": asked, "own": 300, "parts": True, "engine": True} | got
     parameter = torch.nn.Parameter(torch.zeros(20, 30))
     parameter.ds_shape = parameter.shape
@@ -152,7 +145,7 @@ def test_what_was_not_asked_for_is_an_error(
     )
     monkeypatch.setattr(deepspeed, "DeepSpeedEngine", SimpleNamespace)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-    zero = Zero(DeepSpeed.Options(stage=asked))
-    zero.groups = [[parameter]]
+    sharding = zero(asked)
+    sharding.groups = [[parameter]]
     with pytest.raises(RunError, match=problem):
-        zero.check_engine(engine if got["engine"] else torch.nn.Linear(1, 1), model)
+        sharding.check_engine(engine if got["engine"] else torch.nn.Linear(1, 1), model)

@@ -1,8 +1,8 @@
 """One of several processes, started by torchrun: trains a recipe, and rank 0 prints what was
 logged.
 
-Arguments: the folder, the accelerators as JSON, and further sections of the recipe as JSON; `resume`
-to go on.
+Arguments: the folder, the accelerators as JSON, and further sections of the recipe as JSON; with
+`resume` it goes on.
 """
 
 import json

@@ -80,5 +80,5 @@ def test_a_damaged_checkpoint_is_left_out(recipe: Path, bucket: Any) -> None:
 
 def test_another_run_is_not_replaced(recipe: Path, bucket: Any) -> None:
     go(recipe, "first", "training.max_steps=1")
-    with pytest.raises(RecipeError, match="output.mirror: holds another run"):
+    with pytest.raises(RecipeError, match=r"output.mirror: holds another run"):
         go(recipe, "second", "training.max_steps=1")

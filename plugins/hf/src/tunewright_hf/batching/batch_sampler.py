@@ -162,7 +162,12 @@ class Batches:
     def _made(self, epoch: int) -> Units:
         """Units of one epoch in order. Depends on (seed, epoch) only."""
         rng = np.random.default_rng([self.training.seed, epoch])
-        order = self.order(epoch) if self.order else shuffled(len(self.lengths), rng)
+        count = len(self.lengths)
+        order = (
+            np.array(self.order(epoch), dtype=index_type(count))  # ours, as units overwrite it
+            if self.order
+            else shuffled(count, rng)
+        )
         return units(order, self.lengths, self.training, self.packing, self.per_step, rng)
 
 
@@ -211,7 +216,7 @@ def units(
     per_step: int,
     rng: np.random.Generator,
 ) -> Units:
-    """Group shuffled rows into units, in training order. per_step: units."""
+    """Group shuffled rows into units, in training order. per_step: units. order is overwritten."""
     if packing:
         made = packed(order, lengths, training.tokens_per_batch or training.max_length)
     elif training.batching == "token_budget":
@@ -226,9 +231,16 @@ def units(
     return made.shuffled(shuffled(len(made), rng))
 
 
+def index_type(count: int) -> type[np.signedinteger[Any]]:
+    """Type of row indices below `count`: of 4 bytes where these are enough."""
+    return np.int32 if count < 2**31 else np.int64
+
+
 def shuffled(count: int, rng: np.random.Generator) -> np.ndarray:
-    """The numbers below `count` in random order, in 4 bytes each where these are enough."""
-    return rng.permutation(np.arange(count, dtype=np.int32 if count < 2**31 else np.int64))
+    """The numbers below `count` in random order."""
+    order = np.arange(count, dtype=index_type(count))
+    rng.shuffle(order)  # a permutation would be one more array
+    return order
 
 
 def budget_for(lengths: np.ndarray, rows: int) -> int:

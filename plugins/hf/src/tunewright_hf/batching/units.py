@@ -129,11 +129,15 @@ def _descending(lengths: np.ndarray) -> np.ndarray:
 def packed(order: np.ndarray, lengths: np.ndarray, capacity: int) -> Units:
     """Pack rows into at most `capacity` tokens: longest first, each into the fullest pack that has
     room (best-fit decreasing). A row of capacity or more forms its own pack. Rows of equal length
-    are taken in `order`."""
-    rows = order[np.argsort(_descending(lengths[order]), kind="stable")]
-    packs = _Packs(lengths[rows], capacity)
-    ends = np.cumsum(packs.sizes[: packs.count], dtype=np.int64)
-    placed = np.empty_like(rows)
+    are taken in `order`, which is overwritten: it is large."""
+    size = int(lengths.max(initial=0)) + 1
+    counts = np.zeros(size, dtype=np.int64)  # rows of each length
+    for first in range(0, len(order), _AT_ONCE):
+        counts += np.bincount(lengths[order[first : first + _AT_ONCE]], minlength=size)
+    rows = _longest_first(order, lengths, counts)
+    packs = _Packs(counts, capacity)
+    ends = np.cumsum(packs.sizes[: packs.count], dtype=rows.dtype)
+    placed = order
     for first in range(0, len(rows), _AT_ONCE):
         part = slice(first, first + _AT_ONCE)
         pack = packs.of[part]
@@ -141,8 +145,30 @@ def packed(order: np.ndarray, lengths: np.ndarray, capacity: int) -> Units:
     return Units(placed, ends)
 
 
+def _longest_first(order: np.ndarray, lengths: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Rows of `order`, longest first and otherwise as they stand: a counting sort, piece by piece.
+    counts: rows of each length."""
+    rows = np.empty_like(order)
+    starts = _longer(counts)  # place of the next row of each length
+    for first in range(0, len(order), _AT_ONCE):
+        part = order[first : first + _AT_ONCE]
+        part = part[np.argsort(_descending(lengths[part]), kind="stable")]
+        own = lengths[part]
+        here = np.bincount(own, minlength=len(counts))
+        rows[(starts - _longer(here))[own] + np.arange(len(part))] = part
+        starts += here
+    return rows
+
+
+def _longer(counts: np.ndarray) -> np.ndarray:
+    """Of each length, the rows that are longer. counts: rows of each length."""
+    at_least: np.ndarray = counts[::-1].cumsum()[::-1]
+    return at_least - counts
+
+
 class _Packs:
-    """Packs that rows are placed into. lengths: of the rows, longest first; capacity: tokens.
+    """Packs that rows are placed into, longest first. counts: rows of each length. capacity:
+    tokens.
 
     of: pack of each row. place: its number in it. sizes: rows of each of `count` packs, then zeros.
 
@@ -150,21 +176,20 @@ class _Packs:
     many as fit, before the next one is the fullest.
     """
 
-    def __init__(self, lengths: np.ndarray, capacity: int) -> None:
-        self.capacity = capacity
-        self.of = np.empty(len(lengths), dtype=np.int32)
+    def __init__(self, counts: np.ndarray, capacity: int) -> None:
+        rows, self.capacity = int(counts.sum()), capacity
+        self.of = np.empty(rows, dtype=np.int32)
         # a pack has at most as many rows as tokens
-        small = capacity < 2**16 and lengths.min(initial=1) > 0
-        self.place, self.sizes = np.zeros((2, len(lengths)), np.uint16 if small else np.int32)
+        small = capacity < 2**16 and not counts[:1].any()
+        self.place, self.sizes = np.zeros((2, rows), np.uint16 if small else np.int32)
         self.count = 0
         # free tokens → packs
         self._with_room: list[list[np.ndarray]] = [[] for _ in range(capacity + 1)]
         self._free = 0  # bit n is set if a pack with n free tokens exists
         start = 0
-        for end in [*_changes(lengths).tolist(), len(lengths)]:
-            if end > start:
-                self._place(start, end, int(lengths[start]))
-            start = end
+        for length in np.flatnonzero(counts)[::-1].tolist():
+            self._place(start, start + int(counts[length]), length)
+            start += int(counts[length])
 
     def _place(self, start: int, end: int, length: int) -> None:
         """Place the rows from start to end, which have this length."""
@@ -199,12 +224,3 @@ class _Packs:
                 if (left := room - filled * length) and len(packs):
                     self._with_room[left].append(packs)
                     self._free |= 1 << left
-
-
-def _changes(values: np.ndarray) -> np.ndarray:
-    """Indices at which another value begins, but for the first."""
-    parts = []
-    for first in range(1, len(values), _AT_ONCE):
-        end = min(first + _AT_ONCE, len(values))
-        parts.append(first + np.flatnonzero(values[first:end] != values[first - 1 : end - 1]))
-    return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
