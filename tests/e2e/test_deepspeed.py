@@ -10,6 +10,7 @@ import torch
 
 from e2e.sharding_setup import (
     CELLS,
+    RECIPE,
     check_equal,
     check_near,
     check_refused_alone,
@@ -17,6 +18,7 @@ from e2e.sharding_setup import (
     train_all,
 )
 from tunewright import RecipeError, RunError
+from tunewright.check import resolve
 from tunewright.types import LoadedModel
 from tunewright_deepspeed import DeepSpeed
 from tunewright_deepspeed.zero import Zero
@@ -29,21 +31,29 @@ def two_processes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
     return folder
 
 
-@pytest.fixture(scope="module")
-def offloaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With the optimizer in CPU memory; on a machine without GPUs, by the same code."""
-    folder = tmp_path_factory.mktemp("offloaded")
-    train_all(folder, 2, ["full", "lora"], "accelerators=[{name: deepspeed, offload: optimizer}]")
-    return folder
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("cell", ["full", "lora"])
-def test_an_optimizer_in_cpu_memory_is_that_of_one_process(
-    one_process: Path, offloaded: Path, cell: str
+@pytest.mark.parametrize(
+    ("cell", "options"),
+    [
+        ("full", "stage: 2, offload: optimizer"),
+        ("lora", "stage: 3, offload: optimizer"),
+        ("full", "stage: 3, offload: all"),
+    ],
+)
+def test_what_is_in_cpu_memory_is_trained_as_on_one_process(
+    one_process: Path, tmp_path: Path, cell: str, options: str
 ) -> None:
-    check_equal(one_process / cell, offloaded / f"{cell}-whole")
-    check_resumed(offloaded / cell)
+    """Without GPUs it is there anyway, and goes through the same code."""
+    train_all(tmp_path, 2, [cell], f"accelerators=[{{name: deepspeed, {options}}}]")
+    check_equal(one_process / cell, tmp_path / f"{cell}-whole")
+    check_resumed(tmp_path / cell)
+
+
+def test_stage_2_keeps_parameters_where_they_are(tmp_path: Path) -> None:
+    more = ["launch.processes=2", "accelerators=[{name: deepspeed, offload: all}]"]
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    with pytest.raises(RecipeError, match="offload: is all, and stage 2 keeps parameters"):
+        resolve(tmp_path / "recipe.yaml", more)
 
 
 @pytest.mark.slow
@@ -120,6 +130,8 @@ def test_a_second_accelerator_that_spreads_is_refused() -> None:
         (2, {"own": 600}, "the optimizer holds 600 of 600 numbers"),
         (3, {"parts": False}, "weight and 0 more are not sharded"),
         (2, {"engine": False}, "Linear wraps the model, not DeepSpeed"),
+        (2, {"options": {"offload": "optimizer"}}, "does not offload the optimizer"),
+        (3, {"options": {"offload": "all"}}, "does not offload the param"),
     ],
 )
 def test_what_was_not_asked_for_is_an_error(
@@ -138,6 +150,9 @@ def test_what_was_not_asked_for_is_an_error(
         single_partition_of_fp32_groups=flats,
         fp32_partitioned_groups_flat=flats,
         sub_group_to_group_id={0: 0},
+        cpu_offload=False,
+        offload_optimizer=True,
+        offload_param=False,
     )
     engine = SimpleNamespace(optimizer=optimizer, zero_optimization_stage=lambda: got["stage"])
     model = SimpleNamespace(
@@ -145,7 +160,7 @@ def test_what_was_not_asked_for_is_an_error(
     )
     monkeypatch.setattr(deepspeed, "DeepSpeedEngine", SimpleNamespace)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-    sharding = zero(asked)
+    sharding = Zero(DeepSpeed.Options(stage=asked, **got.get("options", {})))
     sharding.groups = [[parameter]]
     with pytest.raises(RunError, match=problem):
         sharding.check_engine(engine if got["engine"] else torch.nn.Linear(1, 1), model)

@@ -15,7 +15,9 @@ import torch
 from safetensors.torch import load_file
 
 import forked
+from e2e.sharding_setup import DATA
 from e2e.test_elastic import RECIPE
+from tunewright.run import train
 
 WORKER = Path(__file__).with_name("host_worker.py")
 SMALL = "training.per_device_train_batch_size=2"
@@ -228,6 +230,58 @@ def test_hosts_need_no_shared_folder(tmp_path: Path, accelerators: str) -> None:
     assert done.codes == [0, 0], done.error[-3000:]
     assert (saved / "model" / "model.safetensors").read_bytes() == before
     assert list((tmp_path / "b").iterdir()) == []
+
+
+#: a reward model, then stages that generate and ask it on both hosts
+GENERATING = f"""
+model: tiny
+family: {{name: qwen, tiny_hidden_size: 16, tiny_layers: 1, device: cpu}}
+template: chatml
+stages:
+  - {{name: reward, data: [{{path: {DATA}/wren_pairs.jsonl}}]}}
+  - name: ppo
+    rewards: [reward_model]
+    max_new_tokens: 4
+    ppo_epochs: 2
+  - name: grpo
+    rewards: [reward_model, {{name: length, target: 12}}]
+    num_generations: 3
+    max_new_tokens: 4
+    beta: 0.1
+data: [{{path: prompts.jsonl}}]
+training:
+  max_steps: 2
+  logging_steps: 1
+  learning_rate: 1.0e-3
+  lr_scheduler_type: constant
+  batching: random
+  max_length: 256
+  precision: fp32
+loggers: [jsonl]
+output: nowhere
+"""
+
+
+@pytest.mark.slow
+def test_hosts_share_the_generation_of_answers(tmp_path: Path) -> None:
+    asked = [f"What is {word}?" for word in ("a", "wren", "nest", "egg", "song")]
+    rows = [json.dumps({"prompt": each}) for each in asked]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(rows))
+    done = apart(tmp_path, recipe=GENERATING)
+    assert done.codes == [0, 0], done.error[-3000:]
+    assert list((tmp_path / "b").iterdir()) == []
+    one = ["training.per_device_train_batch_size=4", f"output={tmp_path / 'one'}"]
+    train(tmp_path / "recipe.yaml", overrides=one)
+    expected, found = (
+        [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        for run in (tmp_path / "one", tmp_path / "a" / "run")
+    )
+    assert [(line["stage"], line["step"]) for line in found] == [
+        (name, step) for name in ("reward", "ppo", "grpo") for step in (1, 2)
+    ]
+    for theirs, ours in zip(found, expected, strict=True):
+        for name in ours.keys() - {"stage", "time", "tokens_per_second", "memory"}:
+            assert theirs[name] == pytest.approx(ours[name], rel=1e-4, abs=1e-5), name
 
 
 @pytest.mark.slow

@@ -143,6 +143,13 @@ class Zero(ShardingStrategy):
         self.zero = engine.optimizer
         if (stage := engine.zero_optimization_stage()) != self.stage:
             raise RunError(f"DeepSpeed runs ZeRO-{stage}, not ZeRO-{self.stage}", place=PLACE)
+        for part in self.options.offloaded:
+            # ZeRO-2 only knows one way
+            held = (
+                self.zero.cpu_offload if self.stage == 2 else getattr(self.zero, f"offload_{part}")
+            )
+            if not held:
+                raise RunError(f"DeepSpeed does not offload the {part}", place=PLACE)
         processes = torch.distributed.get_world_size()
         sizes = [math.prod(self.shape(parameter)) for group in self.groups for parameter in group]
         trained, own = sum(sizes), sum(flat.numel() for flat, _ in self._flats())
