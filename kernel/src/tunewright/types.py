@@ -170,6 +170,8 @@ class DataRequest:
     seed: int = 42
     root: Path = field(default_factory=Path)  # base of relative paths: the recipe's folder
     limit: int | None = None  # rows per source (--smoke)
+    #: (i, n): prepare only every n-th part of `entries`, from number i on, on one of n hosts
+    shard: tuple[int, int] = (0, 1)
 
 
 @dataclass(slots=True)
