@@ -118,6 +118,17 @@ def test_a_mistake_in_a_recipe_ends_the_other(tmp_path: Path) -> None:
     assert "rank 1 on " in first and "has ended: see what it said there" in first
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("dies", [1, 0])
+def test_a_lost_rank_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies: int) -> None:
+    monkeypatch.setenv("TW_DIES", str(dies))
+    done = two(tmp_path, [], [], "training.max_steps=100000")
+    assert sorted(done.codes) == [-9, 1] and done.codes[dies] == -9, done.error[-3000:]
+    (line,) = errors(done)
+    named = f"lost rank 1 ({socket.gethostname()}), after step " if dies else "lost rank 0, after"
+    assert named in line and "go on with --resume" in line
+
+
 # ---- before torchrun starts ----------------------------------------------------------------------
 
 

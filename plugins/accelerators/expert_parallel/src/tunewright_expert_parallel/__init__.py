@@ -70,7 +70,7 @@ class ExpertParallel(Accelerator):
             from transformers.distributed import DistributedConfig
 
             from tunewright_expert_parallel.limits import check_config
-            from tunewright_hf.distributed.while_loading import check_size, shard_while_loading
+            from tunewright_hf.models.while_loading import check_size, shard_while_loading
 
             size = self.options.size or run.world_size
             check_size(run, size, self.name)

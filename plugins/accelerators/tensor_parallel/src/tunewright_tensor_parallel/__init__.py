@@ -73,7 +73,7 @@ class TensorParallel(Accelerator):
         if request.trainable and request.weights == "load":
             from transformers.distributed import DistributedConfig
 
-            from tunewright_hf.distributed.while_loading import check_size, shard_while_loading
+            from tunewright_hf.models.while_loading import check_size, shard_while_loading
             from tunewright_tensor_parallel.limits import check_config
 
             size = self._size(run)
