@@ -2,7 +2,8 @@
 overrides of its own.
 
 Arguments: JSON of the recipe, and for each rank its overrides, the network namespace that it enters
-("" for none), and its working folder. A rank whose environment has TW_DIES=RANK is killed at step 3.
+("" for none), and its working folder. At step 3 the rank TW_DIES of the environment is killed, and
+the host of rank TW_CUT loses its network.
 """
 
 import atexit
@@ -10,9 +11,11 @@ import ctypes
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -27,10 +30,18 @@ def enter(namespace: str) -> None:
             raise OSError(ctypes.get_errno(), "setns")
 
 
-def die(metrics: Path) -> None:
+def at_step_three(metrics: Path, act: Callable[[], object]) -> None:
     while not (metrics.exists() and '"step": 3' in metrics.read_text()):
         time.sleep(0.01)
+    act()
+
+
+def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def cut() -> None:
+    subprocess.run(["ip", "link", "set", "eth0", "down"], check=True)
 
 
 if __name__ == "__main__":
@@ -40,9 +51,10 @@ if __name__ == "__main__":
     if namespaces[rank]:
         enter(namespaces[rank])
     os.chdir(folders[rank])
-    if os.environ.get("TW_DIES") == str(rank):
-        metrics = Path(folders[0], "run", "metrics.jsonl")
-        threading.Thread(target=die, args=(metrics,), daemon=True).start()
+    metrics = Path(folders[0], "run", "metrics.jsonl")
+    for name, act in (("TW_DIES", die), ("TW_CUT", cut)):
+        if os.environ.get(name) == str(rank):
+            threading.Thread(target=at_step_three, args=(metrics, act), daemon=True).start()
     sys.argv = ["tunewright", "train", recipe, *overrides[rank]]
     try:
         main()

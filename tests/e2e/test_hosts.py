@@ -122,11 +122,26 @@ def test_a_mistake_in_a_recipe_ends_the_other(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dies", [1, 0])
 def test_a_lost_rank_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies: int) -> None:
     monkeypatch.setenv("TW_DIES", str(dies))
-    done = two(tmp_path, [], [], "training.max_steps=100000")
+    # it is killed in a step, or while the other one gathers what a checkpoint needs of it
+    done = two(tmp_path, [], [], "training.max_steps=100000", "launch.timeout=5")
     assert sorted(done.codes) == [-9, 1] and done.codes[dies] == -9, done.error[-3000:]
     (line,) = errors(done)
-    named = f"lost rank 1 ({socket.gethostname()}), after step " if dies else "lost rank 0, after"
+    named = f"lost rank 1 ({socket.gethostname()})" if dies else "lost rank 0, after step "
     assert named in line and "go on with --resume" in line
+
+
+@pytest.mark.slow
+def test_hosts_whose_network_is_cut_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hosts: tuple[str, str]
+) -> None:
+    monkeypatch.setenv("TW_CUT", "1")
+    more = ["training.max_steps=100000", "launch.timeout=5"]
+    done = two(tmp_path, [], [], *more, netns=hosts)
+    subprocess.run(["ip", "-n", hosts[1], "link", "set", "eth0", "up"], check=True)
+    assert done.codes == [1, 1], done.error[-3000:]
+    first, other = errors(done)
+    assert f"lost rank 1 ({socket.gethostname()}), after step " in first
+    assert "lost rank 0, after step " in other and "go on with --resume" in other
 
 
 # ---- before torchrun starts ----------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 import atexit
 import json
-import os
 import socket
 import sys
 import time
@@ -15,24 +14,17 @@ import torch
 
 from tunewright import RunError, folder
 from tunewright.errors import Stopped
-from tunewright.launch import VARIABLES
-from tunewright.launch_failure import LEFT, READ
-from tunewright_hf.distributed.store import connected
+from tunewright_hf.distributed.lost import leave, left, meeting_key
+from tunewright_hf.distributed.store import TO_COME, open_store
 
-__all__ = ["Meeting", "begin_together", "check_in", "left", "open_store"]
+__all__ = ["Meeting", "begin_together", "check_in"]
 
 Facts = Mapping[str, Any]
 
 _BEGIN, _STOP = "begin", "stop"  # decisions; any other one is a problem, in words
-_TO_COME = 600  # seconds that ranks wait for one that does not come
 _MINUTE = 60  # seconds between two lines on who is missing
 #: sections of a recipe that may differ from host to host
 _OWN = ("launch", "output", "loggers", "engine", "data_root")
-_AGENTS = "TORCHELASTIC_USE_AGENT_STORE"  # whether torchrun holds the store
-_FIRST = "1 here"  # the meeting in which all ranks say their host
-_LOST = "tunewright/lost"  # keys of the ranks that have noticed that communication has failed
-_read_left: list[bool] = []  # whether this process has read that another has ended
-_stores: list[Any] = []  # the one of this process
 _numbers = count(1)  # of the meetings of this process: all ranks have the same ones
 _tells: list[bool] = []  # the stopping_alone in progress
 _checked_in: list[int] = []  # this process's rank, once
@@ -46,12 +38,12 @@ def check_in(run: Any) -> None:
     """
     if run.world_size > 1 and not _checked_in:
         _checked_in.append(run.rank)
-        atexit.register(_leave, run.rank)
+        atexit.register(leave, run.rank)
         recipe = run.recipe.as_dict()
         facts = dict(_flat({name: recipe[name] for name in recipe if name not in _OWN}))
         versions = folder.versions(recipe)
         facts |= {"python": versions["python"], **versions["libraries"], **versions["plugins"]}
-        _meet(run, "here", facts, run.recipe.launch.timeout or _TO_COME)
+        _meet(run, "here", facts, run.recipe.launch.timeout or TO_COME)
 
 
 def begin_together(run: Any, stage: int, facts: Facts | None = None) -> None:
@@ -96,7 +88,7 @@ class Meeting:
         of: tuple[str, str] = ("processes", "rank"),
     ) -> None:
         self.store, self.rank, self.ranks, self.of = store, rank, ranks, of
-        self.key = f"tunewright/{name}"
+        self.key = meeting_key(name)
 
     def hold(
         self,
@@ -188,48 +180,8 @@ class Meeting:
                     return f"{where} has {name} {there}, {one} 0 on {first['host']} has {here}"
         return ""
 
-    def host(self, rank: int) -> str:
-        """Name of the host of a rank that has come."""
-        return str(self._told(rank)["host"])
-
     def _told(self, rank: int) -> dict[str, Any]:
         return dict(json.loads(self.store.get(f"{self.key}/{rank}")))
-
-
-def who_left(rank: int, ranks: int, wait: float = 3) -> str:
-    """Say which ranks have ended, once communication has failed on this one; "" where it cannot be
-    known. wait: seconds that others may take to notice the same."""
-    until = time.monotonic() + wait
-    try:
-        for store in _stores:
-            store.set(f"{_LOST}/{rank}", "")
-            while time.monotonic() < until:
-                if found := left(store):
-                    return found
-                time.sleep(0.1)  # seconds
-            return _silent(store, ranks)
-    except RuntimeError:  # the store is gone, with rank 0
-        return "lost rank 0"
-    return ""
-
-
-def _silent(store: Any, ranks: int) -> str:
-    """Say which ranks have not noticed that communication has failed; "" where all have."""
-    lost = [rank for rank in range(ranks) if not store.check([f"{_LOST}/{rank}"])]
-    first = Meeting(store, _FIRST, 0, ranks)
-    named = [f"rank {rank} ({first.host(rank)})" for rank in lost[:8]]
-    return f"lost {', '.join(named)}{', …' * (len(lost) > 8)}" if lost else ""
-
-
-def left(store: Any) -> str:
-    """Say which rank has ended; "" where none has."""
-    if not store.check([LEFT]):
-        return ""
-    rank, host = json.loads(store.get(LEFT))
-    if not _read_left:
-        _read_left.append(True)
-        store.add(READ, 1)
-    return f"rank {rank} on {host} has ended: see what it said there"
 
 
 def _meet(run: Any, name: str, facts: Facts, timeout: float | None) -> None:
@@ -238,7 +190,7 @@ def _meet(run: Any, name: str, facts: Facts, timeout: float | None) -> None:
             print(message, file=sys.stderr)
 
     store = open_store(run)
-    name = f"{next(_numbers)} {name}"  # a process may train several times
+    name = f"{next(_numbers)} {name}"  # a process may train several times: "1 here" is the first
     try:
         Meeting(store, name, run.rank, run.world_size).hold(facts, run.check_stop, say, timeout)
     except torch.distributed.DistError as error:
@@ -255,38 +207,3 @@ def _flat(value: Any, at: str = "") -> Iterator[tuple[str, Any]]:
                 yield from _flat(item, f"{at}.{key}" if at else str(key))
     else:
         yield at, value
-
-
-def _leave(rank: int) -> None:
-    """Tell ranks that wait for this one. Where none does, nobody reads it."""
-    try:
-        for store in _stores:
-            store.compare_set(LEFT, "", json.dumps([rank, socket.gethostname()]))
-    except (RuntimeError, ValueError):  # the store is gone: so is who would read it
-        return
-
-
-def open_store(run: Any) -> Any:
-    """The store of all ranks. Raises RunError where nobody answers within launch.timeout, and
-    Stopped."""
-    return _store(run.recipe.launch.timeout or _TO_COME, run.check_stop)
-
-
-def _store(timeout: float, check_stop: Callable[[], None] = lambda: None) -> Any:
-    """The store at MASTER_ADDR, where the process group will meet too. Raises RunError."""
-    if not _stores:
-        if unset := [name for name in VARIABLES if not os.environ.get(name)]:
-            raise RunError(
-                f"{', '.join(unset)} is not set, and WORLD_SIZE is",
-                place="launch",
-                hint=f"what starts the processes has to set {', '.join(VARIABLES)}",
-            )
-
-        def say(message: str) -> None:
-            if os.environ["LOCAL_RANK"] == "0":
-                print(message, file=sys.stderr)
-
-        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        here = os.environ["RANK"] == "0" and os.environ.get(_AGENTS) != "True"
-        _stores.append(connected(host, port, here, timeout, check_stop, say))
-    return _stores[0]

@@ -1,6 +1,8 @@
 """The key-value store in which hosts and ranks meet."""
 
+import os
 import socket
+import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -9,11 +11,44 @@ from typing import Any
 import torch
 
 from tunewright import RunError
+from tunewright.launch import VARIABLES
 
-__all__ = ["connected"]
+__all__ = ["TO_ANSWER", "TO_COME", "connected", "open_store", "stores"]
+
+TO_COME = 600  # seconds that hosts and ranks wait for one that does not come
+TO_ANSWER = 1800  # seconds; a rank may write a large checkpoint while the others wait
+_AGENTS = "TORCHELASTIC_USE_AGENT_STORE"  # whether torchrun holds the store
+#: the store of this process's ranks, once it is open
+stores: list[Any] = []
 
 _MINUTE = 60  # seconds between two lines on who does not answer
-_TO_ANSWER = timedelta(seconds=300)  # of a store that is there
+_OF_A_CALL = timedelta(seconds=300)  # to a store that is there
+
+
+def open_store(run: Any) -> Any:
+    """The store of all ranks. Raises RunError where nobody answers within launch.timeout, and
+    Stopped."""
+    return _store(run.recipe.launch.timeout or TO_COME, run.check_stop)
+
+
+def _store(timeout: float, check_stop: Callable[[], None] = lambda: None) -> Any:
+    """The store at MASTER_ADDR, where the process group will meet too. Raises RunError."""
+    if not stores:
+        if unset := [name for name in VARIABLES if not os.environ.get(name)]:
+            raise RunError(
+                f"{', '.join(unset)} is not set, and WORLD_SIZE is",
+                place="launch",
+                hint=f"what starts the processes has to set {', '.join(VARIABLES)}",
+            )
+
+        def say(message: str) -> None:
+            if os.environ["LOCAL_RANK"] == "0":
+                print(message, file=sys.stderr)
+
+        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        here = os.environ["RANK"] == "0" and os.environ.get(_AGENTS) != "True"
+        stores.append(connected(host, port, here, timeout, check_stop, say))
+    return stores[0]
 
 
 def connected(
@@ -45,7 +80,7 @@ def connected(
             problem = f"port {port} cannot be opened: {said:.200}"
             raise RunError(problem, place="launch", hint="another program may have it") from error
         raise _silent(host, port, said) from error
-    store.set_timeout(_TO_ANSWER)
+    store.set_timeout(_OF_A_CALL)
     return store
 
 

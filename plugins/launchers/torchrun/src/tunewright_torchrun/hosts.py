@@ -11,14 +11,13 @@ from tunewright import RunError
 from tunewright.errors import Stopped
 from tunewright.launch_failure import LEFT
 from tunewright_hf.distributed.meeting import Meeting
-from tunewright_hf.distributed.store import connected
+from tunewright_hf.distributed.store import TO_COME, connected
 
 if TYPE_CHECKING:
     from tunewright.launch import LaunchRequest
 
 __all__ = ["meet", "tell", "tell_lost"]
 
-_TO_COME = 600  # seconds that hosts wait for one that does not come
 _TO_TELL = 60  # seconds to reach hosts that have not started yet
 _NAME, _OF = "hosts", ("hosts", "node")
 
@@ -32,7 +31,7 @@ def meet(
     Raises RunError, on all that have come, where one does not, has another number of processes, or
     has failed; Stopped where one was stopped.
     """
-    seconds = timeout or _TO_COME
+    seconds = timeout or TO_COME
 
     def check_stop() -> None:
         if request.stop_requested():
