@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
-from tunewright import RecipeError
+from tunewright import RecipeError, RunError
+
+PLACE = "accelerators"
 
 
 def settings(model: Any, training: Any, options: Any, bf16: bool) -> dict[str, Any]:
@@ -32,6 +34,21 @@ def settings(model: Any, training: Any, options: Any, bf16: bool) -> dict[str, A
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 2**62,
     }
+
+
+def check_kind(engine: Any, options: Any) -> None:
+    """Raise RunError where DeepSpeed runs another stage than requested, or does not offload.
+    options: DeepSpeed.Options."""
+    import deepspeed
+
+    if not isinstance(engine, deepspeed.DeepSpeedEngine):
+        raise RunError(f"{type(engine).__name__} wraps the model, not DeepSpeed", place=PLACE)
+    if (stage := engine.zero_optimization_stage()) != options.stage:
+        raise RunError(f"DeepSpeed runs ZeRO-{stage}, not ZeRO-{options.stage}", place=PLACE)
+    for part in options.offloaded:
+        name = "cpu_offload" if stage == 2 else f"offload_{part}"  # ZeRO-2 only knows one way
+        if not getattr(engine.optimizer, name):
+            raise RunError(f"DeepSpeed does not offload the {part}", place=PLACE)
 
 
 def import_for(device: torch.device) -> None:

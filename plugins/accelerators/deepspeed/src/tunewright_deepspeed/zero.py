@@ -15,7 +15,7 @@ from torch.nn import Parameter
 
 from tunewright import RecipeError, RunError
 from tunewright.types import LoadedModel
-from tunewright_deepspeed.settings import import_for, settings
+from tunewright_deepspeed.settings import PLACE, check_kind, import_for, settings
 from tunewright_hf.distributed.sharding import (
     SetDtypes,
     ShardingStrategy,
@@ -27,8 +27,6 @@ from tunewright_hf.models.modules import base_model, quantized_modules
 
 if TYPE_CHECKING:
     from tunewright_deepspeed import DeepSpeed
-
-PLACE = "accelerators"
 
 
 class Zero(ShardingStrategy):
@@ -137,19 +135,8 @@ class Zero(ShardingStrategy):
         """Raise RunError if parameters and optimizer are not sharded as requested."""
         import deepspeed
 
-        self.engine = engine
-        if not isinstance(engine, deepspeed.DeepSpeedEngine):
-            raise RunError(f"{type(engine).__name__} wraps the model, not DeepSpeed", place=PLACE)
-        self.zero = engine.optimizer
-        if (stage := engine.zero_optimization_stage()) != self.stage:
-            raise RunError(f"DeepSpeed runs ZeRO-{stage}, not ZeRO-{self.stage}", place=PLACE)
-        for part in self.options.offloaded:
-            # ZeRO-2 only knows one way
-            held = (
-                self.zero.cpu_offload if self.stage == 2 else getattr(self.zero, f"offload_{part}")
-            )
-            if not held:
-                raise RunError(f"DeepSpeed does not offload the {part}", place=PLACE)
+        check_kind(engine, self.options)
+        self.engine, self.zero = engine, engine.optimizer
         processes = torch.distributed.get_world_size()
         sizes = [math.prod(self.shape(parameter)) for group in self.groups for parameter in group]
         trained, own = sum(sizes), sum(flat.numel() for flat, _ in self._flats())
