@@ -110,12 +110,16 @@ def test_a_mistake_on_one_host_ends_the_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_mistake_in_a_recipe_ends_the_other(tmp_path: Path) -> None:
-    done = two(tmp_path, [], ["training.max_steps=six"])
-    assert done.codes == [1, 2], done.error[-3000:]
-    first, other = errors(done)
-    assert "max_steps" in other
-    assert "rank 1 on " in first and "has ended: see what it said there" in first
+@pytest.mark.parametrize("wrong", [0, 1])  # rank 0 holds the store in which others are told
+def test_a_mistake_in_a_recipe_ends_the_other(tmp_path: Path, wrong: int) -> None:
+    hosts: list[list[str]] = [[], []]
+    hosts[wrong].append("training.max_steps=six")
+    done = two(tmp_path, *hosts)
+    assert done.codes == [1 + (wrong == 0), 1 + (wrong == 1)], done.error[-3000:]
+    lines = errors(done)
+    assert "max_steps" in lines[wrong]
+    assert f"rank {wrong} on " in lines[1 - wrong]
+    assert "has ended: see what it said there" in lines[1 - wrong]
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Layers split over two ranks: the training of one process."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,33 +9,35 @@ from accelerators_setup import asked, go, on_two_processes
 from test_expert_parallel import weights
 from transformers import BertConfig, LlamaConfig, Qwen3Config
 
+import forked
 from tunewright import RecipeError, check
 from tunewright.run import Run
 from tunewright.source import RecipeProblems
 from tunewright_tensor_parallel.limits import check_accumulation, check_config
 
+GROUPS = {"name": "tensor_parallel", "size": 2}
 FAMILIES = {
     "llama": ({"name": "llama"}, 2),
     "qwen": ({"name": "qwen", "tiny_variant": "qwen3"}, 1),  # its norms of heads are summed
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", FAMILIES)
-def test_two_ranks_train_as_one(tmp_path, name):
-    family, passes = FAMILIES[name]
-    made = asked(tmp_path / "made", family={"device": "cpu", **family})
+def sections_for(folder, name, passes):
+    """Sections of a recipe that trains a checkpoint of the family, made here. passes: in a step of
+    4 examples."""
+    family = FAMILIES[name][0]
+    made = asked(folder / "made", family={"device": "cpu", **family})
     loaded = Run(check.resolve(made)).load(trainable=False)
     loaded.model.config.tie_word_embeddings = False
     head = loaded.model.lm_head
     head.weight = torch.nn.Parameter(head.weight.detach().clone())
-    loaded.model.save_pretrained(tmp_path / "checkpoint")
-    loaded.tokenizer.save_pretrained(tmp_path / "checkpoint")
-    sections = {
-        "model": str(tmp_path / "checkpoint"),
+    loaded.model.save_pretrained(folder / "checkpoint")
+    loaded.tokenizer.save_pretrained(folder / "checkpoint")
+    return {
+        "model": str(folder / "checkpoint"),
         "family": {"name": family["name"], "device": "cpu"},
         "template": "default",
-        "eval_data": {"held_out": asked(tmp_path / "rows")["data"]},
+        "eval_data": {"held_out": asked(folder / "rows")["data"]},
         "training": {
             "eval_steps": 2,
             "save_steps": 2,
@@ -42,6 +45,31 @@ def test_two_ranks_train_as_one(tmp_path, name):
             "per_device_train_batch_size": 4 // passes,
         },
     }
+
+
+@pytest.mark.long
+def test_two_groups_of_two_ranks_train_as_one(tmp_path):
+    """Weights are sharded over groups too."""
+    sections = sections_for(tmp_path, "llama", 1)
+    one = go(tmp_path / "one", **sections)
+    sections["training"]["per_device_train_batch_size"] = 2
+    words = [tmp_path / "four", json.dumps([GROUPS]), json.dumps(sections)]
+    worker = Path(__file__).with_name("accelerators_worker.py")
+    done = forked.run(worker, *map(str, words), processes=4)
+    assert not any(done.codes), done.error[-3000:]
+    (line,) = [each for each in done.output.splitlines() if each.startswith("RESULT ")]
+    for mine, right in zip(json.loads(line[len("RESULT ") :]), one.metrics, strict=True):
+        assert mine == pytest.approx(right, rel=1e-5)
+    whole, found = (weights(tmp_path / each) for each in ("one", "four"))
+    assert whole.keys() == found.keys()
+    for each, tensor in whole.items():
+        assert torch.allclose(found[each], tensor, atol=1e-5), each
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
+def test_two_ranks_train_as_one(tmp_path, name):
+    sections = sections_for(tmp_path, name, FAMILIES[name][1])
     one = go(tmp_path / "one", **sections)
     words = [tmp_path / "two", json.dumps(["tensor_parallel"]), json.dumps(sections)]
     two = on_two_processes("accelerators_worker.py", *words)
