@@ -156,8 +156,8 @@ def test_hosts_whose_network_is_cut_end(
 # ---- before torchrun starts ----------------------------------------------------------------------
 
 
-def launched(folder: Path, first: list[str], second: list[str], **how: Any) -> list[list[str]]:
-    """Errors of the command on two hosts, none of which starts a process."""
+def launched(folder: Path, first: list[str], second: list[str], **how: Any) -> list[str]:
+    """Errors of the command on two hosts. codes: their exit codes. netns: their names."""
     (folder / "recipe.yaml").write_text(RECIPE)
     netns = how.get("netns", ("", ""))
     address = "10.77.0.1" if netns[0] else "127.0.0.1"
@@ -330,9 +330,16 @@ def test_a_run_that_is_in_the_way_ends_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_hosts_train_as_one_process_does(tmp_path: Path, hosts: tuple[str, str]) -> None:
-    done = two(tmp_path, [], [], netns=hosts)
-    assert done.codes == [0, 0], done.error[-3000:]
+@pytest.mark.parametrize("by", ["the variables", further("torchrun")])
+def test_two_hosts_train_as_one_process_does(
+    tmp_path: Path, hosts: tuple[str, str], by: str
+) -> None:
+    if by == "torchrun":
+        same = [*BATCHES, f"output={tmp_path / 'run'}"]
+        assert not launched(tmp_path, same, same, codes=[0, 0], netns=hosts)
+    else:
+        done = two(tmp_path, [], [], netns=hosts)
+        assert done.codes == [0, 0], done.error[-3000:]
     one = tmp_path / "one"
     overrides = [[*BATCHES, "training.gradient_accumulation_steps=2", f"output={one}"]]
     done = forked.run(

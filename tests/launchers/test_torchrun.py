@@ -10,12 +10,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from forked import free_port
 from tunewright.check import resolve
 from tunewright.errors import RecipeError, RunError
 from tunewright.launch import LaunchRequest
 from tunewright.stopper import SIGNALS, TOLD
+from tunewright_hf.distributed.lost import left
 from tunewright_torchrun import Torchrun, agent, command
 
 HOST = re.escape(socket.gethostname())
@@ -79,6 +81,14 @@ def test_a_rank_that_was_killed_is_reported(torchrun):
     # rank 0 has lost it, and rank 2 was ended by torchrun
     with pytest.raises(RunError, match=rf"rank 1 on {HOST} was ended by SIGKILL \(.*short of mem"):
         torchrun(failing(ChildFailed(r0=1, r1=-9, r2=-15)))
+
+
+@posix
+def test_other_hosts_are_told_of_a_rank_that_was_killed():
+    store = torch.distributed.HashStore()
+    with pytest.raises(RunError, match="rank 1 on "):
+        agent._code(ChildFailed(r1=-9).failures, store)
+    assert left(store) == f"rank 1 on {socket.gethostname()} has ended: see what it said there"
 
 
 @posix
