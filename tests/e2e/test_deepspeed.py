@@ -10,6 +10,7 @@ import torch
 
 from e2e.sharding_setup import (
     CELLS,
+    RECIPE,
     check_equal,
     check_near,
     check_refused_alone,
@@ -17,7 +18,10 @@ from e2e.sharding_setup import (
     train_all,
 )
 from tunewright import RecipeError, RunError
+from tunewright.check import resolve
 from tunewright.types import LoadedModel
+from tunewright_deepspeed import DeepSpeed
+from tunewright_deepspeed.zero import Zero
 
 
 @pytest.fixture(scope="module", params=[2, 3])
@@ -25,6 +29,31 @@ def two_processes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
     folder = tmp_path_factory.mktemp(f"zero{request.param}")
     train_all(folder, 2, list(CELLS), f"accelerators=[{{name: deepspeed, stage: {request.param}}}]")
     return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("cell", "options"),
+    [
+        ("full", "stage: 2, offload: optimizer"),
+        ("lora", "stage: 3, offload: optimizer"),
+        ("full", "stage: 3, offload: all"),
+    ],
+)
+def test_what_is_in_cpu_memory_is_trained_as_on_one_process(
+    one_process: Path, tmp_path: Path, cell: str, options: str
+) -> None:
+    """Without GPUs it is there anyway, and goes through the same code."""
+    train_all(tmp_path, 2, [cell], f"accelerators=[{{name: deepspeed, {options}}}]")
+    check_equal(one_process / cell, tmp_path / f"{cell}-whole")
+    check_resumed(tmp_path / cell)
+
+
+def test_stage_2_keeps_parameters_where_they_are(tmp_path: Path) -> None:
+    more = ["launch.processes=2", "accelerators=[{name: deepspeed, offload: all}]"]
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    with pytest.raises(RecipeError, match="offload: is all, and stage 2 keeps parameters"):
+        resolve(tmp_path / "recipe.yaml", more)
 
 
 @pytest.mark.slow
@@ -53,40 +82,36 @@ def test_one_process_is_refused(tmp_path: Path) -> None:
 # ---- what is refused, and what is not taken on trust ---------------------------------------------
 
 
-def test_quantized_weights_are_refused() -> None:
-    from tunewright_deepspeed.zero import Zero
+def zero(stage: int) -> Zero:
+    return Zero(DeepSpeed.Options(stage=stage))
 
+
+def test_quantized_weights_are_refused() -> None:
     model = torch.nn.ModuleDict({"up_proj": torch.nn.Linear(2, 2)})
     weight = torch.zeros(2, 2, dtype=torch.float8_e4m3fn)
     model["up_proj"].weight = torch.nn.Parameter(weight, requires_grad=False)
     with pytest.raises(RecipeError, match="up_proj is quantized"):
-        Zero(3).begin(LoadedModel(model, None), "fp32", lambda _: None)
+        zero(3).begin(LoadedModel(model, None), "fp32", lambda _: None)
 
 
 def test_fp16_is_refused() -> None:
-    from tunewright_deepspeed.zero import Zero
-
     model = torch.nn.Linear(2, 2)
     with pytest.raises(RecipeError, match="trains in bf16 or fp32"):
-        Zero(2).begin(LoadedModel(model, None), "fp16", lambda _: None)
+        zero(2).begin(LoadedModel(model, None), "fp16", lambda _: None)
 
 
 def test_an_optimizer_that_needs_whole_parameters_is_refused() -> None:
-    from tunewright_deepspeed.zero import Zero
-
     with pytest.raises(RecipeError, match="Adafactor needs them whole"):
-        Zero(2).optimizer_made(torch.optim.Adafactor(torch.nn.Linear(2, 2).parameters()))
+        zero(2).optimizer_made(torch.optim.Adafactor(torch.nn.Linear(2, 2).parameters()))
 
 
 def test_an_optimizer_that_switches_parameters_is_refused() -> None:
-    from tunewright_deepspeed.zero import Zero
-
-    zero, model = Zero(2), torch.nn.Linear(2, 2)
-    zero.model, zero.active = model, frozenset({"weight", "bias"})
-    zero.step_begins()
+    sharding, model = zero(2), torch.nn.Linear(2, 2)
+    sharding.model, sharding.active = model, frozenset({"weight", "bias"})
+    sharding.step_begins()
     model.bias.requires_grad_(False)
     with pytest.raises(RunError, match="cannot train other parameters than it began with"):
-        zero.step_begins()
+        sharding.step_begins()
 
 
 def test_a_second_accelerator_that_spreads_is_refused() -> None:
@@ -105,6 +130,8 @@ def test_a_second_accelerator_that_spreads_is_refused() -> None:
         (2, {"own": 600}, "the optimizer holds 600 of 600 numbers"),
         (3, {"parts": False}, "weight and 0 more are not sharded"),
         (2, {"engine": False}, "Linear wraps the model, not DeepSpeed"),
+        (2, {"options": {"offload": "optimizer"}}, "does not offload the optimizer"),
+        (3, {"options": {"offload": "all"}}, "does not offload the param"),
     ],
 )
 def test_what_was_not_asked_for_is_an_error(
@@ -112,8 +139,6 @@ def test_what_was_not_asked_for_is_an_error(
 ) -> None:
     """An engine of a DeepSpeed that does something else."""
     import deepspeed
-
-    from tunewright_deepspeed.zero import Zero
 
     got = {"stage": asked, "own": 300, "parts": True, "engine": True} | got
     parameter = torch.nn.Parameter(torch.zeros(20, 30))
@@ -125,6 +150,9 @@ def test_what_was_not_asked_for_is_an_error(
         single_partition_of_fp32_groups=flats,
         fp32_partitioned_groups_flat=flats,
         sub_group_to_group_id={0: 0},
+        cpu_offload=False,
+        offload_optimizer=True,
+        offload_param=False,
     )
     engine = SimpleNamespace(optimizer=optimizer, zero_optimization_stage=lambda: got["stage"])
     model = SimpleNamespace(
@@ -132,7 +160,7 @@ def test_what_was_not_asked_for_is_an_error(
     )
     monkeypatch.setattr(deepspeed, "DeepSpeedEngine", SimpleNamespace)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-    zero = Zero(asked)
-    zero.groups = [[parameter]]
+    sharding = Zero(DeepSpeed.Options(stage=asked, **got.get("options", {})))
+    sharding.groups = [[parameter]]
     with pytest.raises(RunError, match=problem):
-        zero.check_engine(engine if got["engine"] else torch.nn.Linear(1, 1), model)
+        sharding.check_engine(engine if got["engine"] else torch.nn.Linear(1, 1), model)

@@ -123,9 +123,23 @@ def test_lists_of_plugins() -> None:
 
 
 def test_deepspeed_is_read(folder: Path) -> None:
-    zero = {"stage": 3, "offload_optimizer": {"device": "cpu"}}
-    (folder / "ds.json").write_text(json.dumps({"zero_optimization": zero}))
-    result = translated(deepspeed="ds.json")
+    def read(**zero: Any) -> Any:
+        (folder / "ds.json").write_text(json.dumps({"zero_optimization": zero}))
+        return translated(deepspeed="ds.json")
+
+    here, there = {"device": "cpu"}, {"device": "nvme"}
+    for zero, options in (
+        ({"stage": 2}, {"stage": 2}),
+        ({"stage": 3, "offload_optimizer": here}, {"stage": 3, "offload": "optimizer"}),
+        (
+            {"stage": 3, "offload_optimizer": here, "offload_param": here},
+            {"stage": 3, "offload": "all"},
+        ),
+    ):
+        result = read(**zero)
+        assert result.recipe["accelerators"] == [{"name": "deepspeed", **options}]
+        assert not result.notes
+    result = read(stage=3, offload_optimizer=there)
     assert result.recipe["accelerators"] == [{"name": "deepspeed", "stage": 3}]
     assert [note.key for note in result.notes] == ["deepspeed: offload_optimizer"]
     assert [note.kind for note in translated(deepspeed="gone.json").notes] == ["missing"]

@@ -1,20 +1,26 @@
 """Launcher torchrun. Real processes: tests/e2e/test_signals.py, tests/e2e/test_torchrun.py."""
 
 import os
+import re
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
+from forked import free_port
 from tunewright.check import resolve
 from tunewright.errors import RecipeError, RunError
 from tunewright.launch import LaunchRequest
 from tunewright.stopper import SIGNALS, TOLD
+from tunewright_hf.distributed.lost import left
 from tunewright_torchrun import Torchrun, agent, command
 
+HOST = re.escape(socket.gethostname())
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no signals between processes")
 
 
@@ -26,12 +32,12 @@ def torchrun(monkeypatch):
     monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "7")
     monkeypatch.delenv(TOLD, raising=False)
 
-    def start(main, *argv, nodes=1, folder="run", dry_run=False, **options):
+    def start(main, *argv, nodes=1, folder="run", dry_run=False, timeout=None, **options):
         module = SimpleNamespace(main=main)
         monkeypatch.setattr(agent.importlib, "import_module", lambda name: module)
         request = LaunchRequest(["train", "r.yaml", *argv], 2, nodes, Path(folder), dry_run=dry_run)
         options = Torchrun.Options(**{"main_port": 1234, **options})
-        return agent.launched(options, request, None)
+        return agent.launched(options, request, timeout)
 
     yield start
     os.environ.pop(TOLD, None)
@@ -65,10 +71,16 @@ def test_workers_run_the_same_command_line(torchrun):
 @posix
 def test_runs_of_one_host_have_ports_of_their_own(torchrun):
     given = []
-    for nodes in (1, 1, 2):
-        torchrun(given.append, nodes=nodes, main_port=None)
+    for _ in range(2):
+        torchrun(given.append, main_port=None)
     ports = [each.partition("=")[2] for call in given for each in call if "--master-port" in each]
-    assert len(set(ports)) == 3 and ports[2] == "29500" and all(map(int, ports))
+    assert len(set(ports)) == 2 and all(map(int, ports))
+
+
+@posix
+def test_hosts_have_a_port_that_all_of_them_know(torchrun):
+    said = torchrun(print, nodes=2, main_port=None, dry_run=True).detail
+    assert "--master-port=29500" in said
 
 
 @posix
@@ -81,8 +93,24 @@ def test_the_code_of_a_rank_that_failed(torchrun, codes, code):
 
 @posix
 def test_a_rank_that_was_killed_is_reported(torchrun):
-    with pytest.raises(RunError, match=r"rank 1 was ended by SIGKILL \(.*short of memory\)"):
-        torchrun(failing(ChildFailed(r1=-9)))
+    # rank 0 has lost it, and rank 2 was ended by torchrun
+    with pytest.raises(RunError, match=rf"rank 1 on {HOST} was ended by SIGKILL \(.*short of mem"):
+        torchrun(failing(ChildFailed(r0=1, r1=-9, r2=-15)))
+
+
+@posix
+def test_other_hosts_are_told_of_a_rank_that_was_killed():
+    store = torch.distributed.HashStore()
+    with pytest.raises(RunError, match="rank 1 on "):
+        agent._code(ChildFailed(r1=-9).failures, store)
+    assert left(store) == f"rank 1 on {socket.gethostname()} has ended: see what it said there"
+
+
+@posix
+def test_a_rank_that_has_ended_is_named(torchrun, capfd):
+    torchrun(failing(ChildFailed(r0=-15, r1=3)))
+    said = f"error: rank 1 on {socket.gethostname()} ended with exit code 3: see what it said above"
+    assert said in capfd.readouterr().err.splitlines()
 
 
 @posix
@@ -142,12 +170,25 @@ def test_a_run_that_restarts_replaces_no_other(torchrun, tmp_path):
         torchrun(print, restarts=2, folder=tmp_path)
 
 
-def test_other_hosts_that_do_not_come(torchrun, tmp_path):
+def test_hosts_of_a_range_that_do_not_come(torchrun, tmp_path):
     class RendezvousTimeoutError(Exception):
         pass
 
     with pytest.raises(RunError, match="the other hosts did not come"):
-        torchrun(failing(RendezvousTimeoutError()), nodes=2)
+        torchrun(failing(RendezvousTimeoutError()), nodes="2:3", folder=tmp_path)
+
+
+@posix
+@pytest.mark.parametrize(
+    ("node_rank", "said"),
+    [
+        (0, r"1 of 2 hosts \(node 1\) did not come within 0.5 seconds"),
+        (1, r"nobody answers at 127.0.0.1:\d+: .*\(host 0 has to run too"),
+    ],
+)
+def test_a_host_that_does_not_come(torchrun, node_rank, said):
+    with pytest.raises(RunError, match=said):
+        torchrun(print, nodes=2, timeout=0.5, main_port=free_port(), node_rank=node_rank)
 
 
 RECIPE = {

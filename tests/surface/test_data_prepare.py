@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from tunewright import RecipeError, check
 from tunewright.run import Run
 from tunewright_data import app
+from tunewright_dataset_chat import source_parts
 
 RECIPE = """\
 model: tiny
@@ -69,6 +70,55 @@ def test_two_hosts_prepare_half_each(recipe: Path, tmp_path: Path) -> None:
     run = Run(check.resolve(recipe, overrides))
     request = run.data_request(run.load(weights="none"))
     assert len(run.call("dataset", "build_dataset", request).train) == 5
+
+
+@pytest.fixture
+def files(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Overrides: a source of three files, which are prepared one by one."""
+    monkeypatch.setattr(source_parts, "LARGE", 1)
+    (recipe.parent / "many").mkdir()
+    for number in range(3):
+        rows = [ROW % (f"x{number}{row}", "y") for row in range(number + 2)]
+        (recipe.parent / "many" / f"{number}.jsonl").write_text("".join(rows))
+    (recipe.parent / "many" / "empty.jsonl").touch()
+    return ["data=[{path: many, weight: 2}, {path: a.jsonl}]", "stages=[sft]"]
+
+
+def built(recipe: Path, overrides: list[str]) -> tuple[list, list]:
+    """Rows of a run, and those of its first epoch."""
+    run = Run(check.resolve(recipe, overrides))
+    data = run.call("dataset", "build_dataset", run.data_request(run.load(weights="none")))
+    return data.train["input_ids"], data.order(0).tolist()
+
+
+def test_hosts_prepare_files_of_one_source(
+    recipe: Path, tmp_path: Path, files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for shard in range(4):
+        words = ["prepare", str(recipe), *files, "--to", str(tmp_path / f"part{shard}")]
+        words += ["--shard", f"{shard}/4"]
+        printed = CliRunner().invoke(app, words, catch_exceptions=False).output
+        assert f"stage 1, sft: {(2, 3, 4, 2)[shard]} rows" in printed
+    for shard in range(4):
+        shutil.copytree(tmp_path / f"part{shard}", tmp_path / "all", dirs_exist_ok=True)
+    shutil.move(recipe.parent / "many", recipe.parent / "moved")
+    found = built(recipe, [*files, f"dataset.prepared={tmp_path / 'all'}"])
+    shutil.move(recipe.parent / "moved", recipe.parent / "many")
+    assert found == built(recipe, files)
+    monkeypatch.setattr(source_parts, "LARGE", 2**30)
+    assert found == built(recipe, files)
+
+
+def test_a_part_that_no_host_has_prepared(recipe: Path, tmp_path: Path, files: list[str]) -> None:
+    words = ["prepare", str(recipe), *files, "--to", str(tmp_path / "made"), "--shard", "0/2"]
+    CliRunner().invoke(app, words, catch_exceptions=False)
+    with pytest.raises(RecipeError, match=r"holds 2 of 3 parts of data.0, not number 2"):
+        built(recipe, [*files, f"dataset.prepared={tmp_path / 'made'}"])
+
+
+def test_a_limit_counts_over_all_files(recipe: Path, files: list[str]) -> None:
+    limited = ["data=[{path: many, limit: 3, weight: 2}]", *files[1:]]
+    assert len(built(recipe, limited)[0]) == 3
 
 
 def test_more_hosts_than_sources(recipe: Path) -> None:

@@ -1,7 +1,8 @@
 """One of several processes, started by torchrun: trains a recipe, and rank 0 prints what was
 logged.
 
-Arguments: the folder, the accelerators as JSON, and further sections of the recipe as JSON.
+Arguments: the folder, the accelerators as JSON, and further sections of the recipe as JSON; with
+`resume` it goes on.
 """
 
 import json
@@ -14,7 +15,7 @@ from accelerators_setup import go
 
 def main(folder: Path, accelerators: list, sections: dict) -> None:
     torch.set_num_threads(1)
-    trained = go(folder, *accelerators, **sections)
+    trained = go(folder, *accelerators, resume="resume" in sys.argv[4:], **sections)
     if trained.metrics:
         print("RESULT " + json.dumps(trained.metrics))
     torch.distributed.destroy_process_group()

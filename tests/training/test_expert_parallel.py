@@ -11,7 +11,7 @@ from transformers import LlamaConfig, Qwen3MoeConfig
 from tunewright import RecipeError, check
 from tunewright.run import Run
 from tunewright.source import RecipeProblems
-from tunewright_expert_parallel.loading import check_config
+from tunewright_expert_parallel.limits import check_config
 
 FAMILY = {"name": "qwen", "tiny_variant": "qwen3_moe", "device": "cpu"}
 

@@ -9,7 +9,8 @@ import torch
 from tunewright import RunError
 from tunewright.launch import VARIABLES
 from tunewright_conformance.doubles import FakeRun
-from tunewright_hf.distributed import meeting
+from tunewright_hf.distributed import lost, meeting
+from tunewright_hf.distributed import store as distributed_store
 from tunewright_hf.distributed.group import interface_to, naming_lost_ranks
 from tunewright_hf.distributed.meeting import Meeting
 
@@ -73,8 +74,8 @@ def test_one_that_does_not_come_is_named() -> None:
 
 def test_who_waits_is_told_that_another_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     store = torch.distributed.HashStore()
-    monkeypatch.setattr(meeting, "_stores", [store])
-    meeting._leave(1)
+    monkeypatch.setattr(lost, "stores", [store])
+    lost.leave(1)
     with pytest.raises(RunError, match=r"rank 1 on .* has ended"):
         Meeting(store, "x", 0, 2).hold({}, lambda: None, print)
 
@@ -89,12 +90,12 @@ def test_who_is_waited_for_is_said_every_minute(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meeting, "_stores", [])
+    monkeypatch.setattr(distributed_store, "stores", [])
     for name in VARIABLES:
         monkeypatch.setenv(name, "1")
     monkeypatch.delenv("LOCAL_RANK")
     with pytest.raises(RunError, match="LOCAL_RANK is not set"):
-        meeting._store(1)
+        distributed_store._store(1)
 
 
 @pytest.mark.parametrize(
@@ -109,8 +110,8 @@ def test_a_lost_rank_is_no_defect_of_ours(
     problem: str, named: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = torch.distributed.HashStore()
-    monkeypatch.setattr(meeting, "_stores", [store])
-    meeting._leave(3)
+    monkeypatch.setattr(lost, "stores", [store])
+    lost.leave(3)
     run = FakeRun(world_size=4)
     expected = RunError if named else RuntimeError
     with pytest.raises(expected) as caught, naming_lost_ranks(run, lambda: 21):

@@ -48,9 +48,9 @@ def train(
       tunewright train recipe.yaml training.epochs=3     with another value
       tunewright train recipe.yaml --resume              from the last checkpoint
     """
-    from tunewright import check, launch, run
+    from tunewright import check, launch, launch_failure, run
 
-    with launch.telling_others():
+    with launch_failure.telling_others(recipe, overrides or []):
         launch.check_variables()
         # check that data sources exist before anything is loaded, in one process only
         resolved = check.resolve(recipe, overrides or [], look="RANK" not in os.environ)
@@ -221,4 +221,9 @@ def main() -> None:
         app = build([word for word in _words() if not word.startswith("-")])
         return app(standalone_mode=False, prog_name="tunewright")
 
-    sys.exit(ended(call, debug))
+    code = ended(call, debug)
+    if code:  # now that the error is printed, as it may take time
+        from tunewright.launch_failure import tell_now
+
+        tell_now()
+    sys.exit(code)

@@ -41,6 +41,7 @@ class Run:
         self._on_event = on_event
         #: the template in use with all its options; None until the first load
         self.template: Section | None = None
+        self.scorer: types.StageResult | None = None  # last result with a score head
         self._made: list[Any] = []  # every plugin, to be closed
         self._accelerators = [choice.make() for choice in resolved.lists.get("accelerator", [])]
         self._callers = {kind: self._caller(choice) for kind, choice in resolved.choices.items()}

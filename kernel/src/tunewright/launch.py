@@ -5,27 +5,25 @@ Kubernetes, sets the six variables of `VARIABLES` and runs `tunewright train …
 """
 
 import contextlib
-import importlib
-import json
 import os
 import re
 import signal
-import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from tunewright import stopper
 from tunewright.errors import Problem, RecipeError
+from tunewright.launch_failure import tell_ranks
 from tunewright.plugin_base import Plugin
 
 if TYPE_CHECKING:
     from tunewright.check import Resolved
+    from tunewright.launch_section import Launch
 
 __all__ = ["VARIABLES", "LaunchRequest", "Launched", "Launcher", "start", "work"]
 
@@ -38,8 +36,6 @@ VARIABLES = (
     "MASTER_ADDR",
     "MASTER_PORT",
 )
-#: key of the first rank that has ended, in the store that all share: JSON of its rank and host
-LEFT = "tunewright/left"
 #: variables that change what a worker does; on another host it needs them too
 _PASSED = re.compile(
     r"(TUNEWRIGHT|HF|HUGGINGFACE|TRANSFORMERS|TOKENIZERS|OMP|MKL|NCCL|GLOO|TORCH|PYTORCH)_.*"
@@ -78,6 +74,10 @@ class Launcher(Plugin):
     elastic: ClassVar[bool] = False
     #: whether it starts a run of one process too, which otherwise runs where it was called
     starts_one: ClassVar[bool] = True
+
+    def tell_hosts(self, launch: "Launch", problem: str, say: Callable[[str], None]) -> None:
+        """Tell the same command on other hosts, which waits for this one, that it has failed here.
+        problem: in one line. say: for what takes time. Default: nothing, as one host starts all."""
 
     def objections(self, recipe: "Resolved") -> Iterable[Problem]:
         """Refuse a range of nodes that this launcher, or a stage's batches, cannot have. Subclasses
@@ -162,7 +162,7 @@ def work(
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
         if code:  # this process goes on: nothing else would tell those that wait for it
             with contextlib.suppress(Exception):  # of the network, or as nobody waits
-                _tell(store_is_here=True)
+                tell_ranks(store_is_here=True)
         return code
     finally:
         sys.argv = before
@@ -179,34 +179,6 @@ def check_variables() -> None:
             place="environment",
             hint=f"what starts the processes has to set {', '.join(VARIABLES)}",
         )
-
-
-@contextlib.contextmanager
-def telling_others() -> Iterator[None]:
-    """Tell the ranks that wait, should this process fail within: before it has met them."""
-    try:
-        yield
-    except BaseException:
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            with contextlib.suppress(Exception):  # of the network; what is raised is the reason
-                _tell()
-        raise
-
-
-def _tell(*, store_is_here: bool = False) -> None:
-    """store_is_here: whether the store of rank 0, if this is it, goes on."""
-    host, port, rank = (os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT", "RANK"))
-    if (
-        rank == "0"
-        and not store_is_here
-        and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    ):
-        return  # the store would be here
-    distributed: Any = importlib.import_module("torch.distributed")
-    store = distributed.TCPStore(
-        host, int(port), is_master=False, timeout=timedelta(seconds=10), wait_for_workers=False
-    )
-    store.compare_set(LEFT, "", json.dumps([rank, socket.gethostname()]))
 
 
 def end_with_parent() -> None:

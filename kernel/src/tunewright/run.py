@@ -133,7 +133,11 @@ def _train_all(
         if result is not None:  # the next stage may continue from it, on every host
             result = replace(result, path=ranks.folder(result.path))
             # a reward model is used by later stages, which continue from the policy before it
-            prior = result if run.stage(number - 1).head == "causal_lm" else prior
+            match run.stage(number - 1).head:
+                case "causal_lm":
+                    prior = result
+                case "score":
+                    run.scorer = result
         result = _train_one(run, ranks, number, state, prior, limit)
     assert result is not None  # a recipe has at least one stage
     return result

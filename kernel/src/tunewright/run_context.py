@@ -28,6 +28,8 @@ class RunContext(Protocol):
     trust_remote_code: bool  # granted on the command line only
     #: the template in use, with the options that the checkpoint adds; None until the first load
     template: "Section | None"
+    #: last result of this run's stages that has a score head, on this host: a reward model
+    scorer: "StageResult | None"
 
     @property
     def trained(self) -> "StageResult | None":

@@ -189,6 +189,8 @@ class DataRequest:
     root: Path = field(default_factory=Path)  # base of relative paths: the recipe's folder
     limit: int | None = None  # rows per source (--smoke)
     embedding: Embedding = Embedding()  # its prompts stand before the texts of `retrieval` rows
+    #: (i, n): prepare only every n-th part of `entries`, from number i on, on one of n hosts
+    shard: tuple[int, int] = (0, 1)
 
 
 @dataclass(slots=True)

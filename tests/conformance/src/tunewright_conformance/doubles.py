@@ -50,6 +50,7 @@ class FakeRun:
     data_world_size: int = field(init=False)
     trust_remote_code: bool = False
     template: Section | None = None
+    scorer: StageResult | None = None
     trained: StageResult | None = None
     embedding: Embedding = field(default_factory=Embedding)
     loads: Callable[..., LoadedModel] | None = None

@@ -1,11 +1,16 @@
 """DeepSpeed ZeRO: sharded optimizer states, gradients and parameters."""
 
-from collections.abc import Generator
-from typing import Literal
+from collections.abc import Generator, Iterable
+from typing import TYPE_CHECKING, Literal
 
-from tunewright import PluginOptions, hookimpl
+from pydantic import Field
+
+from tunewright import PluginOptions, Problem, hookimpl
 from tunewright.plugin import Accelerator
 from tunewright.types import RunContext, StageResult, TrainRequest
+
+if TYPE_CHECKING:
+    from tunewright.check import Resolved
 
 
 class DeepSpeed(Accelerator):
@@ -26,10 +31,31 @@ class DeepSpeed(Accelerator):
         """ZeRO stage. 2: shard optimizer states and gradients; each rank holds all parameters. 3:
         shard parameters too, which takes less memory and more time. Until they are sharded, each
         rank loads all of them, in their stored dtype."""
+        offload: Literal["none", "optimizer", "all"] = Field(
+            "none", json_schema_extra={"tier": "advanced"}
+        )
+        """Keep in CPU memory, and step there: optimizer states and fp32 copies of parameters
+        (ZeRO-Offload; Ren et al. 2021, arXiv:2101.06840), or with stage 3 all, parameters too."""
+
+        @property
+        def offloaded(self) -> tuple[str, ...]:
+            """Parts that are kept in CPU memory, as DeepSpeed calls them."""
+            return {"none": (), "optimizer": ("optimizer",), "all": ("optimizer", "param")}[
+                self.offload
+            ]
+
+    def objections(self, recipe: "Resolved") -> Iterable[Problem]:
+        yield from super().objections(recipe)
+        if self.options.offload == "all" and self.options.stage == 2:
+            problem = "is all, and stage 2 keeps parameters on each device"
+            yield Problem((*self.at, "offload"), problem, "set stage: 3, or offload: optimizer")
 
     def divides(self) -> dict[str, Literal["sharded", "offloaded"]]:
-        parts = ("gradients", "optimizer", *(("weights",) if self.options.stage == 3 else ()))
-        return dict.fromkeys(parts, "sharded")
+        held: dict[str, Literal["sharded", "offloaded"]] = {"gradients": "sharded"}
+        held["optimizer"] = "offloaded" if self.options.offloaded else "sharded"
+        if self.options.stage == 3:
+            held["weights"] = "offloaded" if self.options.offload == "all" else "sharded"
+        return held
 
     @hookimpl(wrapper=True)
     def train_stage(
@@ -39,7 +65,7 @@ class DeepSpeed(Accelerator):
         from tunewright_hf.distributed.sharding import check_may_shard
 
         check_may_shard(run, request, self.name)
-        request.sharding = zero = Zero(self.options.stage)
+        request.sharding = zero = Zero(self.options)
         try:
             return (yield)
         finally:

@@ -7,7 +7,7 @@ so that checkpoints have the usual format.
 import math
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from torch.nn import Parameter
 
 from tunewright import RecipeError, RunError
 from tunewright.types import LoadedModel
-from tunewright_deepspeed.settings import import_for, settings
+from tunewright_deepspeed.settings import PLACE, check_kind, import_for, settings
 from tunewright_hf.distributed.sharding import (
     SetDtypes,
     ShardingStrategy,
@@ -25,7 +25,8 @@ from tunewright_hf.distributed.sharding import (
 )
 from tunewright_hf.models.modules import base_model, quantized_modules
 
-PLACE = "accelerators"
+if TYPE_CHECKING:
+    from tunewright_deepspeed import DeepSpeed
 
 
 class Zero(ShardingStrategy):
@@ -34,8 +35,8 @@ class Zero(ShardingStrategy):
     autocasts = False  # DeepSpeed's bf16 casts the model
     clips_in_update = True
 
-    def __init__(self, stage: int) -> None:
-        self.stage = stage
+    def __init__(self, options: "DeepSpeed.Options") -> None:
+        self.options, self.stage = options, options.stage
         self.engine: Any = None  # DeepSpeed's engine, which wraps the model
         self.zero: Any = None  # its optimizer, which wraps ours
         # dtypes of parameters, before DeepSpeed casts them
@@ -91,7 +92,7 @@ class Zero(ShardingStrategy):
         engine, *_ = deepspeed.initialize(
             model=model,
             optimizer=optimizer,
-            config=settings(model, training, self.stage, self.bf16),
+            config=settings(model, training, self.options, self.bf16),
         )
         self.check_engine(engine, model)
         self.module, self.model, self.active = engine, model, active_names(model)
@@ -134,12 +135,8 @@ class Zero(ShardingStrategy):
         """Raise RunError if parameters and optimizer are not sharded as requested."""
         import deepspeed
 
-        self.engine = engine
-        if not isinstance(engine, deepspeed.DeepSpeedEngine):
-            raise RunError(f"{type(engine).__name__} wraps the model, not DeepSpeed", place=PLACE)
-        self.zero = engine.optimizer
-        if (stage := engine.zero_optimization_stage()) != self.stage:
-            raise RunError(f"DeepSpeed runs ZeRO-{stage}, not ZeRO-{self.stage}", place=PLACE)
+        check_kind(engine, self.options)
+        self.engine, self.zero = engine, engine.optimizer
         processes = torch.distributed.get_world_size()
         sizes = [math.prod(self.shape(parameter)) for group in self.groups for parameter in group]
         trained, own = sum(sizes), sum(flat.numel() for flat, _ in self._flats())

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from tunewright import PluginOptions, Problem, RecipeError, hookimpl
+from tunewright import PluginOptions, Problem, hookimpl
 from tunewright.plugin import Accelerator, Adapter
 from tunewright.types import LoadedModel, LoadRequest, RunContext, StageResult, TrainRequest
 
@@ -67,16 +67,15 @@ class ExpertParallel(Accelerator):
         self, run: RunContext, request: LoadRequest
     ) -> Generator[None, LoadedModel, LoadedModel]:
         if request.trainable and request.weights == "load":
-            from tunewright_expert_parallel.loading import shard_while_loading
+            from transformers.distributed import DistributedConfig
+
+            from tunewright_expert_parallel.limits import check_config
+            from tunewright_hf.models.while_loading import check_size, shard_while_loading
 
             size = self.options.size or run.world_size
-            if run.world_size == 1 or run.world_size % size:
-                raise RecipeError(
-                    f"{self.name} needs a multiple of {size} ranks, and there are {run.world_size}",
-                    place="accelerators",
-                    hint="set launch.processes",
-                )
-            shard_while_loading(run, request, size)
+            check_size(run, size, self.name)
+            sizes = DistributedConfig(fsdp_size=run.world_size, ep_size=size)
+            shard_while_loading(run, request, sizes, lambda config: check_config(config, size))
             loaded = yield
             # with it, transformers' save_pretrained would wait for all ranks: results are gathered
             del loaded.model.config.distributed_config

@@ -112,8 +112,9 @@ def prepare(
         str | None,
         typer.Option(
             help=(
-                "I/N: only every N-th source, from the I-th on; 0 is the first. For N hosts "
-                "with one cache, or whose folders of --to are copied into one."
+                "I/N: only every N-th source, or file of a source of more than 1 GB, from the I-th "
+                "on; 0 is the first. For N hosts with one cache, or whose folders of --to are "
+                "copied into one."
             )
         ),
     ] = None,

@@ -33,21 +33,20 @@ def share_of(shard: str | None) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def _shared(request: DataRequest, shard: int, shards: int) -> DataRequest:
-    """The request with every N-th source; evaluation data is in the first shard."""
-    evals = request.eval_entries if shard == 0 else {}
-    return replace(request, entries=request.entries[shard::shards], eval_entries=evals)
+def _shared(request: DataRequest, share: tuple[int, int]) -> DataRequest:
+    """The request for every N-th part of the sources; evaluation data is in the first shard."""
+    return replace(request, shard=share, eval_entries={} if share[0] else request.eval_entries)
 
 
 def prepare_all(run: Run, folder: Path | None, share: tuple[int, int] = (0, 1)) -> None:
     """Build the data of every stage, and print a summary. share: as `share_of` returns it."""
     loaded = run.load(weights="none")
     for number, stage in enumerate(run.recipe.stages):
-        request = _shared(run.data_request(loaded, number), *share)
-        if not request.entries:
+        request = _shared(run.data_request(loaded, number), share)
+        data: Any = run.call("dataset", "build_dataset", request)
+        if share != (0, 1) and not data.rows_read:
             print(f"stage {number + 1}, {stage.name}: no source in this shard")
             continue
-        data: Any = run.call("dataset", "build_dataset", request)
         rows = (
             counted(len(data.train), "row")
             if len(data.train)

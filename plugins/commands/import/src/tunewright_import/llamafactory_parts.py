@@ -118,6 +118,10 @@ def _attention(config: Configuration, result: Translation) -> None:
         result.set("family.attention", "sdpa" if asked == "sdpa" else "eager")
 
 
+#: key of a DeepSpeed configuration → our `offload`
+_OFFLOADED = {"offload_optimizer": "optimizer", "offload_param": "all"}
+
+
 def deepspeed(config: Configuration, written: str, result: Translation) -> None:
     file = config.find(written)
     if file is None:
@@ -130,13 +134,13 @@ def deepspeed(config: Configuration, written: str, result: Translation) -> None:
         raise Refused("uses DeepSpeed's tensor parallelism, which is not supported")
     if number < 2:
         result.note("deepspeed", "said", f"ZeRO stage {number}: plain data parallelism")
-    else:
-        result.add("accelerators", "deepspeed", stage=number)
-    for key in ("offload_optimizer", "offload_param"):
-        if key in zero:
-            result.note(
-                f"deepspeed: {key}", "missing", "`accelerators: [fsdp]` offloads to the CPU"
-            )
+        return
+    devices = {key: dict(zero.get(key) or {}).get("device", "none") for key in _OFFLOADED}
+    kept = [how for key, how in _OFFLOADED.items() if devices[key] == "cpu"]
+    result.add("accelerators", "deepspeed", stage=number, **({"offload": kept[-1]} if kept else {}))
+    for key, device in devices.items():
+        if device not in ("cpu", "none"):
+            result.note(f"deepspeed: {key}", "missing", f"offloads to CPU memory, not to {device}")
 
 
 def loggers(config: Configuration, result: Translation) -> None:

@@ -3,6 +3,7 @@ index."""
 
 import os
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from tunewright_dataset_chat.limits import VALIDATION
 from tunewright_dataset_chat.media import Folders
 from tunewright_dataset_chat.media_columns import with_full_paths
 from tunewright_dataset_chat.source import media_root, open_sources
+from tunewright_dataset_chat.source_parts import split
 from tunewright_dataset_chat.source_stream import Counts, Stream
 from tunewright_dataset_chat.streamed_dataset import Streaming
 from tunewright_dataset_chat.workers import Workers
@@ -51,13 +53,14 @@ def build(run: RunContext, request: DataRequest, options: Any) -> Data:
         else []
     )
     tally, identity = Counts(), []
-    groups: dict[str, list[CachedShard]] = {}
+    groups: dict[str, list[list[CachedShard]]] = {}  # parts of each source
     for place, entries in _groups(request, options).items():
         groups[place] = prepare(run, request, options, place, entries)
-        for part in groups[place]:
+        parts = list(chain.from_iterable(groups[place]))
+        for part in parts:
             tally.add(Counts.from_dict(part.facts["tally"]))
             identity.append([place, part.facts["identity"]])
-        if not any(part.rows for part in groups[place]):
+        if not any(part.rows for part in parts) and request.shard == (0, 1):
             reasons = ", ".join(f"{count} {reason}" for reason, count in tally.dropped.items())
             hint = "look at the rows with tunewright data preview"
             if any("max_length" in reason for reason in tally.dropped):
@@ -79,15 +82,16 @@ def build(run: RunContext, request: DataRequest, options: Any) -> Data:
     data.notes, data.fingerprint = tally.words(), key
     if streamed:
         data.notes += streamed[0].notes
-    else:
+    elif request.shard == (0, 1):
         _split_and_mix(data, groups["data"], request, options)
     return data
 
 
 def prepare(
     run: RunContext, request: DataRequest, options: Any, place: str, entries: list[Any]
-) -> list[CachedShard]:
-    """Prepared rows of these sources, from the cache or prepared now. Raises as `build` does."""
+) -> list[list[CachedShard]]:
+    """Prepared rows of these sources, in the parts that each was prepared in, from the cache or
+    prepared now. Raises as `build` does."""
     shared = fingerprint.settings(run, request, options)
     if options.prepared:
         folder = local_paths.resolve(request.root, options.prepared, "dataset.prepared")
@@ -97,35 +101,46 @@ def prepare(
                 for index, entry in enumerate(entries)
             ]
     cache, note = local_paths.cache(request.root, options.cache)
-    found: dict[int, CachedShard] = {}
+    found: dict[int, CachedShard] = {}  # by number of the part
     step = ChunkProcessor.of(run, request, options.truncate)
     store = media_store.folder(cache, request)
-    sources = open_sources(entries, place, request.root, options.max_record_bytes, store)
+    opened = open_sources(entries, place, request.root, options.max_record_bytes, store)
+    parts = [
+        (number, part)
+        for number, source in enumerate(opened)
+        for part in split(source, request.limit)
+    ]
+    parts = parts[request.shard[0] :: request.shard[1]] if place == "data" else parts
     with Workers(options.workers, run, request, options.truncate) as workers:
-        for source in sources:
+        for _, source in parts:
             source.notes += [note] * bool(note)
         # hosts that share the cache share the work: those of others are taken at the end. Other
         # ranks of this host wait, as its cores have enough to do
         first_here = os.environ.get("LOCAL_RANK", "0") == "0"
         for wait in (False, True) if first_here else (True,):
-            for number, source in enumerate(sources):
+            for number, (of, source) in enumerate(parts):
                 if number not in found:
                     stream = Stream(run, source, request, step, options.on_bad_row == "skip")
-                    written = fingerprint.written(entries[number])
+                    written = f"{fingerprint.written(entries[of])} {source.part}".rstrip()
                     part = _part(stream, workers, cache, shared, written, run, wait)
                     if part is not None:
                         part.media = source.media
                         found[number] = part
-    return [found[number] for number in range(len(sources))]
+    return [
+        [found[number] for number, (of, _) in enumerate(parts) if of == entry]
+        for entry in range(len(entries))
+    ]
 
 
 def _prepared(
     folder: Path, shared: dict[str, Any], entry: Any, place: str, request: DataRequest
-) -> CachedShard:
-    part = prepared.find(folder, shared, fingerprint.written(entry), place)
+) -> list[CachedShard]:
+    parts = prepared.find(folder, shared, fingerprint.written(entry), place)
     store = media_store.folder(folder, request)
-    part.media = Folders(media_root(entry, request.root, place), store)
-    return prepared.check(part, request, folder)
+    for part in parts:
+        part.media = Folders(media_root(entry, request.root, place), store)
+        prepared.check(part, request, folder)
+    return parts
 
 
 def _groups(request: DataRequest, options: Any) -> dict[str, list[Any]]:
@@ -196,7 +211,10 @@ def _record_batches(
 # ---- tables --------------------------------------------------------------------------------------
 
 
-def _dataset(found: list[CachedShard], key: str) -> datasets.Dataset:
+def _dataset(sources: list[list[CachedShard]], key: str) -> datasets.Dataset:
+    found = list(chain.from_iterable(sources))
+    if not any(part.rows for part in found):  # of a shard
+        return datasets.Dataset.from_dict({})
     weighted = any(part.facts["weighted"] for part in found)
     left_out = [LINE] if weighted or "loss_weights" not in _names(found) else [LINE, "loss_weights"]
     tables = [
@@ -217,12 +235,14 @@ def _joined(tables: list[Table]) -> Table:
 
 
 def _split_and_mix(
-    data: Data, found: list[CachedShard], request: DataRequest, options: Any
+    data: Data, sources: list[list[CachedShard]], request: DataRequest, options: Any
 ) -> None:
     """Split validation rows off the training rows, and set the rows of each epoch."""
-    sizes, weights = [part.rows for part in found], [entry.weight for entry in request.entries]
+    sizes = [sum(part.rows for part in parts) for parts in sources]
+    weights = [entry.weight for entry in request.entries]
     if options.validation:
-        kept, held = mix.split(_records(found), options.validation, request.seed)
+        rows = _records(list(chain.from_iterable(sources)))
+        kept, held = mix.split(rows, options.validation, request.seed)
         whole, key = data.train, data.fingerprint
         data.train = whole.select(kept, new_fingerprint=fingerprint.digest([key, "train"]))
         data.evals = {

@@ -51,6 +51,12 @@ class File:
     def _stored(self) -> Any:
         return self.store.open(self.path, "rb") if self.store else Path(self.path).open("rb")
 
+    def size(self) -> int:
+        """Stored bytes; 0 where the store does not say."""
+        if self.store:
+            return int(self.store.info(self.path).get("size") or 0)
+        return Path(self.path).stat().st_size
+
     def digest(self) -> str:
         """Digest of the content: its sha256, or the store's version identifier."""
         if self.store:

@@ -21,18 +21,25 @@ DOCUMENTS = "document_ids"  # of a query: lists of ids
 _ANSWERS = ("chosen_ids", "rejected_ids", "completion_ids")
 
 
-def find(folder: Path, shared: dict[str, Any], written: str, place: str) -> CachedShard:
-    """Find the rows of one source in the folder. written: digest of its entry; shared: settings
-    that the rows must have been prepared with. Raises RecipeError if they do not fit or are
-    damaged."""
+def find(folder: Path, shared: dict[str, Any], written: str, place: str) -> list[CachedShard]:
+    """Find the rows of one source in the folder, in the parts that it was prepared in. written:
+    digest of its entry; shared: settings that the rows must have been prepared with. Raises
+    RecipeError if they do not fit, are damaged, or a part is missing."""
     at = f"dataset.prepared: {folder}"
     if not folder.is_dir():
         raise RecipeError("there is no such folder", place=at, hint=_AGAIN)
     every = [_read(path.parent, at) for path in sorted(folder.glob(f"[!.]*/{MANIFEST}"))]
-    same = [part for part in every if part.facts["entry"] == written]
+    same = [part for part in every if part.facts["entry"].partition(" ")[0] == written]
     fitting = [part for part in same if part.facts["settings"] == shared]
-    if len(fitting) == 1:
-        return fitting[0]
+    parts = sorted(fitting, key=_number)
+    numbers, of = [_number(part) for part in parts], _number(parts[-1])[1] if parts else 0
+    if parts and numbers == [(number + 1, of) for number in range(of)]:
+        return parts
+    if parts and len(set(numbers)) == len(numbers) and {each[1] for each in numbers} == {of}:
+        away = min({(number + 1, of) for number in range(of)} - set(numbers))
+        problem = f"holds {len(parts)} of {of} parts of {place}, not number {away[0]}"
+        hint = "copy the folders of all hosts that ran tunewright data prepare --shard into one"
+        raise RecipeError(problem, place=at, hint=hint)
     if fitting:  # a copied folder does not tell which is the latest
         problem = (
             f"holds {len(fitting)} versions of {place}, since its source or the code "
@@ -43,6 +50,12 @@ def find(folder: Path, shared: dict[str, Any], written: str, place: str) -> Cach
         raise RecipeError(f"holds no rows of {place}", place=at, hint=_AGAIN)
     differing = [name for name in shared if same[0].facts["settings"].get(name) != shared[name]]
     raise RecipeError(f"was prepared with another {', '.join(differing)}", place=at, hint=_AGAIN)
+
+
+def _number(part: CachedShard) -> tuple[int, int]:
+    """Number of a part, from 1 on, and of parts."""
+    number, _, of = (part.facts["entry"].partition(" ")[2] or "1/1").partition("/")
+    return (int(number), int(of)) if (number + of).isdecimal() else (0, 0)
 
 
 def _read(folder: Path, at: str) -> CachedShard:

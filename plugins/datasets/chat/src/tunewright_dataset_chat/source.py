@@ -61,10 +61,13 @@ class Source:
     distribution: str = ""  # distribution of the format, with its version
     package: str = ""  # Python package of the format
     detected: bool = False
+    part: str = ""  # "3/8": the third of eight files that are sources of their own
 
     @property
     def title(self) -> str:
         """Display name of the source; without secrets."""
+        if self.part:
+            return self.files[0].name
         return self.hub.name if self.hub else remote.shown(self.entry.path or "")
 
     @property

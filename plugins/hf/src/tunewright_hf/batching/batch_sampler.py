@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from tunewright import RecipeError, RunError
+from tunewright_hf.batching.host_arrays import HostArrays
 from tunewright_hf.batching.units import Units, batched, grouped, packed
 
 __all__ = ["row_lengths"]
@@ -30,7 +31,8 @@ class Batches:
     over all epochs.
 
     lengths: tokens of each row. training: recipe.Training. order: the rows of each epoch, as in
-    `types.Data`. Raises RecipeError if batching does not fit the rows.
+    `types.Data`. shared: with the other ranks of this host. Raises RecipeError if batching does not
+    fit the rows.
     """
 
     def __init__(
@@ -42,8 +44,10 @@ class Batches:
         rank: int = 0,
         world_size: int = 1,
         order: Callable[[int], np.ndarray] | None = None,
+        shared: HostArrays | None = None,
     ) -> None:
         self.lengths, self.order = np.asarray(lengths, dtype=np.int32), order
+        self.shared = shared
         self.training, self.packing = training, packing
         self.rank, self.world_size = rank, world_size
         self._check()
@@ -83,12 +87,19 @@ class Batches:
 
     def trained_rows(self) -> np.ndarray:
         """Indices of the rows that any rank trains on, ascending."""
-        seen: set[int] = set()
-        for unit in islice(chain.from_iterable(map(self.units, count())), self.total_units):
-            seen.update(unit)
-            if len(seen) == len(self.lengths):  # long before the end, where there are many epochs
-                break
-        return np.array(sorted(seen), dtype=np.int64)
+        seen = np.zeros(len(self.lengths), dtype=bool)
+        left = self.total_units
+        for epoch in count():
+            units = self.units(epoch)
+            if left >= len(units):
+                seen[units.rows] = True
+            else:
+                for unit in islice(units, left):
+                    seen[unit] = True
+            left -= len(units)
+            if left <= 0 or seen.all():  # all long before the end, where there are many epochs
+                return np.flatnonzero(seen)
+        raise AssertionError("epochs do not end")
 
     def epoch_at(self, step: int) -> float:
         """Epochs done after this many steps."""
@@ -143,9 +154,20 @@ class Batches:
         return not self.packing and self.training.batching != "token_budget"
 
     def _units(self, epoch: int) -> Units:
+        if self.shared is None:
+            return self._made(epoch)
+        facts = [self.identity(), epoch, self.order is not None]
+        return self.shared.units(facts, lambda: self._made(epoch))
+
+    def _made(self, epoch: int) -> Units:
         """Units of one epoch in order. Depends on (seed, epoch) only."""
         rng = np.random.default_rng([self.training.seed, epoch])
-        order = self.order(epoch) if self.order else rng.permutation(len(self.lengths))
+        count = len(self.lengths)
+        order = (
+            np.array(self.order(epoch), dtype=index_type(count))  # ours, as units overwrite it
+            if self.order
+            else shuffled(count, rng)
+        )
         return units(order, self.lengths, self.training, self.packing, self.per_step, rng)
 
 
@@ -194,7 +216,7 @@ def units(
     per_step: int,
     rng: np.random.Generator,
 ) -> Units:
-    """Group shuffled rows into units, in training order. per_step: units."""
+    """Group shuffled rows into units, in training order. per_step: units. order is overwritten."""
     if packing:
         made = packed(order, lengths, training.tokens_per_batch or training.max_length)
     elif training.batching == "token_budget":
@@ -206,12 +228,26 @@ def units(
         return grouped(order, lengths, WINDOW * per_step, per_step, rng)
     else:
         return Units(order)
-    return made.shuffled(rng.permutation(len(made)))
+    return made.shuffled(shuffled(len(made), rng))
+
+
+def index_type(count: int) -> type[np.signedinteger[Any]]:
+    """Type of row indices below `count`: of 4 bytes where these are enough."""
+    return np.int32 if count < 2**31 else np.int64
+
+
+def shuffled(count: int, rng: np.random.Generator) -> np.ndarray:
+    """The numbers below `count` in random order."""
+    order = np.arange(count, dtype=index_type(count))
+    rng.shuffle(order)  # a permutation would be one more array
+    return order
 
 
 def budget_for(lengths: np.ndarray, rows: int) -> int:
     """Smallest token budget that gives no more batches than `rows` rows per batch would."""
-    ordered = np.sort(lengths)[:: -max(1, len(lengths) // _SAMPLE)].tolist()  # longest first
+    up_to = np.cumsum(np.bincount(lengths))  # rows of at most this length
+    places = np.arange(len(lengths) - 1, -1, -max(1, len(lengths) // _SAMPLE))
+    ordered = np.searchsorted(up_to, places, side="right").tolist()  # longest first
 
     def enough(budget: int) -> bool:
         place = batches = 0

@@ -72,10 +72,10 @@ def sorted_windows(order: np.ndarray, lengths: np.ndarray, size: int) -> np.ndar
     step = max(1, _AT_ONCE // size) * size
     for start in range(0, whole, step):
         part = order[start : min(start + step, whole)].reshape(-1, size)
-        places = np.argsort(-lengths[part], axis=1, kind="stable")
+        places = np.argsort(_descending(lengths[part]), axis=1, kind="stable")
         found[start : start + part.size] = np.take_along_axis(part, places, axis=1).ravel()
     rest = order[whole:]
-    found[whole:] = rest[np.argsort(-lengths[rest], kind="stable")]
+    found[whole:] = rest[np.argsort(_descending(lengths[rest]), kind="stable")]
     return found
 
 
@@ -99,60 +99,128 @@ def batched(order: np.ndarray, lengths: np.ndarray, window: int, budget: int) ->
         found = lengths[rows[start : start + window]].tolist()
         place = 0
         while place < len(found):  # rows of a window get shorter: as many as fit at once
-            longest = max(longest, found[place])
-            if size and longest * (size + 1) > budget:
+            first = found[place]
+            if size:  # of the window before
+                longest = max(longest, first)
+                taken = budget // longest - size if longest else len(found)
+                if taken <= 0:
+                    ends.append(start + place)
+                    size = 0
+                    continue
+            else:
+                longest, taken = first, (budget // first or 1) if first else len(found)
+            place += taken
+            if place < len(found):
                 ends.append(start + place)
-                size, longest = 0, found[place]
-            fitting = max(1, budget // longest - size) if longest else len(found)
-            taken = min(fitting, len(found) - place)
-            size, place = size + taken, place + taken
+                size = 0
+            else:
+                size += taken - (place - len(found))
     ends.append(len(rows))
     return Units(rows, np.frombuffer(ends, dtype=np.int64))
+
+
+def _descending(lengths: np.ndarray) -> np.ndarray:
+    """Sort keys for the longest first: of 16 bits where they fit, which numpy sorts in linear
+    time."""
+    longest = int(lengths.max(initial=0))
+    return longest - lengths if longest >= 2**16 else (longest - lengths).astype(np.uint16)
 
 
 def packed(order: np.ndarray, lengths: np.ndarray, capacity: int) -> Units:
     """Pack rows into at most `capacity` tokens: longest first, each into the fullest pack that has
     room (best-fit decreasing). A row of capacity or more forms its own pack. Rows of equal length
-    are taken in `order`."""
-    rows = order[np.argsort(-lengths[order], kind="stable")]
-    pack_of, count = _packs(lengths[rows], capacity)
-    places = np.argsort(pack_of, kind="stable")
-    return Units(rows[places], np.cumsum(np.bincount(pack_of, minlength=count)))
+    are taken in `order`, which is overwritten: it is large."""
+    size = int(lengths.max(initial=0)) + 1
+    counts = np.zeros(size, dtype=np.int64)  # rows of each length
+    for first in range(0, len(order), _AT_ONCE):
+        counts += np.bincount(lengths[order[first : first + _AT_ONCE]], minlength=size)
+    rows = _longest_first(order, lengths, counts)
+    packs = _Packs(counts, capacity)
+    ends = np.cumsum(packs.sizes[: packs.count], dtype=rows.dtype)
+    placed = order
+    for first in range(0, len(rows), _AT_ONCE):
+        part = slice(first, first + _AT_ONCE)
+        pack = packs.of[part]
+        placed[ends[pack] - packs.sizes[pack] + packs.place[part]] = rows[part]
+    return Units(placed, ends)
 
 
-def _packs(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, int]:
-    """Number of the pack of each row, and of packs. lengths: longest first.
+def _longest_first(order: np.ndarray, lengths: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Rows of `order`, longest first and otherwise as they stand: a counting sort, piece by piece.
+    counts: rows of each length."""
+    rows = np.empty_like(order)
+    starts = _longer(counts)  # place of the next row of each length
+    for first in range(0, len(order), _AT_ONCE):
+        part = order[first : first + _AT_ONCE]
+        part = part[np.argsort(_descending(lengths[part]), kind="stable")]
+        own = lengths[part]
+        here = np.bincount(own, minlength=len(counts))
+        rows[(starts - _longer(here))[own] + np.arange(len(part))] = part
+        starts += here
+    return rows
+
+
+def _longer(counts: np.ndarray) -> np.ndarray:
+    """Of each length, the rows that are longer. counts: rows of each length."""
+    at_least: np.ndarray = counts[::-1].cumsum()[::-1]
+    return at_least - counts
+
+
+class _Packs:
+    """Packs that rows are placed into, longest first. counts: rows of each length. capacity:
+    tokens.
+
+    of: pack of each row. place: its number in it. sizes: rows of each of `count` packs, then zeros.
 
     Rows of one length that go into packs with the same room are placed at once: a pack takes as
     many as fit, before the next one is the fullest.
     """
-    pack_of, count = np.empty(len(lengths), dtype=np.int32), 0
-    with_room: list[list[np.ndarray]] = [[] for _ in range(capacity + 1)]  # free tokens → packs
-    free = 0  # bit n is set if a pack with n free tokens exists
-    cuts = np.flatnonzero(np.diff(lengths)) + 1
-    for start, end in zip([0, *cuts.tolist()], [*cuts.tolist(), len(lengths)], strict=True):
-        length = int(lengths[start]) if end else 0
+
+    def __init__(self, counts: np.ndarray, capacity: int) -> None:
+        rows, self.capacity = int(counts.sum()), capacity
+        self.of = np.empty(rows, dtype=np.int32)
+        # a pack has at most as many rows as tokens
+        small = capacity < 2**16 and not counts[:1].any()
+        self.place, self.sizes = np.zeros((2, rows), np.uint16 if small else np.int32)
+        self.count = 0
+        # free tokens → packs
+        self._with_room: list[list[np.ndarray]] = [[] for _ in range(capacity + 1)]
+        self._free = 0  # bit n is set if a pack with n free tokens exists
+        start = 0
+        for length in np.flatnonzero(counts)[::-1].tolist():
+            self._place(start, start + int(counts[length]), length)
+            start += int(counts[length])
+
+    def _place(self, start: int, end: int, length: int) -> None:
+        """Place the rows from start to end, which have this length."""
         while start < end:
-            if fitting := free >> length:
+            if fitting := self._free >> length:
                 room = length + (fitting & -fitting).bit_length() - 1
-                stack = with_room[room]
+                stack = self._with_room[room]
                 last = stack.pop()  # packs that came last are taken first
                 each = room // length if length else end - start
                 taken = last[::-1][: -(-(end - start) // each)]
                 if len(taken) < len(last):
                     stack.append(last[: len(last) - len(taken)])
-                free &= ~(bool(not stack) << room)
+                self._free &= ~(bool(not stack) << room)
             else:
-                room = max(capacity, length)
+                room = max(self.capacity, length)
                 each = room // length if length else end - start
-                taken = np.arange(count, count - (-(end - start) // each), dtype=np.int32)
-                count += len(taken)
-            placed = min(end - start, len(taken) * each)
-            pack_of[start : start + placed] = np.repeat(taken, each)[:placed]
-            full, partly = divmod(placed, each)
-            for packs, filled in ((taken[:full], each), (taken[full:], partly)):
+                new = -(-(end - start) // each)
+                taken = np.arange(self.count, self.count + new, dtype=np.int32)
+                self.count += new
+            rows = min(end - start, len(taken) * each)
+            whole, partly = divmod(rows, each)
+            for packs, filled in ((taken[:whole], each), (taken[whole:], partly)):
+                if filled and len(packs):
+                    here = slice(start, start + len(packs) * filled)
+                    self.of[here] = np.repeat(packs, filled)
+                    before = np.repeat(self.sizes[packs], filled)
+                    self.place[here] = before + np.tile(
+                        np.arange(filled, dtype=before.dtype), len(packs)
+                    )
+                    self.sizes[packs] += filled
+                    start = here.stop
                 if (left := room - filled * length) and len(packs):
-                    with_room[left].append(packs)
-                    free |= 1 << left
-            start += placed
-    return pack_of, count
+                    self._with_room[left].append(packs)
+                    self._free |= 1 << left

@@ -48,14 +48,16 @@ class DTensorSharding(ShardingStrategy):
         return _gathered(optimizer.state_dict())
 
     def put_optimizer_state(self, optimizer: Any, state: dict[str, Any]) -> None:
-        """Load optimizer states. Tensors with the shape of their parameter are sharded like it."""
+        """Load optimizer states. Tensors with the shape of their parameter are sharded like it, if
+        it is."""
         parameters = [
             parameter for group in optimizer.param_groups for parameter in group["params"]
         ]
 
         def one(number: int, value: Any) -> Any:
-            fits = isinstance(value, Tensor) and value.shape == parameters[number].shape
-            return spread_like(value, parameters[number]) if fits else value
+            own = parameters[number]
+            fits = isinstance(value, Tensor) and value.shape == own.shape
+            return spread_like(value, own) if fits and isinstance(own, DTensor) else value
 
         spread = {
             number: {name: one(int(number), value) for name, value in values.items()}

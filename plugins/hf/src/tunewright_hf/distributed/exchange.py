@@ -15,7 +15,9 @@ from uuid import uuid4
 import torch
 
 from tunewright import RunError
-from tunewright_hf.distributed.meeting import check_in, left, open_store
+from tunewright_hf.distributed.lost import left, named
+from tunewright_hf.distributed.meeting import check_in
+from tunewright_hf.distributed.store import TO_ANSWER, open_store
 
 __all__ = ["HostRanks", "from_rank_zero", "gather_files", "here"]
 
@@ -82,7 +84,8 @@ def gather_files(run: Any, folder: Path, write: Callable[[Path], None]) -> None:
         exchange.put(f"rank {run.rank}", json.dumps(files).encode())
         return
     for rank in range(1, run.world_size):
-        for name, content in json.loads(exchange.get(f"rank {rank}")).items():
+        seconds = run.recipe.launch.timeout or TO_ANSWER
+        for name, content in json.loads(exchange.get(f"rank {rank}", seconds, rank)).items():
             (folder / Path(name).name).write_bytes(bytes.fromhex(content))
         exchange.delete(f"rank {rank}")
 
@@ -96,13 +99,17 @@ class _Exchange:
     def put(self, key: str, content: bytes) -> None:
         self.store.set(f"{self.base}/{key}", content)
 
-    def get(self, key: str) -> bytes:
-        """Wait for the content of a key. Raises RunError where a rank has ended."""
+    def get(self, key: str, seconds: float | None = None, rank: int = 0) -> bytes:
+        """Wait for the content of a key. seconds: that `rank`, which sets it, has; None: as long
+        as it takes. Raises RunError where a rank has ended, or does not answer."""
         began = time.monotonic()
         with _naming_rank_zero():
             while not self.store.check([f"{self.base}/{key}"]):  # a `wait` would print warnings
                 time.sleep(min(0.2, 0.001 + (time.monotonic() - began) / 10))  # seconds
                 self._check_all_there()
+                if seconds is not None and time.monotonic() - began > seconds:
+                    hint = "go on with --resume, with as many processes as there are"
+                    raise RunError(f"lost {named(self.store, rank)}", place="launch", hint=hint)
             return bytes(self.store.get(f"{self.base}/{key}"))
 
     def count(self, key: str) -> None:

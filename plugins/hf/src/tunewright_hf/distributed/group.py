@@ -11,18 +11,18 @@ import psutil  # type: ignore[import-untyped]
 import torch
 
 from tunewright import RunError
-from tunewright_hf.distributed.meeting import who_left
+from tunewright_hf.distributed.lost import who_left
+from tunewright_hf.distributed.store import TO_ANSWER
 
 __all__ = ["group_timeout", "naming_lost_ranks", "open_group"]
 
-_TO_ANSWER = 1800  # seconds; a rank may write a large checkpoint while the others wait
 #: in messages of gloo and NCCL, where another process is gone or does not answer
 _LOST = ("Connection closed", "Connection reset", "Timed out", "NCCL", "Broken pipe", "Read error")
 
 
 def group_timeout(run: Any) -> timedelta:
     """Time that a rank waits for the others in a collective."""
-    return timedelta(seconds=run.recipe.launch.timeout or _TO_ANSWER)
+    return timedelta(seconds=run.recipe.launch.timeout or TO_ANSWER)
 
 
 def open_group(run: Any, device: torch.device) -> None:
@@ -67,7 +67,7 @@ def naming_lost_ranks(run: Any, step: Callable[[], int]) -> Iterator[None]:
         said = str(error)
         if run.world_size == 1 or not any(sign in said for sign in _LOST):
             raise
-        who = who_left() or "another process is gone, or silent"
+        who = who_left(run.rank, run.world_size) or "another process is gone, or silent"
         raise RunError(
             f"{who}, after step {step()}",
             place="launch",

@@ -2,13 +2,11 @@
 
 import atexit
 import json
-import os
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from datetime import timedelta
+from contextlib import contextmanager, suppress
 from itertools import count
 from typing import Any
 
@@ -16,19 +14,17 @@ import torch
 
 from tunewright import RunError, folder
 from tunewright.errors import Stopped
-from tunewright.launch import LEFT, VARIABLES
+from tunewright_hf.distributed.lost import leave, left, meeting_key
+from tunewright_hf.distributed.store import TO_COME, open_store
 
-__all__ = ["begin_together", "check_in", "left", "open_store"]
+__all__ = ["Meeting", "begin_together", "check_in"]
 
 Facts = Mapping[str, Any]
 
 _BEGIN, _STOP = "begin", "stop"  # decisions; any other one is a problem, in words
-_TO_COME = 600  # seconds that ranks wait for one that does not come
 _MINUTE = 60  # seconds between two lines on who is missing
 #: sections of a recipe that may differ from host to host
 _OWN = ("launch", "output", "loggers", "engine", "data_root")
-_AGENTS = "TORCHELASTIC_USE_AGENT_STORE"  # whether torchrun holds the store
-_stores: list[Any] = []  # the one of this process
 _numbers = count(1)  # of the meetings of this process: all ranks have the same ones
 _tells: list[bool] = []  # the stopping_alone in progress
 _checked_in: list[int] = []  # this process's rank, once
@@ -42,12 +38,12 @@ def check_in(run: Any) -> None:
     """
     if run.world_size > 1 and not _checked_in:
         _checked_in.append(run.rank)
-        atexit.register(_leave, run.rank)
+        atexit.register(leave, run.rank)
         recipe = run.recipe.as_dict()
         facts = dict(_flat({name: recipe[name] for name in recipe if name not in _OWN}))
         versions = folder.versions(recipe)
         facts |= {"python": versions["python"], **versions["libraries"], **versions["plugins"]}
-        _meet(run, "here", facts, run.recipe.launch.timeout or _TO_COME)
+        _meet(run, "here", facts, run.recipe.launch.timeout or TO_COME)
 
 
 def begin_together(run: Any, stage: int, facts: Facts | None = None) -> None:
@@ -79,13 +75,20 @@ def stopping_alone() -> Iterator[None]:
 class Meeting:
     """A meeting of all ranks in a store that they share.
 
-    name: the same on all, another for each meeting. timeout: seconds to wait for ranks that have
-    not come; None: as long as it takes, for what they do before.
+    name: the same on all, another for each meeting. of: plural and singular of those that meet, in
+    messages.
     """
 
-    def __init__(self, store: Any, name: str, rank: int, ranks: int) -> None:
-        self.store, self.rank, self.ranks = store, rank, ranks
-        self.key = f"tunewright/{name}"
+    def __init__(
+        self,
+        store: Any,
+        name: str,
+        rank: int,
+        ranks: int,
+        of: tuple[str, str] = ("processes", "rank"),
+    ) -> None:
+        self.store, self.rank, self.ranks, self.of = store, rank, ranks, of
+        self.key = meeting_key(name)
 
     def hold(
         self,
@@ -95,10 +98,19 @@ class Meeting:
         timeout: float | None = None,
     ) -> None:
         """Come, and wait for the decision: the rank that comes last decides to begin, or before it
-        one that is asked to stop, or has waited long enough."""
+        one that is asked to stop, or has waited long enough.
+
+        timeout: seconds to wait for ranks that have not come; None: as long as it takes, for what
+        they do before. Raises Stopped and RunError, on all ranks that have come.
+        """
         own = json.dumps({"host": socket.gethostname(), "facts": dict(facts)}, default=str)
-        self.store.set(f"{self.key}/{self.rank}", own)
-        if self.store.add(f"{self.key}/arrived", 1) == self.ranks:
+        is_first = self.store.add(f"{self.key}/{self.rank} came", 1) == 1
+        if is_first:
+            self.store.set(f"{self.key}/{self.rank}", own)
+        have_come = self.store.add(f"{self.key}/arrived", 1)
+        if not is_first:
+            self._decide(f"{self.of[1]} {self.rank} came twice, also from {socket.gethostname()}")
+        elif have_come == self.ranks:
             self._decide(self._difference() or _BEGIN)
         asked, began, said = None, time.monotonic(), 0
         while not self.store.check([self.key]):
@@ -118,19 +130,27 @@ class Meeting:
                 say(f"waiting for {self._missing()}, for {said} min now")
         decision = self.store.get(self.key).decode()
         if decision != _BEGIN:
-            self._all_have_read()
+            with suppress(torch.distributed.DistError):  # all of them have, and are gone
+                self._all_have_read()
         if decision == _STOP:
             raise asked or Stopped("stopped as another rank was asked")
         if decision != _BEGIN:
             raise RunError(decision, place="launch")
 
-    def _all_have_read(self, seconds: float = 5) -> None:
-        """On rank 0, which may hold the store: wait until the others know too."""
+    def refuse(self, problem: str, seconds: float) -> None:
+        """Decide for all that this rank does not come. seconds: that rank 0, which may hold the
+        store, waits for the others to read it."""
+        self._decide(problem)
+        self._all_have_read(seconds, self.ranks)
+
+    def _all_have_read(self, seconds: float = 5, ranks: int | None = None) -> None:
+        """On rank 0, which may hold the store: wait until the others know too. ranks: their
+        number; None: those that have come."""
         self.store.add(f"{self.key}/read", 1)
         until = time.monotonic() + seconds
         while self.rank == 0 and time.monotonic() < until:
-            counts = [self.store.add(f"{self.key}/{name}", 0) for name in ("read", "arrived")]
-            if counts[0] == counts[1]:
+            come, read = (self.store.add(f"{self.key}/{name}", 0) for name in ("arrived", "read"))
+            if read >= (ranks or come):
                 return
             time.sleep(0.05)  # seconds
 
@@ -143,7 +163,8 @@ class Meeting:
             str(rank) for rank in range(self.ranks) if not self.store.check([f"{self.key}/{rank}"])
         ]
         some = ", ".join(away[:8]) + (", …" if len(away) > 8 else "")
-        return f"{len(away)} of {self.ranks} processes (rank {some})"
+        several, one = self.of
+        return f"{len(away)} of {self.ranks} {several} ({one} {some})"
 
     def _difference(self) -> str:
         """The first difference of any rank from rank 0, in words; "" where there is none."""
@@ -154,33 +175,13 @@ class Meeting:
             for name in sorted(ours.keys() | theirs.keys()):
                 if ours.get(name) != theirs.get(name):
                     there, here = (f"{each.get(name)!r:.200}" for each in (theirs, ours))
-                    where = f"rank {rank} on {other['host']}"
-                    return f"{where} has {name} {there}, rank 0 on {first['host']} has {here}"
+                    one = self.of[1]
+                    where = f"{one} {rank} on {other['host']}"
+                    return f"{where} has {name} {there}, {one} 0 on {first['host']} has {here}"
         return ""
 
     def _told(self, rank: int) -> dict[str, Any]:
         return dict(json.loads(self.store.get(f"{self.key}/{rank}")))
-
-
-def who_left(wait: float = 2) -> str:
-    """Say which rank has ended, where one could tell. wait: seconds that it may take to."""
-    until = time.monotonic() + wait
-    while _stores and time.monotonic() < until:
-        try:
-            if found := left(_stores[0]):
-                return found
-        except RuntimeError:  # the store is gone, with rank 0
-            return "rank 0 is gone"
-        time.sleep(0.1)  # seconds
-    return ""
-
-
-def left(store: Any) -> str:
-    """Say which rank has ended; "" where none has."""
-    if not store.check([LEFT]):
-        return ""
-    rank, host = json.loads(store.get(LEFT))
-    return f"rank {rank} on {host} has ended: see what it said there"
 
 
 def _meet(run: Any, name: str, facts: Facts, timeout: float | None) -> None:
@@ -189,7 +190,7 @@ def _meet(run: Any, name: str, facts: Facts, timeout: float | None) -> None:
             print(message, file=sys.stderr)
 
     store = open_store(run)
-    name = f"{next(_numbers)} {name}"  # a process may train several times
+    name = f"{next(_numbers)} {name}"  # a process may train several times: "1 here" is the first
     try:
         Meeting(store, name, run.rank, run.world_size).hold(facts, run.check_stop, say, timeout)
     except torch.distributed.DistError as error:
@@ -206,48 +207,3 @@ def _flat(value: Any, at: str = "") -> Iterator[tuple[str, Any]]:
                 yield from _flat(item, f"{at}.{key}" if at else str(key))
     else:
         yield at, value
-
-
-def _leave(rank: int) -> None:
-    """Tell ranks that wait for this one. Where none does, nobody reads it."""
-    try:
-        _store(0).compare_set(LEFT, "", json.dumps([rank, socket.gethostname()]))
-    except (RuntimeError, ValueError):  # the store is gone: so is who would read it
-        return
-
-
-def open_store(run: Any) -> Any:
-    """The store of all ranks. Raises RunError where nobody answers within launch.timeout."""
-    return _store(run.recipe.launch.timeout or _TO_COME)
-
-
-def _store(timeout: float) -> Any:
-    """The store at MASTER_ADDR, where the process group will meet too. Raises RunError."""
-    if not _stores:
-        if unset := [name for name in VARIABLES if not os.environ.get(name)]:
-            raise RunError(
-                f"{', '.join(unset)} is not set, and WORLD_SIZE is",
-                place="launch",
-                hint=f"what starts the processes has to set {', '.join(VARIABLES)}",
-            )
-        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        here = os.environ["RANK"] == "0" and os.environ.get(_AGENTS) != "True"
-        try:
-            store = torch.distributed.TCPStore(
-                host,
-                port,
-                is_master=here,
-                timeout=timedelta(seconds=timeout),
-                wait_for_workers=False,
-                multi_tenant=True,  # the process group opens it once more
-            )
-        except (RuntimeError, ValueError, OSError) as error:
-            said = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise RunError(
-                f"nobody answers at {host}:{port}: {said:.200}",
-                place="launch",
-                hint="host 0 has to run too, and be reached there by all others",
-            ) from error
-        store.set_timeout(timedelta(seconds=300))
-        _stores.append(store)
-    return _stores[0]

@@ -14,6 +14,7 @@ from tunewright.types import Data, LoadedModel, RunContext, StageResult, TrainRe
 from tunewright.words import counted
 from tunewright_hf.batching import collators
 from tunewright_hf.batching.batch_sampler import Batches, row_lengths
+from tunewright_hf.batching.host_arrays import host_arrays
 from tunewright_hf.batching.repeated_sampler import Repeated
 from tunewright_hf.batching.row_stream import RowStream
 from tunewright_hf.batching.streaming_sampler import StreamedBatches
@@ -166,7 +167,13 @@ def batches_of(
     share: dict[str, Any] = {"packing": packing, **ranks}
     if isinstance(data.train, RowStream):
         return StreamedBatches(data.train, training, **share)
-    lengths, share = row_lengths(data.train), share | {"order": data.order}
+    shared = host_arrays([data.fingerprint, len(data.train)], len(data.train))
+    lengths = (
+        shared.arrays("lengths", lambda: {"lengths": row_lengths(data.train)})["lengths"]
+        if shared
+        else row_lengths(data.train)
+    )
+    share |= {"order": data.order, "shared": shared}
     batches = (
         Repeated(lengths, training, repeats=repeats, **share)
         if repeats > 1

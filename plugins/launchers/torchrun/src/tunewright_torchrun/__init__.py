@@ -1,5 +1,6 @@
 """Launcher torchrun: torch's own, on this host or on many."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -8,6 +9,7 @@ from tunewright import Launcher, PluginOptions, hookimpl
 
 if TYPE_CHECKING:
     from tunewright.launch import Launched, LaunchRequest
+    from tunewright.launch_section import Launch
     from tunewright.types import RunContext
 
 _ADVANCED: Any = {"tier": "advanced"}
@@ -45,3 +47,9 @@ class Torchrun(Launcher):
         from tunewright_torchrun.agent import launched
 
         return launched(self.options, request, run.recipe.launch.timeout)
+
+    def tell_hosts(self, launch: "Launch", problem: str, say: Callable[[str], None]) -> None:
+        if isinstance(launch.nodes, int) and not self.options.restarts:
+            from tunewright_torchrun.hosts import tell
+
+            tell(self.options, launch.nodes, problem, say)

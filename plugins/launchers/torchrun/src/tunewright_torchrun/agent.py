@@ -5,6 +5,7 @@ import logging
 import os
 import shlex
 import signal
+import socket
 import sys
 from types import FrameType
 from typing import Any
@@ -27,9 +28,16 @@ def launched(options: Any, request: LaunchRequest, timeout: float | None) -> Lau
     arguments = command(options, request, timeout)
     if request.dry_run:
         return Launched(detail=shlex.join(["torchrun", *arguments]))
+    # otherwise c10d warns in every process that it cannot look up the names of the others
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    elastic, store = is_elastic(options, request), None
+    if not elastic and request.nodes != 1:
+        from tunewright_torchrun.hosts import meet
+
+        store = meet(options, request, timeout, _say)
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", _SHUTDOWN_TIMEOUT)
     os.environ[TOLD] = "1"
-    if is_elastic(options, request):  # each start has a store of its own
+    if elastic:  # each start has a store of its own
         os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     if options.interface:
         os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = options.interface
@@ -49,19 +57,35 @@ def launched(options: Any, request: LaunchRequest, timeout: float | None) -> Lau
             raise RunError(problem, place="launch", hint=hint) from error
         if not hasattr(error, "failures"):  # torch's ChildFailedError
             raise
-        return Launched(_code(error.failures))
+        return Launched(_code(error.failures, store))
     return Launched()
 
 
-def _code(failures: dict[int, Any]) -> int:
-    """Exit code of the command. failures: rank → torch's ProcessFailure. Raises RunError."""
-    codes = {rank: int(failure.exitcode) for rank, failure in failures.items()}
-    if said := [code for code in codes.values() if code > 0]:
-        return 130 if 130 in said else said[0]
-    rank, code = min(codes.items())
-    name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _code(failures: dict[int, Any], store: Any) -> int:
+    """Exit code of the command. failures: rank → torch's ProcessFailure. store: of all hosts.
+    Raises RunError."""
+    codes = {rank: int(failure.exitcode) for rank, failure in sorted(failures.items())}
+    if 130 in codes.values():
+        return 130
+    killed = {rank: code for rank, code in codes.items() if code < 0}
+    # torchrun ends those that go on with SIGTERM: they are not the reason
+    reasons = {rank: code for rank, code in killed.items() if code != -signal.SIGTERM}
+    said = {rank: code for rank, code in codes.items() if code > 0}
+    rank, code = next(iter((reasons or said or killed).items()))
+    host = socket.gethostname()
+    if code > 0:
+        _say(f"error: rank {rank} on {host} ended with exit code {code}: see what it said above")
+        return code
+    if store is not None:
+        from tunewright_torchrun.hosts import tell_lost
+
+        tell_lost(store, rank)
     hint = "SIGKILL without anybody's doing is the system's, short of memory"
-    raise RunError(f"rank {rank} was ended by {name}", hint=hint)
+    raise RunError(f"rank {rank} on {host} was ended by {signal.Signals(-code).name}", hint=hint)
 
 
 class _Agent:

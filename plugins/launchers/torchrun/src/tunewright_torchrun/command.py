@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from tunewright.launch import LaunchRequest
 
 _TO_COME = 600  # seconds to wait for other hosts
-_PORT = 29500  # torchrun's own default: all hosts have to know it
+PORT = 29500  # torchrun's own default: all hosts have to know it
 
 
 def command(options: Any, request: "LaunchRequest", timeout: float | None) -> list[str]:
@@ -18,7 +18,7 @@ def command(options: Any, request: "LaunchRequest", timeout: float | None) -> li
     seconds = int(timeout or _TO_COME)
     own = [f"--nproc-per-node={request.processes}", f"--nnodes={request.nodes}"]
     arguments = request.argv
-    port = options.main_port or (_PORT if request.nodes != 1 else _free_port())
+    port = options.main_port or (PORT if request.nodes != 1 else _free_port())
     if is_elastic(options, request):
         own += _elastic(options, port, seconds)
         arguments = _continuing(request)

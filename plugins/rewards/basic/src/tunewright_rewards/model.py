@@ -27,7 +27,11 @@ class Judge:
     """
 
     def __init__(self, run: RunContext, policy: LoadedModel | None, path: str | None) -> None:
-        self.loaded, info = _load(Path(path) if path else run.folder)
+        if path is None and run.scorer is not None:  # also on hosts that do not see the run folder
+            self.loaded = run.load(head="score", prior=run.scorer, trainable=False)
+            info = run.plugin("template").info
+        else:
+            self.loaded, info = _load(Path(path) if path else run.folder)
         self.stop = next(iter(info.stop), self.loaded.tokenizer.eos_token)
         self._media = media_rows(self.loaded)
         self._tokeniser = Tokeniser(self.loaded.tokenizer, info)

@@ -1,0 +1,111 @@
+"""Tensor parallelism: each rank holds a part of every layer's matrices."""
+
+from collections.abc import Generator, Iterable
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from tunewright import PluginOptions, Problem, hookimpl
+from tunewright.plugin import Accelerator, Adapter
+from tunewright.types import LoadedModel, LoadRequest, RunContext, StageResult, TrainRequest
+
+if TYPE_CHECKING:
+    from tunewright.check import Resolved
+
+
+class TensorParallel(Accelerator):
+    """Splits the matrices of attention and MLP over the ranks of a group, which compute each batch
+    together (Megatron-LM; Shoeybi et al. 2019, arXiv:1909.08053), through transformers'
+    DistributedConfig and the plan that it has for the model. With several groups weights are
+    sharded over these too, as fsdp does. Losses are those of one process with the same global
+    batch.
+
+    For adapters that train the model's own weights. Each rank reads only its part of the
+    checkpoint. The ranks of a group exchange activations in every layer: keep a group within one
+    host.
+    """
+
+    shards = True
+    needs_processes = True
+
+    class Options(PluginOptions):
+        size: int | None = Field(None, ge=2, le=1024)
+        """Ranks that share a batch and its layers (transformers' tp_size), consecutive ones. It
+        divides the numbers of heads. Default: all ranks of the run."""
+
+    def objections(self, recipe: "Resolved") -> Iterable[Problem]:
+        yield from super().objections(recipe)
+        if recipe.recipe.model == "tiny":
+            yield Problem(
+                ("model",),
+                f"is tiny, and {self.name} shards checkpoints while they are read",
+                f"name a checkpoint, or take {self.name} out of the recipe",
+            )
+        adapter, name = recipe.plugin("adapter"), recipe.recipe.adapter.name
+        own = bool(adapter and issubclass(adapter, Adapter) and adapter.trains_base_weights)
+        if not own or name == "llama_pro":
+            yield Problem(
+                self.at,
+                f"splits the model's own weights, and adapter {name} adds others",
+                "set adapter: full, or accelerator fsdp",
+            )
+        if "quantizer" in recipe.choices:
+            yield Problem(self.at, "cannot split quantized weights", "take out the quantizer")
+        for stage in recipe.stages:
+            if stage.choice.plugin.rows == "prompts":
+                yield Problem(
+                    self.at,
+                    f"{stage.choice.entry.name} generates, which a group of ranks cannot share",
+                    "take accelerator fsdp, or none",
+                )
+        for choice in recipe.lists.get("accelerator", ()):
+            if choice.at != self.at and getattr(choice.plugin, "needs_processes", False):
+                yield Problem(
+                    self.at,
+                    f"spreads the work over all ranks, and so does {choice.entry.name}",
+                    "leave out one of them",
+                )
+
+    @hookimpl(wrapper=True)
+    def load_model(
+        self, run: RunContext, request: LoadRequest
+    ) -> Generator[None, LoadedModel, LoadedModel]:
+        if request.trainable and request.weights == "load":
+            from transformers.distributed import DistributedConfig
+
+            from tunewright_hf.models.while_loading import check_size, shard_while_loading
+            from tunewright_tensor_parallel.limits import check_config
+
+            size = self._size(run)
+            check_size(run, size, self.name)
+            sizes = DistributedConfig(tp_size=size, fsdp_size=run.world_size // size)
+            shard_while_loading(run, request, sizes, lambda config: check_config(config, size))
+            loaded = yield
+            # with it, transformers' save_pretrained would wait for all ranks: results are gathered
+            del loaded.model.config.distributed_config
+            return loaded
+        return (yield)
+
+    @hookimpl(wrapper=True)
+    def train_stage(
+        self, run: RunContext, request: TrainRequest
+    ) -> Generator[None, StageResult, StageResult]:
+        from tunewright_hf.distributed.sharding import check_may_shard
+        from tunewright_hf.losses.causal_lm import replaced
+        from tunewright_tensor_parallel.sharding import SameDropout, TensorSharding
+
+        check_may_shard(run, request, self.name)
+        request.sharding = TensorSharding()
+        size = self._size(run)
+        before = run.data_rank, run.data_world_size
+        run.data_rank, run.data_world_size = run.rank // size, run.world_size // size
+        model = request.loaded.model
+        callbacks = [*getattr(model, "training_callbacks", ()), SameDropout(run.data_rank)]
+        try:
+            with replaced(model, "training_callbacks", callbacks):
+                return (yield)
+        finally:
+            run.data_rank, run.data_world_size = before
+
+    def _size(self, run: RunContext) -> int:
+        return self.options.size or run.world_size
