@@ -80,22 +80,12 @@ async def _streamed(
     told: Callable[[Exception], bytes],
 ) -> EventStream:
     """Wait for the first event: an error before it is an ordinary response."""
-
-    async def guarded() -> AsyncGenerator[bytes]:
-        try:
-            async for data in events:
-                yield data
-        except Exception as error:  # the status has been sent
-            yield told(error)
-        finally:
-            await events.aclose()
-
     try:
         first = await anext(events)
     except BaseException:
         await events.aclose()
         raise
-    return EventStream(first, guarded(), headers, service.limits.write_seconds)
+    return EventStream(first, events, told, headers, service.limits.write_seconds)
 
 
 def _openai_error(error: Exception) -> bytes:

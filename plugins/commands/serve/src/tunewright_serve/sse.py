@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, Self
 
 from pydantic_core import PydanticSerializationError, to_json
@@ -72,66 +72,76 @@ class WhileConnected:
 class EventStream:
     """Response of events: `first` was made before the status was sent, the others follow.
 
-    write_seconds: how long a client may read nothing.
+    told: the event of an error among them. write_seconds: how long a client may read nothing.
     """
+
+    status_code = 200
 
     def __init__(
         self,
         first: bytes,
         events: AsyncGenerator[bytes],
+        told: Callable[[Exception], bytes],
         headers: dict[str, str],
         write_seconds: float,
     ) -> None:
-        self._first, self._events, self._write_seconds = first, events, write_seconds
+        self._first, self._events, self._told = first, events, told
+        self._write_seconds = write_seconds
         named = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
         self._headers = [
             (key.lower().encode(), value.encode()) for key, value in (named | headers).items()
         ]
 
-    status_code = 200
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises TimeoutError for a client that does not read."""
+        await send({"type": "http.response.start", "status": 200, "headers": self._headers})
         try:
-            await self._pump(send)
+            async with asyncio.timeout(None) as limit:  # one for all writes: each would cost as much
+                with _WriteWatch(limit, self._write_seconds) as watch:
+                    await self._pump(send, watch)
         finally:
             await self._events.aclose()
-
-    async def _pump(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self._headers})
-        async with asyncio.timeout(None) as limit:  # one for all writes: each would cost as much
-            watch = _WriteWatch(limit, self._write_seconds)
-            try:
-                await watch.write(send, self._first)
-                async for data in self._events:
-                    # first the events of all streams are made, then all are written: a write wakes
-                    # its reader, and with pauses between them each costs twice as much
-                    await asyncio.sleep(0)
-                    await watch.write(send, data)
-            finally:
-                watch.end()
         await send({"type": "http.response.body", "body": b""})
+
+    async def _pump(self, send: Send, watch: "_WriteWatch") -> None:
+        data, is_last = self._first, False
+        while True:
+            watch.since = watch.loop.time()
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+            watch.since = 0.0
+            if is_last:
+                return
+            try:
+                data = await anext(self._events)
+            except StopAsyncIteration:
+                return
+            except Exception as error:  # the status has been sent
+                data, is_last = self._told(error), True
+            # first the events of all streams are made, then all are written: a write wakes its
+            # reader, and with pauses between them each costs twice as much
+            await asyncio.sleep(0)
 
 
 class _WriteWatch:
-    """Lets a timeout expire when a write takes longer than some seconds, or a quarter more."""
+    """Lets a timeout expire when a write takes longer than some seconds, or a quarter more.
+
+    since: time of the loop at which the write began; 0: there is none.
+    """
 
     def __init__(self, limit: asyncio.Timeout, seconds: float) -> None:
-        self._limit, self._seconds, self._since = limit, seconds, 0.0
-        self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_later(seconds, self._look)
+        self._limit, self._seconds, self.since = limit, seconds, 0.0
+        self.loop = asyncio.get_running_loop()
 
-    async def write(self, send: Send, data: bytes) -> None:
-        self._since = self._loop.time()
-        await send({"type": "http.response.body", "body": data, "more_body": True})
-        self._since = 0.0
+    def __enter__(self) -> Self:
+        self._timer = self.loop.call_later(self._seconds, self._look)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._timer.cancel()
 
     def _look(self) -> None:
-        now = self._loop.time()
-        if self._since and now - self._since >= self._seconds:
+        now = self.loop.time()
+        if self.since and now - self.since >= self._seconds:
             self._limit.reschedule(now)
         else:
-            self._timer = self._loop.call_later(self._seconds / 4, self._look)
-
-    def end(self) -> None:
-        self._timer.cancel()
+            self._timer = self.loop.call_later(self._seconds / 4, self._look)

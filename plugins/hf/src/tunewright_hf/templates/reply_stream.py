@@ -49,6 +49,7 @@ class ReplyStream:
             re.escape(info.thinking[1]) if info.thinking else ""
         )
         self._call = form.call if tools != [] else ""
+        self._patterns = [each for each in (form.thinking, self._call, form.drop) if each]
         stops = "|".join(map(re.escape, info.stop))
         self._stop = f"(?:{stops})\\s*" if stops else ""
         firsts = "".join({re.escape(stop[0]) for stop in info.stop if stop})
@@ -160,9 +161,8 @@ class ReplyStream:
         """The first match of any pattern."""
         found = [
             match
-            for pattern in (self._form.thinking, self._call, self._form.drop)
-            if pattern
-            and (
+            for pattern in self._patterns
+            if (
                 match := compiled(pattern).search(
                     self._text, max(self._at, self._calls_from * (pattern == self._call))
                 )
