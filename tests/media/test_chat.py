@@ -49,6 +49,8 @@ def test_the_reply_is_about_the_picture(case: Subject, folder: Path) -> None:
     assert found.stdout.strip() == expected
     assert "1 file goes with the next message" in found.stderr
     assert "<|vision_start|><|image_pad|>" in found.stderr
-    within = chat(case, folder, f"/image {other}", "How wide?", "/new", f"/image {picture}", "How wide?")
+    within = chat(
+        case, folder, f"/image {other}", "How wide?", "/new", f"/image {picture}", "How wide?"
+    )
     first, second = within.stdout.splitlines()
     assert first.strip() != expected and second.strip() == expected

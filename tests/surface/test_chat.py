@@ -204,7 +204,9 @@ def test_each_model_gets_the_result_of_its_own_call(chat: Any, tmp_path: Path) -
 
 def test_a_model_that_calls_nothing_waits_for_the_other(chat: Any, tmp_path: Path) -> None:
     run, beside = Run([CALL % 2], ["Three."], ["Bye."]), Run(["3."], ["Ciao."])
-    result = chat(run, *code(tmp_path), "--with", "runs/b", "-m", "?", "-m", "Thanks.", beside=beside)
+    result = chat(
+        run, *code(tmp_path), "--with", "runs/b", "-m", "?", "-m", "Thanks.", beside=beside
+    )
     assert "[runs/b]\n3.\n[runs/a]\nThree.\n[runs/a]\nBye.\n[runs/b]\nCiao.\n" in result.stdout
     assert "(runs/a: add gives 3)" in result.stderr
     assert [role for role, _ in beside.said(1)] == ["user", "assistant", "user"]

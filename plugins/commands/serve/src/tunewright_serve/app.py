@@ -36,8 +36,7 @@ def make_app(service: Service) -> ASGIApp:
     """The routes as an ASGI app. Those that take a body are called as they are: Starlette's
     middleware and router would cost as much as all of their work."""
     posts = {
-        path: _Post(service, path, body, handler)
-        for path, (body, handler) in routes.POSTS.items()
+        path: _Post(service, path, body, handler) for path, (body, handler) in routes.POSTS.items()
     }
     others = _starlette(service, posts)
 

@@ -219,7 +219,9 @@ async def chat_events(
                 if chunk is None:
                     continue
                 if says_usage:
-                    head["usage"] = usage(job.prompt_tokens, sum(c.completion_tokens for c in choices))
+                    head["usage"] = usage(
+                        job.prompt_tokens, sum(c.completion_tokens for c in choices)
+                    )
                 data.append(event(head | {"choices": [chunk]}))
             if data or not steps:
                 yield b"".join(data) or KEEP_ALIVE

@@ -30,7 +30,9 @@ class Json(Response):
 def _dumped(data: Any) -> bytes:
     try:
         return to_json(data)
-    except PydanticSerializationError:  # half of a surrogate pair, from an escape that a model wrote
+    except (
+        PydanticSerializationError
+    ):  # half of a surrogate pair, from an escape that a model wrote
         return json.dumps(data).encode()
 
 
@@ -96,7 +98,9 @@ class EventStream:
         """Raises TimeoutError for a client that does not read."""
         await send({"type": "http.response.start", "status": 200, "headers": self._headers})
         try:
-            async with asyncio.timeout(None) as limit:  # one for all writes: each would cost as much
+            async with asyncio.timeout(
+                None
+            ) as limit:  # one for all writes: each would cost as much
                 with _WriteWatch(limit, self._write_seconds) as watch:
                     await self._pump(send, watch)
         finally:
