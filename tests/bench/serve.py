@@ -4,8 +4,9 @@
 
 Greedy answers of 32 tokens to prompts of 129, in one process, one thread, the modes in turns:
 sequential `generate`, `generate` on one static batch, transformers' continuous batching (its start
-is not counted), and the scheduler with as many slots as requests. Prints tokens per CPU-second and the ratio to sequential `generate`; and, when all
-requests come at once, the median time to the first token over the time to the last. Fails if the
+is not counted), and the scheduler with as many slots as requests. Prints tokens per CPU-second and
+the ratio to sequential `generate`; and, when all requests come at once, the median time to the
+first token over the time to the last. Fails if the
 modes do not give the same tokens, or if a goal is missed:
 
     tiny model (0.2 M parameters): 4 times sequential at 8 requests, 10 times at 32

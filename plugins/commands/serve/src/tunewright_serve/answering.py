@@ -139,7 +139,7 @@ def _joined(pieces: list[Piece]) -> Piece:
         return last
     joined = copy.copy(last)
     joined.text = "".join([piece.text for piece in pieces])
-    if any([piece.tokens or piece.prompt for piece in pieces]):
+    if any(piece.tokens or piece.prompt for piece in pieces):
         joined.tokens = tuple(token for piece in pieces for token in piece.tokens)
         joined.prompt = tuple(token for piece in pieces for token in piece.prompt)
     return joined
