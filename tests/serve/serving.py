@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,15 +48,18 @@ class Running:
 
     service: Service
     address: str
+    clients: ExitStack
 
     @property
     def engine(self) -> Any:
         return self.service.engine
 
     def client(self, token: str = TOKEN, **how: Any) -> openai.OpenAI:
-        return openai.OpenAI(
+        """A client that is closed with the server."""
+        made = openai.OpenAI(
             base_url=f"{self.address}/v1", api_key=token, max_retries=0, timeout=20, **how
         )
+        return self.clients.enter_context(made)
 
     def ask(
         self,
@@ -110,7 +113,8 @@ def served(
         try:
             while not server.started:
                 time.sleep(0.005)
-            yield Running(service, f"http://127.0.0.1:{bound.getsockname()[1]}")
+            with ExitStack() as clients:
+                yield Running(service, f"http://127.0.0.1:{bound.getsockname()[1]}", clients)
         finally:
             server.should_exit = True
             thread.join()

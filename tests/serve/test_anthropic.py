@@ -14,7 +14,8 @@ WEATHER = {"name": "weather", "input_schema": {"type": "object", "properties": {
 
 
 def client(running: Running) -> anthropic.Anthropic:
-    return anthropic.Anthropic(base_url=running.address, api_key=TOKEN, max_retries=0)
+    made = anthropic.Anthropic(base_url=running.address, api_key=TOKEN, max_retries=0)
+    return running.clients.enter_context(made)
 
 
 def create(running: Running, **fields: Any) -> Any:

@@ -125,6 +125,14 @@ def test_bodies_that_are_no_request(running: Running, body: bytes) -> None:
     assert time.monotonic() - started < 5
 
 
+@pytest.mark.parametrize(
+    "value", [b"NaN", b"-Infinity", b'"\\ud800"', b'"\xed\xa0\x80"', b"9" * 5000]
+)
+def test_values_of_no_json_in_free_fields(running: Running, value: bytes) -> None:
+    head = b'{"model": "m", "messages": [{"role": "user", "content": "a"}], '
+    refused(running.ask(CHAT, head + b'"chat_template_kwargs": {"a": ' + value + b"}}"))
+
+
 def test_deep_values_in_free_fields(running: Running) -> None:
     deep: dict[str, Any] = {}
     for _ in range(150):

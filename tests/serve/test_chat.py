@@ -130,6 +130,17 @@ def test_without_tools_nothing_is_a_call() -> None:
         assert running.engine.asked[-1].conversation.tools == []
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+def test_half_a_character_in_a_call(path: str) -> None:
+    call = CALL.replace("Oslo", "\\ud800") % "weather"
+    tool = {"name": "weather", "input_schema": {}} if "messages" in path else WEATHER
+    asked = {"model": "m", "max_tokens": 50, "messages": HELLO, "tools": [tool]}
+    with scripted([call]) as running:
+        for stream in (False, True):
+            reply = running.ask(path, asked | {"stream": stream})
+            assert reply.status == 200 and b"ud800" in reply.data and b"error" not in reply.data
+
+
 def test_a_call_that_is_cut_off_is_text_with_finish_reason_length() -> None:
     with scripted(["<tool_call>", '{"name": "weather",', " "]) as running:
         fields = {"tools": [WEATHER], "max_tokens": 2}

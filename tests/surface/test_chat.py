@@ -178,8 +178,69 @@ def test_two_models_answer_under_their_names(chat: Any) -> None:
     run, beside = Run(["le", "ft"]), Run([" ri", "ght"])
     result = chat(run, "--with", "runs/b", "-m", "hi", beside=beside)
     assert result.stdout == "[runs/a]\nleft\n[runs/b]\nright\n"
-    with pytest.raises(RecipeError, match="side by side take neither tools nor adapters"):
-        chat(run, "--with", "runs/b", "--adapter", "a=.", "-m", "hi", beside=beside)
+
+
+def test_a_result_is_asked_once_for_a_call_that_both_models_make(chat: Any, tmp_path: Path) -> None:
+    tools = code(tmp_path)[:2]
+    run, beside = Run([CALL % 2], ["Three."]), Run([CALL % 2], ["3."])
+    result = chat(run, *tools, "--with", "runs/b", "-m", "1+2?", "-m", "3", beside=beside)
+    assert result.stdout.endswith("[runs/a]\nThree.\n[runs/b]\n3.\n")
+    assert '(runs/b calls add with {"a": 1, "b": 2}: say what it gives)' in result.stderr
+    for each in (run, beside):
+        assert each.said(1)[-1] == ("tool", "3")
+
+
+def test_each_model_gets_the_result_of_its_own_call(chat: Any, tmp_path: Path) -> None:
+    tools = code(tmp_path)[:2]
+    run = Run([CALL % 2 + CALL % 3], ["A."], ["Bye."])
+    beside = Run([CALL % 5], ["B."], ["Ciao."])
+    said = ["-m", "?", "-m", "3", "-m", "4", "-m", "6", "-m", "Thanks."]
+    result = chat(run, *tools, "--with", "runs/b", *said, beside=beside)
+    assert "A.\n[runs/b]\nB.\n[runs/a]\nBye.\n[runs/b]\nCiao.\n" in result.stdout
+    assert run.said(1)[2:] == [("tool", "3"), ("tool", "4")]
+    assert beside.said(1)[2:] == [("tool", "6")]
+    assert run.said(2)[-1] == beside.said(2)[-1] == ("user", "Thanks.")
+
+
+def test_a_model_that_calls_nothing_waits_for_the_other(chat: Any, tmp_path: Path) -> None:
+    run, beside = Run([CALL % 2], ["Three."], ["Bye."]), Run(["3."], ["Ciao."])
+    result = chat(
+        run, *code(tmp_path), "--with", "runs/b", "-m", "?", "-m", "Thanks.", beside=beside
+    )
+    assert "[runs/b]\n3.\n[runs/a]\nThree.\n[runs/a]\nBye.\n[runs/b]\nCiao.\n" in result.stdout
+    assert "(runs/a: add gives 3)" in result.stderr
+    assert [role for role, _ in beside.said(1)] == ["user", "assistant", "user"]
+
+
+def test_code_runs_a_call_of_both_models_once(chat: Any, tmp_path: Path) -> None:
+    counting = """
+from pathlib import Path
+FILE = Path(__file__).with_name("n")
+def add(a, b):
+    FILE.write_text((FILE.read_text() if FILE.exists() else "") + "x")
+    return a + b
+"""
+    run, beside = Run([CALL % 2], [CALL % 9], ["A."]), Run([CALL % 2], [CALL % 8], ["B."])
+    tools = code(tmp_path, counting)
+    result = chat(run, *tools, "--with", "runs/b", "-m", "?", beside=beside)
+    assert result.stdout.endswith("[runs/a]\nA.\n[runs/b]\nB.\n")
+    assert (tmp_path / "n").read_text() == "xxx"
+    assert (run.said(2)[-1], beside.said(2)[-1]) == (("tool", "10"), ("tool", "9"))
+
+
+def test_an_adapter_answers_beside_its_model_in_one_engine(chat: Any, tmp_path: Path) -> None:
+    def said(request: GenerateRequest) -> str:
+        return f"I am {request.model or 'the base'}."
+
+    run, again = Run(), Run()
+    for each in (run, again):
+        each.engine.opened = ScriptedEngine(said, models=("base", "pirate"))
+    adapter = ["--adapter", f"pirate={tmp_path}"]
+    result = chat(run, *adapter, "--with", "pirate", "-m", "Who?")
+    assert result.stdout == "[runs/a]\nI am the base.\n[pirate]\nI am pirate.\n"
+    assert [target for target, _ in run.opened] == ["runs/a"]
+    other = chat(again, *adapter, "--with", "runs/b", "-m", "Who?", beside=Run(["B"]))
+    assert other.stdout == "[runs/a]\nI am the base.\n[runs/b]\nB\n"
 
 
 def test_commands_of_a_script(chat: Any, tmp_path: Path) -> None:

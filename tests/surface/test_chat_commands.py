@@ -208,7 +208,7 @@ def test_media_go_where_they_are_named(tmp_path: Path) -> None:
     image = tmp_path / "a.png"
     image.write_bytes(b"")
     made = talk("one", features=("generation", "images"))
-    assert ask(made, f"/image {image}").said == "1 files go with the next message"
+    assert ask(made, f"/image {image}").said == "1 file goes with the next message"
     ask(made, f"What is this?\n/image {image}\nAnd this?")
     medium = MediaPart("image", str(image.resolve()))
     assert said(made)[0] == (

@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,7 +25,11 @@ Messages = Annotated[
 ]
 Beside = Annotated[
     str | None,
-    typer.Option("--with", metavar="MODEL", help="Second model, which answers side by side."),
+    typer.Option(
+        "--with",
+        metavar="MODEL",
+        help="Second model, which answers side by side; or the NAME of an --adapter.",
+    ),
 ]
 Adapters = Annotated[
     list[str] | None,
@@ -75,9 +80,6 @@ def command(
     from tunewright_chat.tool_code import ToolCode
     from tunewright_hf.inference.opening import parse_adapters
 
-    if beside and (tools or adapter):
-        problem = "two models side by side take neither tools nor adapters"
-        raise RecipeError(problem, place="command line: --with")
     settings = Settings(system, read_tools(tools) if tools else [])
     settings.values["max_new_tokens"] = max_new_tokens
     if temperature is not None:
@@ -86,14 +88,18 @@ def command(
         if not settings.tools:
             raise RecipeError("there are no tools", place="command line: --run-tools")
         settings.code = ToolCode(run_tools, settings.tools)
-    request = EngineRequest(slots=1, sampling_defaults=sampling_defaults)
-    request.adapters = parse_adapters(adapter or [])
+    adapters = parse_adapters(adapter or [])
+    request = EngineRequest(slots=1, adapters=adapters, sampling_defaults=sampling_defaults)
+    if beside in adapters:
+        request.slots = 2  # one engine answers for both
     given = [*(overrides or []), *([] if engine is None else [f"engine={engine}"])]
     with ExitStack() as opened:
-        sessions = [
-            _opened(target, given, request, settings, opened, trust_remote_code)
-            for target in filter(None, (model, beside))
-        ]
+        sessions = [_opened(model, given, request, settings, opened, trust_remote_code)]
+        if beside in adapters:
+            sessions.append(sessions[0].with_adapter(beside))
+        elif beside is not None:
+            request = replace(request, adapters={})  # they belong to the first model
+            sessions.append(_opened(beside, given, request, settings, opened, trust_remote_code))
         talk = Talk(sessions, settings)
         for text in message or ():
             plain.say(talk, text)

@@ -29,7 +29,8 @@ def respond(talk: Talk, text: str) -> Outcome:
         return perform(talk, text)
     replies = talk.ask(text.removeprefix("/") if text.startswith("//") else text)
     files = len(talk.media)
-    return Outcome(f"{files} files go with the next message" if files else "", replies)
+    waiting = "1 file goes" if files == 1 else f"{files} files go"
+    return Outcome(f"{waiting} with the next message" if files else "", replies)
 
 
 def perform(talk: Talk, line: str) -> Outcome:

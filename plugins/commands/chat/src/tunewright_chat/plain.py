@@ -25,13 +25,13 @@ def say(talk: Talk, text: str) -> None:
 def _show(talk: Talk, replies: list[Reply]) -> None:
     for results, each in talk.rounds(replies):
         for result in results:
-            print(printable(f"(gives {result})"), file=sys.stderr)
-        _print(each)
+            given = result if len(talk.sessions) > 1 else f"gives {result}"
+            print(printable(f"({given})"), file=sys.stderr)
+        _print(each, named=len(talk.sessions) > 1)
 
 
-def _print(replies: list[Reply]) -> None:
+def _print(replies: list[Reply], named: bool) -> None:
     """Print the first reply as it is generated, and the others after it."""
-    named = len(replies) > 1
     with contextlib.closing(arriving(replies)) as pieces:
         for number, reply in enumerate(replies):
             if named:
@@ -43,7 +43,7 @@ def _print(replies: list[Reply]) -> None:
             if reply.raw.strip():
                 print()
     for reply in replies:
-        _tell(reply)
+        _tell(reply, f"{reply.session.name} " if named else "")
 
 
 def _stream(first: Reply, pieces: Iterator[tuple[Reply, str]]) -> None:
@@ -61,14 +61,14 @@ def _stream(first: Reply, pieces: Iterator[tuple[Reply, str]]) -> None:
         raise
 
 
-def _tell(reply: Reply) -> None:
+def _tell(reply: Reply, name: str) -> None:
     """Print on standard error what is no text of a reply."""
     if not reply.raw.strip():
-        print("(an empty reply)", file=sys.stderr)
+        print(printable(f"({name}an empty reply)"), file=sys.stderr)
     for call in reply.calls:
         arguments = json.dumps(call.arguments, ensure_ascii=False)
         asked = "" if reply.session.settings.code else ": say what it gives"
-        print(printable(f"(calls {call.name} with {arguments}{asked})"), file=sys.stderr)
+        print(printable(f"({name}calls {call.name} with {arguments}{asked})"), file=sys.stderr)
 
 
 def converse(talk: Talk) -> None:

@@ -59,16 +59,16 @@ class Screen:
     def say(self, text: str, style: str = "dim") -> None:
         self.console.print(Text(printable(text), style))
 
-    def show(self, replies: list[Reply]) -> None:
+    def show(self, replies: list[Reply], *, named: bool) -> None:
         """Show replies until they end, or Ctrl-C: then KeyboardInterrupt is raised. Raises
         TunewrightError."""
         with contextlib.closing(arriving(replies)) as pieces:
-            if len(replies) == 1:
-                self._one(replies[0], pieces)
-            elif replies:
+            if named and replies:
                 self._several(replies, pieces)
+            elif replies:
+                self._one(replies[0], pieces)
         for reply in replies:
-            self._end(reply, f"{reply.session.name}: " if len(replies) > 1 else "")
+            self._end(reply, f"{reply.session.name}: " if named else "")
 
     def _one(self, reply: Reply, pieces: Iterator[tuple[Reply, str]]) -> None:
         """Finished blocks are printed for good; the rest is drawn anew with every piece."""

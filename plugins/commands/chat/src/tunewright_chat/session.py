@@ -26,6 +26,12 @@ class Session:
         self.messages: list[Message] = []
         self.last: Reply | None = None
 
+    def with_adapter(self, name: str) -> "Session":
+        """A session of its own with an adapter of the same engine."""
+        made = Session(name, self.engine, self.info, self.settings)
+        made.model, made.about = name, f"adapter of {self.name}"
+        return made
+
     @property
     def open_calls(self) -> list[ToolCall]:
         """Tool calls of the last reply that have no result yet."""
@@ -46,6 +52,11 @@ class Session:
             return Reply(self, turn)
         self.messages = turn
         return None
+
+    def go_on(self) -> "Reply | None":
+        """The reply to results that the messages end with; None: they end with something else."""
+        is_due = self.messages and self.messages[-1].role == "tool" and not self.open_calls
+        return Reply(self, self.messages) if is_due else None
 
     def again(self) -> "Reply | None":
         """Another reply to the last message; None: there is none."""

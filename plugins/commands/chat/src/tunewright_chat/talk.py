@@ -1,11 +1,12 @@
 """A chat with one model, or with two side by side."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from tunewright import RecipeError, RunError
 from tunewright.inference import Feature
-from tunewright.types import MediaPart, Part, TextPart
+from tunewright.types import MediaPart, Part, TextPart, ToolCall
 from tunewright_chat.session import Reply, Session
 from tunewright_chat.settings import Settings
 
@@ -15,8 +16,21 @@ KINDS = ("image", "video", "audio")
 MEDIA: dict[str, Feature] = {"image": "images", "video": "videos", "audio": "audio"}
 
 
+@dataclass(frozen=True, slots=True)
+class OpenCall:
+    """A tool call that has no result yet. sides: those that made it; they get one result."""
+
+    call: ToolCall
+    sides: list[Session]
+    title: str  # the tool's name, and the side's where only one made the call
+
+
 class Talk:
-    """The sides of a chat, which get the same messages. Holds media for the next message."""
+    """The sides of a chat, which get the same messages. Holds media for the next message.
+
+    A result of a tool call goes to the sides that made the call: what both ask is given once. Then
+    a side waits until the other's calls have their results, too.
+    """
 
     def __init__(self, sessions: list[Session], settings: Settings) -> None:
         self.sessions, self.settings = sessions, settings
@@ -37,7 +51,35 @@ class Talk:
             return []
         self.media = []
         content: str | list[Part] = parts if media else text
+        if (asked := self.open_call) is not None:
+            return self._give(asked, content)
         return [reply for session in self.sessions if (reply := session.ask(content))]
+
+    @property
+    def open_call(self) -> OpenCall | None:
+        """The call whose result is to be given next; None: no side waits for one."""
+        waiting = [session for session in self.sessions if session.open_calls]
+        if not waiting:
+            return None
+        call = waiting[0].open_calls[0]
+        same = [s for s in waiting if _same(s.open_calls[0], call)]
+        is_of_all = len(same) == len(self.sessions)
+        title = call.name if is_of_all else f"{same[0].name}: {call.name}"
+        return OpenCall(call, same, title)
+
+    def _give(self, asked: OpenCall, content: str | list[Part]) -> list[Reply]:
+        """The replies to a result; none as long as results are missing, on whatever side."""
+        replies = [
+            session.ask(content) if session in asked.sides else session.go_on()
+            for session in self.sessions
+        ]
+        due = [reply for reply in replies if reply is not None]
+        answered = [reply.session for reply in due]
+        if any(session.open_calls for session in self.sessions if session not in answered):
+            for reply in due:
+                reply.session.messages = reply.turn
+            return []
+        return due
 
     def rounds(self, replies: list[Reply]) -> Iterator[tuple[list[str], list[Reply]]]:
         """Yield replies to show; then, as long as the model calls tools whose code is known, their
@@ -55,10 +97,11 @@ class Talk:
         results: list[str] = []
         if (code := self.settings.code) is None:
             return results, []
-        for call in self.first.open_calls:
-            results.append(code.result(call))
-            if reply := self.first.ask(results[-1]):
-                return results, [reply]
+        while (asked := self.open_call) is not None:
+            result = code.result(asked.call)
+            results.append(f"{asked.title} gives {result}" if len(self.sessions) > 1 else result)
+            if replies := self._give(asked, result):
+                return results, replies
         return results, []
 
     def again(self) -> list[Reply]:
@@ -112,3 +155,7 @@ class Talk:
         if not path or not file.is_file():
             raise RecipeError(f"there is no file {path!r}", place=word)
         return MediaPart(kind, str(file.resolve()))  # type: ignore[arg-type]
+
+
+def _same(call: ToolCall, other: ToolCall) -> bool:
+    return (call.name, call.arguments) == (other.name, other.arguments)

@@ -83,7 +83,7 @@ def converse(talk: Talk, console: Console, history: History) -> None:
     for session in talk.sessions:
         screen.say(" · ".join(filter(None, (session.name, session.about))))
     screen.say("/help shows the commands, Ctrl-D leaves.")
-    draft, interrupted = "", False
+    draft, interrupted, is_compared = "", False, len(talk.sessions) > 1
     while True:
         try:
             text = prompt.prompt(_label(talk), default=draft).strip()
@@ -99,8 +99,8 @@ def converse(talk: Talk, console: Console, history: History) -> None:
             draft = outcome.draft
             for results, replies in talk.rounds(outcome.replies):
                 for result in results:
-                    screen.say(f"  gives {result}")
-                screen.show(replies)
+                    screen.say(f"  {result}" if is_compared else f"  gives {result}")
+                screen.show(replies, named=is_compared)
         except EOFError:
             return
         except KeyboardInterrupt:
@@ -113,5 +113,5 @@ def converse(talk: Talk, console: Console, history: History) -> None:
 
 
 def _label(talk: Talk) -> FormattedText:
-    calls = talk.first.open_calls
-    return FormattedText([("bold", f"{calls[0].name} gives: " if calls else "> ")])
+    asked = talk.open_call
+    return FormattedText([("bold", f"{asked.title} gives: " if asked else "> ")])

@@ -1,6 +1,7 @@
 """Requests given to the engine, and their pieces in the event loop."""
 
 import asyncio
+import copy
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import suppress
@@ -48,10 +49,11 @@ class _Mailbox:
     """
 
     def __init__(self, answers: int, waker: Waker, whole: bool) -> None:
-        self.open_answers = self._to_end = answers
+        self.open_answers = self._to_end = self._answers = answers
         self._loop = asyncio.get_running_loop()
         self._pieces: deque[Piece] = deque()
-        self._filled = asyncio.Event()
+        self._is_filled, self._waiter = False, self._loop.create_future()
+        self._due, self._timer = 0.0, None  # type: float, asyncio.TimerHandle | None
         self._limit, self._whole = _MAX_UNREAD * answers, whole
         self._numbered = 0  # answers of the requests so far
         self._tickets: list[Ticket] = []
@@ -61,6 +63,8 @@ class _Mailbox:
         return self
 
     def __exit__(self, *error: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         for ticket in self._tickets:
             ticket.cancel()
 
@@ -86,44 +90,59 @@ class _Mailbox:
             raise
 
     def _look(self) -> None:
-        self._filled.set()
+        self._fill()
         if not self._whole and len(self._pieces) > self._limit:
             for ticket in self._tickets:  # its client does not read: neither wait nor keep all
                 ticket.cancel()
 
     async def take(self, seconds: float) -> list[Piece]:
         """All pieces that have come; empty if none comes for so many seconds."""
-        if not self._filled.is_set():
-            timer = self._loop.call_later(seconds, self._filled.set)
-            try:
-                await self._filled.wait()
-            finally:
-                timer.cancel()
-        self._filled.clear()
-        batch: dict[int, list[Piece]] = {}
-        while self._pieces:  # the engine's thread may be adding to them
-            piece = self._pieces.popleft()
-            if piece.finish_reason == "error" and piece.unavailable:
-                raise unavailable("the engine was lost while it answered; try again later")
-            if piece.finish_reason == "error":
-                raise ApiError("the engine failed at this request", status=500, code="engine")
-            if piece.finish_reason == "cancelled":
-                raise ApiError("the answer was cancelled", status=503, code="cancelled")
-            self.open_answers -= piece.finish_reason is not None
-            batch.setdefault(piece.index, []).append(piece)
-        return [_joined(pieces) for pieces in batch.values()]
+        if not self._is_filled:
+            self._due = self._loop.time() + seconds
+            self._timer = self._timer or self._loop.call_at(self._due, self._ring)
+            self._waiter = self._loop.create_future()
+            await self._waiter
+        self._is_filled = False
+        # the engine's thread may be adding to them
+        pieces = [self._pieces.popleft() for _ in range(len(self._pieces))]
+        if self._answers == 1:
+            batch = [pieces] if pieces else []
+        else:
+            numbers = dict.fromkeys(piece.index for piece in pieces)
+            batch = [[piece for piece in pieces if piece.index == n] for n in numbers]
+        self.open_answers -= sum(of_one[-1].finish_reason is not None for of_one in batch)
+        return [_joined(of_one) for of_one in batch]
+
+    def _ring(self) -> None:
+        """End the wait when nothing came: one timer for all waits, since most are short."""
+        left = self._due - self._loop.time()
+        self._timer = self._loop.call_at(self._due, self._ring) if left > 0 else None
+        if self._timer is None:
+            self._fill()
+
+    def _fill(self) -> None:
+        self._is_filled = True
+        if not self._waiter.done():
+            self._waiter.set_result(None)
 
 
 def _joined(pieces: list[Piece]) -> Piece:
-    """Pieces of one answer as one: it is parsed and written once."""
+    """Pieces of one answer as one: it is parsed and written once. Raises ApiError."""
+    last = pieces[-1]
+    if last.finish_reason == "error" and last.unavailable:
+        raise unavailable("the engine was lost while it answered; try again later")
+    if last.finish_reason == "error":
+        raise ApiError("the engine failed at this request", status=500, code="engine")
+    if last.finish_reason == "cancelled":
+        raise ApiError("the answer was cancelled", status=503, code="cancelled")
     if len(pieces) == 1:
-        return pieces[0]
-    return replace(
-        pieces[-1],
-        text="".join([piece.text for piece in pieces]),
-        tokens=tuple(token for piece in pieces for token in piece.tokens),
-        prompt=tuple(token for piece in pieces for token in piece.prompt),
-    )
+        return last
+    joined = copy.copy(last)
+    joined.text = "".join([piece.text for piece in pieces])
+    if any(piece.tokens or piece.prompt for piece in pieces):
+        joined.tokens = tuple(token for piece in pieces for token in piece.tokens)
+        joined.prompt = tuple(token for piece in pieces for token in piece.prompt)
+    return joined
 
 
 def _cancel_submitted(submission: asyncio.Future[Ticket]) -> None:

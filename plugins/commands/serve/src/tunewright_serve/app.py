@@ -8,9 +8,9 @@ from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tunewright_serve import routes
 from tunewright_serve.auth import WITHOUT_TOKEN
@@ -18,7 +18,7 @@ from tunewright_serve.body import read_body
 from tunewright_serve.errors import ApiError, api_error, error_response, validation_error
 from tunewright_serve.openapi import openapi
 from tunewright_serve.service import Service
-from tunewright_serve.sse import ClientGone, EventStream, while_connected
+from tunewright_serve.sse import ClientGone, EventStream, Json, WhileConnected
 
 __all__ = ["make_app"]
 
@@ -32,37 +32,50 @@ _GETS = {
 }
 
 
-def make_app(service: Service) -> Starlette:
-    posts = {path: body for path, (body, _) in routes.POSTS.items()}
-    document = openapi(posts, _GETS, WITHOUT_TOKEN)
+def make_app(service: Service) -> ASGIApp:
+    """The routes as an ASGI app. Those that take a body are called as they are: Starlette's
+    middleware and router would cost as much as all of their work."""
+    posts = {
+        path: _Post(service, path, body, handler) for path, (body, handler) in routes.POSTS.items()
+    }
+    others = _starlette(service, posts)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        is_post = scope["type"] == "http" and scope["method"] == "POST"
+        found = posts.get(scope["path"], others) if is_post else others
+        await found(scope, receive, send)
+
+    return app
+
+
+def _starlette(service: Service, posts: dict[str, "_Post"]) -> Starlette:
+    bodies = {path: post.body for path, post in posts.items()}
+    document = openapi(bodies, _GETS, WITHOUT_TOKEN)
 
     async def models(request: Request) -> Response:
         data = [_model(service, name) for name in service.names]
-        return JSONResponse({"object": "list", "data": data})
+        return Json({"object": "list", "data": data})
 
     async def model(request: Request) -> Response:
-        return JSONResponse(_model(service, service.model(request.path_params["name"])[0]))
+        return Json(_model(service, service.model(request.path_params["name"])[0]))
 
     async def health(request: Request) -> Response:
-        return JSONResponse({"status": "ok"})
+        return Json({"status": "ok"})
 
     async def ready(request: Request) -> Response:
         state = "draining" if service.draining else "ready"
-        return JSONResponse({"status": state}, 503 if service.draining else 200)
+        return Json({"status": state}, 503 if service.draining else 200)
 
     async def metrics(request: Request) -> Response:
         text = service.metrics.text(service.engine.stats())
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
     async def described(request: Request) -> Response:
-        return JSONResponse(document)
+        return Json(document)
 
     return Starlette(
         routes=[
-            *(
-                Route(path, _Post(service, path, body, handler), methods=["POST"])
-                for path, (body, handler) in routes.POSTS.items()
-            ),
+            *(Route(path, post, methods=["POST"]) for path, post in posts.items()),
             Route("/v1/models", models),
             Route("/v1/models/{name:path}", model),
             Route("/health", health),
@@ -115,26 +128,29 @@ class _Post:
         began, status = time.perf_counter(), 499  # as nginx notes clients that left
         metrics = self.service.metrics
         try:
-            answer = await self._answer(Request(scope, receive), receive)
-            if isinstance(answer, EventStream):
-                metrics.began(self.path, time.perf_counter() - began)
-                status = 200
-                await answer.send_to(receive, send)
-            else:
+            body = await self._body(scope, receive)
+            async with WhileConnected(receive):
+                answer = body if isinstance(body, Response) else await self._answer(body)
                 status = answer.status_code
+                if isinstance(answer, EventStream):
+                    metrics.began(self.path, time.perf_counter() - began)
                 await answer(scope, receive, send)
         except (ClientGone, OSError):
             metrics.gone += 1
         finally:
             metrics.finished(self.path, status, time.perf_counter() - began)
 
-    async def _answer(self, request: Request, receive: Receive) -> Response | EventStream:
+    async def _body(self, scope: Scope, receive: Receive) -> BaseModel | Response:
+        """The checked body, or the response to one that is refused. Raises ClientGone."""
+        try:
+            return await read_body(scope, receive, self.body, self.service.limits)
+        except ApiError as error:
+            return error_response(error, self.path)
+
+    async def _answer(self, body: BaseModel) -> Response | EventStream:
         """The response, or that of an error: nothing has been sent yet."""
         try:
-            body = await read_body(request, self.body, self.service.limits)
-            return await while_connected(receive, self.handler(self.service, body))
-        except ClientGone:
-            raise
+            return await self.handler(self.service, body)
         except ValidationError as error:  # of a message that was made from another wire's
             return error_response(validation_error(error, set()), self.path)
         except Exception as error:

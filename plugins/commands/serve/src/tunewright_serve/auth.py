@@ -1,5 +1,6 @@
 """Access: a token, and no page of another site (DNS rebinding, cross-site requests)."""
 
+import functools
 import hmac
 import ipaddress
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ class Gate:
 
     def _problem(self, headers: Headers, path: str) -> ApiError | None:
         host = headers.get("host", "")
-        if not self._is_own(host):
+        if not _is_own(host, self.hosts):
             hint = "give its name with --allow-host"
             return ApiError(
                 f"the Host header {host!r:.100} is not this server ({hint})", status=403
@@ -61,15 +62,17 @@ class Gate:
             headers={"WWW-Authenticate": "Bearer"},
         )
 
-    def _is_own(self, host: str) -> bool:
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:
-            return False
-        if name.rstrip(".") in ("localhost", *self.hosts):
-            return True
-        try:
-            ipaddress.ip_address(name)
-        except ValueError:
-            return False
+
+@functools.lru_cache(64)  # few are true; others may be anything
+def _is_own(host: str, own: tuple[str, ...]) -> bool:
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    if name.rstrip(".") in ("localhost", *own):
         return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -5,7 +5,8 @@ import json
 from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from starlette.requests import ClientDisconnect, Request
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope
 
 from tunewright_serve.errors import ApiError, validation_error
 from tunewright_serve.service import Limits
@@ -17,9 +18,15 @@ B = TypeVar("B", bound=BaseModel)
 _CLOSE = {"Connection": "close"}  # what is still to come of the body is not read
 
 
-async def read_body(request: Request, kind: type[B], limits: Limits) -> B:
+async def read_body(scope: Scope, receive: Receive, kind: type[B], limits: Limits) -> B:
     """Raises ApiError, and ClientGone."""
-    parsed = parse_json(await _read(request, limits), limits)
+    data = await _read(Headers(scope=scope), receive, limits)
+    if b"NaN" not in data and b"Infinity" not in data and _brackets(data) <= limits.depth:
+        try:  # the quick way
+            return kind.model_validate_json(data)
+        except ValidationError:  # the long way says what is wrong
+            pass
+    parsed = parse_json(data, limits)
     try:
         return kind.model_validate(parsed)
     except ValidationError as error:
@@ -27,25 +34,31 @@ async def read_body(request: Request, kind: type[B], limits: Limits) -> B:
         raise validation_error(error, fields) from error
 
 
-async def _read(request: Request, limits: Limits) -> bytes:
-    if request.headers.get("content-encoding", "identity") != "identity":
+async def _read(headers: Headers, receive: Receive, limits: Limits) -> bytes:
+    if headers.get("content-encoding", "identity") != "identity":
         raise ApiError("compressed bodies are not taken", status=415, headers=_CLOSE)
-    length = request.headers.get("content-length", "0")
+    length = headers.get("content-length", "0")
     if not length.isdecimal() or int(length) > limits.body:
         raise _too_large(limits)
-    data = bytearray()
     try:
         async with asyncio.timeout(limits.body_seconds):
-            async for chunk in request.stream():
-                data += chunk
-                if len(data) > limits.body:
+            has_more, chunks, size = True, [], 0
+            while has_more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                chunks.append(message.get("body", b""))
+                has_more, size = message.get("more_body", False), size + len(chunks[-1])
+                if size > limits.body:
                     raise _too_large(limits)
+            return b"".join(chunks)
     except TimeoutError as error:
         problem = f"the body did not arrive within {limits.body_seconds:g} seconds"
         raise ApiError(problem, status=408, headers=_CLOSE) from error
-    except ClientDisconnect as error:
-        raise ClientGone from error
-    return bytes(data)
+
+
+def _brackets(data: bytes) -> int:
+    return data.count(b"[") + data.count(b"{")
 
 
 def _too_large(limits: Limits) -> ApiError:
@@ -56,14 +69,14 @@ def _too_large(limits: Limits) -> ApiError:
 def parse_json(data: bytes, limits: Limits) -> Any:
     """Parse JSON as the standard has it. Raises ApiError."""
     try:
-        parsed = _DECODER.decode(data.decode(json.detect_encoding(data), "surrogatepass"))
+        parsed = _DECODER.decode(data.decode(json.detect_encoding(data)))
         if b"\\u" in data:  # half of a pair is no character
             json.dumps(parsed, ensure_ascii=False).encode()
     except RecursionError as error:
         raise _too_deep(limits) from error
     except ValueError as error:
         raise ApiError(f"the body is not JSON: {error}") from error
-    if data.count(b"[") + data.count(b"{") > limits.depth:
+    if _brackets(data) > limits.depth:
         _check_depth(parsed, limits)
     return parsed
 

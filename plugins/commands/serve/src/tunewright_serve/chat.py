@@ -1,8 +1,8 @@
 """POST /v1/chat/completions."""
 
 import json
+import secrets
 import time
-import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -37,7 +37,7 @@ _WITHOUT_EFFECT = frozenset(
 
 
 def new_id(prefix: str) -> str:
-    return f"{prefix}-{uuid.uuid4().hex}"
+    return f"{prefix}-{secrets.token_hex(16)}"
 
 
 def without_effect(body: ChatBody) -> set[str]:
@@ -206,6 +206,7 @@ async def chat_events(
     """The response as events. The first is yielded when the answer has begun."""
     await prepare(service, job)
     options, head = body.stream_options, Head(model).as_dict("chat.completion.chunk")
+    says_usage = options is not None and bool(options.continuous_usage_stats)
     if options and options.include_usage:
         head["usage"] = None
     choices = [_Streamed(n, job.request.logprobs is not None) for n in range(job.request.n)]
@@ -215,16 +216,22 @@ async def chat_events(
             data, opening = opening, []
             for step in steps:
                 chunk = choices[step.index].chunk(step)
-                if chunk is not None:
-                    numbers = usage(job.prompt_tokens, sum(c.completion_tokens for c in choices))
-                    also = options and options.continuous_usage_stats and {"usage": numbers}
-                    data.append(event(head | {"choices": [chunk]} | (also or {})))
+                if chunk is None:
+                    continue
+                if says_usage:
+                    head["usage"] = usage(
+                        job.prompt_tokens, sum(c.completion_tokens for c in choices)
+                    )
+                data.append(event(head | {"choices": [chunk]}))
             if data or not steps:
                 yield b"".join(data) or KEEP_ALIVE
     if options and options.include_usage:
         numbers = usage(job.prompt_tokens, sum(c.completion_tokens for c in choices))
         yield event(head | {"choices": [], "usage": numbers})
     yield b"data: [DONE]\n\n"
+
+
+_NAMES = {"text": ("content",), "reasoning": ("reasoning", "reasoning_content")}
 
 
 class _Streamed:
@@ -241,17 +248,14 @@ class _Streamed:
         """The step as a choice of a chunk; None: it has nothing that shows."""
         self.completion_tokens = max(self.completion_tokens, step.completion_tokens)
         delta: dict[str, Any] = {}
-        text = "".join(e.text for e in step.events if e.kind == "text")
-        reasoning = "".join(e.text for e in step.events if e.kind == "reasoning")
-        calls = [e.call for e in step.events if e.call is not None]
-        if reasoning:
-            delta |= {"reasoning": reasoning, "reasoning_content": reasoning}
-        if text:
-            delta["content"] = text
-        if calls:
-            numbered = enumerate(calls, self._calls)
-            delta["tool_calls"] = [{"index": n} | call_dict(call) for n, call in numbered]
-            self._calls += len(calls)
+        for each in step.events:
+            if each.call is not None:
+                call = {"index": self._calls} | call_dict(each.call)
+                delta.setdefault("tool_calls", []).append(call)
+                self._calls += 1
+                continue
+            for name in _NAMES[each.kind]:
+                delta[name] = delta.get(name, "") + each.text
         tokens = chat_logprobs(step.tokens) if self._has_logprobs else []
         if not delta and not tokens and step.finish is None:
             return None

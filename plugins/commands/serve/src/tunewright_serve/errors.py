@@ -3,11 +3,12 @@
 from typing import Any
 
 from pydantic import ValidationError
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 
 from tunewright import RowError, RunError, TunewrightError
 from tunewright.errors import did_you_mean
 from tunewright.inference import Busy
+from tunewright_serve.sse import Json
 
 __all__ = ["ApiError", "api_error", "error_response", "unavailable", "validation_error"]
 
@@ -52,8 +53,8 @@ class ApiError(Exception):
         return {"error": {"message": self.message} | fields}
 
 
-def error_response(error: ApiError, path: str) -> JSONResponse:
-    return JSONResponse(error.as_dict(path), error.status, headers=error.headers)
+def error_response(error: ApiError, path: str) -> Response:
+    return Json(error.as_dict(path), error.status, headers=error.headers)
 
 
 def api_error(error: Exception) -> ApiError:

@@ -4,12 +4,12 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from typing import Any
 
 from pydantic import BaseModel
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from tunewright_serve import anthropic, chat, completions, scoring, tokens
 from tunewright_serve.errors import api_error
 from tunewright_serve.service import Service
-from tunewright_serve.sse import EventStream, event
+from tunewright_serve.sse import EventStream, Json, event
 from tunewright_serve.wire import ChatBody, CompletionBody
 from tunewright_serve.wire_other import (
     CountBody,
@@ -35,7 +35,7 @@ async def _chat(service: Service, body: ChatBody) -> Response | EventStream:
         return await _streamed(
             service, chat.chat_events(service, job, body, public), headers, _openai_error
         )
-    return JSONResponse(await chat.chat_answer(service, job, public), headers=headers)
+    return Json(await chat.chat_answer(service, job, public), headers=headers)
 
 
 async def _completions(service: Service, body: CompletionBody) -> Response | EventStream:
@@ -46,7 +46,7 @@ async def _completions(service: Service, body: CompletionBody) -> Response | Eve
         events = completions.completion_events(service, job, body, public)
         return await _streamed(service, events, headers, _openai_error)
     answer = await completions.completion_answer(service, job, public)
-    return JSONResponse(answer, headers=headers)
+    return Json(answer, headers=headers)
 
 
 async def _messages(service: Service, body: MessagesBody) -> Response | EventStream:
@@ -56,14 +56,14 @@ async def _messages(service: Service, body: MessagesBody) -> Response | EventStr
     if body.stream:
         events = anthropic.message_events(service, job, public)
         return await _streamed(service, events, headers, _anthropic_error)
-    return JSONResponse(await anthropic.message_answer(service, job, public), headers=headers)
+    return Json(await anthropic.message_answer(service, job, public), headers=headers)
 
 
 def _plain(function: Callable[[Service, Any], Awaitable[dict[str, Any]]]) -> Handler:
     """Handler of a function that gives the JSON of the response."""
 
     async def handler(service: Service, body: Any) -> Response:
-        return JSONResponse(await function(service, body))
+        return Json(await function(service, body))
 
     return handler
 
@@ -80,22 +80,12 @@ async def _streamed(
     told: Callable[[Exception], bytes],
 ) -> EventStream:
     """Wait for the first event: an error before it is an ordinary response."""
-
-    async def guarded() -> AsyncGenerator[bytes]:
-        try:
-            async for data in events:
-                yield data
-        except Exception as error:  # the status has been sent
-            yield told(error)
-        finally:
-            await events.aclose()
-
     try:
         first = await anext(events)
     except BaseException:
         await events.aclose()
         raise
-    return EventStream(first, guarded(), headers, service.limits.write_seconds)
+    return EventStream(first, events, told, headers, service.limits.write_seconds)
 
 
 def _openai_error(error: Exception) -> bytes:

@@ -38,6 +38,7 @@ class Server(uvicorn.Server):
             log_level="warning",
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # nothing here asks for the client's address
             lifespan="off",
             ws="none",
             timeout_keep_alive=60,

@@ -49,8 +49,11 @@ class ReplyStream:
             re.escape(info.thinking[1]) if info.thinking else ""
         )
         self._call = form.call if tools != [] else ""
+        self._patterns = [each for each in (form.thinking, self._call, form.drop) if each]
         stops = "|".join(map(re.escape, info.stop))
         self._stop = f"(?:{stops})\\s*" if stops else ""
+        firsts = "".join({re.escape(stop[0]) for stop in info.stop if stop})
+        self._stop_begin = compiled(f"[{firsts}]" if firsts else "(?!)")
         self._text, self._at = "", 0  # all before text[at] is in an event, or dropped
         self._state = self._begin
         self._next_look = 0  # length of the text from which on it is looked at again
@@ -91,11 +94,9 @@ class ReplyStream:
         """First place from which text that follows may change a match of the patterns."""
         if final:
             return len(self._text)
-        found = [
-            open_end(pattern, self._text, self._at)
-            for pattern in (*patterns, self._stop)
-            if pattern
-        ]
+        found = [open_end(pattern, self._text, self._at) for pattern in patterns if pattern]
+        if self._stop_begin.search(self._text, self._at):  # mostly not, and far quicker than
+            found.append(open_end(self._stop, self._text, self._at))
         return min(found, default=len(self._text))
 
     # A state appends events, and returns whether there may be more in the text that there is.
@@ -160,9 +161,8 @@ class ReplyStream:
         """The first match of any pattern."""
         found = [
             match
-            for pattern in (self._form.thinking, self._call, self._form.drop)
-            if pattern
-            and (
+            for pattern in self._patterns
+            if (
                 match := compiled(pattern).search(
                     self._text, max(self._at, self._calls_from * (pattern == self._call))
                 )
