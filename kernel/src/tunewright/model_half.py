@@ -55,6 +55,7 @@ class _ModelResolver(Resolver):
             data=[],
             eval_data={},
             stages=[],
+            accelerators=[],
             training=Training(),
             launch=Launch(),
             output=model,

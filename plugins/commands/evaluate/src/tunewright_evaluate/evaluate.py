@@ -43,7 +43,9 @@ def evaluate(targets: list[str], settings: Settings, engine: EngineRequest) -> N
     own = Path(targets[0]).expanduser().resolve().name
     found: dict[str, EvaluationResult] = {}
     for (run, other, caller), name in zip(jobs, names, strict=True):
-        place = _place(run, own if pairs else name, name, settings, several=len(jobs) > 1, pairs=pairs)
+        place = _place(
+            run, own if pairs else name, name, settings, several=len(jobs) > 1, pairs=pairs
+        )
         results = Results(place, _identity(run, other, caller, settings, engine))
         found[name] = _evaluated(run, other, caller, results, name, settings, engine)
     if settings.as_json:
@@ -81,11 +83,10 @@ def _identity(
     run: Run, other: Run | None, caller: PluginCaller, settings: Settings, engine: EngineRequest
 ) -> dict[str, Any]:
     """Settings on which results depend, as JSON."""
-    found: dict[str, Any] = {"evaluator": caller.entry.name, "run": policy_digest(run)}
+    found: dict[str, Any] = {"evaluator": caller.entry.name, "changes": settings.changes}
+    found["run"] = policy_digest(run)
     if other is not None:
         found["other"] = policy_digest(other)
-    if settings.changes:
-        found["changes"] = settings.changes
     found["engine"] = run.plugin("engine").name
     for name in ("max_length", "sampling_defaults"):
         found[name] = getattr(engine, name)

@@ -74,9 +74,7 @@ def command(
     from tunewright_predict.write import write
 
     given = [*(changes or []), *([] if engine is None else [f"engine={engine}"])]
-    run = open_target(
-        model, given, data=True, trust_remote_code=trust_remote_code, on_event=told
-    )
+    run = open_target(model, given, data=True, trust_remote_code=trust_remote_code, on_event=told)
     opened = EngineRequest(
         slots=slots,
         max_waiting=slots,

@@ -38,8 +38,8 @@ def write(
     examples = Examples(run, example_sources(run, data), limit)
     with run.call("engine", "open_engine", engine_request) as engine:
         settings = {
-            "run": policy_digest(run),
             "changes": changes,
+            "run": policy_digest(run),
             "data": examples.digest,
             "engine": run.plugin("engine").name,
             **sampling_settings(request, engine),

@@ -33,7 +33,9 @@ def run_digest(path: Path) -> str:
     stages = state.get("stages", [])
     told: list[Any] = [stages, state.get("template"), state.get("data")]
     for stage in stages[-1:]:
-        told += [_state(file) for file in sorted(path.joinpath(stage["path"]).glob("*.safetensors"))]
+        told += [
+            _state(file) for file in sorted(path.joinpath(stage["path"]).glob("*.safetensors"))
+        ]
     return _digest(told)
 
 
