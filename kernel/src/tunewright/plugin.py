@@ -234,8 +234,11 @@ class Accelerator(Plugin):
     #: whether its hooks run on a CPU, in one process, on tensors without values, to plan memory
     planned: ClassVar[bool] = True
 
-    def divides(self) -> dict[str, Literal["sharded", "offloaded"]]:
-        """Return what it shards, maybe to CPU memory: of weights, gradients and optimizer."""
+    def divides(self) -> dict[str, Literal["sharded", "gathered", "offloaded"]]:
+        """Return what it shards, maybe to CPU memory: of weights, gradients and optimizer.
+
+        gathered: weights are sharded, and all of them are whole besides while a step computes.
+        """
         return {}
 
     def objections(self, recipe: "Resolved") -> Iterable[Problem]:

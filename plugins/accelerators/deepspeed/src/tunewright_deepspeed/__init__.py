@@ -27,7 +27,7 @@ class DeepSpeed(Accelerator):
         shard parameters too, which takes less memory and more time. Until they are sharded, each
         rank loads all of them, in their stored dtype."""
 
-    def divides(self) -> dict[str, Literal["sharded", "offloaded"]]:
+    def divides(self) -> dict[str, Literal["sharded", "gathered", "offloaded"]]:
         parts = ("gradients", "optimizer", *(("weights",) if self.options.stage == 3 else ()))
         return dict.fromkeys(parts, "sharded")
 

@@ -55,8 +55,8 @@ def command(
     """Measure models, trained here or not.
 
     Results go to evaluations/NAME in each run folder, or here: results.json, table.md, chart.png,
-    and a line of JSON for each example. The same command goes on where an interrupted one was, and shows what
-    is complete.
+    and a line of JSON for each example. The same command goes on where an interrupted one was, and
+    shows what is complete.
     """
     from tunewright.inference import EngineRequest
     from tunewright_evaluate.arguments import Settings, split

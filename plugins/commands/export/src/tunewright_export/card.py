@@ -14,8 +14,8 @@ _PRIVATE = ("output", "data_root", "launch", "loggers", "engine")
 def write_card(folder: Path, state: dict[str, Any], export: dict[str, Any]) -> None:
     """Write the card into an export's folder, for people and for hubs.
 
-    state: of the run's folder, perhaps without results. export: facts of export.json. Of paths, the last part is given: the
-    others are of this machine.
+    state: of the run's folder, perhaps without results. export: facts of export.json. Of paths, the
+    last part is given: the others are of this machine.
     """
     recipe = {key: value for key, value in state["recipe"].items() if key not in _PRIVATE}
     recipe = _without_folders(recipe)

@@ -121,7 +121,7 @@ class StepMeter(TrainingCallback):
         self.found.segments, self.found.held = self.counter.segments, Counter(self.counter.bytes)
 
     def _prepared(self, prepare: Callable[..., Any]) -> Callable[..., Any]:
-        """prepare_step, whose forward passes, such as those of rollouts, are a part of their own."""
+        """prepare_step, whose forward passes, as those of rollouts, are a part of their own."""
 
         def prepared(batches: list[Any]) -> Any:
             self.counter.enter("prepare")

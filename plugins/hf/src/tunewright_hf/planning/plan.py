@@ -27,8 +27,8 @@ _NO_DATA = "rows are taken to have max_length tokens each: "
 
 
 _DRAWN = (
-    "each completion is taken to have max_new_tokens tokens; reward models are not counted; how long "
-    "completions take, --probe tells"
+    "each completion is taken to have max_new_tokens tokens; reward models are not counted; how "
+    "long completions take, --probe tells"
 )
 
 

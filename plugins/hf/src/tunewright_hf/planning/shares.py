@@ -56,7 +56,9 @@ def on_one_rank(
             part: _share(size, divides.get(part), ranks) for part, size in segment.parts.items()
         }
         layer = gathered_bytes * sizes.largest_layer
-        if "weights" in divides:
+        if divides.get("weights") == "gathered":
+            parts["weights"] += gathered_bytes * sizes.parameters
+        elif "weights" in divides:
             parts["weights"] += gathered_bytes * sizes.outside_layers + 2 * layer
         # those of the layer that is computed, before they are sharded
         if "gradients" in divides and sizes.trained > sizes.parameters // 2:
@@ -69,4 +71,4 @@ def on_one_rank(
 def _share(size: int, how: str | None, ranks: int) -> int:
     if how == "offloaded":
         return 0
-    return -(-size // ranks) if how == "sharded" else size
+    return -(-size // ranks) if how else size
