@@ -28,7 +28,12 @@ class DeepSpeed(Accelerator):
         rank loads all of them, in their stored dtype."""
 
     def divides(self) -> dict[str, Literal["sharded", "gathered", "offloaded"]]:
-        parts = ("gradients", "optimizer", *(("weights",) if self.options.stage == 3 else ()))
+        parts = (
+            "copy",
+            "gradients",
+            "optimizer",
+            *(("weights",) if self.options.stage == 3 else ()),
+        )
         return dict.fromkeys(parts, "sharded")
 
     @hookimpl(wrapper=True)

@@ -18,9 +18,8 @@ from tunewright.words import counted, distinct_names
 from tunewright_evaluate.arguments import Settings
 from tunewright_evaluate.results import Results
 from tunewright_evaluate.show import chart, print_table, table
-from tunewright_hf.inference.opened_runs import OpenedRun
+from tunewright_hf.inference.opened_runs import OpenedRun, policy_digest
 from tunewright_hf.inference.opening import open_target
-from tunewright_hf.predictions.identity import policy_digest
 
 __all__ = ["evaluate"]
 

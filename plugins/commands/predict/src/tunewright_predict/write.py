@@ -9,8 +9,8 @@ from tunewright.errors import Stopped
 from tunewright.inference import EngineRequest, GenerateRequest
 from tunewright.terminal import printable, progress_bar
 from tunewright.words import counted
+from tunewright_hf.inference.opened_runs import policy_digest
 from tunewright_hf.predictions.examples import Examples, example_sources
-from tunewright_hf.predictions.identity import policy_digest
 from tunewright_hf.predictions.lines import ResultLines
 from tunewright_hf.predictions.predict import predict, sampling_settings
 

@@ -14,8 +14,9 @@ from tunewright_hf.checkpoints.folder import is_complete
 from tunewright_hf.checkpoints.state_codec import load_state
 from tunewright_hf.models import hub, template_signs
 from tunewright_hf.models.errors import one_line
+from tunewright_hf.predictions.identity import files_digest, run_digest
 
-__all__ = ["AdapterRun", "CheckpointRun", "OpenedRun"]
+__all__ = ["AdapterRun", "CheckpointRun", "OpenedRun", "policy_digest"]
 
 #: PEFT's initialisations that leave the model's own weights alone, besides True and False
 _HARMLESS = ("gaussian", "orthogonal")
@@ -56,6 +57,16 @@ class OpenedRun(Run):
         asked = DataRequest([], {}, "messages", loaded, training.max_length, training.seed)
         asked.limit = limit
         return asked
+
+
+def policy_digest(run: Run) -> str:
+    """Digest of what `run.load_policy` loads, before the command line's changes. Raises RunError if
+    a model is not to be had."""
+    if not isinstance(run, OpenedRun):
+        return run_digest(run.folder)
+    run.load(weights="none")  # which finds the family, and the template
+    template = run.template and run.template.model_dump(mode="json")
+    return files_digest([run.recipe.model, template], run.policy_folders())
 
 
 class AdapterRun(OpenedRun):

@@ -60,6 +60,8 @@ def on_one_rank(
             parts["weights"] += gathered_bytes * sizes.parameters
         elif "weights" in divides:
             parts["weights"] += gathered_bytes * sizes.outside_layers + 2 * layer
+        if "copy" in divides and gathered_bytes == 4:
+            parts["optimizer"] = parts.get("optimizer", 0) + -(-4 * sizes.trained // ranks)
         # those of the layer that is computed, before they are sharded
         if "gradients" in divides and sizes.trained > sizes.parameters // 2:
             parts["gradients"] = parts.get("gradients", 0) + layer

@@ -2,29 +2,22 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tunewright import folder
-from tunewright.context import Run
-from tunewright_hf.inference.opened_runs import OpenedRun
 
-__all__ = ["policy_digest", "run_digest"]
+__all__ = ["files_digest", "run_digest"]
 
 #: files of a model, an adapter or a checkpoint
 _FILES = ("*.safetensors", "*.json", "*.jinja", "*.model")
 
 
-def policy_digest(run: Run) -> str:
-    """Digest of what `run.load_policy` loads, before the command line's changes. Raises RunError if
-    a model is not to be had."""
-    if not isinstance(run, OpenedRun):
-        return run_digest(run.folder)
-    run.load(weights="none")  # which finds the family, and the template
-    told: list[Any] = [run.recipe.model, run.template and run.template.model_dump(mode="json")]
-    for place in run.policy_folders():
-        told += [_state(file) for pattern in _FILES for file in sorted(place.glob(pattern))]
-    return _digest(told)
+def files_digest(told: list[Any], folders: Sequence[Path]) -> str:
+    """Digest of JSON values, and of the state of the model files in folders."""
+    files = [file for place in folders for each in _FILES for file in sorted(place.glob(each))]
+    return _digest([*told, *map(_state, files)])
 
 
 def run_digest(path: Path) -> str:
