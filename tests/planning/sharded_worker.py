@@ -25,8 +25,6 @@ class LiveCounter(StorageCounter):
         super().__init__()
         self.live: dict[int, Any] = {}
         self.most = 0
-        self.first: dict[int, Any] = {}  # storages that the weights had when they were loaded
-        self.weights: Any = list
 
     def see(self, tensor: torch.Tensor) -> None:
         if isinstance(tensor, DTensor):
@@ -40,12 +38,7 @@ class LiveCounter(StorageCounter):
         made = super().__torch_dispatch__(function, types, args, kwargs)
         found = {key: each() for key, each in self.live.items()}
         self.live = {key: self.live[key] for key, each in found.items() if each is not None}
-        # DeepSpeed moves weights to the CPU to make one tensor of them: on the CPU they stay there
-        left = {key for key, each in self.first.items() if each() is not None} - {
-            each.untyped_storage()._cdata for each in self.weights()
-        }
-        sizes = (each.nbytes() for key, each in found.items() if each and key not in left)
-        self.most = max(self.most, sum(sizes))
+        self.most = max(self.most, sum(each.nbytes() for each in found.values() if each))
         return made
 
 
@@ -72,9 +65,6 @@ with counter:
     loaded = run.load()
     for tensor in (*loaded.model.parameters(), *loaded.model.buffers()):
         counter.see(tensor)
-    if json.loads(sys.argv[2])["name"] == "deepspeed":
-        counter.first = dict(counter.live)
-        counter.weights = loaded.model.parameters
     request = TrainRequest(loaded, Data(train=rows), training, folder / "out")
     run.call("stage", "train_stage", request)
 if run.rank == 0:

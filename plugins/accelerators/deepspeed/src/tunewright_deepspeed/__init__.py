@@ -28,13 +28,10 @@ class DeepSpeed(Accelerator):
         rank loads all of them, in their stored dtype."""
 
     def divides(self) -> dict[str, Literal["sharded", "gathered", "offloaded"]]:
-        parts = (
-            "copy",
-            "gradients",
-            "optimizer",
-            *(("weights",) if self.options.stage == 3 else ()),
-        )
-        return dict.fromkeys(parts, "sharded")
+        if self.options.stage == 3:
+            return dict.fromkeys(("copy", "weights", "gradients", "optimizer"), "sharded")
+        # measured on two ranks: whole gradients are there until the next ones are made
+        return {"copy": "sharded", "gradients": "gathered", "optimizer": "sharded"}
 
     @hookimpl(wrapper=True)
     def train_stage(

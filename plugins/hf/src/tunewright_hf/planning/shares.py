@@ -63,7 +63,9 @@ def on_one_rank(
         if "copy" in divides and gathered_bytes == 4:
             parts["optimizer"] = parts.get("optimizer", 0) + -(-4 * sizes.trained // ranks)
         # those of the layer that is computed, before they are sharded
-        if "gradients" in divides and sizes.trained > sizes.parameters // 2:
+        if divides.get("gradients") == "gathered":
+            parts["gradients"] = gathered_bytes * sizes.trained
+        elif "gradients" in divides and sizes.trained > sizes.parameters // 2:
             parts["gradients"] = parts.get("gradients", 0) + layer
         return Segment(sum(parts.values()), parts)
 
