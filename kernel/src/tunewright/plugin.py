@@ -238,7 +238,8 @@ class Accelerator(Plugin):
         """Return what it shards, maybe to CPU memory: of weights, gradients and optimizer.
 
         gathered: weights are sharded, and all of them are whole besides while a step computes;
-        gradients are sharded for the update alone. The key `copy` stands for a second copy of the trained weights, if training is in fp32.
+        gradients are sharded for the update alone. The key `copy` stands for a second copy of the
+        trained weights, if training is in fp32.
         """
         return {}
 
