@@ -92,7 +92,7 @@ def test_a_config_without_weights_tokenizer_or_data_is_enough(folder):
 def test_stages_that_draw_their_rows_have_them_at_full_length(folder):
     drawn = ["stage=grpo", "stage.rewards=[{name: length, target: 9}]", "--device", "cpu"]
     short, long = (
-        json.loads(called("--json", "--no-data", f"stage.max_new_tokens={length}", *drawn))[0]
+        json.loads(called("--json", "--no-data", *drawn, f"stage.max_new_tokens={length}"))[0]
         for length in (8, 40)
     )
     assert long["tokens"] - short["tokens"] == 32 * 4 * 8  # prompts, completions of each
