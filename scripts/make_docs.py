@@ -24,7 +24,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from directory_page import directory_page
+from directory_page import badge, directory_page, reports
 from make_lists import members as folders
 from models_page import models_page
 from pydantic import BaseModel
@@ -161,6 +161,7 @@ def section_row(named: tuple[str, Kind]) -> str:
 
 def plugins_page() -> str:
     parts = [f"# Plugins\n\n{NOTE}Every plugin of this repository, with its options.\n"]
+    tested = reports()
     for kind, entries in members_entries().items():
         parts.append(f"## {kind}\n")
         for entry in entries:
@@ -173,6 +174,8 @@ def plugins_page() -> str:
             parts.append(f"{inspect.cleandoc(plugin.__doc__)}\n" if plugin.__doc__ else "")
             parts.append(fields(plugin.Options) if plugin.Options.model_fields else "No options.\n")
             parts.append(memory(kind, plugin, entry.name))
+            if result := badge(*tested.get((kind, entry.name), ({}, {}))):
+                parts.append(f"[Conformance](directory.md): {result}.\n")
             if kind == "dataset":
                 parts.append(f"A source in `data`:\n\n{fields(plugin.Entry)}")
     return "\n".join(part for part in parts if part)

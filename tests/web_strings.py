@@ -9,7 +9,8 @@ import tunewright_web
 from tunewright import registry
 from tunewright.kinds import kinds
 from tunewright_web.form import all_fields, installed
-from tunewright_web.pages import PAGES
+from tunewright_web.pages import NAVIGATION
+from tunewright_web.plugin_form import plugin_form
 
 PACKAGE = Path(tunewright_web.__file__).parent
 #: texts that templates make of names
@@ -78,14 +79,20 @@ def of_plugin(entry: registry.Entry) -> set[str]:
     from tunewright.descriptions import described
 
     try:
-        options = registry.load(entry).Options
+        plugin = registry.load(entry)
+        options = plugin.Options
     except Exception:  # one that is broken has no page
         return set()
-    return {" ".join(text.split()) for text in described(options).values()}
+    found = {" ".join(text.split()) for text in described(options).values()}
+    if entry.kind in ("exporter", "evaluator"):  # which have a form on a page of their own
+        fields = plugin_form(entry.name, plugin).fields
+        found |= {text for field in fields for text in (field.label, field.unit)}
+        found.add(" ".join((plugin.__doc__ or "").split()))
+    return found
 
 
 def everything() -> set[str]:
     from tunewright_web.wizard import STEPS
 
-    pages = {page.label for page in PAGES if page.label}
+    pages = {entry.label for entry in NAVIGATION}
     return of_templates() | of_code() | of_options() | pages | {*STEPS.values()} | NAMES

@@ -2,7 +2,7 @@
 
 from browser.talker import begin_chat
 from browser.workbench import Workbench
-from tunewright_web.pages import PAGES
+from tunewright_web.pages import NAVIGATION
 from tunewright_web.wizard import STEPS
 
 __all__ = ["places"]
@@ -11,7 +11,7 @@ __all__ = ["places"]
 def places(workbench: Workbench) -> list[str]:
     """Paths of all pages: those of the navigation, the views of a run, a comparison and a chat."""
     run = "/runs/greeter"
-    found = [page.path for page in PAGES if page.label]
+    found = [entry.path for entry in NAVIGATION]
     found += [run, *(f"{run}?tab={tab}" for tab in ("log", "samples", "files", "recipe"))]
     found += ["/compare?run=greeter&run=longer", "/runs/nothing", _chat(workbench)]
     found += [*_wizard(workbench), "/plugins/adapter/lora"]

@@ -38,8 +38,8 @@ REPLIES = {
 
 
 @contextmanager
-def talker(run: Path) -> Iterator[str]:
-    """Serve, with the tokenizer of a trained run. Gives the address."""
+def talker(run: Path, kind: str = "vllm") -> Iterator[str]:
+    """Serve as vLLM or SGLang, with the tokenizer of a trained run. Gives the address."""
     tokenizer = Tokenizer.from_file(str(run / "model/tokenizer.json"))
 
     async def brain(body: dict[str, Any]) -> AsyncIterator[tuple[int, dict[int, float]]]:
@@ -56,7 +56,7 @@ def talker(run: Path) -> Iterator[str]:
             yield token, {token: -0.5}
         yield body["stop_token_ids"][0], {}
 
-    wire = Wire("vllm", brain, ["greeter"], max_length=100_000)
+    wire = Wire(kind, brain, ["greeter"], max_length=100_000)
     with bound_socket("127.0.0.1", 0) as bound:
         server = uvicorn.Server(
             uvicorn.Config(app(wire), log_level="warning", timeout_graceful_shutdown=1)

@@ -4,6 +4,8 @@ import json
 import re
 import signal
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 
@@ -13,9 +15,10 @@ from playwright.sync_api import Page, Route, expect
 
 from browser.driver import Opened
 from browser.talker import HOSTILE, begin_chat, talker
-from browser.workbench import Workbench
+from browser.workbench import ENVIRONMENT, Workbench
 
 Visit = Callable[..., Opened]
+Own = Callable[..., Workbench]
 ADD = {
     "name": "add",
     "description": "Add two numbers.",
@@ -38,6 +41,7 @@ def loaded(page: Page) -> None:
 def say(page: Page, text: str) -> None:
     """Send a message with the keyboard, and wait for the end of the reply."""
     box = page.get_by_label("Message", exact=True)
+    expect(page.locator("#composer")).to_have_attribute("data-turns", re.compile(r"\d"))
     turns = int(page.locator("#composer").get_attribute("data-turns") or 0)
     box.fill(text)
     box.press("Enter")
@@ -55,8 +59,8 @@ def test_40_a_finished_run_answers(visit: Visit, workbench: Workbench) -> None:
     expect(engine.get_by_role("progressbar")).to_be_visible()
     loaded(page)
     page.get_by_label("Max tokens").fill("24")
-    page.get_by_role("button", name="Apply").click()
-    page.wait_for_load_state()
+    with page.expect_navigation():
+        page.get_by_role("button", name="Apply").click()
     expect(page.get_by_label("Max tokens")).to_have_value("24")
     say(page, "Say hello to Ann.")
     # such a small model may end in its thinking
@@ -125,9 +129,9 @@ def test_41_tools_are_called_and_their_results_typed(
     page.get_by_role("button", name="Apply").click()
     expect(page.locator("#notices")).to_contain_text("tools: no JSON")
     page.get_by_label("Tools").fill(json.dumps([ADD]))
-    page.get_by_role("button", name="Apply").click()
+    with page.expect_navigation():
+        page.get_by_role("button", name="Apply").click()
     expect(page.locator("#notices")).to_be_empty()
-    page.wait_for_load_state()
     say(page, "add")
     expect(page.locator(".call")).to_have_count(2)
     expect(page.locator(".call").first).to_contain_text('"a": 1')
@@ -156,10 +160,48 @@ def test_40_thinking_is_folded_and_markdown_shown(
     expect(page.locator(".markdown pre")).to_have_text("print(1)\n")
 
 
-def png() -> bytes:
-    """A picture of one pixel."""
-    pieces = [(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0))]
-    pieces += [(b"IDAT", zlib.compress(b"\0\xff\0\0")), (b"IEND", b"")]
+def test_40_an_engine_is_chosen_in_the_form(visit: Visit, workbench: Workbench) -> None:
+    """SGLang, at an address where it runs already."""
+    with talker(workbench.folder / "runs/greeter", "sglang") as address:
+        page = visit("/chat?run=greeter").page
+        page.get_by_text("Other model, engine, address").first.click()
+        page.get_by_label("Engine").first.select_option("sglang")
+        page.get_by_label("Address").first.fill(address)
+        page.get_by_role("button", name="Start chat").click()
+        page.wait_for_url("**/chat/*")
+        loaded(page)
+        say(page, "Hello")
+        expect(page.locator(".message.assistant .markdown")).to_have_text("You said: Hello")
+
+
+@pytest.mark.long
+def test_42_a_model_that_takes_images_answers(visit: Visit, own_workbench: Own) -> None:
+    """A run of a tiny Qwen2.5-VL, trained here."""
+    server = own_workbench()
+    recipe = server.folder / "recipe.yaml"
+    words = ["template=qwen", "family={name: qwen, tiny_variant: qwen2_5_vl}"]
+    words += ["training.max_steps=1", "output=runs/seer"]
+    command = [sys.executable, "-m", "tunewright", "train", str(recipe), *words]
+    subprocess.run(command, cwd=server.folder, env=ENVIRONMENT, check=True)
+    page = visit(begin_chat(server, {"run": "seer"}, sampling={"max_tokens": 4}), server).page
+    loaded(page)
+    expect(page.locator("#attach")).to_be_visible()
+    file = {"name": "red.png", "mimeType": "image/png", "buffer": png(56)}
+    page.locator("#files").set_input_files([file])  # type: ignore[list-item]
+    expect(page.locator("#attached")).to_contain_text("red.png")
+    say(page, "What is this?")
+    expect(page.locator(".message.user img")).to_be_visible()
+    expect(page.locator(".message.assistant .meta")).to_be_visible()
+    expect(page.locator(".message.assistant .box.bad")).to_have_count(0)
+    page.get_by_role("button", name="Raw prompt").click()
+    expect(page.locator("#raw-prompt")).to_contain_text("<|image_pad|>")
+
+
+def png(size: int = 1) -> bytes:
+    """A red picture of so many pixels each way."""
+    pieces = [(b"IHDR", struct.pack(">IIBBBBB", size, size, 8, 2, 0, 0, 0))]
+    lines = (b"\0" + b"\xff\0\0" * size) * size
+    pieces += [(b"IDAT", zlib.compress(lines)), (b"IEND", b"")]
     chunks = [
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
         for kind, data in pieces

@@ -5,12 +5,14 @@ from typing import Any
 from tunewright import Format, RowError
 from tunewright.types import Conversation, Message, Origin, Row, RowsRequest
 from tunewright_formats.alpaca import Alpaca
+from tunewright_formats.labelled import TextsWithLabels
 from tunewright_formats.openai import OpenAi
 from tunewright_formats.preference import PreferencePairs
 from tunewright_formats.prompt_completion import PromptCompletion
 from tunewright_formats.prompts import Prompts
 from tunewright_formats.ranking import Ranking
 from tunewright_formats.rendered import RenderedFormat
+from tunewright_formats.retrieval import QueriesWithDocuments
 from tunewright_formats.sharegpt import ShareGpt
 from tunewright_formats.text import PlainText
 from tunewright_formats.unpaired import UnpairedAnswers
@@ -25,6 +27,8 @@ FORMATS: dict[str, type[Format]] = {
     "ranking": Ranking,
     "unpaired": UnpairedAnswers,
     "prompts": Prompts,
+    "labelled": TextsWithLabels,
+    "retrieval": QueriesWithDocuments,
     "rendered": RenderedFormat,
 }
 

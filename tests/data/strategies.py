@@ -209,6 +209,11 @@ FORMATS: dict[str, Strategy] = {
         {"prompt": said, "completion": answers, "label": st.booleans()}, {"kto_tag": texts, **asked}
     )
     | records({"messages": messages, "kto_tag": st.booleans()}, {"output": answers, **asked}),
+    "labelled": records({"text": said, "label": said | numbers | st.lists(said, max_size=3)}, {}),
+    "retrieval": records(
+        {"query": said, "positive": said | st.lists(said, max_size=3)},
+        {"negative": said, "negatives": st.lists(said, max_size=3)},
+    ),
     "prompts": records({"prompt": questions}, {"answer": values, **asked})
     | records({"messages": messages.map(lambda found: found[:-1])}, {"answer": values, **asked}),
 }

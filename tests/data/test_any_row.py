@@ -22,6 +22,7 @@ from tunewright_dataset_chat.convert import Conversion
 from tunewright_dataset_chat.limits import MAX_RECORD_BYTES
 from tunewright_dataset_chat.media import Folders
 from tunewright_dataset_chat.readers import Read, json_file, json_lines
+from tunewright_dataset_chat.truncate import Policy
 from tunewright_templates import Auto
 
 TEMPLATE = """\
@@ -56,7 +57,8 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Any
             own: Any = type(run.plugins["template"])
             plugin = Auto if template == "auto" else own
             run.plugins["template"] = plugin(plugin.Options(role_order="any"), template)
-            step = ChunkProcessor.of(run, request(folder, rows=kind), "turns")  # type: ignore[arg-type]
+            policy: Policy = "end" if kind in ("retrieval", "labelled") else "turns"
+            step = ChunkProcessor.of(run, request(folder, rows=kind), policy)
             made[kind, template] = step
     return made
 

@@ -13,7 +13,7 @@ from docs.pages import DOCS
 ROOT = DOCS.parent
 
 
-def built(program: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def mike(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     env = {
         **os.environ,
         "NO_MKDOCS_2_WARNING": "1",
@@ -23,7 +23,7 @@ def built(program: str, *arguments: str, cwd: Path) -> subprocess.CompletedProce
             for what in ("NAME", "EMAIL")
         },
     }
-    command = [sys.executable, "-m", program, *arguments]
+    command = [Path(sys.executable).with_name("mike"), *arguments]
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
 
 
@@ -34,7 +34,7 @@ def test_versions_stand_side_by_side(tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
     for version in ("0.1", "0.2"):
-        done = built("mike.driver", "deploy", "--update-aliases", version, "latest", cwd=clone)
+        done = mike("deploy", "--update-aliases", version, "latest", cwd=clone)
         assert done.returncode == 0, done.stdout + done.stderr
     show = ["git", "show", "gh-pages:versions.json"]
     found = json.loads(subprocess.run(show, cwd=clone, capture_output=True, check=True).stdout)

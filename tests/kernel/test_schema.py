@@ -78,6 +78,20 @@ def test_stage_and_stages_refer_to_one_definition(whole):
     assert json.dumps(whole).count('"#/$defs/stage-sft"') == 1
 
 
+def test_the_section_launch_has_the_options_of_launchers(whole, install):
+    """Those of the default launcher may stand without its name; others are known by it."""
+    launch = whole["properties"]["launch"]
+    assert launch["anyOf"][0]["enum"] == [entry.name for entry in registry.entries("launcher")]
+    usual = whole["$defs"]["launcher-torchrun"]
+    assert {"name", "processes", "nodes", "timeout", "main_port"} <= usual["properties"].keys()
+    assert "name" not in usual["required"] and "Launch" not in whole["$defs"]
+    source = SOURCE.replace("class A(Plugin):", "class A(Launcher):")
+    source = "from tunewright.launch import Launcher\n" + source
+    install("tw-one", {"launcher": {"one": "tw_one:A"}}, source)
+    own = schema.schema()["$defs"]["launcher-one"]
+    assert {"key", "processes"} <= own["properties"].keys() and own["required"] == ["name"]
+
+
 def test_every_reference_leads_somewhere_and_every_definition_is_used(whole):
     found = set(references(whole))
     for path in found:

@@ -30,7 +30,7 @@ def torchrun(monkeypatch):
         module = SimpleNamespace(main=main)
         monkeypatch.setattr(agent.importlib, "import_module", lambda name: module)
         request = LaunchRequest(["train", "r.yaml", *argv], 2, nodes, Path(folder), dry_run=dry_run)
-        options = Torchrun.Options(main_port=1234, **options)
+        options = Torchrun.Options(**{"main_port": 1234, **options})
         return agent.launched(options, request, None)
 
     yield start
@@ -60,6 +60,15 @@ def test_workers_run_the_same_command_line(torchrun):
     assert given[0][-4:] == ["--module", "tunewright", "train", "r.yaml"]
     assert {"--nproc-per-node=2", "--master-port=1234", "--node-rank=0"} < set(given[0])
     assert os.environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] == "7"  # what the user has set
+
+
+@posix
+def test_runs_of_one_host_have_ports_of_their_own(torchrun):
+    given = []
+    for nodes in (1, 1, 2):
+        torchrun(given.append, nodes=nodes, main_port=None)
+    ports = [each.partition("=")[2] for call in given for each in call if "--master-port" in each]
+    assert len(set(ports)) == 3 and ports[2] == "29500" and all(map(int, ports))
 
 
 @posix

@@ -183,6 +183,8 @@ ROWS = {
     "unpaired": '{"prompt": "Hi", "completion": "Arr!", "label": true}\n' * 8
     + '{"prompt": "Hi", "completion": "Hello.", "label": false}\n' * 8,
     "prompts": PROMPTS,
+    "labelled": '{"sentence": "A wren sings.", "label": "bird"}\n' * 16,
+    "retrieval": '{"query": "Which bird sings?", "positive": "The wren sings."}\n' * 16,
 }
 
 
@@ -194,6 +196,7 @@ ROWS = {
         ("preference", "dpo"),
         ("unpaired", "kto"),
         ("prompts", "grpo"),
+        ("retrieval", "embed"),
     ],
 )
 def test_the_stage_that_fits_the_data_is_proposed(data: Path, rows: str, stage: str) -> None:

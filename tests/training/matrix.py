@@ -43,6 +43,7 @@ REWARDED = {"rewards": [{"name": "length", "target": 7}], "max_new_tokens": 3}
 OPTIONS: dict[str, dict[str, Any]] = {
     # the teacher is what the model was at first: the likelihood is what moves it
     "distill": {"teacher": "tiny", "nll_weight": 1.0},
+    "classify": {"labels": ["bird", "stone"]},
     "grpo": {**REWARDED, "num_generations": 4},
     "ppo": {**REWARDED, "ppo_epochs": 1},
 }
@@ -59,6 +60,8 @@ RECORDS: dict[str, list[dict[str, Any]]] = {
         {"prompt": ASKED, "completion": text, "label": text == GOOD} for text in (GOOD, BAD) * 2
     ],
     "prompts": [{"prompt": ASKED}] * 4,
+    "labelled": [{"text": GOOD, "label": "bird"}, {"text": BAD, "label": "stone"}] * 2,
+    "retrieval": [{"query": f"{ASKED} {n}", "positive": GOOD, "negative": BAD} for n in range(4)],
 }
 
 
@@ -118,12 +121,15 @@ def run_cell(stage: str, way: str, folder: Path) -> None:
     assert (result.steps, result.saves) == (2, saves)
     loaded, before = policy[0]
     after = parameters(loaded)
-    expected = {name for name in before if is_trained(way, plugin.head, name)}
+    # no vector depends on the head; in pure bf16 it is rounded
+    unused = {"lm_head.weight"} if plugin.rows == "retrieval" else set()
+    expected = {name for name in before if is_trained(way, plugin.head, name)} - unused
     assert expected
     assert {
         name for name, each in loaded.model.named_parameters() if each.requires_grad
     } == expected
-    assert {name for name, each in after.items() if not torch.equal(each, before[name])} == expected
+    moved = {name for name, each in after.items() if not torch.equal(each, before[name])}
+    assert moved - unused == expected
     again = parameters(
         open_run(folder / "run").load(head=plugin.head, prior=result, trainable=False)
     )

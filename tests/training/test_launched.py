@@ -30,6 +30,8 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         for number, (ask, text) in enumerate(BOTH)
     ],
     "prompts": [{"prompt": ask} for ask in ASKED],
+    "labelled": [{"text": text, "label": str(n % 2)} for n, text in enumerate(ANSWERS)],
+    "retrieval": [{"query": ask, "positive": text} for ask, text in BOTH],
 }
 #: the reward model of the stage before is asked by ppo, on each process
 ORDER = {
@@ -40,6 +42,8 @@ ORDER = {
     "orpo": {},
     "simpo": {},
     "cpo": {},
+    "embed": {},
+    "classify": {"labels": ["even", "odd"]},
     "distill": {"teacher": "tiny", "nll_weight": 1.0},
     "grpo": {
         "rewards": [{"name": "length", "target": 12}],

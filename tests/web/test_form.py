@@ -34,15 +34,21 @@ def prefix(key, section):
     return f"{key}.0" if section.many else key
 
 
+def _sections():
+    more = {"stages": kinds.kind_of("stage"), "launch": kinds.kind_of("launcher")}
+    return {**kinds.sections(), **more}
+
+
 def test_every_installed_plugin_of_each_kind_is_offered(form):  # check 7
-    for key, kind in {**kinds.sections(), "stages": kinds.kind_of("stage")}.items():
+    for key, kind in _sections().items():
         section, names = form.sections[key], {entry.name for entry in registry.entries(kind.name)}
         broken = {line.split("'")[1] for line in section.broken}
         assert set(section.plugins) | broken == names and section.help
         for name, plugin in section.plugins.items():
             options = registry.load(registry.find(kind.name, name)).Options.model_fields
             own = {field.key for field in plugin.fields if field.widget != "sources"}
-            assert own - {"training"} == set(options) - {"name"} - {"training"}, (key, name)
+            common = {"processes", "nodes", "timeout"} if key == "launch" else {"training"}
+            assert own - common == set(options) - {"name"} - common, (key, name)
             assert all(field.help for field in plugin.fields if field.widget != "sources")
 
 
@@ -204,6 +210,24 @@ def test_options_of_the_default_plugin_name_it(form):
     assert read(form, {"optimizer.beta1": "0.8"}).recipe == {
         "optimizer": {"name": "adamw", "beta1": 0.8}
     }
+
+
+def test_options_of_a_launcher(form):
+    """Those of the default one stand without its name, which would start one process, too."""
+    for launch in (
+        {"processes": 2},
+        {"processes": 2, "main_port": 1234},
+        {"name": "slurm", "partition": "gpu", "sbatch": {"mem": "64G"}, "nodes": 2},
+        "ray",
+    ):
+        recipe = {**read(form, SMALL).recipe, "launch": launch}
+        texts = texts_of(form, recipe)
+        assert ("launch.name" in texts) == ("processes" not in launch)
+        assert read(form, texts).recipe == recipe and not read(form, texts).problems
+    slurm = changed(
+        form, {"launch.processes": "2", "launch.main_port": "1"}, {"launch.name": "slurm"}
+    )
+    assert slurm == {"launch.processes": "2", "launch.name": "slurm"}
 
 
 def test_rows_are_removed_and_counted(form):

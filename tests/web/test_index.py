@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 import time
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from web.fakes import logged, run_folder, stage_started, steps_of, write_events
 def series_of(values: list[float | None]) -> Series:
     found = Series()
     for step, value in enumerate(values, 1):
-        found.add(Point(step, value, float(step), 0.0))
+        found.extend([step], [value], [float(step)], [0.0])
     return found
 
 
@@ -34,6 +35,40 @@ def test_thinning(count: int) -> None:
     assert steps == sorted(set(steps))
     assert (spike + 1, 50.0) in [(point.step, point.value) for point in points]
     assert len(points) <= min(count, 1_004)
+
+
+def test_many_at_once() -> None:
+    """Points that come together give the curve of points that come one by one."""
+    draw = random.Random(1)
+    values = [draw.choice([None, *range(40)]) for _ in range(30_000)]
+    steps, times = list(range(1, 30_001)), list(map(float, range(30_000)))
+    found, at = Series(), 0
+    while at < 30_000:
+        end = at + draw.choice([1, 3, 500, 9_000])
+        found.extend(steps[at:end], values[at:end], times[at:end], times[at:end])
+        at = end
+    alone = Series()
+    for step, value, now in zip(steps, values, times, strict=True):
+        alone.extend([step], [value], [now], [now])
+    assert found.points(20_000) == alone.points(20_000)
+    assert (found.not_finite, found.last) == (alone.not_finite, alone.last)
+
+
+def test_damaged_lines(tmp_path: Path) -> None:
+    """A line without its step, or with an earlier one, costs no other line of its block."""
+    no_step, old = json.loads(logged(5)), json.loads(logged(2, 9.0))
+    del no_step["step"]
+    lines = [stage_started(100), *(logged(n) for n in range(1, 5)), json.dumps(no_step) + "\n"]
+    lines += [logged(5), "{\n", logged(6), json.dumps(old) + "\n", logged(3)]
+    found = Index(write_events(run_folder(tmp_path / "run"), lines)).update().series["loss"]
+    assert [(p.step, p.value) for p in found.points(100)] == [(1, 1.0), (2, 9.0), (3, 1.0)]
+
+
+def test_an_earlier_step_again(tmp_path: Path) -> None:
+    """In one block, as of a run that was resumed while its file lacks the start."""
+    lines = [stage_started(100), *(logged(n) for n in (1, 2, 3)), logged(2, 9.0), logged(3)]
+    found = Index(write_events(run_folder(tmp_path / "run"), lines)).update().series["loss"]
+    assert [(p.step, p.value) for p in found.points(100)] == [(1, 1.0), (2, 9.0), (3, 1.0)]
 
 
 def test_exact_while_short() -> None:

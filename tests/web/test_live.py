@@ -14,6 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from web.fakes import steps_of
@@ -24,8 +25,9 @@ PATIENCE = 120  # seconds: a loaded machine
 class Server:
     """`tunewright web` in a process of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *arguments: str) -> None:
         command = [sys.executable, "-m", "tunewright", "web", str(folder), "--port", "0"]
+        command += arguments
         env = os.environ | {"OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
         assert self.process.stdout
@@ -62,8 +64,8 @@ def serve(tmp_path: Path) -> Iterator[Callable[[], Server]]:
     rows = [{"instruction": f"Say {n}.", "output": f"It is {n}."} for n in range(8)]
     (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
-    def start() -> Server:
-        started.append(Server(tmp_path))
+    def start(*arguments: str) -> Server:
+        started.append(Server(tmp_path, *arguments))
         return started[-1]
 
     yield start
@@ -143,6 +145,62 @@ def test_a_run_outlives_all(serve: Callable[[], Server]) -> None:
 
 
 @pytest.mark.slow
+def test_groups_of_processes(serve: Callable[..., Server], tmp_path: Path) -> None:
+    """Two runs of two processes side by side, by the usual launcher: each has a port of its own.
+    Stop reaches the workers, which save and end; kill leaves none."""
+    server = serve("--slot", "", "--slot", "")
+    for name in ("one", "two"):
+        asked = recipe(f"runs/{name}") | {"launch": {"processes": 2}}
+        assert server.ask("/jobs", "POST", {"recipe": asked})[0] == 201
+    wait(lambda: all((server.run(name)["step"] or 0) > 2 for name in ("one", "two")))
+    groups = {name: _processes(tmp_path, name) for name in ("one", "two")}
+    assert all(len(group) >= 3 for group in groups.values()), groups  # the agent and two workers
+    assert server.ask("/runs/one/stop", "POST")[0] == 200
+    wait(lambda: server.run("one")["can_resume"])
+    assert (server.run("one")["status"], server.run("one")["code"]) == ("interrupted", 130)
+    assert not psutil.wait_procs(groups["one"], 20)[1]
+    assert server.run("two")["status"] == "running"
+    os.kill(groups["two"][0].pid, signal.SIGKILL)
+    wait(lambda: server.run("two")["status"] == "failed")
+    assert not psutil.wait_procs(groups["two"], 20)[1]
+
+
+def _processes(folder: Path, name: str) -> list[psutil.Process]:
+    """The command of a run's job, and all that it has started."""
+    for file in (folder / ".tunewright/jobs").glob("*/job.json"):
+        if json.loads(file.read_text())["output"] == f"runs/{name}":
+            child = psutil.Process(json.loads(file.with_name("pid").read_text())["child"])
+            return [child, *child.children(recursive=True)]
+    raise AssertionError(f"no job writes runs/{name}")
+
+
+def test_unix_socket(tmp_path: Path) -> None:
+    """Only this user can open it; one that a killed server left is replaced, a used one is not."""
+    path = tmp_path / "web.sock"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    command = [sys.executable, "-m", "tunewright", "web", str(tmp_path), "--socket", str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        said = "".join(process.stdout.readline() for _ in range(4))
+        found = re.search(r"ssh -L 7860:(\S+) .*\n.*localhost:7860/\?token=(\S+)", said)
+        assert found and found[1] == str(path), said
+        assert path.stat().st_mode & 0o777 == 0o600
+        for headers, status in (({}, b"401"), ({"Authorization": f"Bearer {found[2]}"}, b"200")):
+            with socket.socket(socket.AF_UNIX) as asking:
+                asking.connect(str(path))
+                lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+                head = f"GET /api/v1/runs HTTP/1.1\r\nHost: localhost:7860\r\n{lines}\r\n"
+                asking.sendall(head.encode())
+                assert asking.recv(100).split()[1] == status
+        second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert second.returncode == 1 and f"{path}: cannot be bound" in second.stderr
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    assert not path.exists()
+
+
+@pytest.mark.slow
 def test_ends_and_terminals(serve: Callable[[], Server], tmp_path: Path) -> None:
     """A short run to its end; a recipe that the kernel refuses at the start; a run from a
     terminal, which Stop reaches."""
@@ -194,15 +252,18 @@ def test_refusals(tmp_path: Path) -> None:
 
 
 def test_the_server_imports_no_torch(tmp_path: Path) -> None:
-    """Nor does --help import Starlette."""
+    """Nor does --help import Starlette, nor a server without requests pydantic."""
     code = "import sys; import tunewright_web; assert 'starlette' not in sys.modules\n"
     code += "from pathlib import Path; from starlette.testclient import TestClient\n"
     code += "from tunewright_web.start import Settings, guarded, opened\n"
     code += f"settings = Settings(Path({str(tmp_path)!r})); web = opened(settings)\n"
     code += "with TestClient(guarded(web, 'x' * 20, settings), 'http://127.0.0.1') as client:\n"
     code += "    client.headers['Authorization'] = 'Bearer ' + 'x' * 20\n"
-    code += "    for page in web.pages:\n"
-    code += "        assert not page.path or client.get(page.path).status_code == 200\n"
+    code += "    assert client.get('/static/app.css').status_code == 200\n"
+    code += "    assert not [name for name in sys.modules if name.startswith('pydantic')]\n"
+    code += "    from tunewright_web.pages import NAVIGATION\n"
+    code += "    for entry in NAVIGATION:\n"
+    code += "        assert client.get(entry.path).status_code == 200\n"
     code += "heavy = {'torch', 'transformers', 'datasets', 'numpy', 'matplotlib'}\n"
     code += "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     done = subprocess.run(

@@ -5,6 +5,7 @@ Checks of the report are named by their number.
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -303,6 +304,22 @@ def test_models_outside_the_workspace_are_refused(client, web, rows, model):
     assert "not in the workspace" in problems(client, model=model)["model"]
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"stage": {"name": "distill", "teacher": "/etc"}},
+        {"stage": {"name": "dpo", "reference": "../model"}},
+        {"launch": {"name": "ray", "storage": "/var/x", "processes": 2}},
+        {"loggers": ["console", {"name": "aim", "repo": "~/aim"}]},
+        {"engine": {"name": "vllm", "environment": "/opt/vllm"}},
+    ],
+)
+def test_paths_of_plugins_outside_the_workspace_are_refused(client, rows, changes):
+    """Whichever option its plugin declares as a path."""
+    found = problems(client, **changes)
+    assert [name for name, said in found.items() if "not in the workspace" in said], found
+
+
 def test_data_of_a_hub_is_no_path(client):
     assert problems(client, data=[{"path": "org/name", "hub": "hf"}]) == {}
 
@@ -440,7 +457,7 @@ def test_every_plugin_is_listed_and_a_broken_one_is_said(client, monkeypatch):  
     form = installed()
     adapter = form.sections["adapter"]
     kept = {name: plugin for name, plugin in adapter.plugins.items() if name != "lora"}
-    bad = Section("adapter", adapter.help, False, adapter.defaults, kept, (line,))
+    bad = replace(adapter, plugins=kept, broken=(line,))
     other = Form(form.fields, form.groups, {**form.sections, "adapter": bad}, form.entry)
     monkeypatch.setattr("tunewright_web.pages.plugins.installed", lambda: other)
     assert line.replace("'", "&#39;") in client.get("/plugins").text

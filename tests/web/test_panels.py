@@ -7,8 +7,10 @@ import pytest
 from markupsafe import Markup
 from starlette.testclient import TestClient
 
+from tunewright import registry
 from tunewright_conformance.panel import Found
-from tunewright_web import panels, render
+from tunewright_web import panels
+from tunewright_web.drafts import Drafts
 from tunewright_web.errors import WebError
 from tunewright_web.panels import Context, Panel, Shown
 from tunewright_web.run import Run
@@ -63,20 +65,39 @@ class Text(Panel):
         return "<script>alert(1)</script>"  # type: ignore[return-value]
 
 
-@pytest.fixture(autouse=True)
+class OfDrafts(Panel):
+    """A box in New run."""
+
+    place, label = "new", "Of drafts"
+
+    def show(self, context: Context) -> Markup:
+        assert context.recipe is not None and context.run is None
+        return Markup("<p>{} {}</p>").format(context.recipe.get("model"), context.address)
+
+    def act(self, context: Context, action: str, form: Mapping[str, str]) -> None:
+        assert context.recipe is not None
+        raise WebError(f"{action} {context.recipe['model']}", status=409)
+
+
+@pytest.fixture
 def some_panels(monkeypatch: pytest.MonkeyPatch) -> None:
     loader = jinja2.DictLoader({"good.jinja": "<p>{{ text }} {{ count }} {{ address }}</p>"})
     loaded = jinja2.Environment(loader=loader, autoescape=True)
-    classes = {"good": Good, "of_runs": OfRuns, "broken": Broken, "text": Text}
+    classes = {"good": Good, "of_runs": OfRuns, "broken": Broken, "text": Text, "drafts": OfDrafts}
     found = tuple(
         Shown(name, each.label, each(each.Options(), name), loaded=loaded)
         for name, each in classes.items()
     )
     found += (Shown("gone", "gone", None, "panel 'gone' is broken: ImportError: no module"),)
     monkeypatch.setattr("tunewright_web.pages.panel.installed", lambda: found)
-    monkeypatch.setattr(render, "installed", lambda: found)
+    monkeypatch.setattr(panels, "installed", lambda: found)
+    real = registry.entries
+    monkeypatch.setattr(
+        registry, "entries", lambda kind: real("command" if kind == "panel" else kind)
+    )
 
 
+@pytest.mark.usefixtures("some_panels")
 def test_page(client: TestClient) -> None:
     text = client.get("/x/good").text
     assert "<p>&lt;b&gt; 0 /x/good</p>" in text
@@ -84,6 +105,7 @@ def test_page(client: TestClient) -> None:
     assert client.get("/x/nothing").status_code == 404
 
 
+@pytest.mark.usefixtures("some_panels")
 def test_tab(client: TestClient, web: Web) -> None:
     run_folder(web.workspace.runs / "done")
     run_folder(web.workspace.runs / "stopped", "interrupted")
@@ -92,6 +114,17 @@ def test_tab(client: TestClient, web: Web) -> None:
     assert "Of runs" not in client.get("/runs/stopped").text
 
 
+@pytest.mark.usefixtures("some_panels")
+def test_box_of_new_run(client: TestClient, web: Web) -> None:
+    made = Drafts(web.workspace.drafts).new({"model": "tiny"})
+    assert f"<p>tiny /x/drafts/new/{made.id}</p>" in client.get(f"/new/{made.id}/plan").text
+    assert "Of drafts" not in client.get(f"/new/{made.id}/model").text
+    answer = client.post(f"/x/drafts/new/{made.id}/save")
+    assert answer.status_code == 409 and "save tiny" in answer.text
+    assert client.post("/x/drafts/new/0123456789abcdef/save").status_code == 404
+
+
+@pytest.mark.usefixtures("some_panels")
 def test_what_raises_is_a_box(client: TestClient, web: Web) -> None:
     """The page goes on, and other panels, too."""
     run_folder(web.workspace.runs / "done")
@@ -105,6 +138,7 @@ def test_what_raises_is_a_box(client: TestClient, web: Web) -> None:
     assert "expected markupsafe.Markup" in text
 
 
+@pytest.mark.usefixtures("some_panels")
 def test_forms(client: TestClient) -> None:
     refused = client.post("/x/good/save", data={"text": "x"})
     assert refused.status_code == 409
@@ -145,5 +179,6 @@ def test_conformance_accepts() -> None:
     assert not found.problems
 
 
-def test_none_is_installed_here() -> None:
+def test_none_is_installed_here(client: TestClient) -> None:
     assert panels.installed() == ()
+    assert client.get("/x/good").status_code == 404

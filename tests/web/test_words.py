@@ -13,7 +13,7 @@ import pytest
 import web_strings as strings
 from tunewright_web import words
 from tunewright_web.drafts import Drafts
-from tunewright_web.pages import PAGES
+from tunewright_web.pages import NAVIGATION
 from tunewright_web.wizard import STEPS
 from tunewright_web.words import LANGUAGES, Words, catalogue
 
@@ -107,7 +107,7 @@ def test_no_text_of_a_page_is_left_untranslated(client, web, monkeypatch):
     (web.workspace.root / "rows.jsonl").write_text("{}\n")
     steps = [f"/new/{made.id}/{step}" for step in STEPS]
     leaks = []
-    for path in [*(page.path for page in PAGES if page.label), *steps]:
+    for path in [*(entry.path for entry in NAVIGATION), *steps]:
         answer = client.get(path)
         assert answer.status_code == 200, path
         page = _Texts()

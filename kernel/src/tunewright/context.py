@@ -134,6 +134,7 @@ class Run:
             trainable=trainable,
             weights=weights,
             tiny_of=self.resolved.smoke_of if model == "tiny" else None,
+            labels=self._labels() if head == "classes" else (),
         )
         self.emit(events.StepStarted(step="load_model", detail=model))
         if "quantizer" in self._callers and weights != "none":
@@ -154,6 +155,13 @@ class Run:
         asked = types.AdapterRequest(loaded, head, adapter, trainable, seed)
         adapted: types.LoadedModel = self.call("adapter", "apply_adapter", asked)
         return adapted
+
+    def _labels(self) -> tuple[str, ...]:
+        """Labels of the current stage, or of the one that has trained a classifier."""
+        current = [self._callers["stage"]] if "stage" in self._callers else []
+        stages = [each.plugin for each in (*current, *reversed(self._stages))]
+        found: tuple[str, ...] = next(each.labels for each in stages if each.head == "classes")
+        return found
 
     def prepare_adapter(self, loaded: types.LoadedModel, data: types.Data) -> types.LoadedModel:
         """Initialise the policy's adapter from the stage's data, if its plugin does so."""
@@ -189,6 +197,13 @@ class Run:
         return self._stages[len(done) - 1].plugin.head if done else "causal_lm"
 
     @property
+    def embedding(self) -> types.Embedding:
+        """Computation of vectors of texts with the model that load_policy loads."""
+        done = folder.stages(self.folder)
+        found: types.Embedding = self.stage(len(done) - 1).embedding if done else types.Embedding()
+        return found
+
+    @property
     def trained(self) -> types.StageResult | None:
         """Result that load_policy loads: of the run folder's last stage. None: the recipe's
         model."""
@@ -198,7 +213,8 @@ class Run:
     def load_policy(self, head: types.Head = "causal_lm") -> types.LoadedModel:
         """Load the model that the run folder's stages have trained, for inference."""
         if self.policy_head != head:
-            problem = "is a reward model, which does not generate text"
+            kind = "a classifier" if self.policy_head == "classes" else "a reward model"
+            problem = f"is {kind}, which does not generate text"
             if head != "causal_lm":
                 problem = "is no reward model: it has no scores"
             raise RecipeError(problem, place=str(self.folder))
@@ -218,6 +234,7 @@ class Run:
             seed=stage.training.seed,
             root=Path(self.recipe.data_root or "."),
             limit=limit,
+            embedding=self.stage(number).embedding,
         )
 
     def place(self, *path: str | int) -> str:

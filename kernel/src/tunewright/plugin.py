@@ -17,6 +17,7 @@ from tunewright.objections import (
 from tunewright.plugin_base import Plugin, PluginOptions
 from tunewright.types import (
     DataRequest,
+    Embedding,
     ExportRequest,
     Head,
     LoadedModel,
@@ -258,6 +259,16 @@ class Stage(Plugin):
     models: ClassVar[tuple[ModelRole, ...]] = ("policy",)  #: the models it holds
     #: metrics of its evaluations, with which metric_for_best_model is checked; empty: not known
     eval_metrics: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """With the head classes: names of its outputs."""
+        return ()
+
+    @property
+    def embedding(self) -> Embedding:
+        """Computation of vectors of texts with the model that it trains."""
+        return Embedding()
 
 
 class Reward(Plugin):

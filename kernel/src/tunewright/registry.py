@@ -113,8 +113,6 @@ def _data_file(entry: Entry) -> Path:
 
 def load(entry: Entry, place: str = "") -> Any:
     """Import a plugin class, or a command's object. Raises a one-line RecipeError."""
-    from tunewright.plugin import Plugin
-
     compatibility.check(entry.point, str(entry), place)
     try:
         from_file = [point for point in group("from_files") if point.name == entry.kind]
@@ -122,9 +120,11 @@ def load(entry: Entry, place: str = "") -> Any:
             found = entry.point.load()
         else:
             found = from_file[0].load()(_data_file(entry))
-        is_plugin = isinstance(found, type) and issubclass(found, Plugin)
-        if entry.kind != "command" and not is_plugin:
-            raise TypeError(f"{entry.value} is not a subclass of tunewright.Plugin")
+        if entry.kind != "command":  # a command needs neither this module nor pydantic
+            from tunewright.plugin import Plugin
+
+            if not (isinstance(found, type) and issubclass(found, Plugin)):
+                raise TypeError(f"{entry.value} is not a subclass of tunewright.Plugin")
     except TunewrightError:
         raise
     except (Exception, SystemExit) as error:  # a plugin's module may raise anything

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
-RowKind = Literal["text", "messages", "preference", "unpaired", "prompts"]
+RowKind = Literal["text", "messages", "preference", "unpaired", "prompts", "retrieval", "labelled"]
 
 
 @dataclass(slots=True)
@@ -126,6 +126,26 @@ class Prompt:
 
 
 @dataclass(slots=True)
+class Retrieval:
+    """A query with a document that fits it, and others that do not. No template is applied."""
+
+    query: str
+    positive: str
+    negatives: list[str] = field(default_factory=list)
+    origin: Origin | None = None
+
+
+@dataclass(slots=True)
+class Labelled:
+    """A text with its class, its classes, or a number. No template is applied."""
+
+    text: str
+    labels: list[str]  # names of classes; a number as text, too
+    value: float | None = None  # of a single label that is a number
+    origin: Origin | None = None
+
+
+@dataclass(slots=True)
 class RenderedText:
     """Text that is trained as written: no template is applied, no token is added, and special
     tokens spelled in it are tokens."""
@@ -136,7 +156,7 @@ class RenderedText:
     origin: Origin | None = None
 
 
-Row = Text | Conversation | Preference | Unpaired | Prompt | RenderedText
+Row = Text | Conversation | Preference | Unpaired | Prompt | Retrieval | Labelled | RenderedText
 #: kind of rows → types that a format may give for it
 ROW_TYPES: dict[str, tuple[type[Row], ...]] = {
     "text": (Text, RenderedText),
@@ -144,4 +164,6 @@ ROW_TYPES: dict[str, tuple[type[Row], ...]] = {
     "preference": (Preference,),
     "unpaired": (Unpaired,),
     "prompts": (Prompt,),
+    "retrieval": (Retrieval,),
+    "labelled": (Labelled,),
 }

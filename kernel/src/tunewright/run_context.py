@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from tunewright.events import Event
     from tunewright.recipe import Recipe, Section
     from tunewright.registry import PluginCaller
-    from tunewright.types import DataRequest, Head, LoadedModel, StageResult, Weights
+    from tunewright.types import DataRequest, Embedding, Head, LoadedModel, StageResult, Weights
 
 
 class RunContext(Protocol):
@@ -33,6 +33,10 @@ class RunContext(Protocol):
     def trained(self) -> "StageResult | None":
         """Result that load_policy loads: the last stage's, or an adapter that was opened without a
         run. None: the recipe's model. Raises RecipeError where only load_policy can load it."""
+
+    @property
+    def embedding(self) -> "Embedding":
+        """Computation of vectors of texts with the model that load_policy loads."""
 
     def emit(self, event: "Event") -> None:
         """Send an event to the loggers. On ranks other than 0 it is dropped."""

@@ -13,7 +13,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from tunewright import registry
 from tunewright.descriptions import described
 from tunewright.errors import TunewrightError
-from tunewright.kinds import sections
+from tunewright.kinds import kind_of, sections
 from tunewright.recipe import RecipeFields, StageSection
 
 
@@ -40,6 +40,8 @@ def schema(left_out: list[str] | None = None) -> dict[str, Any]:
         choice = _choice(kind.name, definitions, left_out)
         fields[key] = {"description": kind.summary}
         fields[key] |= {"type": "array", "items": choice} if kind.many else choice
+    fields["launch"] = {"description": fields["launch"]["description"]}
+    fields["launch"] |= _launch(definitions, left_out)
     definitions["stage"] = _choice("stage", definitions, left_out, _stage_fields(fields))
     fields["stages"]["items"] = {"$ref": "#/$defs/stage"}
     fields["stage"] = {"description": "The training stage.", "$ref": "#/$defs/stage"}
@@ -53,6 +55,18 @@ def schema(left_out: list[str] | None = None) -> dict[str, Any]:
     whole["required"] = ["model", "output"]
     whole["oneOf"] = [{"required": ["stage"]}, {"required": ["stages"]}]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **whole}
+
+
+def _launch(definitions: dict[str, Any], left_out: list[str]) -> dict[str, Any]:
+    """Section `launch`: its own fields and the options of a launcher. Those of the default launcher
+    may stand without its name."""
+    own = definitions.pop("Launch")["properties"]
+    del own["name"]
+    choice = _choice("launcher", definitions, left_out, own)
+    for default in kind_of("launcher").defaults:
+        if found := definitions.get(f"launcher-{default}"):
+            found["required"].remove("name")
+    return choice
 
 
 def _stage_fields(fields: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tunewright.rows import (
     ROW_TYPES,
     Conversation,
+    Labelled,
     MediaPart,
     Message,
     ObjectPart,
@@ -20,6 +21,7 @@ from tunewright.rows import (
     Preference,
     Prompt,
     RenderedText,
+    Retrieval,
     Role,
     Row,
     RowKind,
@@ -39,8 +41,10 @@ __all__ = [
     "Conversation",
     "Data",
     "DataRequest",
+    "Embedding",
     "ExportRequest",
     "Head",
+    "Labelled",
     "LoadRequest",
     "LoadedModel",
     "MediaPart",
@@ -54,6 +58,7 @@ __all__ = [
     "Prompt",
     "Rendered",
     "RenderedText",
+    "Retrieval",
     "RewardRequest",
     "Role",
     "Row",
@@ -72,9 +77,21 @@ __all__ = [
     "Weights",
 ]
 
-Head = Literal["causal_lm", "score", "value"]
+Head = Literal["causal_lm", "score", "value", "classes"]
 ModelRole = Literal["policy", "reference", "reward", "critic"]
 Weights = Literal["load", "meta", "none"]
+Pooling = Literal["mean", "lasttoken", "cls"]
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """Computation of the vector of a text from the states of the model's last layer."""
+
+    #: mean: over the tokens. lasttoken, cls: state of the last or of the first token
+    pooling: Pooling = "mean"
+    normalize: bool = True  # scale vectors to length 1
+    query_prompt: str = ""  # text before each query
+    document_prompt: str = ""  # text before each document
 
 
 @dataclass(slots=True)
@@ -133,6 +150,7 @@ class LoadRequest:
     config_edits: list[Callable[[Any], None]] = field(default_factory=list)
     loader: Callable[["LoadRequest"], LoadedModel] | None = None  # set by an accelerator
     media: bool = True  # with media towers and processor, where the family has them
+    labels: tuple[str, ...] = ()  # of the head classes: names of its outputs
 
 
 @dataclass(slots=True)
@@ -170,6 +188,7 @@ class DataRequest:
     seed: int = 42
     root: Path = field(default_factory=Path)  # base of relative paths: the recipe's folder
     limit: int | None = None  # rows per source (--smoke)
+    embedding: Embedding = Embedding()  # its prompts stand before the texts of `retrieval` rows
 
 
 @dataclass(slots=True)
@@ -179,7 +198,9 @@ class Data:
     For `text` and `messages` a row has input_ids and labels, lists of T ints (-100: not trained),
     and loss_weights, a list of T floats, only where a message has a weight of its own. For
     `preference`: prompt_ids, chosen_ids, rejected_ids; for `unpaired`: prompt_ids, completion_ids,
-    label; for `prompts`: prompt_ids and the columns of the reward functions.
+    label; for `prompts`: prompt_ids and the columns of the reward functions; for `retrieval`:
+    query_ids, and document_ids, a list of such lists, of which the first fits the query; for
+    `labelled`: input_ids, names, a list of its classes, and value, a number or None.
 
     Where LoadedModel has a processor, rows also have `media`: of each image, video and audio its
     kind and path, in the order of the text (of the prompt, where there is one). Their tokens are

@@ -19,7 +19,7 @@ from tunewright.events import Event, Notice
 from tunewright.index import Point
 from tunewright.recipe import Recipe, Section
 from tunewright.registry import Entry, PluginCaller
-from tunewright.types import DataRequest, LoadedModel, StageResult
+from tunewright.types import DataRequest, Embedding, LoadedModel, StageResult
 
 E = TypeVar("E", bound=Event)
 RECIPE: dict[str, Any] = {
@@ -51,6 +51,7 @@ class FakeRun:
     trust_remote_code: bool = False
     template: Section | None = None
     trained: StageResult | None = None
+    embedding: Embedding = field(default_factory=Embedding)
     loads: Callable[..., LoadedModel] | None = None
     command_line: tuple[tuple[str | int, ...], ...] = ()
     on_event: Callable[[Event], None] | None = None

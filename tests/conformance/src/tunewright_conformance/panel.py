@@ -1,6 +1,7 @@
 """Tests of every panel of the web workbench: it renders, and its HTML fits the policy."""
 
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -110,7 +111,7 @@ class TestPanel(Suite):
     def test_label(self, panel: Panel) -> None:
         """It has a label, and a place that there is."""
         assert panel.label
-        assert panel.place in ("nav", "run")
+        assert panel.place in ("nav", "run", "new")
 
     def test_unknown_action(self, panel: Panel, runs: Runs, tmp_path: Path) -> None:
         """An action that it does not know is refused, and changes nothing."""
@@ -129,10 +130,12 @@ def _contexts(panel: Panel, runs: Runs, root: Path, language: str) -> list[Conte
         loaded = jinja2.Environment(loader=loader, autoescape=True)
     words = Words(language, panel.words.get(language))
     on = [run for run in runs.all() if panel.shows(run)] if panel.place == "run" else [None]
-    return [
-        Context(run, runs, Jobs(workspace, ()), workspace, words, f"/x/{panel.name}", loaded)
-        for run in on
-    ]
+    address, jobs = f"/x/{panel.name}", Jobs(workspace, ())
+    found = [Context(run, runs, jobs, workspace, words, address, loaded) for run in on]
+    if panel.place == "new":  # an empty draft, and one with something in it
+        recipes = ({}, {"model": "tiny", "stage": {"name": "sft"}})
+        found = [replace(found[0], recipe=recipe) for recipe in recipes]
+    return found
 
 
 def _events() -> list[str]:

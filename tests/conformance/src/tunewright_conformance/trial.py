@@ -42,6 +42,13 @@ def rows_of(sort: str, count: int) -> list[dict[str, Any]]:
             {"prompt": ask, "completion": answer, "label": n % 2 == 1}
             for n, (ask, answer) in enumerate(rows)
         ]
+    if sort == "labelled":
+        return [{"text": line, "label": str(len(line.split()) % 2)} for line in lines]
+    if sort == "retrieval":
+        return [
+            {"query": ask, "positive": line, "negative": _turned(line) + "."}
+            for ask, line in zip(asked, lines, strict=True)
+        ]
     assert sort == "messages", f"the suite has no toy rows of the sort {sort!r} yet"
     return [
         {"messages": [{"role": "user", "content": ask}, {"role": "assistant", "content": line}]}

@@ -34,13 +34,16 @@ def columns(sample: Any) -> Iterator[tuple[str, list[tuple[int, float]]]]:
     """Yield each id column of an example: its name, and its tokens with their loss weights (0: not
     trained)."""
     for name, ids in sample.columns.items():
-        if name == "input_ids":
+        if name == "input_ids" and "labels" in sample.columns:
             labels = sample.columns["labels"]
             weights = sample.columns.get("loss_weights") or [1.0] * len(ids)
             trained = [
                 weight * (label != UNTRAINED) for label, weight in zip(labels, weights, strict=True)
             ]
             yield name, list(zip(ids, trained, strict=True))
+        elif name == "document_ids":
+            for number, each in enumerate(ids):
+                yield f"{name}[{number}]", [(token, 1.0) for token in each]
         elif name.endswith("_ids"):
             yield name, [(token, float(name != "prompt_ids")) for token in ids]
 

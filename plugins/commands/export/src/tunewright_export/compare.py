@@ -140,5 +140,6 @@ def _rows(run: "Run", loaded: LoadedModel) -> list[list[int]]:
     except TunewrightError:
         return []
     rows = [data.train[place] for place in range(min(_ROWS, len(data.train)))]
-    ids = [row.get("input_ids") or row["prompt_ids"] for row in rows]
+    names = ("input_ids", "prompt_ids", "query_ids")
+    ids = [next(row[name] for name in names if name in row) for row in rows]
     return [list(each)[:_TOKENS] for each in ids]

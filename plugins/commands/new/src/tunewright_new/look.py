@@ -19,6 +19,8 @@ _USUAL = {
     "preference": "dpo",
     "unpaired": "kto",
     "prompts": "grpo",
+    "retrieval": "embed",
+    "labelled": "classify",
 }
 
 

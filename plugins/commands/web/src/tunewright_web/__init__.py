@@ -12,6 +12,12 @@ Host = Annotated[str, typer.Option(help="Address to listen on. Others than loopb
 Port = Annotated[
     int, typer.Option(min=0, max=65535, help="Port to listen on. 0: any that is free.")
 ]
+Socket = Annotated[
+    Path | None,
+    typer.Option(
+        help="Unix socket to listen on in place of a port, which only this user can open."
+    ),
+]
 Allow = Annotated[
     list[Path] | None,
     typer.Option(help="Further folder from which models and data may be read. Repeat."),
@@ -50,6 +56,7 @@ def command(
     folder: Folder = Path(),
     host: Host = "127.0.0.1",
     port: Port = 7860,
+    socket: Socket = None,
     allow: Allow = None,
     allow_host: AllowHost = None,
     root_path: RootPath = "",
@@ -69,6 +76,7 @@ def command(
             root=folder,
             host=host,
             port=port,
+            socket=socket,
             allowed=tuple(allow or ()),
             hosts=tuple(allow_host or ()),
             root_path=root_path,

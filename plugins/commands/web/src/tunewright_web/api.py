@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -11,15 +12,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tunewright_web.errors import WebError
-from tunewright_web.page import Api, Call, Page, read_body
+from tunewright_web.page import PREFIX, Api, Call, Page, read_body
 
-__all__ = ["PREFIX", "api_routes"]
+__all__ = ["api_routes"]
 
-PREFIX = "/api/v1"
 _BYTES = 4 * 2**20
 
 
-def api_routes(pages: tuple[Page, ...]) -> list[Route]:
+def api_routes(pages: Iterable[Page]) -> list[Route]:
     """Routes of the API, several methods of one path in one route."""
     by_path: dict[str, dict[str, Api]] = {}
     for page in pages:

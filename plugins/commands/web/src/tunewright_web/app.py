@@ -8,21 +8,19 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import BaseRoute, Mount, Route, Router
 from starlette.staticfiles import StaticFiles
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 
 from tunewright.errors import TunewrightError
-from tunewright_web.api import PREFIX, api_routes
 from tunewright_web.errors import WebError, web_error
-from tunewright_web.openapi import openapi
-from tunewright_web.pages import PAGES
+from tunewright_web.page import PREFIX
+from tunewright_web.pages import all_pages, pages_of
 from tunewright_web.render import error_response
 from tunewright_web.web import Web
 from tunewright_web.work import end_all
@@ -35,30 +33,59 @@ _KEPT = "public, max-age=31536000, immutable"
 
 def make_app(web: Web) -> Starlette:
     """The application without its guard."""
-    web.pages = PAGES
-    document = openapi(PAGES)
-
-    async def described(request: Request) -> Response:
-        return JSONResponse(document)
-
-    async def unknown(request: Request) -> Response:
-        raise HTTPException(404)
-
-    expected = (HTTPException, WebError, TunewrightError, ValidationError)
     app = Starlette(
         routes=[
-            *(route for page in PAGES for route in page.routes),
-            *api_routes(PAGES),
-            Route(f"{PREFIX}/openapi.json", described),
+            Route(f"{PREFIX}/openapi.json", _described),
             Mount("/static", _Static(directory=_STATIC)),
-            Route("/{path:path}", unknown),
+            Route("/{path:path}", _Pages()),
         ],
         # of another Exception Starlette has the server print the traceback
-        exception_handlers=dict.fromkeys((*expected, Exception), _shown),
+        exception_handlers=dict.fromkeys(
+            (HTTPException, WebError, TunewrightError, Exception), _shown
+        ),
         lifespan=_lifespan,
     )
     app.state.web = web
     return app
+
+
+class _Pages:
+    """ASGI application that imports the pages of an address at the first request for it."""
+
+    def __init__(self) -> None:
+        self._routers: dict[tuple[str, bool], Router] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        is_api = path.startswith(f"{PREFIX}/")
+        key = path.removeprefix(PREFIX if is_api else "").split("/")[1], is_api
+        if key not in self._routers:
+            routes = await run_in_threadpool(_routes, *key)
+            if not routes:
+                raise HTTPException(404)
+            self._routers[key] = Router(routes, redirect_slashes=False)
+        try:
+            await self._routers[key](scope, receive, send)
+        except ValueError as error:  # pydantic's is one, and known here without its import
+            found = web_error(error)
+            if found.status == 500:
+                raise
+            raise found from error
+
+
+def _routes(first: str, is_api: bool) -> list[BaseRoute]:
+    pages = pages_of(first, api=is_api)
+    if not is_api:
+        return [route for page in pages for route in page.routes]
+    from tunewright_web.api import api_routes
+
+    return [*api_routes(pages)]
+
+
+def _described(request: Request) -> Response:
+    from tunewright_web.openapi import openapi
+
+    return JSONResponse(openapi(all_pages()))
 
 
 @contextlib.asynccontextmanager

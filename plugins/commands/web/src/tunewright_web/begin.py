@@ -158,7 +158,9 @@ def _field(form: Form, texts: Mapping[str, str], owner: str, key: str) -> Field 
     first, _, rest = owner.partition(".")
     fields = form.groups.get(owner, ())
     if first in form.sections and (owner == first or rest.isdecimal()):
-        plugin = form.sections[first].chosen(texts.get(f"{owner}.name", ""))
+        section = form.sections[first]
+        name = texts.get(f"{owner}.name", "")
+        plugin = section.chosen(name) if name else section.usual
         fields = plugin.fields if plugin and key != "name" else ()
     elif "data" in first or ".data." in owner or ".eval_data." in owner:
         fields = form.entry

@@ -8,7 +8,6 @@ from typing import Any
 from tunewright.check import RecipeProblems, Resolved, resolve
 from tunewright.detection import detect_family
 from tunewright.errors import Problem, RecipeError, TunewrightError
-from tunewright.kinds import sections
 from tunewright.recipe import mask
 from tunewright.urls import is_url
 from tunewright_web.errors import WebError
@@ -57,19 +56,21 @@ def check(form: Form, texts: Mapping[str, str], workspace: Workspace) -> Checked
     """Read and check the texts of a draft."""
     found = Checked(read(form, texts))
     found.problems = list(found.reading.problems)
-    found.problems += path_problems(found.recipe, workspace)
+    paths = path_problems(form, found.recipe, workspace)
+    found.problems += paths
     found.problems += output_problems(found.recipe, workspace)
     said = {problem.path for problem in found.problems}
     try:
-        found.resolved = resolved(found.recipe, workspace)
+        found.resolved = resolved(found.recipe, workspace, look=not paths)
     except TunewrightError as error:
         problems = getattr(error, "problems", None) or [Problem((), error.problem, error.hint)]
         found.problems += [each for each in problems if each.path not in said]
     return found
 
 
-def resolved(recipe: Mapping[str, Any], workspace: Workspace) -> Resolved:
-    """The recipe, checked by the kernel as if it stood in the workspace. Raises RecipeError."""
+def resolved(recipe: Mapping[str, Any], workspace: Workspace, *, look: bool) -> Resolved:
+    """The recipe, checked by the kernel as if it stood in the workspace. look: whether its data is
+    looked for. Raises RecipeError."""
     value = dict(recipe)
     value.setdefault("data_root", ".")
     if isinstance(value["data_root"], str):
@@ -77,7 +78,7 @@ def resolved(recipe: Mapping[str, Any], workspace: Workspace) -> Resolved:
     model = value.get("model")
     if isinstance(model, str) and model != "tiny" and (workspace.root / model).is_dir():
         value["model"] = str(workspace.root / model)
-    found = resolve(value, look=not path_problems(recipe, workspace))
+    found = resolve(value, look=look)
     if found.recipe.family is None:
         try:
             detect_family(found.recipe.model)
@@ -88,13 +89,16 @@ def resolved(recipe: Mapping[str, Any], workspace: Workspace) -> Resolved:
     return found
 
 
-def path_problems(recipe: Mapping[str, Any], workspace: Workspace) -> list[Problem]:
+def path_problems(form: Form, recipe: Mapping[str, Any], workspace: Workspace) -> list[Problem]:
     """Problems of paths that are not below the workspace or an allowed folder."""
-    return list(_path_problems(recipe, workspace))
+    return list(_path_problems(form, recipe, workspace))
 
 
-def _path_problems(recipe: Mapping[str, Any], workspace: Workspace) -> Iterator[Problem]:
-    for path, text, is_data in _paths(recipe, workspace.root):
+def _path_problems(
+    form: Form, recipe: Mapping[str, Any], workspace: Workspace
+) -> Iterator[Problem]:
+    named = _options(form, recipe, workspace.root)
+    for path, text, is_data in (*_paths(recipe, workspace.root), *named):
         scheme = text.partition("://")[0].lower() if is_url(text) else ""
         if is_data and scheme.rpartition("::")[2] in _SCHEMES:
             continue
@@ -126,13 +130,23 @@ def _paths(recipe: Mapping[str, Any], root: Path) -> Iterator[tuple[Path_, str, 
     for number, stage in enumerate(stages):
         if isinstance(stage, dict):
             yield from _data(stage, ("stages", number))
-    for key, kind in sections().items():
-        written = recipe.get(key)
-        listed = written if kind.many and isinstance(written, list) else [written]
-        for number, each in enumerate(listed):
-            text = each.get("environment") if isinstance(each, dict) else None
-            if isinstance(text, str) and _is_path(text, root):
-                yield (key, *([number] if kind.many else []), "environment"), text, False
+
+
+def _options(
+    form: Form, recipe: Mapping[str, Any], root: Path
+) -> Iterator[tuple[Path_, str, bool]]:
+    """Options that their plugins declare as paths."""
+    for key, section in form.sections.items():
+        written = recipe.get(key, recipe.get("stage") if key == "stages" else None)
+        for number, each in enumerate(written if isinstance(written, list) else [written]):
+            if not isinstance(each, dict):
+                continue
+            plugin = section.chosen(str(each.get("name") or "")) or section.usual
+            at = (key, number) if section.many else (key,)
+            for known in plugin.fields if plugin else ():
+                text = each.get(known.key)
+                if known.widget == "path" and isinstance(text, str) and _is_path(text, root):
+                    yield (*at, known.key), text, False
 
 
 def _data(owner: Mapping[str, Any], at: Path_) -> Iterator[tuple[Path_, str, bool]]:

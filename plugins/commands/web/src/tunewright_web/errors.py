@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from tunewright.errors import Problem, RecipeError, TunewrightError
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 __all__ = ["WebError", "web_error"]
 
@@ -45,8 +47,6 @@ def web_error(error: Exception) -> WebError:
         problem = f"{error.place}: {error.problem}" if error.place else error.problem
         problems = getattr(error, "problems", ())
         return WebError(problem, error.hint, status=status, problems=problems)
-    if isinstance(error, ValidationError):
-        return _invalid(error)
     if isinstance(error, HTTPException):
         said = {404: "there is no such page", 405: "this address takes no such request"}
         text = said.get(error.status_code, HTTPStatus(error.status_code).phrase)
@@ -54,11 +54,16 @@ def web_error(error: Exception) -> WebError:
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
         return WebError(f"{place}{error.strerror or type(error).__name__}", status=500)
+    if isinstance(error, ValueError):
+        from pydantic import ValidationError
+
+        if isinstance(error, ValidationError):
+            return _invalid(error)
     hint = "the traceback is where the server was started; please report it"
     return WebError(f"internal error: {type(error).__name__}", hint, status=500)
 
 
-def _invalid(error: ValidationError) -> WebError:
+def _invalid(error: "ValidationError") -> WebError:
     problems = [
         Problem(tuple(each["loc"]), each["msg"]) for each in error.errors(include_url=False)
     ]

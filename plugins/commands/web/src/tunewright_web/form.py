@@ -1,18 +1,15 @@
 """Form of a recipe: sections, plugins and fields, made from the schema of the installed plugins."""
 
 import functools
-import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from tunewright import registry, schema_cache
-from tunewright.errors import RunError
+from tunewright import registry
 from tunewright.kinds import Kind, kind_of, kinds, sections
 from tunewright.recipe import mask
+from tunewright_web.schema_child import installed_schema
 
 Widget = Literal[
     "text",
@@ -32,7 +29,6 @@ Tier = Literal["basic", "more", "advanced"]
 #: last words of option names that are their unit
 _UNITS = ("steps", "tokens", "bytes", "epochs", "seconds", "records", "layers", "pixels", "frames")
 _MOST_SHOWN = 6  # fields of a plugin that marks none as basic
-_SECONDS = 120  # for the import of all installed plugins
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +73,13 @@ class Section:
     many: bool
     defaults: tuple[str, ...]
     plugins: Mapping[str, Plugin]
+    nameless: bool = False  # whether options of the default plugin stand without its name
     broken: tuple[str, ...] = ()  # a line for each plugin that cannot be imported
+
+    @property
+    def usual(self) -> Plugin | None:
+        """The plugin whose options need no name."""
+        return self.plugins.get(self.defaults[0]) if self.defaults and not self.many else None
 
     def chosen(self, name: str) -> Plugin | None:
         """The plugin of this name, written alone or with its distribution."""
@@ -89,8 +91,8 @@ class Form:
     """Form of a recipe."""
 
     fields: Mapping[str, Field]  # model, output, data_root
-    groups: Mapping[str, tuple[Field, ...]]  # training, launch
-    sections: Mapping[str, Section]  # with stages
+    groups: Mapping[str, tuple[Field, ...]]  # training
+    sections: Mapping[str, Section]  # with stages and launch
     entry: tuple[Field, ...]  # of a source of data
     broken: tuple[str, ...] = ()  # lines on plugins without a section
 
@@ -107,23 +109,7 @@ def installed() -> Form:
     The schema is cached on disk; if it is not, a child process imports the plugins: one that is
     broken cannot harm the server.
     """
-    if (kept := schema_cache.kept()) is None:
-        command = [sys.executable, "-m", "tunewright", "recipe", "schema"]
-        try:
-            done = subprocess.run(command, capture_output=True, timeout=_SECONDS, check=False)
-        except subprocess.TimeoutExpired as error:
-            problem = f"the installed plugins take longer than {_SECONDS} seconds to import"
-            raise RunError(problem, hint="tunewright plugins check") from error
-        if done.returncode:
-            said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-            raise RunError(said[-1] if said else "no schema", hint="tunewright plugins check")
-        kept = {"schema": json.loads(done.stdout), "left_out": _left_out(done.stderr)}
-    return form_of(kept["schema"], kept["left_out"])
-
-
-def _left_out(said: bytes) -> list[str]:
-    lines = said.decode("utf-8", "replace").splitlines()
-    return [line.removeprefix("left out: ") for line in lines if line.startswith("left out: ")]
+    return form_of(*installed_schema())
 
 
 def form_of(schema: dict[str, Any], left_out: list[str]) -> Form:
@@ -132,16 +118,12 @@ def form_of(schema: dict[str, Any], left_out: list[str]) -> Form:
     known = {kind.key: kind for kind in sections().values()}
     found = {key: maker.section(key, kind) for key, kind in known.items()}
     found["stages"] = maker.section("stages", replace(kind_of("stage"), many=True))
+    found["launch"] = maker.section("launch", kind_of("launcher"))
     used = {line for section in found.values() for line in section.broken}
     required = schema.get("required", ())
     plain = ("model", "output", "data_root")
     properties = schema["properties"]
-    groups = {key: maker.fields(maker.resolved(properties[key])) for key in ("training", "launch")}
-    launchers = tuple(entry.name for entry in registry.entries("launcher"))
-    groups["launch"] = tuple(
-        replace(field, suggestions=launchers) if field.key == "name" else field
-        for field in groups["launch"]
-    )
+    groups = {"training": maker.fields(maker.resolved(properties["training"]))}
     return Form(
         {key: field_of(key, properties[key], key in required) for key in plain},
         groups,
@@ -175,15 +157,18 @@ class _Maker:
         while "$ref" in choice:
             choice = self.schema["$defs"][choice["$ref"].removeprefix("#/$defs/")]
         plugins: dict[str, Plugin] = {}
+        nameless = False
         for alternative in choice["anyOf"][1:]:
             own = self.resolved(alternative)
             name = own["properties"]["name"]
             fields = self.fields(own)
+            nameless |= "name" not in own["required"]
             for each in name.get("enum", [name.get("const")]):
                 plugins[each] = Plugin(each, fields)
         broken = tuple(line for line in self.left_out if line.startswith(f"{kind.name} '"))
         about = kind.summary or part.get("description", "")
-        return Section(key, about, kind.many, kind.defaults, dict(sorted(plugins.items())), broken)
+        by_name = dict(sorted(plugins.items()))
+        return Section(key, about, kind.many, kind.defaults, by_name, nameless, broken)
 
     def fields(self, own: dict[str, Any]) -> tuple[Field, ...]:
         required, is_plugin = own.get("required", ()), "title" in own

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import accumulate, groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,8 @@ class Index:
                             whole = block.rfind(b"\n") + 1
                             if not whole:
                                 break
-                        for event in _parsed(block[:whole]):
-                            self._take(event)
+                        for names, events in groupby(_parsed(block[:whole]), _logged_names):
+                            self._take(list(events), is_logged=bool(names))
                         self.offset += whole
                         file.seek(self.offset)
             except OSError:
@@ -128,11 +129,17 @@ class Index:
 
     # ---- what the events say ---------------------------------------------------------------------
 
-    def _take(self, event: dict[str, Any]) -> None:
+    def _take(self, events: list[dict[str, Any]], *, is_logged: bool) -> None:
+        """Take events in order. is_logged: all are Logged, with values of the same metrics."""
+        if not is_logged or not self._logged(events):
+            for event in events:
+                self._take_one(event)
+
+    def _take_one(self, event: dict[str, Any]) -> None:
         try:
             match event.get("event"):
                 case "Logged":
-                    self._logged(event)
+                    self._logged([event])
                 case "Evaluated":
                     self._evaluated(event)
                 case "RunStarted":
@@ -176,24 +183,48 @@ class Index:
         self._recent.clear()
         self._recent.append((float(event["time"]), first))
 
-    def _logged(self, event: dict[str, Any]) -> None:
-        step, now = int(event["step"]), float(event["time"])
-        self._seconds = now - self._origin
-        self._tokens = float(event["metrics"].get("tokens") or self._tokens)
-        self._recent.append((now, step))
-        self._add(event, "")
+    def _logged(self, events: list[dict[str, Any]]) -> bool:
+        """Add Logged events with values of the same metrics, many at once: a run may have hundreds
+        of thousands. Returns False, and adds nothing, if a value or the order is damaged."""
+        try:
+            steps = [int(event["step"]) for event in events]
+            times = [float(event["time"]) for event in events]
+            metrics = [event["metrics"] for event in events]
+            given = [_number(each.get("tokens")) for each in metrics]
+        except (KeyError, TypeError, ValueError):
+            return False
+        if any(one >= other for one, other in pairwise(steps)):
+            return False
+        seconds = [now - self._origin for now in times]
+        tokens = list(accumulate(given, lambda old, new: new or old, initial=self._tokens))[1:]
+        self._recent.extend(zip(times[-_RECENT:], steps[-_RECENT:], strict=True))
+        for name in metrics[0]:
+            values = [each[name] for each in metrics]
+            if set(map(type, values)) != {float}:
+                values = list(map(_number, values))
+            self._add(str(name), steps, values, seconds, tokens)
+        self._seconds, self._tokens = seconds[-1], tokens[-1]
+        return True
 
     def _evaluated(self, event: dict[str, Any]) -> None:
-        self._add(event, f"eval/{event['dataset']}/")
-
-    def _add(self, event: dict[str, Any], prefix: str) -> None:
-        base = self._stage.base if self._stage else 0
+        step = int(event["step"])
         for name, value in event["metrics"].items():
-            point = Point(base + int(event["step"]), _number(value), self._seconds, self._tokens)
-            key = prefix + str(name)
-            if key not in self.series:
-                self.series[key] = Series()
-            self.series[key].add(point)
+            key = f"eval/{event['dataset']}/{name}"
+            self._add(key, [step], [_number(value)], [self._seconds], [self._tokens])
+
+    def _add(
+        self,
+        name: str,
+        steps: list[int],
+        values: list[float | None],
+        seconds: list[float],
+        tokens: list[float],
+    ) -> None:
+        if base := self._stage.base if self._stage else 0:
+            steps = [base + step for step in steps]
+        if name not in self.series:
+            self.series[name] = Series()
+        self.series[name].extend(steps, values, seconds, tokens)
 
     # ---- summaries -------------------------------------------------------------------------------
 
@@ -234,6 +265,12 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
+def _logged_names(event: dict[str, Any]) -> tuple[str, ...]:
+    """Names of the metrics of a Logged event; () for others, and for one that is damaged."""
+    metrics = event.get("metrics") if event.get("event") == "Logged" else None
+    return tuple(metrics) if isinstance(metrics, dict) else ()
+
+
 def _generation(line: bytes) -> str:
     """Of a file: its first line holds the time at which the run began."""
     whole = line.endswith(b"\n")
@@ -241,16 +278,18 @@ def _generation(line: bytes) -> str:
 
 
 def _parsed(block: bytes) -> list[dict[str, Any]]:
-    lines = [line for line in block.decode("utf-8", "replace").split("\n") if line.strip()]
+    from pydantic_core import from_json  # twice as fast as json; not needed by every server
+
+    lines = [line for line in block.split(b"\n") if line.strip()]
     try:
-        found = json.loads(f"[{','.join(lines)}]")  # at once: five times faster
-    except (ValueError, RecursionError):
+        found = from_json(b"[" + b",".join(lines) + b"]")  # at once: five times faster
+    except ValueError:
         found = [_one(line) for line in lines]
     return [each for each in found if isinstance(each, dict)]
 
 
-def _one(line: str) -> Any:
+def _one(line: bytes) -> Any:
     try:
-        return json.loads(line)
+        return json.loads(line.decode("utf-8", "replace"))
     except (ValueError, RecursionError):
         return None

@@ -19,8 +19,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from tunewright_web.errors import WebError
 from tunewright_web.job import Job, Status, read_job, read_json
 from tunewright_web.processes import kill_tree, terminate
@@ -198,7 +196,7 @@ class Jobs:
         """Start what waits, where a slot is free. Servers call it every second."""
         if not any(job.status == "queued" for job in self.active()):
             return
-        with contextlib.suppress(Timeout, WebError), self._locked():
+        with contextlib.suppress(WebError), self._locked():
             active = self.active()
             free = Counter(self._slots)
             free.subtract(job.slot for job in active if job.slot is not None)
@@ -226,6 +224,8 @@ class Jobs:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
+        from filelock import FileLock, Timeout  # of servers, few of which have a queue
+
         lock = FileLock(self._workspace.hidden / "queue.lock", timeout=10)
         try:
             with lock:

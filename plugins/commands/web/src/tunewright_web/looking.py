@@ -11,6 +11,7 @@ from tunewright.errors import TunewrightError
 from tunewright_web import work
 from tunewright_web.checking import path_problems
 from tunewright_web.errors import WebError
+from tunewright_web.form import installed
 from tunewright_web.values import as_yaml
 from tunewright_web.workspace import Workspace
 
@@ -23,6 +24,8 @@ _USUAL = {
     "preference": "dpo",
     "unpaired": "kto",
     "prompts": "grpo",
+    "retrieval": "embed",
+    "labelled": "classify",
 }
 #: sections that have a part in how rows look
 _NEEDED = ("model", "family", "template", "dataset", "data", "stage", "stages", "data_root")
@@ -70,7 +73,7 @@ def preview(
     if not recipe.get("data") and "stages" not in recipe:
         raise WebError("there is no data yet", "name a source", status=422)
     asked = {key: recipe[key] for key in _NEEDED if key in recipe}
-    if problems := path_problems(asked, workspace):
+    if problems := path_problems(installed(), asked, workspace):
         raise WebError(problems[0].message, problems[0].hint, status=422, problems=problems)
     if "stage" not in asked and "stages" not in asked:
         asked["stage"] = usual_stage(asked, workspace)
@@ -191,12 +194,17 @@ def _is_bad(note: str) -> bool:
     return note.startswith("left out: ")
 
 
+def _count(ids: Any) -> int:
+    """Number of token ids in a column of them, or of lists of them."""
+    return sum(_count(each) if isinstance(each, list) else 1 for each in ids or ())
+
+
 def _sample(found: dict[str, Any]) -> Sample:
     columns = found["columns"]
     if "labels" in columns:
         count, trained = len(columns["labels"]), sum(label != -100 for label in columns["labels"])
     else:  # preferences and prompts: answers are trained
-        ids = {name: len(each) for name, each in columns.items() if name.endswith("_ids") and each}
+        ids = {name: _count(each) for name, each in columns.items() if name.endswith("_ids")}
         count, trained = sum(ids.values()), sum(ids.values()) - ids.get("prompt_ids", 0)
     made = Sample(found["origin"], count, trained)
     text, at = found["text"], 0

@@ -1,12 +1,12 @@
 """The document of GET /api/v1/openapi.json, from the routes that pages declare."""
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel
 
-from tunewright_web.api import PREFIX
-from tunewright_web.page import Api, Page
+from tunewright_web.page import PREFIX, Api, Page
 
 __all__ = ["openapi"]
 
@@ -30,7 +30,7 @@ _ERROR = {
 }
 
 
-def openapi(pages: tuple[Page, ...]) -> dict[str, Any]:
+def openapi(pages: Iterable[Page]) -> dict[str, Any]:
     """OpenAPI 3.1 of all routes."""
     schemas: dict[str, Any] = {"Error": _ERROR}
     paths: dict[str, Any] = {}

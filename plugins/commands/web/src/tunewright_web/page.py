@@ -1,4 +1,4 @@
-"""A page of the workbench as its module declares it: routes, API routes, and navigation entry.
+"""A page of the workbench as its module declares it: routes and API routes.
 
 README.md shows how to add one.
 """
@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
-from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,10 +17,13 @@ from starlette.routing import BaseRoute, Route
 from tunewright_web.errors import WebError
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from tunewright_web.web import Web
 
-__all__ = ["Api", "Call", "Form", "Page", "get", "post", "read_body", "web_of"]
+__all__ = ["PREFIX", "Api", "Call", "Form", "Page", "get", "post", "read_body", "web_of"]
 
+PREFIX = "/api/v1"  #: of the API
 _FORM_BYTES = 4 * 2**20
 _FIELDS = 5_000
 
@@ -58,21 +60,17 @@ class Api:
     path: str
     handler: Callable[[Call], Any]
     summary: str
-    body: type[BaseModel] | None = None
-    query: type[BaseModel] | None = None
+    body: "type[BaseModel] | None" = None
+    query: "type[BaseModel] | None" = None
     status: int = 200
     media: str = "application/json"
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """name: which entry of the navigation is current. label: of its entry, in English; "" has no
-    entry. path, icon: of the entry."""
+    """name: which entry of the navigation is current."""
 
     name: str
-    label: str = ""
-    path: str = ""
-    icon: str = ""
     routes: tuple[BaseRoute, ...] = ()
     api: tuple[Api, ...] = field(default=())
 

@@ -35,7 +35,8 @@ __all__ = ["Context", "Panel", "Shown", "installed", "shown"]
 class Context:
     """Parts of one request that a panel may use.
 
-    run: the run whose page it is on, None for a page of its own. words: `context.words("text")`
+    run: the run whose page it is on, else None. recipe: in New run what the draft says so far, else
+    None. words: `context.words("text")`
     translates. address: of the panel; a form of it posts to `ADDRESS/ACTION`. loaded: its
     templates.
     """
@@ -47,12 +48,13 @@ class Context:
     words: Words
     address: str
     loaded: jinja2.Environment | None = None
+    recipe: Mapping[str, Any] | None = None
 
     def render(self, template: str, **values: Any) -> Markup:
-        """HTML of a template of the panel, which knows `_`, `address`, `run`, and the values."""
+        """HTML of a template of the panel, which knows `_` and the context's parts."""
         if self.loaded is None:
             raise TypeError("the panel names no folder of templates")
-        known = {"_": self.words, "address": self.address, "run": self.run}
+        known = {"_": self.words, "address": self.address, "run": self.run, "recipe": self.recipe}
         return Markup(self.loaded.get_template(template).render({**known, **values}))  # noqa: S704
 
 
@@ -63,8 +65,9 @@ class Panel(Plugin):
     host. The classes of static/app.css give it the look of the other pages.
     """
 
-    #: nav: a page of its own, with an entry in the navigation; run: a tab on the page of a run
-    place: ClassVar[Literal["nav", "run"]] = "nav"
+    #: nav: a page of its own, with an entry in the navigation; run: a tab on the page of a run;
+    #: new: below the last step of New run
+    place: ClassVar[Literal["nav", "run", "new"]] = "nav"
     #: of the entry or tab, in English
     label: ClassVar[str] = ""
     #: folder of its Jinja templates in its package; "": it has none

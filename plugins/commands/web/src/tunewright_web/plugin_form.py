@@ -25,6 +25,7 @@ __all__ = [
     "option_arguments",
     "options_of_form",
     "pairs",
+    "plugin_form",
     "plugin_forms",
     "trusted",
 ]
@@ -57,13 +58,14 @@ def plugin_forms(kind: str) -> tuple[list[PluginForm], list[str]]:
     for entry in sorted(registry.entries(kind), key=lambda each: each.name):
         try:
             plugin = registry.load(entry)
-            found.append(_form(entry.name, plugin))
+            found.append(plugin_form(entry.name, plugin))
         except Exception as error:  # whatever a stranger's module raises
             broken.append(" ".join(str(error).split())[:300])
     return found, broken
 
 
-def _form(name: str, plugin: Any) -> PluginForm:
+def plugin_form(name: str, plugin: Any) -> PluginForm:
+    """The form of a plugin class."""
     texts = described(plugin.Options)
     schema = plugin.Options.model_json_schema()
     fields = []
@@ -108,9 +110,12 @@ def option_arguments(web: "Web", form: PluginForm, options: Mapping[str, Any]) -
         found = [Problem(tuple(each["loc"]), each["msg"]) for each in error.errors()]
         said = f"{form.name}: {found[0].path[0] if found[0].path else ''}: {found[0].message}"
         raise WebError(said, status=422, problems=found) from error
+    declared = {field.key for field in form.fields if field.widget == "path"}
     for key, value in options.items():
         if key in _PATHS:
             _confine(web, key, value)
+        elif key in declared and isinstance(value, str):
+            _confine_declared(web, value)
     return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in options.items()]
 
 
@@ -127,6 +132,15 @@ def _confine(web: "Web", key: str, value: Any) -> None:
         is_name = key == "data" and _SET_NAME.fullmatch(value)
         if not is_name and not _is_hub_id(key, value):
             web.workspace.readable(value)
+
+
+def _confine_declared(web: "Web", value: str) -> None:
+    """Of an option that its plugin declares as a path: it may name what is not there yet."""
+    try:
+        web.workspace.readable(value)
+    except WebError as error:
+        if error.status != 404:
+            raise
 
 
 def _is_hub_id(key: str, value: str) -> bool:

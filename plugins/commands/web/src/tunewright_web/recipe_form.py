@@ -41,7 +41,7 @@ class Reading:
 def read(form: Form, texts: Texts) -> Reading:
     """The recipe that the texts stand for."""
     found, tree = Reading(), _tree(texts)
-    order = ["model", *(key for key in form.sections if key != "stages")]
+    order = ["model", *(key for key in form.sections if key not in ("stages", "launch"))]
     order += ["data", "eval_data", "stages", "training", "launch", "output", "data_root"]
     for key in [*order, *(key for key in tree if key not in order)]:
         value = _top(form, found, key, tree[key]) if key in tree else None
@@ -104,7 +104,7 @@ def _plugin(form: Form, found: Reading, section: Section, at: Path_, name: str, 
     plugin = section.chosen(title or (*section.defaults, "")[0])
     fields = plugin.fields if plugin else ()
     options = _fields(form, found, fields, at, name, node) or {}
-    if not title and options and not section.many and section.defaults:
+    if not title and options and section.defaults and not (section.many or section.nameless):
         title = section.defaults[0]  # the options are the default plugin's
     if not title:
         return options or None
@@ -220,13 +220,18 @@ def _texts(form: Form, name: str, value: Any) -> Iterator[tuple[str, str]]:
 def _section_texts(form: Form, section: Section, name: str, value: Any) -> Any:
     if isinstance(value, str) and value:
         yield f"{name}.name", value
-    elif isinstance(value, dict) and isinstance(value.get("name"), str):
-        plugin = section.chosen(value["name"])
-        yield f"{name}.name", value["name"]
+    elif isinstance(value, dict) and _is_chosen(section, value.get("name")):
+        plugin = section.chosen(value["name"]) if value.get("name") else section.usual
+        if value.get("name"):
+            yield f"{name}.name", value["name"]
         rest = {key: each for key, each in value.items() if key != "name"}
         yield from _field_texts(form, plugin.fields if plugin else (), name, rest)
     else:
         yield name, unparse(_YAML, value)
+
+
+def _is_chosen(section: Section, name: Any) -> bool:
+    return isinstance(name, str) or (name is None and section.nameless)
 
 
 def _field_texts(form: Form, fields: Sequence[Field], name: str, values: Any) -> Any:

@@ -4,19 +4,23 @@ import functools
 import hashlib
 import json
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import jinja2
 from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from tunewright_web.errors import WebError
 from tunewright_web.page import web_of
-from tunewright_web.panels import Shown, installed
+from tunewright_web.pages import NAVIGATION
 from tunewright_web.shown import FILTERS
 from tunewright_web.words import LANGUAGES, Words, chosen
+
+if TYPE_CHECKING:
+    import jinja2
+
+    from tunewright_web.panels import Shown
 
 __all__ = ["error_response", "redirect", "render", "url", "words_of"]
 
@@ -101,7 +105,9 @@ def _common(request: Request) -> dict[str, Any]:
 
 
 @functools.cache
-def _environment() -> jinja2.Environment:
+def _environment() -> "jinja2.Environment":
+    import jinja2  # at the first page
+
     made = jinja2.Environment(
         loader=jinja2.PackageLoader("tunewright_web", "templates"),
         autoescape=True,
@@ -111,11 +117,18 @@ def _environment() -> jinja2.Environment:
     )
     made.filters |= FILTERS
     made.globals |= {"version": _assets_version(), "icon": _icon, "panels_of_nav": _panels_of_nav}
+    made.globals["navigation"] = NAVIGATION
     return made
 
 
-def _panels_of_nav() -> list[Shown]:
+def _panels_of_nav() -> "list[Shown]":
     """Panels with an entry in the navigation; those that are broken say so there."""
+    from tunewright import registry
+
+    if not registry.entries("panel"):
+        return []
+    from tunewright_web.panels import installed
+
     return [each for each in installed() if each.panel is None or each.panel.place == "nav"]
 
 

@@ -28,21 +28,35 @@ class Series:
         self.last: Point | None = None
         self.not_finite = 0  # points without a value
 
-    def add(self, point: Point) -> None:
-        """Append. A step that was there, as after a resume, and all after it are forgotten."""
-        if self.last is not None and point.step <= self.last.step:
-            self.cut(point.step - 1)
-        self._first = self._first or point
-        self.last = point
-        self.not_finite += point.value is None
-        if self._buckets and self._in_last < self._width:
-            self._buckets[-1] = _extremes([*self._buckets[-1], point])
-            self._in_last += 1
-            return
-        if len(self._buckets) == 2 * _BUCKETS:
-            self._halve()
-        self._buckets.append([point])
-        self._in_last = 1
+    def extend(
+        self,
+        steps: Sequence[int],
+        values: Sequence[float | None],
+        seconds: Sequence[float],
+        tokens: Sequence[float],
+    ) -> None:
+        """Append points of increasing steps. Steps that were there, as after a resume, and all
+        after them are forgotten."""
+        if self.last is not None and steps[0] <= self.last.step:
+            self.cut(steps[0] - 1)
+        at, count = 0, len(steps)
+        while at < count:
+            if not self._buckets or self._in_last >= self._width:
+                if len(self._buckets) == 2 * _BUCKETS:
+                    self._halve()
+                self._buckets.append([])
+                self._in_last = 0
+            end = min(count, at + self._width - self._in_last)
+            found = [
+                Point(steps[i], values[i], seconds[i], tokens[i]) for i in _places(values, at, end)
+            ]
+            before = self._buckets[-1]
+            self._buckets[-1] = _extremes([*before, *found]) if before else found
+            self._in_last += end - at
+            at = end
+        self._first = self._first or Point(steps[0], values[0], seconds[0], tokens[0])
+        self.last = Point(steps[-1], values[-1], seconds[-1], tokens[-1])
+        self.not_finite += values.count(None)
 
     def cut(self, step: int) -> None:
         """Forget what comes after a step."""
@@ -83,3 +97,18 @@ def _extremes(points: Sequence[Point]) -> list[Point]:
     low = min(valued, key=lambda point: point.value or 0.0)
     high = max(valued, key=lambda point: point.value or 0.0)
     return [low] if low is high else sorted((low, high))
+
+
+def _places(values: Sequence[float | None], at: int, end: int) -> list[int]:
+    """Places of the extremes among the values of a range, as `_extremes` has them."""
+    if end - at == 1:
+        return [at]
+    found = values[at:end]
+    if None in found:
+        valued = [value for value in found if value is not None]
+        if not valued:
+            return [at]
+        low, high = found.index(min(valued)), found.index(max(valued))
+    else:
+        low, high = found.index(min(found)), found.index(max(found))  # type: ignore[type-var]
+    return [at + low] if low == high else sorted((at + low, at + high))

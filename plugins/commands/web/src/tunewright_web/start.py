@@ -1,10 +1,12 @@
 """From the options of the command to a server that runs, and its end."""
 
+import contextlib
 import ipaddress
 import os
 import secrets
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from tunewright.errors import RecipeError, RunError
 from tunewright_web.app import make_app
 from tunewright_web.guard import Guard
 from tunewright_web.render import error_response
+from tunewright_web.schema_child import installed_schema
 from tunewright_web.web import Web
 from tunewright_web.workspace import Workspace, write_file
 
@@ -30,6 +33,7 @@ class Settings:
     root: Path
     host: str = "127.0.0.1"
     port: int = 7860
+    socket: Path | None = None
     allowed: tuple[Path, ...] = ()
     hosts: tuple[str, ...] = ()
     root_path: str = ""
@@ -48,8 +52,8 @@ def serve(settings: Settings) -> None:
     """Serve until a signal. Raises TunewrightError."""
     web = opened(settings)
     token = _token(settings, web.workspace)
-    with _bound(settings.host, settings.port) as bound:
-        web.port = bound.getsockname()[1]
+    with _listening(settings) as bound:
+        web.port = 0 if settings.socket else bound.getsockname()[1]
         app = guarded(web, token, settings)
         _announce(settings, web, token)
         server = uvicorn.Server(
@@ -64,8 +68,15 @@ def serve(settings: Settings) -> None:
                 timeout_graceful_shutdown=2,  # seconds: no request of a page is lost by it
             )
         )
+        # seconds for the first New run after plugins were installed, if they began at its request
+        threading.Thread(target=_make_schema, daemon=True).start()
         with _signals_end_the_server():
             server.run(sockets=[bound])
+
+
+def _make_schema() -> None:
+    with contextlib.suppress(RunError):  # New run says it
+        installed_schema()
 
 
 def opened(settings: Settings) -> Web:
@@ -125,6 +136,40 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
+@contextmanager
+def _listening(settings: Settings) -> Iterator[socket.socket]:
+    if settings.socket is None:
+        with _bound(settings.host, settings.port) as bound:
+            yield bound
+        return
+    path = settings.socket.absolute()
+    with _bound_to_file(path) as bound:
+        try:
+            yield bound
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _bound_to_file(path: Path) -> socket.socket:
+    """A Unix socket that only this user can open. One that a killed server left is replaced."""
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path.is_socket() and made.connect_ex(str(path)):
+            path.unlink()
+        before = os.umask(0o177)
+        try:
+            made.bind(str(path))
+        finally:
+            os.umask(before)
+        made.listen()
+    except OSError as error:
+        made.close()
+        problem = f"cannot be bound: {error.strerror or error}"
+        hint = "a server listens there, or it is a file: choose another path"
+        raise RunError(problem, place=str(path), hint=hint) from error
+    return made
+
+
 def _bound(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     made = socket.socket(family, socket.SOCK_STREAM)
@@ -154,9 +199,14 @@ def _next_free(host: str, port: int, family: int) -> int | None:
 
 
 def _announce(settings: Settings, web: Web, token: str) -> None:
+    print(f"Tunewright workbench of {web.workspace.root}")
+    if settings.socket:
+        print(f"Forward a port to it: ssh -L 7860:{settings.socket.absolute()} THIS_HOST")
+        print(f"Then open http://localhost:7860{settings.prefix}/?token={token}")
+        print("Ctrl-C ends the server; jobs go on.", flush=True)
+        return
     host = settings.host if settings.host not in ("0.0.0.0", "::") else socket.gethostname()  # noqa: S104
     name = f"[{host}]" if ":" in host else host
-    print(f"Tunewright workbench of {web.workspace.root}")
     print(f"Open http://{name}:{web.port}{settings.prefix}/?token={token}")
     if not _is_loopback(settings.host):
         print("Whoever has this address can run programs on this machine as you.")

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tunewright_web.jobs import Jobs
-from tunewright_web.page import Page
 from tunewright_web.runs import Runs
 from tunewright_web.workspace import Workspace
 
@@ -13,12 +12,10 @@ __all__ = ["Web"]
 
 @dataclass(slots=True)
 class Web:
-    """pages: those with an entry in the navigation come first. trusted: models whose code may run.
-    slots: devices of jobs, as in CUDA_VISIBLE_DEVICES. token_file: where the token is. port: 0
-    until the server listens."""
+    """trusted: models whose code may run. slots: devices of jobs, as in CUDA_VISIBLE_DEVICES.
+    token_file: where the token is. port: 0 until the server listens."""
 
     workspace: Workspace
-    pages: tuple[Page, ...] = ()
     trusted: tuple[str, ...] = ()
     slots: tuple[str, ...] = ("",)
     token_file: Path = field(default_factory=Path)

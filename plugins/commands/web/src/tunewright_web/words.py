@@ -5,7 +5,6 @@ translation. A text that a catalogue lacks stays English; a test counts them.
 """
 
 import functools
-import tomllib
 from collections.abc import Mapping
 from importlib import resources
 
@@ -21,6 +20,8 @@ def catalogue(language: str) -> Mapping[str, str]:
     found: dict[str, str] = {}
     folder = resources.files("tunewright_web").joinpath("words", language)
     if language != "en":
+        import tomllib
+
         for file in sorted(folder.iterdir(), key=lambda each: each.name):
             if file.name.endswith(".toml"):
                 found |= tomllib.loads(file.read_text("utf-8"))["words"]

@@ -56,7 +56,13 @@ class ChunkProcessor:
         return cls(
             run,
             work.of(
-                run, loaded.tokenizer, request.rows, request.max_length, policy, loaded.processor
+                run,
+                loaded.tokenizer,
+                request.rows,
+                request.max_length,
+                policy,
+                loaded.processor,
+                request.embedding,
             ),
         )
 

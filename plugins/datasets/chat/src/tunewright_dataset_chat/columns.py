@@ -29,6 +29,8 @@ _COLUMNS: dict[RowKind, dict[str, Any]] = {
         "margin": pa.float64(),
     },
     "unpaired": {"prompt_ids": _IDS, "completion_ids": _IDS, "label": pa.bool_()},
+    "retrieval": {"query_ids": _IDS, "document_ids": pa.list_(_IDS)},
+    "labelled": {"input_ids": _IDS, "names": pa.list_(pa.string()), "value": pa.float64()},
     "prompts": {"prompt_ids": _IDS},  # and the columns of the reward functions
 }
 

@@ -39,6 +39,7 @@ def settings(run: RunContext, request: DataRequest, options: Any) -> dict[str, A
         "rows": request.rows,
         "max_length": request.max_length,
         "limit": request.limit,
+        "prompts": [request.embedding.query_prompt, request.embedding.document_prompt],
         "template": digest(
             [template.source, template.options.model_dump(), dataclasses.asdict(template.info)]
         ),

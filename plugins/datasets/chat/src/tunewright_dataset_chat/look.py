@@ -159,7 +159,7 @@ def _written(sample: Sample, tokenizer: Any) -> Sample:
     """A truncated row as the text of its tokens; a prompt with answers as the text of its columns,
     with the answers as trained spans."""
     parts = (
-        _pieces(sample, tokenizer) if "input_ids" in sample.columns else _answers(sample, tokenizer)
+        _pieces(sample, tokenizer) if "labels" in sample.columns else _answers(sample, tokenizer)
     )
     text, trained = "", []
     for part, is_trained in parts:
@@ -179,6 +179,9 @@ def _answers(sample: Sample, tokenizer: Any) -> Iterator[tuple[str, bool]]:
     for name, value in sample.columns.items():
         if value is not None:
             yield f"{name.removesuffix('_ids')}: ", False
-            ids = name.endswith("_ids")
-            yield tokenizer.decode(value) if ids else str(value), ids and name != "prompt_ids"
+            if name == "document_ids":
+                yield "\n".join(map(tokenizer.decode, value)), True
+            else:
+                ids = name.endswith("_ids")
+                yield tokenizer.decode(value) if ids else str(value), ids and name != "prompt_ids"
             yield "\n", False

@@ -15,12 +15,14 @@ from pathlib import Path
 from tunewright import RowError
 from tunewright.types import (
     Conversation,
+    Labelled,
     MediaPart,
     Message,
     Part,
     Preference,
     Prompt,
     RenderedText,
+    Retrieval,
     Row,
     Text,
     Unpaired,
@@ -127,7 +129,7 @@ def of_contents(contents: Iterable[str | list[Part]]) -> Iterator[MediaPart]:
 
 
 def messages(row: Row) -> Iterator[Message]:
-    if isinstance(row, Text | RenderedText):
+    if isinstance(row, Text | RenderedText | Retrieval | Labelled):
         return iter(())
     if isinstance(row, Preference):
         return chain(row.prompt, row.chosen, row.rejected)

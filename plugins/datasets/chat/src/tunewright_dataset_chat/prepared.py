@@ -17,6 +17,7 @@ from tunewright_dataset_chat.samples import IGNORED
 
 MANIFEST = cached_shards.MANIFEST
 _AGAIN = "prepare it anew: tunewright data prepare RECIPE --to FOLDER"
+DOCUMENTS = "document_ids"  # of a query: lists of ids
 _ANSWERS = ("chosen_ids", "rejected_ids", "completion_ids")
 
 
@@ -123,7 +124,9 @@ class _Batch:
 
 def _bad_row(batch: _Batch, request: DataRequest) -> tuple[int, str] | None:
     """First invalid row and the problem."""
-    id_columns = [name for name in columns.types(request.rows) if name.endswith("_ids")]
+    id_columns = [
+        name for name in columns.types(request.rows) if name.endswith("_ids") and name != DOCUMENTS
+    ]
     lists = [name for name in columns.types(request.rows) if name in (*id_columns, "labels")]
     for name in lists:
         if batch.column(name).null_count or batch.column(name).flatten().null_count:
@@ -143,7 +146,30 @@ def _bad_row(batch: _Batch, request: DataRequest) -> tuple[int, str] | None:
     if (long := total > request.max_length).any():
         row = int(np.flatnonzero(long)[0])
         return row, f"has {total[row]} tokens, and max_length is {request.max_length}"
+    if DOCUMENTS in batch.names:
+        return _bad_documents(batch, request.max_length)
     return _bad_labels(batch) if "labels" in batch.names else None
+
+
+def _bad_documents(batch: _Batch, longest: int) -> tuple[int, str] | None:
+    rows = batch.column(DOCUMENTS)
+    documents = rows.flatten()
+    values = documents.flatten()
+    if rows.null_count or documents.null_count or values.null_count:
+        return 0, f"{DOCUMENTS} has a null"
+    if (bad := batch.lengths(DOCUMENTS) == 0).any():
+        return int(np.flatnonzero(bad)[0]), f"{DOCUMENTS} is empty"
+    lengths = np.diff(documents.offsets.to_numpy())
+    if (bad := (lengths == 0) | (lengths > longest)).any():
+        at = int(np.flatnonzero(bad)[0])
+        problem = f"a document has {lengths[at]} tokens, and max_length is {longest}"
+        return batch.row_of(DOCUMENTS, bad), problem
+    ids = values.to_numpy(zero_copy_only=False)
+    if (bad := (ids < 0) | (ids >= batch.vocabulary)).any():
+        row = batch.row_of(DOCUMENTS, np.add.reduceat(bad, np.cumsum(lengths) - lengths) > 0)
+        problem = f"{DOCUMENTS} has {ids[bad][0]}, and the tokenizer's ids are 0 to"
+        return row, f"{problem} {batch.vocabulary - 1}"
+    return None
 
 
 def _bad_labels(batch: _Batch) -> tuple[int, str] | None:

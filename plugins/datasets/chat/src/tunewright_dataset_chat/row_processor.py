@@ -7,6 +7,7 @@ from typing import Any
 from tunewright import RowError
 from tunewright.types import (
     Conversation,
+    Embedding,
     Rendered,
     RenderedText,
     Row,
@@ -16,7 +17,7 @@ from tunewright.types import (
     TemplateRequest,
     Text,
 )
-from tunewright_dataset_chat import media, pairs, spelling, truncate
+from tunewright_dataset_chat import media, pairs, plain_texts, spelling, truncate
 from tunewright_dataset_chat.columns import MEDIA
 from tunewright_dataset_chat.row_media import RowMedia
 from tunewright_dataset_chat.samples import Done, Sample, columns_of, placed, trains
@@ -43,13 +44,14 @@ class RowProcessor:
         max_length: int,
         policy: truncate.Policy,
         processor: Any = None,  # of a model that takes media
+        embedding: Embedding | None = None,  # its prompts stand before the texts of retrieval rows
     ) -> None:
         self._ask, self._tokenizer, self.rows = ask, tokenizer, rows
         self._size, self._policy, self._bos = max_length, policy, tokenizer.bos_token_id
         self._tokeniser, self._stop = Tokeniser(tokenizer, info), info.stop
         self._media = RowMedia(processor, tokenizer, info, self._written)
         self.takes_media = processor is not None
-        self._folders = media.NO_FOLDERS
+        self._folders, self._embedding = media.NO_FOLDERS, embedding or Embedding()
 
     @classmethod
     def of(
@@ -60,18 +62,21 @@ class RowProcessor:
         max_length: int,
         policy: truncate.Policy,
         processor: Any = None,
+        embedding: Embedding | None = None,
     ) -> "RowProcessor":
         """Create a processor with the run's template. Raises RecipeError if the tokenizer does not
-        fit it."""
+        fit it, or the policy the rows."""
         info = run.plugin("template").info
-        if rows != "text":
+        if rows in ("retrieval", "labelled"):
+            plain_texts.check_policy(policy)
+        elif rows != "text":
             check_fit(tokenizer, info, "template")
 
         def ask(asked: TemplateRequest) -> Rendered:
             rendered: Rendered = run.call("template", "format_template", asked)
             return rendered
 
-        return cls(ask, info, tokenizer, rows, max_length, policy, processor)
+        return cls(ask, info, tokenizer, rows, max_length, policy, processor, embedding)
 
     def __call__(
         self, rows: list[Row | RowError], folders: media.Folders = media.NO_FOLDERS
@@ -107,7 +112,7 @@ class RowProcessor:
         """Fit the rows to max_length, and count dropped and changed ones."""
         done = Done()
         if self.rows not in ("text", "messages"):
-            self._pairs(started, done)
+            (self._plain if self.rows in ("retrieval", "labelled") else self._pairs)(started, done)
             return done
         found = iter(tokens)
         for row, rendered in started:
@@ -252,6 +257,19 @@ class RowProcessor:
             of_row = texts.get(str(row.origin), [])
             done.changed.update(spelling.of_conversation(of_row, self._tokeniser))
             done.samples.append(self._sample(row, columns, Rendered("")))
+
+    def _plain(self, started: Started, done: Done) -> None:
+        rows = [row for row, text in started if not isinstance(text, RowError)]
+        encoded = plain_texts.encode_rows(rows, self._tokenizer, self._size, self._embedding)
+        for row, text in started:
+            found = text if isinstance(text, RowError) else next(encoded)
+            if isinstance(found, RowError):
+                done.errors.append(placed(found, row))
+            elif found[1] and self._policy == "drop":
+                done.dropped[self._too_long] += 1
+            else:
+                done.changed.update([self._made_to_fit] if found[1] else [])
+                done.samples.append(self._sample(row, found[0], Rendered("")))
 
     def _shorter_pair(self, row: Row, columns: dict[str, Any]) -> tuple[Row, dict[str, Any]] | None:
         """The row within max_length, with its remaining prompt; None if it is to be dropped."""

@@ -39,15 +39,21 @@ class Sample:
 
     @property
     def input_ids(self) -> list[int]:
-        """All T tokens; for preference rows the prompt with the chosen answer."""
+        """All T tokens; for preference rows the prompt with the chosen answer, for retrieval rows
+        the query and its documents."""
         if "input_ids" in self.columns:
             return list(self.columns["input_ids"])
+        if "query_ids" in self.columns:
+            texts = (self.columns["query_ids"], *self.columns["document_ids"])
+            return [token for text in texts for token in text]
         return [token for name in _WHOLE for token in self.columns.get(name, ())]
 
     @property
     def labels(self) -> list[int]:
         if "labels" in self.columns:
             return list(self.columns["labels"])
+        if "prompt_ids" not in self.columns:  # all of it is used
+            return self.input_ids
         prompt = self.columns["prompt_ids"]
         return [IGNORED] * len(prompt) + self.input_ids[len(prompt) :]
 

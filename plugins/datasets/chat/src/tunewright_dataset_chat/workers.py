@@ -18,7 +18,7 @@ from typing import Any
 from tunewright import RunError
 from tunewright.errors import TunewrightError
 from tunewright.recipe import Section
-from tunewright.types import DataRequest, RowKind, RunContext
+from tunewright.types import DataRequest, Embedding, RowKind, RunContext
 from tunewright_dataset_chat.chunk_processor import ChunkProcessor, ChunkResult, collected_once
 from tunewright_dataset_chat.row_processor import RowProcessor
 from tunewright_dataset_chat.truncate import Policy
@@ -40,7 +40,8 @@ class _Given:
     rows: RowKind
     max_length: int
     policy: Policy
-    processor: Any = None
+    processor: Any
+    embedding: Embedding
 
     def step(self) -> ChunkProcessor:
         from tunewright.check import resolve
@@ -50,7 +51,13 @@ class _Given:
         if self.template:
             run.use("template", self.template)
         work = RowProcessor.of(
-            run, self.tokenizer, self.rows, self.max_length, self.policy, self.processor
+            run,
+            self.tokenizer,
+            self.rows,
+            self.max_length,
+            self.policy,
+            self.processor,
+            self.embedding,
         )
         return ChunkProcessor(run, work)
 
@@ -88,6 +95,7 @@ class Workers:
             size,
             self._policy,
             loaded.processor,
+            self._request.embedding,
         )
         context = get_context("spawn")
         for _ in range(self.count):

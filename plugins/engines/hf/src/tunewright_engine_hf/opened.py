@@ -43,7 +43,7 @@ class OpenedEngine(InferenceEngine):
         loaded = run.load_policy(request.head)
         adapters = add_adapters(run, loaded, request.adapters)
         model = loaded.model.eval()
-        self.models = (run.recipe.model, *request.adapters)
+        self.models, self._embedding = (run.recipe.model, *request.adapters), run.embedding
         config = model.config.get_text_config(decoder=True)
         own_length = getattr(config, "max_position_embeddings", None) or _LONGEST
         self.max_length = min(filter(None, (request.max_length, own_length)))
@@ -140,7 +140,7 @@ class OpenedEngine(InferenceEngine):
         prompts = [self._prompts.encode_input(each, add_generation_prompt=False) for each in inputs]
         self._check_lengths(prompts)
         adapter = self._answers.adapter(model)
-        vectors = self._compute(lambda: self._scheduler.embed(prompts, adapter))
+        vectors = self._compute(lambda: self._scheduler.embed(prompts, adapter, self._embedding))
         return Vectors(vectors, [len(ids) for ids in prompts])
 
     def score(self, inputs: Sequence[PromptInput], model: str | None = None) -> Scores:

@@ -128,8 +128,9 @@ class SentenceTransformers(Exporter):
     embeddings are compared with the run's."""
 
     class Options(PluginOptions):
-        pooling: Literal["lasttoken", "mean"] = "lasttoken"
-        """Hidden state of a text: that of its last token, or the mean over its tokens."""
+        pooling: Literal["mean", "lasttoken", "cls"] | None = None
+        """Hidden state of a text: the mean over its tokens, or that of its last or first one.
+        Default: as stage embed has trained, else mean."""
         normalize: bool = True
         """Scale embeddings to length 1."""
         dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"

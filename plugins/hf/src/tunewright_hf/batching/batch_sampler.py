@@ -232,9 +232,11 @@ def within_budget(order: np.ndarray, lengths: np.ndarray, budget: int) -> Units:
 def row_lengths(dataset: Any) -> np.ndarray:
     """Tokens that each row of a datasets.Dataset contributes to a batch, computed in Arrow without
     reading the tokens. For a prompt with two answers: twice the prompt with the longer answer,
-    because both are padded to it."""
+    because both are padded to it; for a query with documents: each as the longest of them."""
     import pyarrow.compute as pc
 
+    if "query_ids" in dataset.column_names:
+        return _retrieval_lengths(dataset)
     answers = [
         name
         for name in ("chosen_ids", "rejected_ids", "completion_ids")
@@ -249,3 +251,16 @@ def row_lengths(dataset: Any) -> np.ndarray:
     if not answers:
         return lengths[0]
     return np.asarray(len(answers) * (lengths[0] + np.max(lengths[1:], axis=0)), dtype=np.int32)
+
+
+def _retrieval_lengths(dataset: Any) -> np.ndarray:
+    tables = dataset.select_columns(["query_ids", "document_ids"]).with_format("arrow").iter(10_000)
+    found = []
+    for table in tables:
+        queries = np.diff(table["query_ids"].combine_chunks().offsets.to_numpy())
+        documents = table["document_ids"].combine_chunks()
+        counts = np.diff(documents.offsets.to_numpy())
+        each = np.diff(documents.flatten().offsets.to_numpy())
+        longest = np.maximum.reduceat(each, np.cumsum(counts) - counts)  # a row has at least one
+        found.append((counts + 1) * np.maximum(queries, longest))
+    return np.concatenate(found).astype(np.int32) if found else np.zeros(0, dtype=np.int32)

@@ -18,7 +18,8 @@ def sequences(data: Data, count: int, seed: int) -> list[tuple[list[int], list[i
 
     Rows are drawn with the seed, or the first ones of data that is read while training goes on.
     labels: -100 where a token is not trained. Of a preference it is the chosen reply, of an
-    unpaired row the reply if it is desirable. Of rows that are prompts, all tokens are labels.
+    unpaired row the reply if it is desirable. Of rows that are prompts, all tokens are labels; of a
+    query with documents they are the query's.
     """
     found = (_sequence(row) for row in _rows(data.train, seed))
     return list(itertools.islice((each for each in found if each is not None), count))
@@ -35,8 +36,8 @@ def _rows(rows: Any, seed: int) -> Iterator[dict[str, Any]]:
 
 def _sequence(row: dict[str, Any]) -> tuple[list[int], list[int]] | None:
     if "input_ids" in row:
-        return list(row["input_ids"]), list(row["labels"])
-    prompt = list(row["prompt_ids"])
+        return list(row["input_ids"]), list(row.get("labels", row["input_ids"]))
+    prompt = list(row["query_ids"] if "query_ids" in row else row["prompt_ids"])
     reply = row.get("chosen_ids", row.get("completion_ids"))
     if reply is None:
         return prompt, prompt

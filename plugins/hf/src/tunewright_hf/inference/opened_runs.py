@@ -9,7 +9,7 @@ from tunewright import RecipeError, RunError
 from tunewright.check import Resolved
 from tunewright.context import Run
 from tunewright.recipe import Section
-from tunewright.types import DataRequest, Head, LoadedModel, StageResult, Weights
+from tunewright.types import DataRequest, Embedding, Head, LoadedModel, StageResult, Weights
 from tunewright_hf.checkpoints.folder import is_complete
 from tunewright_hf.checkpoints.state_codec import load_state
 from tunewright_hf.models import hub, template_signs
@@ -23,13 +23,21 @@ _HARMLESS = ("gaussian", "orthogonal")
 
 
 class OpenedRun(Run):
-    """A run whose policy is the recipe's model, or a result that was given."""
+    """A run whose policy is the recipe's model, or a result that was given.
+
+    number: of the stage that has trained it, 0 is the first; None: none of the recipe's.
+    """
 
     def __init__(
-        self, resolved: Resolved, result: StageResult | None, head: Head, **how: Any
+        self,
+        resolved: Resolved,
+        result: StageResult | None,
+        head: Head,
+        number: int | None = None,
+        **how: Any,
     ) -> None:
         super().__init__(resolved, **how)
-        self._result, self._head = result, head
+        self._result, self._head, self._trained_by = result, head, number
 
     @property
     def trained(self) -> StageResult | None:
@@ -38,6 +46,13 @@ class OpenedRun(Run):
     @property
     def policy_head(self) -> Head:
         return self._head
+
+    @property
+    def embedding(self) -> Embedding:
+        if self._trained_by is None:
+            return Embedding()
+        found: Embedding = self.stage(self._trained_by).embedding
+        return found
 
     def policy_folders(self) -> list[Path]:
         """Folders whose files make the policy. Raises RunError if the model is not to be had."""
@@ -104,7 +119,7 @@ class CheckpointRun(OpenedRun):
         prior: StageResult | None,
         head: Head,
         checkpoint: Path,
-        **how: Any,
+        **how: Any,  # as OpenedRun
     ) -> None:
         super().__init__(resolved, prior, head, **how)
         self._checkpoint = checkpoint

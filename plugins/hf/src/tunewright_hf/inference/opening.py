@@ -123,10 +123,10 @@ def _part_of_run(path: Path, overrides: Sequence[str], how: dict[str, Any]) -> R
         earlier = zip(done[:number], heads, strict=False)
         policies = [result for result, head in earlier if head == "causal_lm"]
         prior = policies[-1] if policies else None
-        run = CheckpointRun(resolved, prior, heads[number], path, **how)
+        run = CheckpointRun(resolved, prior, heads[number], path, number=number, **how)
         run.begin_stage(number)
     elif found := [each for each in done if each.path.resolve() == real]:
-        run = OpenedRun(resolved, found[0], heads[number], **how)
+        run = OpenedRun(resolved, found[0], heads[number], number, **how)
     else:
         return None
     use_stored_template(run, state)

@@ -17,10 +17,12 @@ from transformers.cache_utils import (
 )
 from transformers.generation import GenerationMixin
 
+from tunewright.types import Embedding
 from tunewright_hf.inference.rope import RopeState, unscaled_length
 from tunewright_hf.inference.rows import Row
 from tunewright_hf.inference.slots import SlotCache
 from tunewright_hf.inference.virtual_tokens import VirtualTokens
+from tunewright_hf.losses.pooling import pooled
 from tunewright_hf.losses.sequence_scores import scores_at_the_end
 from tunewright_hf.media.prompts import PromptMedia
 from tunewright_hf.models.legacy_cache import LegacyCache
@@ -110,19 +112,20 @@ class ModelRunner:
         given = {name: each.to(self.model.device) for name, each in given.items()}
         return self._forward(group, ids.shape[1], keep, **given)
 
-    def embed(self, ids: list[int], adapter: str | None) -> list[float]:
-        """Mean of a text's last hidden states, of norm 1."""
+    def embed(self, ids: list[int], adapter: str | None, embedding: Embedding) -> list[float]:
+        """Vector of a text."""
         names = {"adapter_names": [adapter or BASE]} if self._adapters else {}
         given = torch.tensor([ids], device=self.model.device)  # (1, T)
+        mask = torch.ones_like(given)
         found = self.model(
             input_ids=given,
-            attention_mask=torch.ones_like(given),
+            attention_mask=mask,
             output_hidden_states=True,
             use_cache=False,
             **names,
         )
-        mean = found.hidden_states[-1][0].float().mean(0)
-        return [float(x) for x in mean / mean.norm()]
+        vectors: list[float] = pooled(found.hidden_states[-1], mask, embedding)[0].tolist()
+        return vectors
 
     def score(self, ids: list[int], media: PromptMedia | None) -> float:
         """Score of a text with its media, from a model with the head `score`."""

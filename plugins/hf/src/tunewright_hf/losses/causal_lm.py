@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tunewright import RunError
+from tunewright.types import Embedding
 from tunewright_hf.losses.chunked_cross_entropy import (
     IGNORED,
     PositionValue,
@@ -30,6 +31,7 @@ from tunewright_hf.losses.chunked_cross_entropy import (
     values_at_labels,
     weighted_sum,
 )
+from tunewright_hf.losses.pooling import pooled
 from tunewright_hf.models.modules import base_model
 
 __all__ = [
@@ -153,6 +155,24 @@ class CausalLoss:
             (*targets.shape, *found.shape[1:]), dtype=torch.float32, device=found.device
         )
         return whole.index_put(places, found), auxiliary
+
+    def pooled(
+        self, forward: Any, inputs: dict[str, Tensor], embedding: Embedding
+    ) -> tuple[Tensor, Tensor]:
+        """(vectors, auxiliary): vectors of the rows (B, D), fp32; and the family's own auxiliary
+        loss, a scalar. inputs: of right-padded rows. Raises RunError for a model whose head is
+        called in a way of its own."""
+        if self.after_head is None:
+            problem = f"the states of {self.base.config.model_type} before its head are not known"
+            raise RunError(problem, hint="use a model of another family")
+        mask = inputs["attention_mask"]
+
+        def pool(states: Tensor, _: Callable[[Tensor], Tensor]) -> Tensor:
+            return pooled(states, mask, embedding)
+
+        loss, made = self._forward(forward, inputs, inputs["input_ids"], pool, 1.0)
+        auxiliary = (loss - made).mean()  # it was added to every number
+        return loss - auxiliary, auxiliary
 
     def states(
         self, inputs: dict[str, Tensor], labels: Tensor

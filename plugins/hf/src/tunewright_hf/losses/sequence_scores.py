@@ -8,7 +8,7 @@ from torch import Tensor
 from tunewright_hf.losses.causal_lm import replaced, without_virtual_tokens
 from tunewright_hf.models.modules import base_model
 
-__all__ = ["last_known", "scores_at_the_end"]
+__all__ = ["last_known", "outputs_at_the_end", "scores_at_the_end"]
 
 
 def last_known(known: Tensor) -> Tensor:
@@ -19,7 +19,14 @@ def last_known(known: Tensor) -> Tensor:
 def scores_at_the_end(
     model: Any, forward: Any, inputs: dict[str, Tensor], last: Tensor | None = None
 ) -> Tensor:
-    """Score (B,) in fp32 at each sequence's last token, found by position.
+    """Score (B,) of a head with one output: see `outputs_at_the_end`."""
+    return outputs_at_the_end(model, forward, inputs, last)[:, 0]
+
+
+def outputs_at_the_end(
+    model: Any, forward: Any, inputs: dict[str, Tensor], last: Tensor | None = None
+) -> Tensor:
+    """Outputs (B, N) of the head in fp32 at each sequence's last token, found by position.
 
     last: the index (B,) of that token. Default: by attention_mask.
 
@@ -42,4 +49,5 @@ def scores_at_the_end(
             return own_forward(ends.to(dtype))[:, None].expand(-1, states.shape[1], -1)
 
     with replaced(head, "forward", at_the_end):
-        return forward(**inputs, use_cache=False).logits[:, 0].float()
+        outputs: Tensor = forward(**inputs, use_cache=False).logits.float()
+        return outputs

@@ -17,7 +17,17 @@ HEADS = {
     "causal_lm": transformers.AutoModelForCausalLM,
     "score": transformers.AutoModelForSequenceClassification,
     "value": transformers.AutoModelForSequenceClassification,
+    "classes": transformers.AutoModelForSequenceClassification,
 }
+
+
+def set_outputs(config: Any, request: LoadRequest) -> None:
+    """Set the number of outputs of a head that is no language model's, and their names."""
+    if request.head == "classes":
+        config.id2label = dict(enumerate(request.labels))
+        config.label2id = {name: number for number, name in enumerate(request.labels)}
+    elif request.head != "causal_lm":
+        config.num_labels = 1
 
 
 def auto_class(request: LoadRequest, config: Any) -> Any:

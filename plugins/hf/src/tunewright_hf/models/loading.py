@@ -29,7 +29,7 @@ from tunewright_hf.models.deferred import DeferredWeights, unnamed_on_meta
 from tunewright_hf.models.dequantized import forget, make_dequantizable, was_dequantized
 from tunewright_hf.models.devices import seeded
 from tunewright_hf.models.errors import PUBLISHED, one_line
-from tunewright_hf.models.heads import auto_class
+from tunewright_hf.models.heads import auto_class, set_outputs
 from tunewright_hf.models.interrupts import interruptible
 from tunewright_hf.models.modules import quantized_modules
 from tunewright_hf.models.native import Native
@@ -156,8 +156,7 @@ def load_weights(
         arguments["attn_implementation"] = request.attention
     if request.quantization is not None:
         arguments["quantization_config"] = request.quantization
-    if request.head != "causal_lm":
-        config.num_labels = 1
+    set_outputs(config, request)
     if not sys.stderr.isatty():
         transformers.utils.logging.disable_progress_bar()
     arguments |= {

@@ -33,7 +33,7 @@ from tunewright.types import LoadRequest
 from tunewright_hf.models import native_loading
 from tunewright_hf.models.dequantized import forget
 from tunewright_hf.models.devices import seeded
-from tunewright_hf.models.heads import HEADS, auto_class
+from tunewright_hf.models.heads import HEADS, auto_class, set_outputs
 from tunewright_hf.models.loading import load_weights, quiet, read_config
 from tunewright_hf.models.native import MARK
 from tunewright_hf.models.native_export import write_new
@@ -186,8 +186,7 @@ def _attention(request: LoadRequest) -> dict[str, Any]:
 
 
 def _random(config: Any, request: LoadRequest) -> Any:
-    if request.head != "causal_lm":
-        config.num_labels = 1
+    set_outputs(config, request)
     dtype = getattr(torch, request.dtype) if request.dtype not in (None, "auto") else torch.float32
     # created on the CPU, so that all devices start with the same weights
     with seeded(request.seed, torch.device("cpu")):

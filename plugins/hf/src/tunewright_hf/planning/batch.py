@@ -62,6 +62,10 @@ def _row(kind: RowKind, length: int, number: int) -> dict[str, Any]:
             "chosen_ids": ids[half:],
             "rejected_ids": ids[half:],
         }
+    if kind == "labelled":
+        return {"input_ids": ids, "names": [], "value": 0.0}
+    if kind == "retrieval":  # the query and one document: both count
+        return {"query_ids": ids[:half], "document_ids": [ids[:half]]}
     return {"prompt_ids": ids[:half], "completion_ids": ids[half:], "label": number % 2 == 0}
 
 

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models
 from tunewright.types import LoadedModel, LoadRequest
 from tunewright_hf.models import hub, stored_weights
 from tunewright_hf.models.errors import one_line
-from tunewright_hf.models.heads import auto_class
+from tunewright_hf.models.heads import auto_class, set_outputs
 from tunewright_hf.models.loading import quiet, read_config
 
 __all__ = ["config_only", "placeholder_tokenizer"]
@@ -38,8 +38,7 @@ def config_only(
             edit(config)
         config.get_text_config().__dict__.pop("quantization_config", None)
         config.__dict__.pop("quantization_config", None)
-        if request.head != "causal_lm":
-            config.num_labels = 1
+        set_outputs(config, request)
         arguments: dict[str, Any] = {"dtype": _dtype(request, config, folder)}
         # kernels of other packages take as much memory as sdpa
         if request.attention and not request.attention.startswith("flash"):

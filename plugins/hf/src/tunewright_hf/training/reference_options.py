@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from tunewright import PluginOptions, Stage
 from tunewright.types import ModelRole
@@ -14,7 +14,7 @@ __all__ = [
 
 
 class ReferenceModel(PluginOptions):
-    reference: str = "start"
+    reference: str = Field("start", json_schema_extra={"widget": "path"})
     """Reference model. start: the policy at the beginning of the stage. base: the policy without
     its adapter. Else the hub id or folder of another model."""
     reference_quantizer: str | dict[str, Any] | None = None

@@ -31,7 +31,9 @@ class Ray(Launcher):
         placement: str = Field("", pattern="^(PACK|SPREAD|STRICT_PACK|STRICT_SPREAD|)$")
         """Ray's placement strategy: PACK, SPREAD, STRICT_PACK or STRICT_SPREAD. Default: PACK with
         one node, SPREAD with several."""
-        storage: str | None = Field(None, min_length=1, json_schema_extra=_ADVANCED)
+        storage: str | None = Field(
+            None, min_length=1, json_schema_extra={**_ADVANCED, "widget": "path"}
+        )
         """Folder or URL in which Ray keeps its own state of the run. Default: ~/ray_results."""
 
     @hookimpl

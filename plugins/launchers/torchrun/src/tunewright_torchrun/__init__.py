@@ -29,8 +29,8 @@ class Torchrun(Launcher):
         """Rank of this node. Not used with a range of nodes or restarts."""
         main_address: str = Field("127.0.0.1", json_schema_extra=_ADVANCED)
         """Host name or address of node 0."""
-        main_port: int = Field(29500, gt=0, lt=65536, json_schema_extra=_ADVANCED)
-        """Free port on node 0."""
+        main_port: int | None = Field(None, gt=0, lt=65536, json_schema_extra=_ADVANCED)
+        """Free port on node 0. Default: any that is free with one node, 29500 with several."""
         restarts: int = Field(0, ge=0, le=10000, json_schema_extra=_ADVANCED)
         """How often processes are started again, to continue from the last checkpoint, after one of
         them was lost."""

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from tunewright.launch import LaunchRequest
 
 _TO_COME = 600  # seconds to wait for other hosts
+_PORT = 29500  # torchrun's own default: all hosts have to know it
 
 
 def command(options: Any, request: "LaunchRequest", timeout: float | None) -> list[str]:
@@ -17,14 +18,15 @@ def command(options: Any, request: "LaunchRequest", timeout: float | None) -> li
     seconds = int(timeout or _TO_COME)
     own = [f"--nproc-per-node={request.processes}", f"--nnodes={request.nodes}"]
     arguments = request.argv
+    port = options.main_port or (_PORT if request.nodes != 1 else _free_port())
     if is_elastic(options, request):
-        own += _elastic(options, seconds)
+        own += _elastic(options, port, seconds)
         arguments = _continuing(request)
     else:
         own += [
             f"--node-rank={options.node_rank}",
             f"--master-addr={options.main_address}",
-            f"--master-port={options.main_port}",
+            f"--master-port={port}",
             f"--rdzv-conf=timeout={seconds}",
         ]
     # other signals are the agent's
@@ -36,7 +38,7 @@ def is_elastic(options: Any, request: "LaunchRequest") -> bool:
     return options.restarts > 0 or isinstance(request.nodes, str)
 
 
-def _elastic(options: Any, seconds: int) -> list[str]:
+def _elastic(options: Any, port: int, seconds: int) -> list[str]:
     address = options.main_address
     own = own_address(address)
     # c10d knows loopback and the addresses of the host's name, and no others
@@ -50,7 +52,7 @@ def _elastic(options: Any, seconds: int) -> list[str]:
         f"--max-restarts={options.restarts or 100}",
         "--rdzv-backend=c10d",
         "--rdzv-id=tunewright",
-        f"--rdzv-endpoint={address}:{options.main_port}",
+        f"--rdzv-endpoint={address}:{port}",
         f"--rdzv-conf={','.join(f'{name}={value}' for name, value in conf.items())}",
         f"--local-addr={own}",
     ]
@@ -67,6 +69,13 @@ def _continuing(request: "LaunchRequest") -> list[str]:
             hint="--resume continues the run that is there, or is empty; or remove the folder",
         )
     return [*request.argv, "--resume"]
+
+
+def _free_port() -> int:
+    """A port for a run on this host alone: several of them run side by side."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def own_address(target: str) -> str:

@@ -21,6 +21,7 @@ class Aim(Tracker):
         repo: str | None = Field(
             None,
             description="Folder of the repository, or aim://HOST:PORT. Default: in the run folder.",
+            json_schema_extra={"widget": "path"},
         )
 
     def open(self, start: TrackerStart) -> str:

@@ -143,7 +143,8 @@ class View:
     def _speaks(self) -> bool:
         """Whether the last stage trained a model that generates text."""
         try:
-            return registry.load(registry.find("stage", self._stage.stage)).head == "causal_lm"  # type: ignore[attr-defined]
+            plugin = registry.load(registry.find("stage", self._stage.stage))  # type: ignore[attr-defined]
+            return plugin.head == "causal_lm" and plugin.rows != "retrieval"
         except TunewrightError:
             return True
 

@@ -30,7 +30,7 @@ class Distill(Stage):
             json_schema_extra={"examples": [{"teacher": "tiny", "nll_weight": 1.0}]}
         )
 
-        teacher: str = Field(examples=["tiny"])
+        teacher: str = Field(examples=["tiny"], json_schema_extra={"widget": "path"})
         """Hub id or folder of the teacher, which is loaded by the recipe's family."""
         teacher_quantizer: str | dict[str, Any] | None = None
         """Quantizer of the teacher, as the recipe's section `quantizer` names one. Default: the

@@ -151,9 +151,6 @@ async def _upload(request: Request) -> Response:
 
 PAGE = Page(
     "chat",
-    label="Chat",
-    path="/chat",
-    icon="chat",
     routes=(
         get("/chat", _index),
         post("/chat", _begin),

@@ -52,9 +52,6 @@ def _read(call: Call) -> Any:
 
 PAGE = Page(
     "compare",
-    label="Compare",
-    path="/compare",
-    icon="compare",
     routes=(get("/compare", _show),),
     api=(Api("GET", "/compare", _read, "Two to eight runs side by side.", query=CompareQuery),),
 )

@@ -34,8 +34,5 @@ def _delete(request: Request, form: Form) -> Response:
 
 PAGE = Page(
     "data",
-    label="Data",
-    path="/data",
-    icon="database",
     routes=(get("/data", _show), post("/data/delete", _delete)),
 )

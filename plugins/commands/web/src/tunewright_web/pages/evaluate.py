@@ -175,9 +175,6 @@ def _read(call: Call) -> Any:
 
 PAGE = Page(
     "evaluate",
-    label="Evaluate",
-    path="/evaluate",
-    icon="gauge",
     routes=(
         get("/evaluate", _show),
         get("/evaluate/list", _list),

@@ -122,9 +122,6 @@ def _reports(call: Call) -> Any:
 
 PAGE = Page(
     "export",
-    label="Export",
-    path="/export",
-    icon="package",
     routes=(get("/export", _show), get("/export/list", _list), post("/export", _start)),
     api=(
         Api("GET", "/exports", _reports, "Complete exports, with their reports."),

@@ -32,4 +32,4 @@ def _show(request: Request) -> Response:
     )
 
 
-PAGE = Page("models", label="Models", path="/models", icon="cube", routes=(get("/models", _show),))
+PAGE = Page("models", routes=(get("/models", _show),))

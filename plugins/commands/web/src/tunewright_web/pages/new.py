@@ -15,6 +15,7 @@ from tunewright_web.form import installed
 from tunewright_web.merging import changed, without
 from tunewright_web.page import Form, Page, get, post, web_of
 from tunewright_web.pages.new_api import API, is_secret
+from tunewright_web.pages.panel import panels_of_new
 from tunewright_web.recipe_form import read
 from tunewright_web.render import redirect, render, words_of
 from tunewright_web.web import Web
@@ -147,6 +148,8 @@ def _page(request: Request, shown: Shown, step: str, block: str = "") -> Respons
     elif step == "data":
         values["files"] = data_files(web.workspace)
         values["preview"] = "preview" in request.query_params
+    elif step == "plan":
+        values["panels"] = panels_of_new(request, shown.draft.id, shown.checked.recipe)
     _ = words_of(request)
     return render(
         request,
@@ -211,10 +214,19 @@ def _draft(request: Request) -> tuple[Web, Draft, str]:
     web, step = web_of(request), request.path_params.get("step", "model")
     if step not in STEPS:
         raise WebError("there is no such page", status=404)
+    return web, _kept(web, request.path_params["draft"]), step
+
+
+def _kept(web: Web, name: str) -> Draft:
     try:
-        return web, Drafts(web.workspace.drafts).get(request.path_params["draft"]), step
+        return Drafts(web.workspace.drafts).get(name)
     except TunewrightError as error:
         raise WebError(error.problem, error.hint, status=404) from error
+
+
+def recipe_of(web: Web, draft: str) -> dict[str, Any]:
+    """The recipe of a draft, as far as it can be read. Raises WebError."""
+    return read(installed(), _kept(web, draft).texts).recipe
 
 
 def _is_typed(name: str, text: str) -> bool:
@@ -236,9 +248,6 @@ def _choices(texts: Mapping[str, str]) -> dict[str, str]:
 
 PAGE = Page(
     "new",
-    label="New run",
-    path="/new",
-    icon="plus",
     routes=(
         get("/new", _begin),
         post("/new", _made),

@@ -1,5 +1,9 @@
 """Pages of panels, at /x/NAME; and their forms."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -11,7 +15,7 @@ from tunewright_web.render import redirect, render, url, words_of
 from tunewright_web.run import Run
 from tunewright_web.words import Words
 
-__all__ = ["PAGE", "context_of", "panels_of_run"]
+__all__ = ["PAGE", "context_of", "panels_of_new", "panels_of_run"]
 
 
 def panels_of_run(run: Run) -> list[Shown]:
@@ -26,11 +30,21 @@ def _is_on(panel: Panel, run: Run) -> bool:
         return True
 
 
-def context_of(request: Request, panel: Shown, run: Run | None) -> Context:
-    """The context of a request, with the panel's own words."""
+def panels_of_new(request: Request, draft: str, recipe: Mapping[str, Any]) -> list[Any]:
+    """Panels below the last step of New run: each with its HTML."""
+    found = [each for each in installed() if each.panel and each.panel.place == "new"]
+    return [
+        (each, shown(each, replace(context_of(request, each, None, draft), recipe=recipe)))
+        for each in found
+    ]
+
+
+def context_of(request: Request, panel: Shown, run: Run | None, draft: str = "") -> Context:
+    """The context of a request, with the panel's own words. draft: its id, in New run."""
     web, language = web_of(request), words_of(request).language
     own = panel.panel.words.get(language, {}) if panel.panel else {}
-    address = url(request, f"/x/{panel.name}" + (f"/runs/{run.name}" if run else ""))
+    below = f"/runs/{run.name}" if run else f"/new/{draft}" if draft else ""
+    address = url(request, f"/x/{panel.name}{below}")
     words = Words(language, own)
     return Context(run, web.runs, web.jobs, web.workspace, words, address, panel.loaded)
 
@@ -52,16 +66,24 @@ def _show(request: Request) -> Response:
 def _act(request: Request, form: Form) -> Response:
     panel, name = _find(request), request.path_params.get("name")
     run = web_of(request).runs.get(name) if name else None
+    draft, recipe = request.path_params.get("draft", ""), None
+    if draft:
+        from tunewright_web.pages.new import recipe_of  # which has panels, too
+
+        recipe = recipe_of(web_of(request), draft)
     if panel.panel is None:
         raise WebError(panel.broken, status=409)
     try:
         action = request.path_params["action"]
-        panel.panel.act(context_of(request, panel, run), action, form)
+        context = replace(context_of(request, panel, run, draft), recipe=recipe)
+        panel.panel.act(context, action, form)
     except (WebError, TunewrightError):
         raise
     except Exception as error:
         said = f"panel {panel.name!r} is broken: {type(error).__name__}: {error}"[:500]
         raise WebError(said, status=500) from error
+    if draft:
+        return redirect(request, f"/new/{draft}/plan")
     if run is None:
         return redirect(request, f"/x/{panel.name}")
     return redirect(request, f"/runs/{run.name}", tab=f"x-{panel.name}")
@@ -72,6 +94,7 @@ PAGE = Page(
     routes=(
         get("/x/{panel}", _show),
         post("/x/{panel}/runs/{name}/{action}", _act),
+        post("/x/{panel}/new/{draft}/{action}", _act),
         post("/x/{panel}/{action}", _act),
     ),
 )

@@ -86,9 +86,6 @@ def _api(call: Call) -> dict[str, Any]:
 
 PAGE = Page(
     "plugins",
-    label="Plugins",
-    path="/plugins",
-    icon="plug",
     routes=(get("/plugins", _show), get("/plugins/{kind}/{name}", _one)),
     api=(Api("GET", "/plugins", _api, "Installed plugins, and what is broken."),),
 )

@@ -1,12 +1,11 @@
-"""The page Runs, the first one: all runs and the queue; and what the API says of runs."""
+"""The page Runs, the first one: all runs and the queue."""
 
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tunewright_web.page import Api, Call, Page, get, web_of
+from tunewright_web.page import Page, get, web_of
 from tunewright_web.render import render
 from tunewright_web.run import Run
 from tunewright_web.system import system
@@ -78,34 +77,4 @@ def _curve(web: Web, run: Run) -> str:
     return " ".join(pairs)
 
 
-# ---- API -----------------------------------------------------------------------------------------
-
-
-class RunsQuery(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    status: Literal[
-        "", "queued", "running", "stopping", "completed", "interrupted", "failed", "lost"
-    ] = Field("", description="Only runs of this status.")
-    q: str = Field("", max_length=200, description="Words of name, model, adapter or stages.")
-
-
-def _api_runs(call: Call) -> dict[str, Any]:
-    found = call.web.runs.all(call.query.status, call.query.q)
-    return {"runs": [run.as_dict() for run in found]}
-
-
-def _api_system(call: Call) -> dict[str, Any]:
-    return system(call.web.workspace.root)
-
-
-PAGE = Page(
-    "runs",
-    label="Runs",
-    path="/",
-    icon="runs",
-    routes=(get("/", _show), get("/runs", _list)),
-    api=(
-        Api("GET", "/runs", _api_runs, "Runs of the workspace.", query=RunsQuery),
-        Api("GET", "/system", _api_system, "Load, memory and disk of this machine."),
-    ),
-)
+PAGE = Page("runs", routes=(get("/", _show), get("/runs", _list)))

@@ -31,8 +31,5 @@ def _save(request: Request, form: Form) -> Response:
 
 PAGE = Page(
     "settings",
-    label="Settings",
-    path="/settings",
-    icon="gear",
     routes=(get("/settings", _show), post("/settings", _save)),
 )

@@ -73,7 +73,7 @@ async function send(wish) {
     return false;
   } finally {
     setBusy(false);
-    composer.dataset.turns = String(Number(composer.dataset.turns ?? 0) + 1); // for tests
+    composer.dataset.turns = String(Number(composer.dataset.turns) + 1); // for tests
   }
 }
 
@@ -264,3 +264,4 @@ if (by("thread").dataset.busy) {
   ask(`${address}/events`).then(follow).finally(() => setBusy(false));
 }
 if (matchMedia("(min-width: 80rem)").matches) by("settings").open = true;
+composer.dataset.turns = "0"; // this module listens
