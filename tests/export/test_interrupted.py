@@ -77,3 +77,15 @@ def test_no_room(full: Path, tmp_path: Path) -> None:
     assert "--resume" not in done.stderr
     assert "--output" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("to", ["safetensors", "adapter", "ollama", "bitsandbytes", "fp8"])
+def test_a_format_appears_whole_or_not(
+    lora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tunewright_export.compare.compare", stopped)  # all files are written
+    assert export(lora, "--to", to, "--output", tmp_path / "to").exit_code != 0
+    assert not list(tmp_path.iterdir())

@@ -1,5 +1,10 @@
 """Plans of checkpoints in folders, from their config alone, beside real runs of them."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from planning_setup import planned, real, resolved, workload
@@ -45,3 +50,19 @@ def test_allocated_memory_of_a_gpu(tmp_path, adapter):
     run_steps(Run(recipe), 0, workload(recipe))
     expected = torch.cuda.max_memory_allocated()
     assert plan.peak - plan.memory["overhead"] == pytest.approx(expected, rel=0.1)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "sections", [{}, {"adapter": {"name": "lora", "rank": 8}}, {"optimizer": "adafactor"}], ids=str
+)
+def test_resident_memory_from_100_m_parameters(tmp_path, sections):
+    worker = Path(__file__).parent / "rss_worker.py"
+    told = subprocess.run(
+        [sys.executable, worker, tmp_path, json.dumps(sections)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    real, plan = map(int, told.stdout.split()[-2:])
+    assert plan == pytest.approx(real, rel=0.15)

@@ -89,9 +89,16 @@ def test_a_config_without_weights_tokenizer_or_data_is_enough(folder):
     assert "no data is read" in said
 
 
-def test_stages_that_draw_their_rows_are_refused(folder):
-    with pytest.raises(RecipeError, match="grpo draws its rows from the model"):
-        called("stage=grpo", "stage.rewards=[length]", "--device", "cpu")
+def test_stages_that_draw_their_rows_have_them_at_full_length(folder):
+    drawn = ["stage=grpo", "stage.rewards=[{name: length, target: 9}]", "--device", "cpu"]
+    short, long = (
+        json.loads(called("--json", "--no-data", *drawn, f"stage.max_new_tokens={length}"))[0]
+        for length in (8, 40)
+    )
+    assert long["tokens"] - short["tokens"] == 32 * 4 * 8  # prompts, completions of each
+    assert long["peak"] > short["peak"]
+    assert any("max_new_tokens" in note for note in long["notes"])
+    assert long["seconds"] is None
 
 
 def test_devices_of_the_users_own(folder):

@@ -13,6 +13,8 @@ from tunewright_hf.planning.storages import PARTS
 LORA = {"name": "lora", "rank": 4}
 CHECKPOINTED = {"activation_checkpointing": True}
 DPO = {"name": "dpo", "cache_reference": False}
+DRAWN = {"rewards": [{"name": "length", "target": 20}], "max_new_tokens": 40}
+GRPO = {"name": "grpo", "num_generations": 4, **DRAWN}
 #: one of each way in which memory differs
 RECIPES = {
     "bf16": {"training": {"precision": "bf16"}},
@@ -39,6 +41,11 @@ FURTHER = {
     "dpo": {"stage": DPO},
     "kto": {"stage": "kto"},
     "reward": {"stage": "reward"},
+    "grpo": {"stage": GRPO},
+    "grpo, reference": {"stage": {**GRPO, "beta": 0.1, "num_iterations": 2}},
+    "grpo, lora": {"stage": {**GRPO, "beta": 0.1, "reference": "base"}, "adapter": LORA},
+    "ppo": {"stage": {"name": "ppo", "beta": 0.1, **DRAWN}},
+    "spectrum": {"adapter": {"name": "spectrum", "top_fraction": 0.5}},
     "selective": {"accelerators": ["activation_checkpointing"]},
 }
 
@@ -60,10 +67,14 @@ def test_planned_bytes_are_those_of_a_real_run(tmp_path, name):
 LAYERED = {
     "freeze": {"adapter": {"name": "freeze", "trainable_layers": 2}},
     "lora, checkpointed": {"adapter": LORA, "training": CHECKPOINTED},
+    "grpo": {"stage": GRPO},
 }
 
 
-@pytest.mark.parametrize("name", LAYERED)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.long if name == "grpo" else ()) for name in LAYERED],
+)
 def test_a_few_layers_tell_what_all_take(tmp_path, name):
     recipe = resolved(tmp_path, **{"layers": 7, "hidden": 64, **LAYERED[name]})
     few, every = planned(recipe), planned(recipe, whole=True)

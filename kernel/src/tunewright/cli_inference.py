@@ -15,6 +15,12 @@ ModelOverrides = Annotated[
     list[str] | None,
     typer.Argument(help="Fields to change, such as template=chatml.", metavar="[NAME=VALUE]..."),
 ]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="NAME=VALUE", help="Field to change, such as template=chatml. Repeat."
+    ),
+]
 Engine = Annotated[str | None, typer.Option(help="Inference engine. Default: the recipe's.")]
 Address = Annotated[
     str | None, typer.Option(help="Address of a server that runs already (remote engines).")

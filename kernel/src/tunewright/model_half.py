@@ -16,24 +16,28 @@ from tunewright.source import Source
 SECTIONS = ("family", "template", "quantizer", "adapter", "engine")
 
 
-def resolve_model(model: str, overrides: Sequence[str] = (), **written: Any) -> Resolved:
+def resolve_model(
+    model: str, overrides: Sequence[str] = (), *, data: bool = False, **written: Any
+) -> Resolved:
     """Resolve a model without data, stages, loggers and run folder.
 
-    model: a folder or hub id. overrides: such as `template=chatml`, applied last. written: sections
-    of a recipe, such as the adapter. Raises RecipeProblems.
+    model: a folder or hub id. overrides: such as `template=chatml`, applied last. data: with a
+    dataset plugin, for verbs that read data. written: sections of a recipe, such as the adapter.
+    Raises RecipeProblems.
     """
     value: dict[str, Any] = {"model": model, **written}
     source = Source("command line")
     for text in overrides:
         override(value, source, text)
-    return _ModelResolver(value, source, look=False).model_half()
+    names = (*SECTIONS, "dataset") if data else SECTIONS
+    return _ModelResolver(value, source, look=False).model_half(names)
 
 
 class _ModelResolver(Resolver):
-    def model_half(self) -> Resolved:
-        """The plugins of the model. Raises RecipeProblems."""
-        model, choices = self.value["model"], self._choices()
-        known = ("model", *SECTIONS)
+    def model_half(self, names: Sequence[str]) -> Resolved:
+        """The plugins of these sections. Raises RecipeProblems."""
+        model, choices = self.value["model"], self._choices(names)
+        known = ("model", *names)
         for key in self.value.keys() - {*known}:
             if key in (*RecipeFields.model_fields, *sections(), "stage"):
                 hint = f"without a recipe there are {', '.join(known)}"
@@ -44,13 +48,14 @@ class _ModelResolver(Resolver):
             self.problems.append(Problem(("model",), f"found {model!r:.80}, expected a text"))
         self._stop()
         own: dict[str, Any] = {
-            key: choices[key].section() if key in choices else None for key in SECTIONS
+            key: choices[key].section() if key in choices else None for key in names
         }
         recipe = Recipe.model_construct(
             model=model,
             data=[],
             eval_data={},
             stages=[],
+            accelerators=[],
             training=Training(),
             launch=Launch(),
             output=model,
@@ -59,7 +64,7 @@ class _ModelResolver(Resolver):
         )
         return Resolved(recipe, self.source, choices, {"logger": []}, [])
 
-    def _choices(self) -> dict[str, Choice]:
-        kinds = {key: sections()[key] for key in SECTIONS}
+    def _choices(self, names: Sequence[str]) -> dict[str, Choice]:
+        kinds = {key: sections()[key] for key in names}
         found = {key: self._one(kind, *self._chosen(key, kind)) for key, kind in kinds.items()}
         return {key: choice for key, choice in found.items() if choice}

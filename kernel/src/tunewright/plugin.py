@@ -235,8 +235,13 @@ class Accelerator(Plugin):
     #: whether its hooks run on a CPU, in one process, on tensors without values, to plan memory
     planned: ClassVar[bool] = True
 
-    def divides(self) -> dict[str, Literal["sharded", "offloaded"]]:
-        """Return what it shards, maybe to CPU memory: of weights, gradients and optimizer."""
+    def divides(self) -> dict[str, Literal["sharded", "gathered", "offloaded"]]:
+        """Return what it shards, maybe to CPU memory: of weights, gradients and optimizer.
+
+        gathered: weights are sharded, and all of them are whole besides while a step computes;
+        gradients are sharded for the update alone. The key `copy` stands for a second copy of the
+        trained weights, if training is in fp32.
+        """
         return {}
 
     def objections(self, recipe: "Resolved") -> Iterable[Problem]:

@@ -50,12 +50,17 @@ class DeepSpeed(Accelerator):
             problem = "is all, and stage 2 keeps parameters on each device"
             yield Problem((*self.at, "offload"), problem, "set stage: 3, or offload: optimizer")
 
-    def divides(self) -> dict[str, Literal["sharded", "offloaded"]]:
-        held: dict[str, Literal["sharded", "offloaded"]] = {"gradients": "sharded"}
-        held["optimizer"] = "offloaded" if self.options.offloaded else "sharded"
+    def divides(self) -> dict[str, Literal["sharded", "gathered", "offloaded"]]:
+        held: Literal["sharded", "offloaded"] = (
+            "offloaded" if self.options.offloaded else "sharded"
+        )
         if self.options.stage == 3:
-            held["weights"] = "offloaded" if self.options.offload == "all" else "sharded"
-        return held
+            weights: Literal["sharded", "offloaded"] = (
+                "offloaded" if self.options.offload == "all" else "sharded"
+            )
+            return {"copy": held, "weights": weights, "gradients": "sharded", "optimizer": held}
+        # as two ranks held them: whole gradients are there until the next ones are made
+        return {"copy": held, "gradients": "gathered", "optimizer": held}
 
     @hookimpl(wrapper=True)
     def train_stage(

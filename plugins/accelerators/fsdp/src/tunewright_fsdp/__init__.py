@@ -35,11 +35,12 @@ class Fsdp(Accelerator):
         cpu_offload: bool = False
         """Keep weights, gradients and optimizer states in CPU memory."""
 
-    def divides(self) -> dict[str, Literal["sharded", "offloaded"]]:
+    def divides(self) -> dict[str, Literal["sharded", "gathered", "offloaded"]]:
         how: Literal["sharded", "offloaded"] = (
             "offloaded" if self.options.cpu_offload else "sharded"
         )
-        return {"weights": how, "gradients": how, "optimizer": how}
+        gathers = how == "sharded" and not self.options.reshard_after_forward
+        return {"weights": "gathered" if gathers else how, "gradients": how, "optimizer": how}
 
     @hookimpl(wrapper=True)
     def load_model(

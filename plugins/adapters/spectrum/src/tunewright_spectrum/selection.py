@@ -59,5 +59,5 @@ def signal_to_noise(weight: Tensor) -> float:
     sigma = (high - low) / 1.349  # that of a normal distribution
     threshold = sigma * (1 + math.sqrt(min(weight.shape) / max(weight.shape)))
     is_signal = values > threshold
-    signal, noise = values[is_signal].sum(), values[~is_signal].sum()
+    signal, noise = (values * is_signal).sum(), (values * ~is_signal).sum()
     return float(signal / noise / values[0]) if noise > 0 else math.inf

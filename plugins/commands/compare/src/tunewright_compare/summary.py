@@ -8,7 +8,7 @@ from typing import Any
 
 from tunewright import RecipeError, RunError, folder
 from tunewright.state import EVENTS_FILE
-from tunewright_hf.predictions.predict import run_digest
+from tunewright_hf.predictions.identity import run_digest
 
 #: metrics of training steps that are drawn
 _DRAWN = ("loss", "reward")

@@ -1,4 +1,4 @@
-"""Measure trained models: `tunewright evaluate RUN --with NAME`."""
+"""Measure models: `tunewright evaluate MODEL --with NAME`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,13 +6,14 @@ from typing import Annotated
 import typer
 
 from tunewright.cli_common import AsJson, TrustRemoteCode
-from tunewright.cli_inference import Address, Engine, MaxLength, SamplingDefaults, Slots
+from tunewright.cli_inference import Address, Changes, Engine, MaxLength, SamplingDefaults, Slots
 
 Arguments = Annotated[
     list[str],
     typer.Argument(
-        help="Run folders, then options of the evaluator, such as limit=100.",
-        metavar="FOLDER... [NAME=VALUE]...",
+        help="Run folders, checkpoints in them, folders of adapters or models, or hub ids; then "
+        "options of the evaluator, such as limit=100.",
+        metavar="MODEL... [NAME=VALUE]...",
     ),
 ]
 Evaluator = Annotated[
@@ -28,8 +29,8 @@ Name = Annotated[
 Output = Annotated[
     Path | None,
     typer.Option(
-        help="Folder for the results, with one of each run where there are several. Default: "
-        "evaluations/NAME in the run folder."
+        help="Folder for the results, with one of each model where there are several. Default: "
+        "evaluations/NAME in the run folder; evaluations/MODEL/NAME here for other models."
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results, and begin anew.")]
@@ -41,6 +42,7 @@ def command(
     evaluator: Evaluator,
     name: Name = None,
     output: Output = None,
+    changes: Changes = None,
     engine: Engine = None,
     address: Address = None,
     slots: Slots = 32,
@@ -50,17 +52,17 @@ def command(
     as_json: AsJson = False,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Measure trained models.
+    """Measure models, trained here or not.
 
-    Results go to evaluations/NAME in each run folder: results.json, table.md, chart.png, and a line
-    of JSON for each example. The same command goes on where an interrupted one was, and shows what
-    is complete.
+    Results go to evaluations/NAME in each run folder, or here: results.json, table.md, chart.png,
+    and a line of JSON for each example. The same command goes on where an interrupted one was, and
+    shows what is complete.
     """
     from tunewright.inference import EngineRequest
     from tunewright_evaluate.arguments import Settings, split
     from tunewright_evaluate.evaluate import evaluate
 
-    folders, options = split(arguments)
+    targets, options = split(arguments)
     request = EngineRequest(
         slots=slots,
         max_waiting=2 * slots,
@@ -73,9 +75,10 @@ def command(
         options=options,
         name=name or evaluator.rpartition(":")[2],
         output=output,
+        changes=changes or [],
         engine=engine,
         overwrite=overwrite,
         as_json=as_json,
         trust_remote_code=trust_remote_code,
     )
-    evaluate(folders, settings, request)
+    evaluate(targets, settings, request)

@@ -15,12 +15,14 @@ _NAME = re.compile(r"\w[\w.-]*")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Options of the command that are not the engine's. name: of the results' folder."""
+    """Options of the command that are not the engine's. name: of the results' folder. changes: of
+    the models."""
 
     evaluator: str
     options: dict[str, Any]
     name: str
     output: Path | None
+    changes: list[str]
     engine: str | None
     overwrite: bool
     as_json: bool
@@ -32,20 +34,20 @@ class Settings:
             raise RecipeError(f"found {self.name!r}, {expected}", place="command line: --name")
 
 
-def split(arguments: list[str]) -> tuple[list[Path], dict[str, Any]]:
-    """Run folders, and options with YAML values. Raises RecipeError."""
-    folders: list[Path] = []
+def split(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """Models, and options with YAML values. Raises RecipeError."""
+    targets: list[str] = []
     options: dict[str, Any] = {}
     for each in arguments:
         found = _OPTION.fullmatch(each)
         if found is None or Path(each).exists():
-            folders.append(Path(each).expanduser())
+            targets.append(each)
             continue
         try:
             options[found[1]] = yaml.safe_load(found[2])
         except yaml.YAMLError as error:
             problem = f"{each!r} has no YAML value: {' '.join(str(error).split())[:200]}"
             raise RecipeError(problem, place="command line") from error
-    if not folders:
-        raise RecipeError("no run folder is named", place="command line", hint="FOLDER")
-    return folders, options
+    if not targets:
+        raise RecipeError("no model is named", place="command line", hint="MODEL")
+    return targets, options

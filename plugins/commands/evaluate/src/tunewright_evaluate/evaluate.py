@@ -11,38 +11,40 @@ from tunewright.context import Run
 from tunewright.errors import Stopped
 from tunewright.evaluators import EvaluationRequest, EvaluationResult
 from tunewright.inference import EngineRequest, InferenceEngine
-from tunewright.recipe import Section
 from tunewright.registry import PluginCaller
-from tunewright.run import open_run
-from tunewright.terminal import printable, progress_bar
+from tunewright.terminal import printable, progress_bar, told
 from tunewright.types import RunContext
 from tunewright.words import counted, distinct_names
 from tunewright_evaluate.arguments import Settings
 from tunewright_evaluate.results import Results
 from tunewright_evaluate.show import chart, print_table, table
-from tunewright_hf.predictions.predict import run_digest
+from tunewright_hf.inference.opened_runs import OpenedRun, policy_digest
+from tunewright_hf.inference.opening import open_target
 
 __all__ = ["evaluate"]
 
 
-def evaluate(folders: list[Path], settings: Settings, engine: EngineRequest) -> None:
-    """Evaluate the runs of these folders, and print a table. Raises RunError at the end if examples
-    have failed."""
-    runs = [_opened(path, settings) for path in folders]
+def evaluate(targets: list[str], settings: Settings, engine: EngineRequest) -> None:
+    """Evaluate models, and print a table. Raises RunError at the end if examples have failed."""
+    runs = [_opened(target, settings) for target in targets]
     evaluators = [run.named("evaluator", settings.evaluator, **settings.options) for run in runs]
     pairs = evaluators[0].plugin.runs == 2
     if pairs and len(runs) < 2:
         problem = f"{settings.evaluator} compares runs, and one is named"
-        raise RecipeError(problem, place="command line", hint="name a second FOLDER")
+        raise RecipeError(problem, place="command line", hint="name a second MODEL")
     jobs: list[tuple[Run, Run | None, PluginCaller]] = (
         [(runs[0], other, evaluators[0]) for other in runs[1:]]
         if pairs
         else [(run, None, caller) for run, caller in zip(runs, evaluators, strict=True)]
     )
-    names = distinct_names([(other or run).folder for run, other, _ in jobs])
+    places = [Path(each).expanduser() for each in (targets[1:] if pairs else targets)]
+    names = distinct_names(places)
+    own = Path(targets[0]).expanduser().resolve().name
     found: dict[str, EvaluationResult] = {}
     for (run, other, caller), name in zip(jobs, names, strict=True):
-        place = _place(run, name, settings, several=len(jobs) > 1, pairs=pairs)
+        place = _place(
+            run, own if pairs else name, name, settings, several=len(jobs) > 1, pairs=pairs
+        )
         results = Results(place, _identity(run, other, caller, settings, engine))
         found[name] = _evaluated(run, other, caller, results, name, settings, engine)
     if settings.as_json:
@@ -53,18 +55,26 @@ def evaluate(folders: list[Path], settings: Settings, engine: EngineRequest) -> 
         raise RunError(f"{counted(failed, 'example')} could not be evaluated", place=str(place))
 
 
-def _opened(path: Path, settings: Settings) -> Run:
-    run = open_run(path, trust_remote_code=settings.trust_remote_code)
-    if settings.engine is not None:
-        run.use("engine", Section(name=settings.engine))
-    return run
+def _opened(target: str, settings: Settings) -> Run:
+    engine = [] if settings.engine is None else [f"engine={settings.engine}"]
+    return open_target(
+        target,
+        [*settings.changes, *engine],
+        data=True,
+        trust_remote_code=settings.trust_remote_code,
+        on_event=told,
+    )
 
 
-def _place(run: Run, name: str, settings: Settings, *, several: bool, pairs: bool) -> Path:
-    """Folder of the results."""
+def _place(
+    run: Run, own: str, name: str, settings: Settings, *, several: bool, pairs: bool
+) -> Path:
+    """Folder of the results. own: name of the run's model. name: of the results."""
     if settings.output is not None:
         return settings.output / name if several else settings.output
     label = f"{settings.name}-{name}" if pairs else settings.name
+    if isinstance(run, OpenedRun):  # a folder that is not ours to write
+        return Path("evaluations") / own / label
     return run.folder / "evaluations" / label
 
 
@@ -72,9 +82,10 @@ def _identity(
     run: Run, other: Run | None, caller: PluginCaller, settings: Settings, engine: EngineRequest
 ) -> dict[str, Any]:
     """Settings on which results depend, as JSON."""
-    found: dict[str, Any] = {"evaluator": caller.entry.name, "run": run_digest(run.folder)}
+    found: dict[str, Any] = {"evaluator": caller.entry.name, "changes": settings.changes}
+    found["run"] = policy_digest(run)
     if other is not None:
-        found["other"] = run_digest(other.folder)
+        found["other"] = policy_digest(other)
     found["engine"] = run.plugin("engine").name
     for name in ("max_length", "sampling_defaults"):
         found[name] = getattr(engine, name)

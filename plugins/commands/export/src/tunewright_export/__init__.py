@@ -1,4 +1,4 @@
-"""Export a trained model, checked against the run: `tunewright export RUN --to FORMAT`."""
+"""Export a model, checked against the original: `tunewright export MODEL --to FORMAT`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,15 +7,11 @@ import typer
 
 from tunewright import RecipeError
 from tunewright.cli_common import TrustRemoteCode
+from tunewright.cli_inference import Changes, Target
 
 
 def command(
-    folder: Annotated[
-        Path,
-        typer.Argument(
-            help="A run folder: the `output` of a recipe that was trained.", metavar="FOLDER"
-        ),
-    ],
+    model: Target,
     options: Annotated[
         list[str] | None,
         typer.Argument(help="Options of the format, such as dtype=bfloat16.", metavar="NAME=VALUE"),
@@ -25,12 +21,12 @@ def command(
         str, typer.Option(help="Format, such as safetensors: an exporter of `plugins list`.")
     ],
     output: Annotated[
-        Path | None, typer.Option(help="The new folder. Default: FOLDER-FORMAT.")
+        Path | None, typer.Option(help="The new folder. Default: MODEL-FORMAT.")
     ] = None,
     adapter: Annotated[
         list[str] | None,
         typer.Option(
-            help="A LoRA adapter with its weight, FOLDER=0.5, in place of the run's own; several "
+            help="A LoRA adapter with its weight, FOLDER=0.5, in place of the model's own; several "
             "are combined into one."
         ),
     ] = None,
@@ -45,37 +41,44 @@ def command(
     public: Annotated[
         bool, typer.Option("--public", help="Make a new repository public. Default: private.")
     ] = False,
+    changes: Changes = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Export a trained model, and compare what was written with the run.
+    """Export a model, trained here or not, and compare what was written with the original.
 
-    The export is loaded again as other programs load it. Its logits have to equal the run's, its
+    The export is loaded again as other programs load it. Its logits have to equal the model's, its
     tokenizer has to give the same tokens; export.json says what was found. The folder appears only
     if all this holds.
     """
+    from tunewright.terminal import told
+    from tunewright_export.parts import parse_parts
     from tunewright_export.push import parse_target
     from tunewright_export.push import push as upload
-    from tunewright_export.write import is_export
+    from tunewright_export.write import export, is_export
+    from tunewright_hf.inference.opening import open_target
 
-    output = output or folder.with_name(f"{folder.name}-{to}")
+    output = output or _beside(model, to)
     target = parse_target(push) if push else None
     if not target or not is_export(output, to):
-        _export(folder, to, output, options or [], adapter or [], trust_remote_code)
+        if output.exists():
+            hint = "name a new folder: --output"
+            raise RecipeError("exists already", place=str(output), hint=hint)
+        run = open_target(
+            model,
+            changes or [],
+            data=True,
+            trust_remote_code=trust_remote_code,
+            on_event=told,
+        )
+        export(run, to, options or [], output, parse_parts(adapter or []))
+        typer.echo(f"{output} holds the model")
     if target:
         upload(output, target, private=not public)
         typer.echo(f"uploaded to {target.hub.name}: {target.repository}")
 
 
-def _export(
-    folder: Path, to: str, output: Path, options: list[str], adapters: list[str], trust: bool
-) -> None:
-    from tunewright.run import open_run
-    from tunewright_export.parts import parse_parts
-    from tunewright_export.write import export
-
-    if output.exists():
-        hint = "name a new folder: --output"
-        raise RecipeError("exists already", place=str(output), hint=hint)
-    run = open_run(folder, trust_remote_code=trust)
-    export(run, to, options, output, parse_parts(adapters))
-    typer.echo(f"{output} holds the model")
+def _beside(model: str, to: str) -> Path:
+    """The default folder: beside the model's, or in the current folder for one of a hub."""
+    folder = Path(model).expanduser()
+    place = folder if folder.exists() else Path(folder.name)
+    return place.with_name(f"{place.name}-{to}")

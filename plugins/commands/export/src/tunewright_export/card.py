@@ -14,8 +14,8 @@ _PRIVATE = ("output", "data_root", "launch", "loggers", "engine")
 def write_card(folder: Path, state: dict[str, Any], export: dict[str, Any]) -> None:
     """Write the card into an export's folder, for people and for hubs.
 
-    state: of the run's folder. export: facts of export.json. Of paths, the last part is given: the
-    others are of this machine.
+    state: of the run's folder, perhaps without results. export: facts of export.json. Of paths, the
+    last part is given: the others are of this machine.
     """
     recipe = {key: value for key, value in state["recipe"].items() if key not in _PRIVATE}
     recipe = _without_folders(recipe)
@@ -24,12 +24,19 @@ def write_card(folder: Path, state: dict[str, Any], export: dict[str, Any]) -> N
     if recipe["model"] != "tiny" and not Path(state["recipe"]["model"]).expanduser().exists():
         head = {"base_model": recipe["model"], **head}
     versions = state["libraries"]
-    lines = ["---", _yaml(head), "---", "", f"# {PurePath(state['recipe']['output']).name}", ""]
-    lines += [f"`{recipe['model']}`, trained with Tunewright {versions['tunewright']}.", ""]
+    name = PurePath(state["recipe"].get("output", recipe["model"])).name
+    lines = ["---", _yaml(head), "---", "", f"# {name}", ""]
+    done = "trained" if "data" in recipe else "exported"
+    lines += [f"`{recipe['model']}`, {done} with Tunewright {versions['tunewright']}.", ""]
+    if part := state.get("part"):
+        lines += [f"The weights are those of `{part}`, from before the end of the run.", ""]
     lines += [_result(stage) for stage in state["stages"]]
-    lines += ["", "## Data", "", *(f"- {_source(each)}" for each in recipe.get("data", []))]
+    if "data" in recipe:
+        lines += ["", "## Data", "", *(f"- {_source(each)}" for each in recipe["data"])]
     lines += ["", "## Export", "", _exported(export)]
-    lines += ["", "## Recipe", "", "```yaml", _yaml(recipe), "```", "", "## Versions", ""]
+    if "data" in recipe:
+        lines += ["", "## Recipe", "", "```yaml", _yaml(recipe), "```"]
+    lines += ["", "## Versions", ""]
     lines += [f"- {name} {version}" for name, version in versions.items()]
     (folder / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

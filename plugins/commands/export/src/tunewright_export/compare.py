@@ -132,9 +132,11 @@ def _tokens(tokenizer: Any, text: str) -> list[int]:
 
 def _rows(run: "Run", loaded: LoadedModel) -> list[list[int]]:
     """First tokens of the run's own training data; none where the data has moved."""
-    number = len(run.resolved.stages) - 1
+    asked = run.data_request(loaded, len(run.resolved.stages) - 1, limit=_ROWS)
+    if not asked.entries:
+        return []
     try:
-        data = run.call("dataset", "build_dataset", run.data_request(loaded, number, limit=_ROWS))
+        data = run.call("dataset", "build_dataset", asked)
     except TunewrightError:
         return []
     rows = [data.train[place] for place in range(min(_ROWS, len(data.train)))]

@@ -1,4 +1,4 @@
-"""Export what a run has trained, and compare it with the run."""
+"""Export a run's model, and compare it with the run."""
 
 import json
 import signal
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def export(run: "Run", to: str, options: list[str], output: Path, parts: list[Part]) -> None:
-    """Write the model of a run folder to the new folder `output`, in the format `to`, with a report
+    """Write the model of a run to the new folder `output`, in the format `to`, with a report
     in export.json.
 
     parts: adapters that are combined in place of the run's own. Raises RecipeError if the format
@@ -49,7 +49,7 @@ def export(run: "Run", to: str, options: list[str], output: Path, parts: list[Pa
             "adapters": [{"path": path.name, "weight": weight} for path, weight in parts],
         }
         found |= compare(run, exporter.plugin, request, probes)
-        write_card(folder, run_folder.read(run.folder) or {}, found)
+        write_card(folder, _state(run), found)
         text = json.dumps(found, indent=1, ensure_ascii=False)
         (folder / "export.json").write_text(text + "\n", encoding="utf-8")
         _say(how)
@@ -61,6 +61,18 @@ def export(run: "Run", to: str, options: list[str], output: Path, parts: list[Pa
         if hidden:
             _name(error, hidden, output)
         raise
+
+
+def _state(run: "Run") -> dict[str, Any]:
+    """What run.json says, for the card. Of a part of a run: without the results of its end. Of a
+    model that was not trained here: names and versions."""
+    from tunewright_hf.inference.opened_runs import OpenedRun
+
+    found = run_folder.read(run.folder)
+    if found and isinstance(run, OpenedRun):
+        part = run.policy_folders()[0].resolve().relative_to(run.folder.resolve())
+        return found | {"stages": [], "part": str(part)}
+    return found or {"recipe": {"model": run.recipe.model}, "stages": [], **run_folder.versions({})}
 
 
 def is_export(folder: Path, to: str) -> bool:

@@ -1,4 +1,4 @@
-"""Answer a data set with a trained model: `tunewright predict RUN --data FILE --output FILE`."""
+"""Answer a data set: `tunewright predict MODEL --data FILE --output FILE`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,17 +8,15 @@ import typer
 from tunewright.cli_common import TrustRemoteCode
 from tunewright.cli_inference import (
     Address,
+    Changes,
     Engine,
     MaxLength,
     SamplingDefaults,
     Slots,
+    Target,
     Temperature,
 )
 
-Folder = Annotated[
-    Path,
-    typer.Argument(help="Run folder: the `output` of a trained recipe.", metavar="FOLDER"),
-]
 Data = Annotated[
     str,
     typer.Option(
@@ -45,7 +43,7 @@ Overwrite = Annotated[
 
 
 def command(
-    folder: Folder,
+    model: Target,
     data: Data,
     output: Output,
     max_new_tokens: MaxNewTokens = 512,
@@ -54,6 +52,7 @@ def command(
     top_k: TopK = None,
     seed: Seed = None,
     limit: Limit = None,
+    changes: Changes = None,
     engine: Engine = None,
     address: Address = None,
     slots: Slots = 32,
@@ -62,7 +61,7 @@ def command(
     overwrite: Overwrite = False,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Answer a data set with a trained model.
+    """Answer a data set with a model, trained here or not.
 
     The last answer of each conversation is predicted from all before it. A line has the prompt, the
     prediction with its tool calls, and the answer of the data as the label, in the order of the
@@ -70,13 +69,12 @@ def command(
     error in its line; the exit code is then 1.
     """
     from tunewright.inference import EngineRequest, GenerateRequest
-    from tunewright.recipe import Section
-    from tunewright.run import open_run
+    from tunewright.terminal import told
+    from tunewright_hf.inference.opening import open_target
     from tunewright_predict.write import write
 
-    run = open_run(folder, trust_remote_code=trust_remote_code)
-    if engine is not None:
-        run.use("engine", Section(name=engine))
+    given = [*(changes or []), *([] if engine is None else [f"engine={engine}"])]
+    run = open_target(model, given, data=True, trust_remote_code=trust_remote_code, on_event=told)
     opened = EngineRequest(
         slots=slots,
         max_waiting=slots,
@@ -91,4 +89,4 @@ def command(
         top_k=top_k,
         seed=seed,
     )
-    write(run, opened, asked, data, output, limit=limit, overwrite=overwrite)
+    write(run, opened, asked, data, output, changes or [], limit=limit, overwrite=overwrite)

@@ -9,9 +9,10 @@ from tunewright.errors import Stopped
 from tunewright.inference import EngineRequest, GenerateRequest
 from tunewright.terminal import printable, progress_bar
 from tunewright.words import counted
+from tunewright_hf.inference.opened_runs import policy_digest
 from tunewright_hf.predictions.examples import Examples, example_sources
 from tunewright_hf.predictions.lines import ResultLines
-from tunewright_hf.predictions.predict import predict, run_digest, sampling_settings
+from tunewright_hf.predictions.predict import predict, sampling_settings
 
 __all__ = ["write"]
 
@@ -22,11 +23,13 @@ def write(
     request: GenerateRequest,
     data: str,
     output: Path,
+    changes: list[str],
     *,
     limit: int | None,
     overwrite: bool,
 ) -> None:
-    """Answer the data, and write the file. Raises RunError if a row has failed."""
+    """Answer the data, and write the file. changes: of the run, by the user. Raises RunError if a
+    row has failed."""
     if output.is_dir():
         raise RecipeError("is a folder, expected a file", place=str(output), hint="--output FILE")
     if output.exists() and not overwrite:
@@ -35,7 +38,8 @@ def write(
     examples = Examples(run, example_sources(run, data), limit)
     with run.call("engine", "open_engine", engine_request) as engine:
         settings = {
-            "run": run_digest(run.folder),
+            "changes": changes,
+            "run": policy_digest(run),
             "data": examples.digest,
             "engine": run.plugin("engine").name,
             **sampling_settings(request, engine),

@@ -118,6 +118,9 @@ class CalibratedExporter(QuantizedExporter):
                 raise RecipeError(f"is no source: {reason}", place="command line: data") from error
             asked.root = Path.cwd()
         asked.eval_entries = {}
+        if not asked.entries:
+            problem, hint = "this model has no data of its own", "data=FILE"
+            raise RecipeError(problem, place="command line: data", hint=hint)
         if self.options.data is not None and asked.rows != "text":
             asked.rows = "messages"
         data = run.call("dataset", "build_dataset", asked)

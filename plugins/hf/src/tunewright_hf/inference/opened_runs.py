@@ -9,13 +9,14 @@ from tunewright import RecipeError, RunError
 from tunewright.check import Resolved
 from tunewright.context import Run
 from tunewright.recipe import Section
-from tunewright.types import Embedding, Head, LoadedModel, StageResult, Weights
+from tunewright.types import DataRequest, Embedding, Head, LoadedModel, StageResult, Weights
 from tunewright_hf.checkpoints.folder import is_complete
 from tunewright_hf.checkpoints.state_codec import load_state
-from tunewright_hf.models import template_signs
+from tunewright_hf.models import hub, template_signs
 from tunewright_hf.models.errors import one_line
+from tunewright_hf.predictions.identity import files_digest, run_digest
 
-__all__ = ["AdapterRun", "CheckpointRun", "OpenedRun"]
+__all__ = ["AdapterRun", "CheckpointRun", "OpenedRun", "policy_digest"]
 
 #: PEFT's initialisations that leave the model's own weights alone, besides True and False
 _HARMLESS = ("gaussian", "orthogonal")
@@ -52,6 +53,35 @@ class OpenedRun(Run):
             return Embedding()
         found: Embedding = self.stage(self._trained_by).embedding
         return found
+
+    def policy_folders(self) -> list[Path]:
+        """Folders whose files make the policy. Raises RunError if the model is not to be had."""
+        found = [self._result.path] if self._result else []
+        if self.recipe.model != "tiny" and not (self._result and self._result.saves == "model"):
+            revision = getattr(self.plugin("family").options, "revision", None)
+            found.append(hub.locate(self.recipe.model, revision))
+        return found
+
+    def data_request(
+        self, loaded: LoadedModel, number: int = 0, limit: int | None = None
+    ) -> DataRequest:
+        """As Run.data_request. Without a recipe there is no data, and rows are conversations."""
+        if self.resolved.stages:
+            return super().data_request(loaded, number, limit)
+        training = self.recipe.training
+        asked = DataRequest([], {}, "messages", loaded, training.max_length, training.seed)
+        asked.limit = limit
+        return asked
+
+
+def policy_digest(run: Run) -> str:
+    """Digest of what `run.load_policy` loads, before the command line's changes. Raises RunError if
+    a model is not to be had."""
+    if not isinstance(run, OpenedRun):
+        return run_digest(run.folder)
+    run.load(weights="none")  # which finds the family, and the template
+    template = run.template and run.template.model_dump(mode="json")
+    return files_digest([run.recipe.model, template], run.policy_folders())
 
 
 class AdapterRun(OpenedRun):
@@ -98,6 +128,9 @@ class CheckpointRun(OpenedRun):
     def trained(self) -> StageResult | None:
         problem = "is the state of a training, which this engine cannot load"
         raise RecipeError(problem, place=str(self._checkpoint), hint="use the engine hf")
+
+    def policy_folders(self) -> list[Path]:
+        return [self._checkpoint, *super().policy_folders()]
 
     def load_policy(self, head: Head = "causal_lm") -> LoadedModel:
         place = str(self._checkpoint)

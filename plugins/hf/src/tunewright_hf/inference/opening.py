@@ -28,6 +28,7 @@ def open_target(
     target: str,
     overrides: Sequence[str] = (),
     *,
+    data: bool = False,
     trust_remote_code: bool = False,
     on_event: Callable[[Event], None] | None = None,
 ) -> Run:
@@ -35,22 +36,22 @@ def open_target(
     folder, or a hub id of either. `run.load_policy` then loads it, and `open_engine` answers.
 
     overrides: such as `template=chatml`. Without a run, family, template and quantizer are
-    detected. Raises TunewrightError.
+    detected. data: with a dataset plugin, for verbs that read data. Raises TunewrightError.
     """
     how: dict[str, Any] = {"trust_remote_code": trust_remote_code, "on_event": on_event}
     path = Path(target).expanduser()
     if (path / folder.RUN_FILE).is_file():
-        return open_run(path, _with_family(_model_of(path), overrides), **how)
+        return open_run(path, _with_family_of(path, overrides), **how)
     if run := _part_of_run(path, overrides, how):
         return run
     if (path / _ADAPTER).is_file():
-        return _adapter(path, overrides, how)
+        return _adapter(path, overrides, data, how)
     config = {} if target == "tiny" else hub.read_config(target, None)
     if config is None and not path.is_dir() and (found := hub.locate(target) / _ADAPTER).is_file():
-        return _adapter(found.parent, overrides, how)
+        return _adapter(found.parent, overrides, data, how)
     if config is None:
         raise RecipeError("holds nothing that answers", place=target, hint=_EXPECTED)
-    resolved = resolve_model(target, _with_family(target, overrides))
+    resolved = resolve_model(target, _with_family(target, overrides), data=data)
     return OpenedRun(resolved, None, _head(config), **how)
 
 
@@ -89,9 +90,12 @@ def _with_family(model: str, overrides: Sequence[str]) -> list[str]:
     return [f"family={detect_family((given or [model])[-1])}", *overrides]
 
 
-def _model_of(path: Path) -> str:
+def _with_family_of(path: Path, overrides: Sequence[str]) -> list[str]:
+    """The same for a run folder, whose recipe may name the family, with options that stay."""
     recipe: dict[str, Any] = (folder.read(path) or {})["recipe"]
-    return str(recipe.get("model"))
+    if recipe.get("family"):
+        return [*overrides]
+    return _with_family(str(recipe.get("model")), overrides)
 
 
 # ---- parts of a run ------------------------------------------------------------------------------
@@ -109,7 +113,7 @@ def _part_of_run(path: Path, overrides: Sequence[str], how: dict[str, Any]) -> R
         around, number = base.parents[1], int(first) - 1
     if not (around / folder.RUN_FILE).is_file():
         return None
-    resolved, state = resolve_run(around, _with_family(_model_of(around), overrides))
+    resolved, state = resolve_run(around, _with_family_of(around, overrides))
     done = [folder.result(around, each) for each in state["stages"]]
     if not 0 <= number < len(resolved.stages):
         return None
@@ -132,12 +136,13 @@ def _part_of_run(path: Path, overrides: Sequence[str], how: dict[str, Any]) -> R
 # ---- adapters ------------------------------------------------------------------------------------
 
 
-def _adapter(path: Path, overrides: Sequence[str], how: dict[str, Any]) -> Run:
+def _adapter(path: Path, overrides: Sequence[str], data: bool, how: dict[str, Any]) -> Run:
     """An adapter in PEFT's format that stands alone."""
     config = hub.read_json(path / _ADAPTER)
     plugin = _plugin_of(str(config.get("peft_type")), path)
     model = _base(config, path, overrides)
-    resolved: Resolved = resolve_model(model, _with_family(model, overrides), adapter=plugin)
+    given = _with_family(model, overrides)
+    resolved: Resolved = resolve_model(model, given, data=data, adapter=plugin)
     if resolved.choices["adapter"].entry.name != plugin:
         problem = f"is an adapter of type {config.get('peft_type')}, which {plugin} reads"
         raise RecipeError(problem, place=str(path), hint="leave adapter= out")

@@ -37,7 +37,7 @@ def workload_of_recipe(
     kind: RowKind, training: Any, packing: bool, size: tuple[int, int] | None = None
 ) -> Workload:
     """The largest batch that the recipe allows: rows of max_length tokens. size: rows and tokens
-    of each in place of the recipe's. kind: any but prompts."""
+    of each in place of the recipe's. kind: of prompts, the tokens are those of prompts."""
     length = training.max_length
     count = training.per_device_train_batch_size
     if training.tokens_per_batch:
@@ -54,6 +54,8 @@ def _row(kind: RowKind, length: int, number: int) -> dict[str, Any]:
     ids, half = [_TOKEN] * length, length // 2
     if kind in ("text", "messages"):
         return {"input_ids": ids, "labels": ids}
+    if kind == "prompts":
+        return {"prompt_ids": ids}
     if kind == "preference":
         return {
             "prompt_ids": ids[:half],

@@ -42,6 +42,8 @@ class FakeStorageCounter(StorageCounter):
     def call(self, function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
         if any(isinstance(each, FakeTensor) for each in tensors):
+            if function is _aten.index.Tensor:  # how many a mask chooses is known: it is real
+                args = args[0], _without_masks(args[1])
             if function is _aten._local_scalar_dense.default:
                 return _one(args[0].dtype)
             if function in _COMPARISONS:
@@ -50,6 +52,15 @@ class FakeStorageCounter(StorageCounter):
             return function(*args, **kwargs)
         with self._fake:
             return function(*args, **kwargs)
+
+
+def _without_masks(indices: Any) -> list[Any]:
+    """Indices with the places that real masks choose in place of the masks."""
+    found: list[Any] = []
+    for each in indices:
+        is_mask = each is not None and each.dtype == torch.bool and not isinstance(each, FakeTensor)
+        found += each.nonzero(as_tuple=True) if is_mask else [each]
+    return found
 
 
 def _one(dtype: torch.dtype) -> bool | int | float:

@@ -71,7 +71,12 @@ def keep_layers(loaded: LoadedModel, numbers: Sequence[int]) -> str:
     model, text = loaded.model, loaded.model.config.get_text_config()
     before = {each: known for known, each in model.named_parameters()}
     stack = model.get_submodule(name)
-    setattr(model.get_submodule(parent), own, nn.ModuleList([stack[each] for each in numbers]))
+    kept = [stack[each] for each in numbers]
+    for place, layer in enumerate(kept):
+        for each in layer.modules():
+            if hasattr(each, "layer_idx"):  # the layer's place in a cache
+                each.layer_idx = place
+    setattr(model.get_submodule(parent), own, nn.ModuleList(kept))
     if types := _types(model):
         text.layer_types = [types[each] for each in numbers]
     text.num_hidden_layers = len(numbers)

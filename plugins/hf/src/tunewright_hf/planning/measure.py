@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from tunewright.types import LoadedModel, RunContext, StageResult, TrainRequest
-from tunewright_hf.batching import collators
 from tunewright_hf.distributed.group import group_timeout
 from tunewright_hf.distributed.layerwise import LayerwiseOptimizer
 from tunewright_hf.distributed.private import make_accelerator
@@ -87,6 +86,7 @@ class StepMeter(TrainingCallback):
         self.counter.part = "activations"
         loop.callbacks.append(self)
         loop.checked_at = 0  # nothing is saved
+        trainer.prepare_step = self._prepared(trainer.prepare_step)
         self._mark(loaded)
         for number in range(self._steps(loop)):
             self._step(loop)
@@ -109,15 +109,29 @@ class StepMeter(TrainingCallback):
         # a second micro-batch meets the gradients of the first one, as all further ones do
         passes = min(2, training.gradient_accumulation_steps)
         drawn = [trainer.collate(rows) for _ in range(passes)]
-        self.found.tokens = sum(collators.tokens(batch) for batch in drawn) // passes
         self.counter.flops, begun = 0, time.perf_counter()
+        before = trainer.progress["tokens"]
         loop.train_step(drawn)
+        self.found.tokens = (trainer.progress["tokens"] - before) // passes
         if loop.trainer.device.type == "cuda":
             torch.cuda.synchronize()
         self.found.seconds = (time.perf_counter() - begun) / passes
         self.found.flops = self.counter.flops // passes
         self.counter.enter(None)
         self.found.segments, self.found.held = self.counter.segments, Counter(self.counter.bytes)
+
+    def _prepared(self, prepare: Callable[..., Any]) -> Callable[..., Any]:
+        """prepare_step, whose forward passes, as those of rollouts, are a part of their own."""
+
+        def prepared(batches: list[Any]) -> Any:
+            self.counter.enter("prepare")
+            self.in_backward = True  # so that layers are not told apart
+            made = prepare(batches)
+            self.in_backward = False
+            self.counter.enter("start")
+            return made
+
+        return prepared
 
     # ---- where a step is ---------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from tunewright import RecipeError, TunewrightError
+from tunewright import TunewrightError
 from tunewright.check import Resolved
 from tunewright.run import Run
 from tunewright_hf.batching.row_stream import RowStream
@@ -24,6 +24,12 @@ FRAGMENTS = 0.05
 UTILISATION = 0.4
 
 _NO_DATA = "rows are taken to have max_length tokens each: "
+
+
+_DRAWN = (
+    "each completion is taken to have max_new_tokens tokens; reward models are not counted; how "
+    "long completions take, --probe tells"
+)
 
 
 @dataclass
@@ -88,6 +94,7 @@ class Planner:
         workload, more = self.workload(resolved, number, size)
         stage = planned.stages[number]
         found, sizes = self._measure(planned, number, workload)
+        draws = stage.choice.plugin.rows == "prompts"
         width = 4 if stage.training.precision == "fp32" else 2
         most = on_one_rank(found, sizes, divides, ranks, width)
         made = StagePlan(
@@ -95,7 +102,7 @@ class Planner:
             parameters=sizes.parameters,
             trained_parameters=sizes.trained,
             rows=len(workload.rows),
-            tokens=workload.tokens,
+            tokens=found.tokens if draws else workload.tokens,
             devices=ranks,
             memory={part: most.parts.get(part, 0) for part in PARTS},
             peak=most.peak,
@@ -105,12 +112,15 @@ class Planner:
         )
         if sizes.without_media:
             made.notes.append("images, videos and audio are not counted")
+        if draws:
+            made.notes.append(_DRAWN)
         if self.on_gpu:
             made.memory["overhead"] = RUNTIME + int(FRAGMENTS * most.peak)
             made.peak += made.memory["overhead"]
         if self.device is not None:
             made.device, made.capacity = self.device.name, self.device.memory
-            self._add_time(made, workload, stage.training)
+            if not draws:
+                self._add_time(made, workload, stage.training)
         return made
 
     def workload(
@@ -119,13 +129,6 @@ class Planner:
         """The stage's largest batch: from its data, or from the recipe alone, with a note that says
         so."""
         stage, recipe = resolved.stages[number], resolved.recipe
-        if stage.choice.plugin.rows == "prompts":
-            raise RecipeError(
-                f"{stage.choice.entry.name} draws its rows from the model while it trains, which "
-                "is not planned",
-                place="stage",
-                hint="a plan of sft on the same model is a lower bound",
-            )
         packing = bool(getattr(stage.choice.options, "packing", False))  # not every stage packs
         ranks, notes = recipe.launch.ranks, [f"{_NO_DATA}no data is read"]
         if self.read_data and size is None:

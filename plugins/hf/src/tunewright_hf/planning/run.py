@@ -36,6 +36,7 @@ from tunewright_hf.planning.fake import FakeStorageCounter, without_storage
 from tunewright_hf.planning.layers import LayerKinds, extrapolated, keep_layers
 from tunewright_hf.planning.loading import config_only
 from tunewright_hf.planning.measure import Measurement, StepMeter
+from tunewright_hf.planning.rollouts import planned_rollouts
 from tunewright_hf.planning.stand_ins import QuantizedLinear, quantize
 
 __all__ = ["Architecture", "PlannedRun", "measure_stage"]
@@ -168,6 +169,7 @@ class _PlannedStage:
     def __enter__(self) -> "_PlannedStage":
         with self._stack:
             self._stack.enter_context(without_storage(self.counter, self.on_gpu))
+            self._stack.enter_context(planned_rollouts(self.counter))
             self.run = PlannedRun(self.resolved, trust_remote_code=self.trusted)
             self.run.begin_stage(self.number)
             stage = self.run.stage(self.number)

@@ -56,10 +56,16 @@ def on_one_rank(
             part: _share(size, divides.get(part), ranks) for part, size in segment.parts.items()
         }
         layer = gathered_bytes * sizes.largest_layer
-        if "weights" in divides:
+        if divides.get("weights") == "gathered":
+            parts["weights"] += gathered_bytes * sizes.parameters
+        elif "weights" in divides:
             parts["weights"] += gathered_bytes * sizes.outside_layers + 2 * layer
+        if "copy" in divides and gathered_bytes == 4:
+            parts["optimizer"] = parts.get("optimizer", 0) + -(-4 * sizes.trained // ranks)
         # those of the layer that is computed, before they are sharded
-        if "gradients" in divides and sizes.trained > sizes.parameters // 2:
+        if divides.get("gradients") == "gathered":
+            parts["gradients"] = gathered_bytes * sizes.trained
+        elif "gradients" in divides and sizes.trained > sizes.parameters // 2:
             parts["gradients"] = parts.get("gradients", 0) + layer
         return Segment(sum(parts.values()), parts)
 
@@ -69,4 +75,4 @@ def on_one_rank(
 def _share(size: int, how: str | None, ranks: int) -> int:
     if how == "offloaded":
         return 0
-    return -(-size // ranks) if how == "sharded" else size
+    return -(-size // ranks) if how else size

@@ -103,7 +103,7 @@ def example_sources(run: RunContext, written: Any) -> ExampleSources:
     """Sources by what a user wrote: a file, the name of an evaluation set of the recipe, `data`, or
     a source as a mapping. Raises RecipeError."""
     request = run.data_request(LoadedModel(None, None), len(run.recipe.stages) - 1)
-    sets = {**request.eval_entries, "data": request.entries}
+    sets = {**request.eval_entries, **({"data": request.entries} if request.entries else {})}
     if isinstance(written, str) and written in sets:
         return ExampleSources(sets[written], request.root, written)
     if isinstance(written, str) and written.lstrip().startswith("{"):
@@ -119,7 +119,7 @@ def example_sources(run: RunContext, written: Any) -> ExampleSources:
         source = dataset.Entry.model_validate(entry, context=context)
     except ValidationError as failure:
         found = problems_of(failure, ("data",), dataset.Entry)[0]
-        known = f"a file, or a set of the recipe: {', '.join(sets)}"
+        known = f"a file, or a set of the recipe: {', '.join(sets)}" if sets else "name a file"
         place = Source("command line").place(found.path)
         raise RecipeError(found.message, place=place, hint=found.hint or known) from failure
     return ExampleSources([source], root, str(entry.get("path") or entry.get("name")))

@@ -1,20 +1,17 @@
 """Answers of an engine to many examples, with many requests in flight."""
 
-import hashlib
-import json
 import queue
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from tunewright import RecipeError, RowError, RunError, folder
+from tunewright import RecipeError, RowError, RunError
 from tunewright.inference import Busy, Feature, GenerateRequest, InferenceEngine, Piece
 from tunewright.types import RunContext
 from tunewright_hf.predictions.examples import Example, Examples, message_json
 from tunewright_hf.predictions.lines import ResultLines
 
-__all__ = ["predict", "run_digest", "sampling_settings"]
+__all__ = ["predict", "sampling_settings"]
 
 Done = tuple[Example, list[str], Piece]
 
@@ -23,17 +20,6 @@ _SAMPLING = ("max_new_tokens", "temperature", "top_p", "top_k", "seed")
 
 #: kind of a medium → what engines call it
 _FEATURES: dict[str, Feature] = {"image": "images", "video": "videos", "audio": "audio"}
-
-
-def run_digest(path: Path) -> str:
-    """Digest of what a run has trained: its stages, template, and the state of its weight files."""
-    state = folder.read(path) or {}
-    stages = state.get("stages", [])
-    told: list[Any] = [stages, state.get("template"), state.get("data")]
-    for stage in stages[-1:]:
-        files = sorted(path.joinpath(stage["path"]).glob("*.safetensors"))
-        told += [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def sampling_settings(request: GenerateRequest, engine: InferenceEngine) -> dict[str, Any]:
