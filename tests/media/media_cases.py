@@ -32,7 +32,7 @@ from tunewright_hf.tokenization.encode import Encoded, Tokeniser
 #: twins that are tried every time: each way to write media once
 USUAL = {
     *("qwen2_vl", "pixtral", "gemma3_media", "internvl", "qwen2_audio", "qwen3_vl"),
-    *("paligemma", "mllama", "glm4v", "llava_onevision"),
+    *("paligemma", "mllama", "glm4v", "llava_onevision", "qwen3_5_media"),
 }
 
 
