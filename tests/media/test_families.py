@@ -1,5 +1,6 @@
 """Families with media: what only some models take, templates with media, and positions."""
 
+import re
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from media.media_cases import IMAGES, TALKS, image, parts, subject, text, user
+from media.media_cases import IMAGES, TALKS, image, parts, subject, text, user, video
 from tunewright import RowError, RunError, registry
 from tunewright.types import Conversation, Message, Rendered, TemplateRequest, TextPart
 from tunewright_conformance.bench import load_model
@@ -62,6 +63,19 @@ def test_text_for_media_is_an_option() -> None:
     tokenizer = subject("llava", "llava").loaded.tokenizer
     found = tokenizer.apply_chat_template(written, chat_template=exported, tokenize=False)
     assert found == rendered.text
+
+
+def test_media_are_numbered() -> None:
+    """Each kind on its own, over all messages: ERNIE-VL's own way."""
+    case = subject("ernie", "ernie4_5_vl")
+    talk = [
+        user(image("wide"), text("a"), video("short")),
+        Message("assistant", "b"),
+        user(image("tall"), text("c {n}"), video("same")),
+    ]
+    found = case.render(talk, prompt=True).text
+    assert re.findall(r"((?:Picture|Video) \d):<", found) == ["Picture 1", "Video 1", "Picture 2", "Video 2"]
+    assert "c {n}" in found
 
 
 def test_no_path_reaches_a_template() -> None:

@@ -24,7 +24,7 @@ __all__ = ["MediaProcessor", "Medium"]
 
 KINDS: tuple[MediaKind, ...] = ("image", "video", "audio")
 #: token types, by the processors' names for them
-TYPES = ("mm_token_type_ids", "token_type_ids")
+TYPES = ("mm_token_type_ids", "token_type_ids", "moe_mm_token_type_ids")
 OF_TEXT = {
     *("input_ids", "attention_mask", "labels", *TYPES),
     *("text_replacement_offsets", "cross_attention_mask"),
@@ -127,8 +127,9 @@ class MediaProcessor:
 
     def token_types(self, input_ids: Sequence[int]) -> dict[str, list[int]]:
         """Kind of each token (T,), where the model takes it, by the model's name for it."""
-        made = self.processor.create_mm_token_type_ids
-        return {name: made([list(input_ids)])[0] for name in self._types}
+        usual = self.processor.create_mm_token_type_ids
+        made = {name: getattr(self.processor, f"create_{name}", usual) for name in self._types}
+        return {name: create([list(input_ids)])[0] for name, create in made.items()}
 
     def restored(self, text: str, shapes: Sequence[Shape]) -> str:
         """A text before `expand`, from one that has a placeholder for the ids of each medium."""

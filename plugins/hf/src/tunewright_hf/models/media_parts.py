@@ -16,6 +16,7 @@ PROJECTORS = (
     "merger",  # Qwen-VL, GLM-4V
     "deepstack_merger_list",  # Qwen3-VL
     "vision_resampler",  # LLaVA-NeXT-Video
+    "resampler_model",  # ERNIE-VL
     "connector",  # SmolVLM
     "embed_vision",  # Gemma 3n
     "embed_audio",
