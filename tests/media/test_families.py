@@ -74,7 +74,12 @@ def test_media_are_numbered() -> None:
         user(image("tall"), text("c {n}"), video("same")),
     ]
     found = case.render(talk, prompt=True).text
-    assert re.findall(r"((?:Picture|Video) \d):<", found) == ["Picture 1", "Video 1", "Picture 2", "Video 2"]
+    assert re.findall(r"((?:Picture|Video) \d):<", found) == [
+        "Picture 1",
+        "Video 1",
+        "Picture 2",
+        "Video 2",
+    ]
     assert "c {n}" in found
 
 

@@ -112,7 +112,9 @@ def test_its_model_takes_tensors(folder: Path) -> None:
         ids = rows.media.tensors(given)["ids"] if given else []
         made.append({"input_ids": [5, *(i for each in ids for i in each), 6, 7], "media": given})
     longest = max(len(each["input_ids"]) for each in made)
-    ids = torch.tensor([each["input_ids"] + [0] * (longest - len(each["input_ids"])) for each in made])
+    ids = torch.tensor(
+        [each["input_ids"] + [0] * (longest - len(each["input_ids"])) for each in made]
+    )
     mask = torch.tensor(
         [[1] * len(e["input_ids"]) + [0] * (longest - len(e["input_ids"])) for e in made]
     )

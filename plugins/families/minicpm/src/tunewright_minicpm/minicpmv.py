@@ -40,7 +40,10 @@ class ImageProcessor:
     def __call__(self, text: Sequence[str], images: Sequence[Any] = (), **how: Any) -> BatchFeature:
         sizes = [[image.size for image in row] for row in images]
         written = [
-            [self.image_processor.get_slice_image_placeholder(size, n) for n, size in enumerate(row)]
+            [
+                self.image_processor.get_slice_image_placeholder(size, n)
+                for n, size in enumerate(row)
+            ]
             for row in sizes
         ]
         made = self.image_processor([list(row) for row in images], return_tensors="pt")
