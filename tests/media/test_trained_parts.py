@@ -1,10 +1,9 @@
-"""Language model, projector and tower are trained each on its own, each at its own learning rate."""
+"""Language model, projector and tower are trained each on its own, each at its own rate."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import tunewright
 from media.test_recipes import pictures, recipe

@@ -1,5 +1,6 @@
-"""MiniCPM-V and MiniCPM-o 2.6 through the checkpoint's own code, whose model takes one dict and whose
-processor takes a text with "(<image>./</image>)": here both have the interface of transformers'.
+"""MiniCPM-V and MiniCPM-o 2.6 through the checkpoint's own code, whose model takes one dict and
+whose processor takes a text with "(<image>./</image>)": here both have the interface of
+transformers' own.
 
 Images alone: MiniCPM-o's audio and speech are left as they are.
 """
@@ -22,8 +23,8 @@ _STARTS, _ENDS = (IMAGE, "<slice>"), ("</image>", "</slice>")
 class ImageProcessor:
     """The checkpoint's own processor with the call of transformers 5.
 
-    A call returns `pixel_values` (N, 3, patch, L), the patches of each slice side by side and padded
-    to the longest, `tgt_sizes` (N, 2), rows and columns of its patches, and
+    A call returns `pixel_values` (N, 3, patch, L), the patches of each slice side by side and
+    padded to the longest, `tgt_sizes` (N, 2), rows and columns of its patches, and
     `text_replacement_offsets`, what each image becomes in the text.
     """
 
