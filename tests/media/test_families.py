@@ -1,5 +1,6 @@
 """Families with media: what only some models take, templates with media, and positions."""
 
+import json
 import re
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -123,6 +124,24 @@ def test_the_saved_chat_template_is_the_trained_one(tmp_path: Path) -> None:
         "system": "You are a helpful assistant.",
     }
     assert again.processor.chat_template == case.template.chat_template()
+
+
+@pytest.mark.parametrize(
+    ("family", "config", "named"),
+    [
+        ("internvl", {"model_type": "internvl_chat"}, "OpenGVLab/InternVL3-8B-hf"),
+        ("llava", {"model_type": "llava_llama"}, "llava-hf/llava-1.5-7b-hf"),
+        ("llava", {"model_type": "llava", "mm_vision_tower": "clip"}, "BUAADreamer/Yi-VL-6B-hf"),
+        ("yi", {"model_type": "llava", "mm_vision_tower": "clip"}, "BUAADreamer/Yi-VL-6B-hf"),
+    ],
+)
+def test_other_layouts_name_one_that_is_loaded(
+    family: str, config: dict[str, str], named: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RunError, match="in the layout of its makers") as error:
+        load_model(registry.find("family", family), None, tmp_path, model=str(tmp_path))
+    assert named in str(error.value) and "\n" not in str(error.value)
 
 
 def test_joined_tensors_are_padded_at_their_ends() -> None:

@@ -1,7 +1,7 @@
 """Checks of a loaded model before training: finite weights, tokenizer and embeddings fit each
 other, examples fit the positions."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,20 @@ _BUFFERS = 2**28  # elements that a model may compute instead of loading, such a
 
 # tokenizer attributes that name media placeholders: text models may have no embeddings for them
 _MEDIA = ("image", "boi", "eoi", "audio", "boa", "eoa", "video")
+
+
+def check_layout(folder: Path, refused: Iterable[Mapping[str, str]]) -> None:
+    """Refuse a checkpoint of another layout than transformers', which another one has. refused: see
+    HfFamily. Raises RunError."""
+    path = folder / "config.json"
+    config = read_json(path) if path.is_file() else {}
+    for layout in refused:
+        if config.get("model_type") == layout["model_type"] and layout.get("field", "") in (
+            "",
+            *config,
+        ):
+            problem = f"{layout['model_type']} in the layout of its makers, which is not loaded"
+            raise RunError(problem, place=str(path), hint=layout["hint"])
 
 
 def check_finite(model: Any, place: str, check_stop: Callable[[], None] = lambda: None) -> None:

@@ -42,8 +42,9 @@ class HfFamily(Plugin):
     (model type → field of its config with the part that is loaded), `config_class` (model type →
     class of the package, in place of transformers' own, for which it registers a model class),
     `media_inputs` (model type → function of the package, as LoadedModel.media_inputs), a [[line]]
-    for each group of checkpoints, and a [[detect]] for each way to tell the template of an unlisted
-    one. tiny.toml has a [[twin]] for each tiny twin, the default one first; its keys are those of
+    for each group of checkpoints, a [[detect]] for each way to tell the template of an unlisted
+    one, and a [[refused]] for each layout that is not loaded: its `model_type`, where needed a
+    `field` of its config, and a `hint` that names checkpoints that are. tiny.toml has a [[twin]] for each tiny twin, the default one first; its keys are those of
     tunewright_hf.models.tiny.TinyModelSpec. A third,
     tokenizers.toml, is for checkpoints without a tokenizer.json: see
     tunewright_hf.models.slow_tokenizers.
@@ -148,6 +149,7 @@ class HfFamily(Plugin):
                     data.get("media", ()),
                     data.get("media_part", {}),
                     self._own_config,
+                    data.get("refused", ()),
                 )
         if loaded.template is None:
             named = run.recipe.template and run.recipe.template.name
