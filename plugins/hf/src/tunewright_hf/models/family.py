@@ -44,9 +44,10 @@ class HfFamily(Plugin):
     `media_inputs` (model type → function of the package, as LoadedModel.media_inputs), a [[line]]
     for each group of checkpoints, a [[detect]] for each way to tell the template of an unlisted
     one, and a [[refused]] for each layout that is not loaded: its `model_type`, where needed a
-    `field` of its config, and a `hint` that names checkpoints that are. tiny.toml has a [[twin]] for each tiny twin, the default one first; its keys are those of
-    tunewright_hf.models.tiny.TinyModelSpec. A third,
-    tokenizers.toml, is for checkpoints without a tokenizer.json: see
+    `field` of its config, and a `hint` that names checkpoints that are. tiny.toml has a [[twin]]
+    for each tiny twin, the default one first; its keys are those of
+    tunewright_hf.models.tiny.TinyModelSpec. A third, tokenizers.toml, is for checkpoints without a
+    tokenizer.json: see
     tunewright_hf.models.slow_tokenizers.
 
     A line, or one of its checkpoints, names its `template` and its `twin`, on which `--smoke` tries
