@@ -1,6 +1,7 @@
 """Checks of a loaded model before training: finite weights, tokenizer and embeddings fit each
 other, examples fit the positions."""
 
+import importlib.util
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,18 +26,20 @@ _BUFFERS = 2**28  # elements that a model may compute instead of loading, such a
 _MEDIA = ("image", "boi", "eoi", "audio", "boa", "eoa", "video")
 
 
-def check_layout(folder: Path, refused: Iterable[Mapping[str, str]]) -> None:
-    """Refuse a checkpoint of another layout than transformers', which another one has. refused: see
-    HfFamily. Raises RunError."""
-    path = folder / "config.json"
-    config = read_json(path) if path.is_file() else {}
+def check_layout(
+    config: Mapping[str, Any], refused: Iterable[Mapping[str, str]], place: str
+) -> None:
+    """Refuse a checkpoint of another layout than transformers', and one whose class needs a package
+    that is missing. refused: see HfFamily. Raises RunError."""
     for layout in refused:
-        if config.get("model_type") == layout["model_type"] and layout.get("field", "") in (
-            "",
-            *config,
-        ):
-            problem = f"{layout['model_type']} in the layout of its makers, which is not loaded"
-            raise RunError(problem, place=str(path), hint=layout["hint"])
+        kind, package = layout["model_type"], layout.get("without")
+        if config.get("model_type") != kind or layout.get("field", "model_type") not in config:
+            continue
+        if package is None:
+            problem = f"{kind} in the layout of its makers, which is not loaded"
+            raise RunError(problem, place=place, hint=layout["hint"])
+        if importlib.util.find_spec(package) is None:
+            raise RunError(f"{kind} needs the package {package}", place=place, hint=layout["hint"])
 
 
 def check_finite(model: Any, place: str, check_stop: Callable[[], None] = lambda: None) -> None:

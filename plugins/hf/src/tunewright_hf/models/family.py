@@ -44,7 +44,8 @@ class HfFamily(Plugin):
     `media_inputs` (model type → function of the package, as LoadedModel.media_inputs), a [[line]]
     for each group of checkpoints, a [[detect]] for each way to tell the template of an unlisted
     one, and a [[refused]] for each layout that is not loaded: its `model_type`, where needed a
-    `field` of its config, and a `hint` that names checkpoints that are. tiny.toml has a [[twin]]
+    `field` of its config or the package `without` which it is not, and a `hint`: checkpoints that
+    are loaded, or what to install. tiny.toml has a [[twin]]
     for each tiny twin, the default one first; its keys are those of
     tunewright_hf.models.tiny.TinyModelSpec. A third, tokenizers.toml, is for checkpoints without a
     tokenizer.json: see
@@ -210,10 +211,13 @@ class HfFamily(Plugin):
 
     def _tiny(self, run: RunContext, request: LoadRequest) -> LoadedModel:
         from tunewright_hf.models import devices, tiny
+        from tunewright_hf.models.checks import check_layout
         from tunewright_hf.models.errors import one_line
         from tunewright_hf.models.twins import choose
 
         chosen = choose(self, run, request)
+        refused = self._data("checkpoints.toml").get("refused", ())
+        check_layout({"model_type": chosen.twin.model_type}, refused, f"twin {chosen.twin.name}")
         tokenizer = tiny.tokenizer(chosen.twin)
         if request.tiny_of:  # the real model has a chat template, which `auto` uses
             tokenizer.chat_template = chosen.chat_template

@@ -65,7 +65,8 @@ def load(
     )
     check_stop()
     safety.check_no_adapter(folder)
-    checks.check_layout(folder, refused)
+    if (path := folder / "config.json").is_file():
+        checks.check_layout(hub.read_json(path), refused, str(path))
     own_code = legacy_code.adapting(request.model, notify) if trusted else nullcontext()
     with quiet(), one_line("cannot be loaded", request.model), own_code:
         config, native = read_config(folder, trusted, notify)
@@ -217,8 +218,7 @@ def _deferred(
     notify: Notify,
     check_stop: Callable[[], None],
 ) -> tuple[Any, DeferredWeights | None]:
-    """The model without storage, and the way to its weights; whole, and None, where that cannot
-    be."""
+    """The model without storage and the way to its weights; if that cannot be, whole and None."""
     reason = None
     if request.trust_remote_code:
         reason = "its own code may compute tensors when it is built"
