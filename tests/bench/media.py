@@ -38,6 +38,7 @@ import psutil
 from PIL import Image
 
 SHAPES = 40
+FEW = 1000  # rows for what does not prepare all of them
 ANSWER = " ".join(["a man in a red jacket stands beside an old bicycle"] * 6)
 QUESTION = "<image>\nDescribe the image in detail."
 
@@ -54,21 +55,22 @@ def write_data(folder: Path, rows: int, files: int) -> None:
         coarse = chance.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), np.uint8)
         picture = Image.fromarray(coarse).resize((width, height), Image.Resampling.BILINEAR)
         picture.save(images / f"{number}.jpg", quality=85)
-    with (folder / "rows.json").open("w") as file:
-        file.write("[")
-        for row in range(rows):
-            link = links / f"{row}.jpg"
-            if not link.exists():
-                os.link(images / f"{row % files}.jpg", link)
-            said = [("human", QUESTION), ("gpt", f"{ANSWER} {row}")]
-            turns = [{"from": who, "value": text} for who, text in said]
-            record = {"id": str(row), "image": f"images/{row}.jpg", "conversations": turns}
-            file.write(("," if row else "") + json.dumps(record))
-        file.write("]")
+    for row in range(rows):
+        if not (link := links / f"{row}.jpg").exists():
+            os.link(images / f"{row % files}.jpg", link)
+    for name, count in (("few", min(rows, FEW)), ("rows", rows)):
+        with (folder / f"{name}.json").open("w") as file:
+            file.write("[")
+            for row in range(count):
+                said = [("human", QUESTION), ("gpt", f"{ANSWER} {row}")]
+                turns = [{"from": who, "value": text} for who, text in said]
+                record = {"id": str(row), "image": f"images/{row}.jpg", "conversations": turns}
+                file.write(("," if row else "") + json.dumps(record))
+            file.write("]")
 
 
-def loaded(options: argparse.Namespace) -> tuple[Any, Any]:
-    """A run of a recipe with the data, and its data request."""
+def loaded(options: argparse.Namespace, name: str = "few") -> tuple[Any, Any]:
+    """A run of a recipe with the data of this file, and its data request."""
     from tunewright.check import resolve
     from tunewright.run import Run
 
@@ -79,7 +81,7 @@ def loaded(options: argparse.Namespace) -> tuple[Any, Any]:
         "stage": "sft",
         "loggers": [],
         "dataset": {"name": "chat", "cache": str(folder / f"cache-{os.getpid()}")},
-        "data": [{"path": str(folder / "rows.json")}],
+        "data": [{"path": str(folder / f"{name}.json")}],
         "training": {"max_length": 8192},
         "output": str(folder / "run"),
     }
@@ -96,7 +98,7 @@ def headers(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def prepare(options: argparse.Namespace) -> dict[str, Any]:
-    run, request = loaded(options)
+    run, request = loaded(options, "rows")
     return timed(lambda: len(run.call("dataset", "build_dataset", request).train))
 
 

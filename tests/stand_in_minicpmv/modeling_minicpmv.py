@@ -1,6 +1,5 @@
 """A model with MiniCPM-V 2.6's interface: `forward` takes one dict, with lists of slices by row."""
 
-import torch
 from torch import nn
 from transformers import PreTrainedModel, Qwen2ForCausalLM
 
