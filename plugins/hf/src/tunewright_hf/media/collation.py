@@ -193,9 +193,12 @@ class MediaRows:
 
     def read(self, kind: MediaKind, source: Source) -> Medium:
         """A medium as the model sees it. Raises RowError if it cannot be read."""
+        path = source if isinstance(source, str) else ""
+        if kind == "image":  # opened once: its pixels tell its size
+            pixels: Any = decode(kind, source)
+            return Medium(Shape(kind, *pixels.size), pixels, path)
         shape = measure(kind, source)
-        content = decode(kind, source, self.media.frames(shape))
-        return Medium(shape, content, source if isinstance(source, str) else "")
+        return Medium(shape, decode(kind, source, self.media.frames(shape)), path)
 
     def _of_media(self, media: Sequence[Medium]) -> dict[str, Any]:
         """Tensors by name, and as `ids` the path and the ids of each medium."""
