@@ -12,7 +12,9 @@ separate process:
   and loading.
 - peer: decoding the image and calling the processor with text and image for --peer rows, as
   frameworks do that process media while they tokenise.
-- loop: decoding and the processor's tensors of --peer images, one after the other.
+- loop: decoding, and the processor's call for the image with its placeholder, of --peer images, one
+  after the other.
+- images: the same with the image processor alone, which makes no tokens.
 - batches: batches of four of the same rows from the training's collator, in this process and from
   1 and 2 workers, by the clock; the consumer is idle.
 
@@ -118,17 +120,23 @@ def peer(options: argparse.Namespace) -> dict[str, Any]:
     return timed(process)
 
 
-def loop(options: argparse.Namespace) -> dict[str, Any]:
+def loop(options: argparse.Namespace, whole: bool = True) -> dict[str, Any]:
     _, request = loaded(options)
     processor = request.loaded.processor
+
+    def ask(picture: Image.Image) -> None:
+        if whole:
+            processor(text=[processor.image_token], images=[[picture]], return_tensors="pt")
+        else:
+            processor.image_processor(images=[picture], return_tensors="pt")
 
     def process() -> int:
         for row in range(options.peer):
             with Image.open(Path(options.keep) / "images" / f"{row}.jpg") as picture:
-                processor.image_processor(images=[picture.convert("RGB")], return_tensors="pt")
+                ask(picture.convert("RGB"))
         return int(options.peer)
 
-    processor.image_processor(images=[Image.new("RGB", (640, 480))])  # imports
+    ask(Image.new("RGB", (640, 480)))  # imports
     return timed(process)
 
 
@@ -164,7 +172,7 @@ def timed(work: Callable[[], int]) -> dict[str, Any]:
     return {"count": count, "seconds": seconds, "cpu": spent, "before": before, "peak": peak}
 
 
-REPEATED = {"loop": loop} | {
+REPEATED = {"loop": loop, "images": partial(loop, whole=False)} | {
     f"batches, {workers} workers": partial(batches, workers=workers) for workers in (0, 1, 2)
 }
 WHAT = {"headers": headers, "prepare": prepare, "peer": peer} | REPEATED

@@ -1,4 +1,4 @@
-"""Config of a language model with a tower, as MiniCPM-V 2.6's code has it: fields of both in one."""
+"""Config of a language model with a tower, as MiniCPM-V 2.6 has it: fields of both in one."""
 
 from transformers import Qwen2Config
 

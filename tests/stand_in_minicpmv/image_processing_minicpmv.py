@@ -1,5 +1,5 @@
-"""Images as MiniCPM-V 2.6's processor makes them: an overview and, of large ones, slices; the patches
-of each side by side, in lists by row."""
+"""Images as MiniCPM-V 2.6's processor makes them: an overview and, of large ones, slices; the
+patches of each side by side, in lists by row."""
 
 import numpy as np
 import torch

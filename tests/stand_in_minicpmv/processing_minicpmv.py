@@ -1,5 +1,5 @@
-"""A processor as MiniCPM-V 2.6 brings it, written for transformers 4: its text has a pattern where
-images are, and what it returns are lists."""
+"""A processor as MiniCPM-V 2.6 brings it, written for transformers 4: its text has a pattern
+where images are, and what it returns are lists."""
 
 import re
 

@@ -251,7 +251,8 @@ def _concatenated(tensors: Sequence[Tensor], axis: int) -> Tensor:
     def padded(tensor: Tensor) -> Tensor:
         missing = [size - own for size, own in zip(sizes, tensor.shape, strict=True)]
         missing[axis] = 0
-        return nn.functional.pad(tensor, [side for own in missing[::-1] for side in (0, own)])
+        sides = [side for own in missing[::-1] for side in (0, own)]
+        return nn.functional.pad(tensor, sides) if any(sides) else tensor  # pad would copy it
 
     return torch.cat([padded(tensor) for tensor in tensors], dim=axis)
 

@@ -17,8 +17,9 @@ import numpy as np
 from PIL import Image
 
 from tunewright import RecipeError, RowError
-from tunewright.types import Rendered, Span
+from tunewright.types import Rendered
 from tunewright_hf.media.shapes import RATE, Content, MediaKind, Shape
+from tunewright_hf.media.splicing import spliced
 
 __all__ = ["MediaProcessor", "Medium"]
 
@@ -71,6 +72,7 @@ class MediaProcessor:
             raise RecipeError(problem, place="model")
         self._ids = {kind: added[token] for kind, token in self.tokens.items()}
         self._asked = lru_cache(maxsize=4096)(self._ask)
+        self._read: dict[str, Expansion] = {}  # by the text that the processor writes
 
     def expand(self, rendered: Rendered, shapes: Sequence[Shape]) -> Rendered:
         """The text with `media`: the ids that take the place of each placeholder.
@@ -95,7 +97,7 @@ class MediaProcessor:
         media: list[tuple[int, Sequence[int]]] = [
             (self._ids[kind], each.ids) for kind, each in zip(found, expansions, strict=True)
         ]
-        return replace(_spliced(rendered, changes), media=media)
+        return replace(spliced(rendered, changes), media=media)
 
     def expansions(self, shapes: Sequence[Shape]) -> list[Expansion]:
         """Expansions of one row's media, in the order of the text."""
@@ -196,13 +198,17 @@ class MediaProcessor:
         offsets = found.get("text_replacement_offsets")
         if not offsets:  # cross-attention: the placeholder stays one token
             return tuple(Expansion("", (self._ids[kind],), "") for kind in kinds)
+        if len(self._read) > 256:  # long texts
+            self._read.clear()
         return tuple(self._expansion(each["replacement"]) for each in offsets[0])
 
     def _expansion(self, text: str) -> Expansion:
-        tokens = list(self._added.finditer(text))
-        start, end = tokens[0].start(), tokens[-1].end()
-        ids = self.processor.tokenizer(text[start:end], add_special_tokens=False)["input_ids"]
-        return Expansion(text[:start], tuple(ids), text[end:])
+        if text not in self._read:
+            tokens = list(self._added.finditer(text))
+            start, end = tokens[0].start(), tokens[-1].end()
+            ids = self.processor.tokenizer(text[start:end], add_special_tokens=False)["input_ids"]
+            self._read[text] = Expansion(text[:start], tuple(ids), text[end:])
+        return self._read[text]
 
     @cached_property
     def _added(self) -> re.Pattern[str]:
@@ -268,31 +274,6 @@ def noise(shape: Shape, seed: int) -> Content:
         pixels = random.integers(0, 256, (shape.height, shape.width, 3), dtype=np.uint8)
         return Image.fromarray(pixels)
     return random.normal(0, 0.1, shape.samples).astype(np.float32)
-
-
-def _spliced(rendered: Rendered, changes: Sequence[tuple[int, int, str]]) -> Rendered:
-    """The text with each [start, end) replaced; spans move along."""
-    pieces, at = [], 0
-    for start, end, text in changes:
-        pieces += [rendered.text[at:start], text]
-        at = end
-    pieces.append(rendered.text[at:])
-
-    def moved(place: int) -> int:
-        return place + sum(
-            len(text) - (end - start) for start, end, text in changes if end <= place
-        )
-
-    def all_moved(spans: Iterable[Span]) -> list[Span]:
-        return [Span(moved(span.start), moved(span.end), span.weight) for span in spans]
-
-    return replace(
-        rendered,
-        text="".join(pieces),
-        trained=all_moved(rendered.trained),
-        untrusted=all_moved(rendered.untrusted),
-        answers=all_moved(rendered.answers),
-    )
 
 
 def _counted(kinds: Iterable[MediaKind]) -> str:
