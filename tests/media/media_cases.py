@@ -22,6 +22,7 @@ from tunewright.types import (
     Rendered,
     TemplateRequest,
     TextPart,
+    ToolCall,
 )
 from tunewright_conformance.bench import load_model
 from tunewright_conformance.subjects import package_of
@@ -32,7 +33,7 @@ from tunewright_hf.tokenization.encode import Encoded, Tokeniser
 #: twins that are tried every time: each way to write media once
 USUAL = {
     *("qwen2_vl", "pixtral", "gemma3_media", "internvl", "qwen2_audio", "qwen3_vl"),
-    *("paligemma", "mllama", "glm4v", "llava_onevision"),
+    *("paligemma", "mllama", "glm4v", "llava_onevision", "qwen3_5_media"),
 }
 
 
@@ -109,6 +110,12 @@ TALKS = {
         assistant("Equal."),
     ],
     "question": [user(image("wide"), text("How wide?")), assistant("Rather wide.")],
+    "image_in_tool_result": [
+        user(text("What is behind the house?")),
+        Message("assistant", "", tool_calls=[ToolCall("camera", {"place": "garden"})]),
+        Message("tool", [text("Taken: "), image("tall"), text(" just now.")]),
+        assistant("A tree."),
+    ],
     "audio": [user(audio("word"), audio("sentence"), text("Who?")), assistant("A child.")],
     "all": [
         user(audio("word"), image("small"), text("and"), video("short"), text("!")),
@@ -239,6 +246,7 @@ class Subject:
                     else {"type": part.kind, part.kind: next(contents).content}
                     for part in message.content
                 ],
+                **_calls(message),
             }
             for message in messages
         ]
@@ -254,6 +262,12 @@ class Subject:
                 add_generation_prompt=prompt,
                 processor_kwargs=given | {"add_special_tokens": False},
             )
+
+
+def _calls(message: Message) -> dict[str, Any]:
+    calls = [{"name": call.name, "arguments": call.arguments} for call in message.tool_calls]
+    made = [{"type": "function", "function": each} for each in calls]
+    return {"tool_calls": made} if made else {}
 
 
 @cache

@@ -32,7 +32,7 @@ from tunewright_hf.media.expander import Medium, noise
 PLAIN = [user(text("How are you?")), assistant("Fine.")]
 TWINS = every_twin()
 #: twins whose packed rows would differ: check_rows_apart refuses them
-MIXING = {"gemma3_media", "paligemma", "mllama"}
+MIXING = {"gemma3_media", "paligemma", "paligemma2", "mllama", "qwen3_5_media", "qwen3_5_moe_media"}
 
 
 class FromMemory(MediaRows):

@@ -1,5 +1,7 @@
 """Families with media: what only some models take, templates with media, and positions."""
 
+import json
+import re
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
@@ -7,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from media.media_cases import IMAGES, TALKS, image, parts, subject, text, user
+from media.media_cases import IMAGES, TALKS, image, parts, subject, text, user, video
 from tunewright import RowError, RunError, registry
 from tunewright.types import Conversation, Message, Rendered, TemplateRequest, TextPart
 from tunewright_conformance.bench import load_model
@@ -64,6 +66,24 @@ def test_text_for_media_is_an_option() -> None:
     assert found == rendered.text
 
 
+def test_media_are_numbered() -> None:
+    """Each kind on its own, over all messages: ERNIE-VL's own way."""
+    case = subject("ernie", "ernie4_5_vl")
+    talk = [
+        user(image("wide"), text("a"), video("short")),
+        Message("assistant", "b"),
+        user(image("tall"), text("c {n}"), video("same")),
+    ]
+    found = case.render(talk, prompt=True).text
+    assert re.findall(r"((?:Picture|Video) \d):<", found) == [
+        "Picture 1",
+        "Video 1",
+        "Picture 2",
+        "Video 2",
+    ]
+    assert "c {n}" in found
+
+
 def test_no_path_reaches_a_template() -> None:
     """The name of a file could spell control tokens."""
     case = subject("qwen", "qwen2_vl")
@@ -104,6 +124,24 @@ def test_the_saved_chat_template_is_the_trained_one(tmp_path: Path) -> None:
         "system": "You are a helpful assistant.",
     }
     assert again.processor.chat_template == case.template.chat_template()
+
+
+@pytest.mark.parametrize(
+    ("family", "config", "named"),
+    [
+        ("internvl", {"model_type": "internvl_chat"}, "OpenGVLab/InternVL3-8B-hf"),
+        ("llava", {"model_type": "llava_llama"}, "llava-hf/llava-1.5-7b-hf"),
+        ("llava", {"model_type": "llava", "mm_vision_tower": "clip"}, "BUAADreamer/Yi-VL-6B-hf"),
+        ("yi", {"model_type": "llava", "mm_vision_tower": "clip"}, "BUAADreamer/Yi-VL-6B-hf"),
+    ],
+)
+def test_other_layouts_name_one_that_is_loaded(
+    family: str, config: dict[str, str], named: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RunError, match="in the layout of its makers") as error:
+        load_model(registry.find("family", family), None, tmp_path, model=str(tmp_path))
+    assert named in str(error.value) and "\n" not in str(error.value)
 
 
 def test_joined_tensors_are_padded_at_their_ends() -> None:

@@ -86,6 +86,10 @@ CASES = {
         "family": {"train_projector": True},
         "accelerators": [{"name": "deepspeed", "stage": 3}],
     },
+    "deepspeed, tower": {
+        "family": {"train_tower": True, "train_projector": True},
+        "accelerators": [{"name": "deepspeed", "stage": 3}],
+    },
 }
 OFTEN = ("projector", "fsdp")
 

@@ -75,7 +75,10 @@ def test_a_medium_after_the_answer_is_not_scored(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of data, and in it the run of a policy and a reward model of it."""
-    folder = tmp_path_factory.mktemp("reward")
+    return train(tmp_path_factory.mktemp("reward"))
+
+
+def train(folder: Path, **more: Any) -> Path:
     path = compared(folder, "pairs")
     stages = [{"name": "reward"}]
     training = {"max_steps": 40, "learning_rate": 5e-3, "lr_scheduler_type": "constant"}
@@ -86,6 +89,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         data=[{"path": str(path)}],
         stages=stages,
         training=training | {"logging_steps": 1},
+        **more,
     )
     del asked["stage"]
     found = losses(asked)
@@ -98,26 +102,38 @@ def talk(folder: Path, file: str, answer: str) -> list[Message]:
     return [Message("user", parts), Message("assistant", answer)]
 
 
+ASKED = [("Red0.png", "Red."), ("Red0.png", "Blue."), ("Blue1.png", "Red."), ("Blue1.png", "Blue.")]
+
+
+def assert_follows(folder: Path) -> None:
+    """The better answer is that which fits the picture."""
+    inputs = [Conversation(talk(folder, *each)) for each in ASKED]
+    opened = open_run(folder / "run").call("engine", "open_engine", EngineRequest(head="score"))
+    with opened as engine:
+        red, not_red, not_blue, blue = engine.score(inputs).values
+    assert red > not_red and blue > not_blue
+
+
+@pytest.mark.long
+def test_lora(tmp_path: Path) -> None:
+    assert_follows(train(tmp_path, adapter={"name": "lora", "rank": 16}))
+
+
 def test_scores_follow_the_picture(trained: Path) -> None:
     """Through the engine and as a reward, which agree."""
     run = open_run(trained / "run")
-    asked = [("Red0.png", "Red."), ("Red0.png", "Blue."), ("Blue1.png", "Red.")]
-    asked += [("Blue1.png", "Blue.")]
-    inputs = [Conversation(talk(trained, *each)) for each in asked]
-    with run.call("engine", "open_engine", EngineRequest(head="score")) as engine:
-        red, not_red, not_blue, blue = engine.score(inputs).values
-    assert red > not_red and blue > not_blue
+    assert_follows(trained)
 
     special = dict(run.load(weights="none").tokenizer.special_tokens_map)
     asked_for = [
         TemplateRequest(Conversation(talk(trained, file, "")[:1]), True, special)
-        for file, _ in asked
+        for file, _ in ASKED
     ]
     texts = [run.call("template", "format_template", each).text for each in asked_for]
-    media = [[{"kind": "image", "path": str(trained / file)}] for file, _ in asked]
+    media = [[{"kind": "image", "path": str(trained / file)}] for file, _ in ASKED]
     columns = {"prompts": texts, "media": media}
     reward = RewardModel(RewardModel.Options(path=str(trained / "run")))
-    answers = [answer for _, answer in asked]
+    answers = [answer for _, answer in ASKED]
     found: Any = reward.score(run=run, request=RewardRequest(answers, columns))
     assert found[0] > found[1] and found[3] > found[2]
     spelled = columns | {"prompts": [f"<|image_pad|>{text}" for text in texts]}

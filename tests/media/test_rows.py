@@ -1,5 +1,6 @@
 """Prepared rows with media: exact lengths, paths, cutting, every kind of row, what is refused."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,60 @@ def test_rows_without_media_stand_among_them(folder: Path) -> None:
     rows = build(folder).train
     assert [len(row["media"]) for row in rows] == [0, 1, 0]
     assert [pads(folder, row["input_ids"]) for row in rows] == [0, 12, 0]  # 112 x 84 of 28 x 28
+
+
+CALL = {"name": "camera", "arguments": {"place": "garden"}}
+TOOL_RESULTS: dict[str, dict[str, Any]] = {
+    "openai": {
+        "messages": [
+            {"role": "user", "content": "What is there?"},
+            {"role": "assistant", "tool_calls": [{"type": "function", "function": CALL}]},
+            {
+                "role": "tool",
+                "content": [
+                    {"type": "image_url", "image_url": {"url": "a.png"}},
+                    {"type": "text", "text": "just now"},
+                ],
+            },
+            {"role": "assistant", "content": "A tree."},
+        ]
+    },
+    "sharegpt": {
+        "conversations": [
+            {"from": "human", "value": "What is there?"},
+            {"from": "function_call", "value": json.dumps(CALL)},
+            {"from": "observation", "value": "<image>just now"},
+            {"from": "gpt", "value": "A tree."},
+        ],
+        "images": ["a.png"],
+    },
+}
+
+
+@pytest.mark.parametrize("form", TOOL_RESULTS)
+def test_images_in_tool_results(folder: Path, form: str) -> None:
+    write(folder, TOOL_RESULTS[form])
+    _, request = asked(folder)
+    row = build(folder).train[0]
+    text = request.loaded.processor.tokenizer.decode(row["input_ids"]).replace(PAD, "", 11)
+    place = f"<|vision_start|>{PAD}<|vision_end|>just now"
+    assert f"<tool_response>\n{place}\n</tool_response>" in text
+    assert row["media"] == [{"kind": "image", "path": str((folder / "a.png").resolve())}]
+    trained = [token for token in row["labels"] if token != -100]
+    assert request.loaded.tokenizer.convert_tokens_to_ids(PAD) not in trained
+
+
+@pytest.mark.parametrize(
+    ("twin", "problem"),
+    [
+        ("qwen3", r"rows.jsonl:1: has image 'a.png', and these rows hold text only"),
+        ("qwen2_audio", "has image 'a.png', and this model takes audio only"),
+    ],
+)
+def test_models_without_a_place_for_them(folder: Path, twin: str, problem: str) -> None:
+    write(folder, TOOL_RESULTS["openai"])
+    with pytest.raises(RowError, match=problem):
+        build(folder, family={"name": "qwen", "tiny_variant": twin})
 
 
 KINDS: dict[str, Any] = {

@@ -1,5 +1,6 @@
 """Sizes of media are set in the processor, by the family's options."""
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 
 from tunewright import RecipeError, RunError, registry
 from tunewright.types import LoadRequest
-from tunewright_conformance.bench import on_bench
+from tunewright_conformance.bench import load_model, on_bench
 from tunewright_conformance.doubles import FakeRun
 from tunewright_hf.media.expander import MediaProcessor
 from tunewright_hf.media.shapes import Shape
@@ -103,6 +104,21 @@ def test_a_missing_library(monkeypatch: pytest.MonkeyPatch) -> None:
         "here: a model with media needs torchvision (pip install 'tunewright-hf[media]', or "
         "family: {media: false} for text alone)"
     )
+
+
+def test_a_model_that_needs_a_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = importlib.util.find_spec
+
+    def without(name: str) -> Any:
+        return None if name == "timm" else found(name)
+
+    monkeypatch.setattr(importlib.util, "find_spec", without)
+    needs = r"gemma3n needs the package timm \(pip install 'tunewright-gemma\[media\]'\)$"
+    with pytest.raises(RunError, match=f"^twin gemma3n: {needs}"):
+        loaded(tmp_path, "gemma", "gemma3n")
+    (tmp_path / "config.json").write_text('{"model_type": "gemma3n"}', "utf-8")
+    with pytest.raises(RunError, match=f"config.json: {needs}"):
+        load_model(registry.find("family", "gemma"), None, tmp_path, model=str(tmp_path))
 
 
 def test_a_broken_library(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from PIL import Image, ImageOps
 from safetensors.torch import load_file
 
 import tunewright
 from media.media_cases import subject
 from media.test_recipes import COLOURS, QUESTION, pictures, recipe
-from tunewright import RecipeError, registry
+from tunewright import RecipeError
 from tunewright.events import Event, Logged, Notice
-from tunewright_conformance.bench import load_model
 from tunewright_hf.media.collation import MediaRows
 
 NONE = os.strerror(errno.ENOENT)
@@ -105,30 +103,6 @@ def test_pretraining(tmp_path: Path) -> None:
     path.write_text("\n".join(map(json.dumps, rows)), "utf-8")
     found = losses(made(tmp_path, stage="pretrain", data=[{"path": str(path)}]))
     assert len(found) == 2
-
-
-def test_towers_stay_frozen(tmp_path: Path) -> None:
-    """`full` trains the language model and its head, unless the family's options say more."""
-    start = load_model(registry.find("family", "qwen"), "qwen2_vl", tmp_path).model.state_dict()
-    for number, (options, trained) in enumerate(
-        [({}, ()), ({"train_projector": True}, ("merger",)), ({"train_tower": True}, ("blocks",))]
-    ):
-        output = str(tmp_path / f"run{number}")
-        losses(made(tmp_path, family=FAMILY | options, output=output))
-        end = load_file(Path(output, "model/model.safetensors"))
-        changed = {
-            name for name, each in end.items() if not torch.equal(each, start[_named(name, start)])
-        }
-        visual = {name for name in changed if "visual" in name}
-        assert changed - visual
-        assert bool(visual) == bool(trained)
-        assert all(any(part in name for part in (*trained, "patch_embed")) for name in visual)
-
-
-def _named(name: str, known: Any) -> str:
-    """The name in memory of a stored tensor."""
-    tail = name.removeprefix("model.").removeprefix("language_model.")
-    return next(each for each in known if each == name or each.endswith(f".{tail}"))
 
 
 def test_lora_leaves_towers_alone(tmp_path: Path) -> None:

@@ -41,8 +41,10 @@ KINDS = (
     "panel",
     "command",
 )
+#: further test files → the kind that they are for
+FURTHER = {"family_media": "family"}
 
-for _name in ("suite", GENERAL, *KINDS):
+for _name in ("suite", GENERAL, *KINDS, *FURTHER):
     pytest.register_assert_rewrite(f"tunewright_conformance.{_name}")
 
 
@@ -88,7 +90,8 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Mod
     if file_path.parent != FOLDER or parent.session.isinitpath(file_path):
         return None
     wanted = {GENERAL, *(entry.kind for entry in select(parent.config.getoption("plugin")))}
-    if file_path.stem in wanted.intersection({GENERAL, *KINDS}):
+    kind = FURTHER.get(file_path.stem, file_path.stem)
+    if kind in wanted.intersection({GENERAL, *KINDS}):
         return pytest.Module.from_parent(parent, path=file_path)
     return None
 
@@ -98,7 +101,8 @@ def suites_of(kind: str) -> "list[type[Suite]]":
     from tunewright_conformance.suite import Suite
 
     found = []
-    for file in (GENERAL, *({kind} & set(KINDS))):
+    further = [file for file, of in FURTHER.items() if of == kind]
+    for file in (GENERAL, *({kind} & set(KINDS)), *further):
         for each in vars(import_module(f"tunewright_conformance.{file}")).values():
             if isinstance(each, type) and issubclass(each, Suite) and each is not Suite:
                 found += [each] if kind in each.kinds else []

@@ -193,9 +193,12 @@ class MediaRows:
 
     def read(self, kind: MediaKind, source: Source) -> Medium:
         """A medium as the model sees it. Raises RowError if it cannot be read."""
+        path = source if isinstance(source, str) else ""
+        if kind == "image":  # opened once: its pixels tell its size
+            pixels: Any = decode(kind, source)
+            return Medium(Shape(kind, *pixels.size), pixels, path)
         shape = measure(kind, source)
-        content = decode(kind, source, self.media.frames(shape))
-        return Medium(shape, content, source if isinstance(source, str) else "")
+        return Medium(shape, decode(kind, source, self.media.frames(shape)), path)
 
     def _of_media(self, media: Sequence[Medium]) -> dict[str, Any]:
         """Tensors by name, and as `ids` the path and the ids of each medium."""
@@ -248,7 +251,8 @@ def _concatenated(tensors: Sequence[Tensor], axis: int) -> Tensor:
     def padded(tensor: Tensor) -> Tensor:
         missing = [size - own for size, own in zip(sizes, tensor.shape, strict=True)]
         missing[axis] = 0
-        return nn.functional.pad(tensor, [side for own in missing[::-1] for side in (0, own)])
+        sides = [side for own in missing[::-1] for side in (0, own)]
+        return nn.functional.pad(tensor, sides) if any(sides) else tensor  # pad would copy it
 
     return torch.cat([padded(tensor) for tensor in tensors], dim=axis)
 

@@ -17,14 +17,15 @@ import numpy as np
 from PIL import Image
 
 from tunewright import RecipeError, RowError
-from tunewright.types import Rendered, Span
+from tunewright.types import Rendered
 from tunewright_hf.media.shapes import RATE, Content, MediaKind, Shape
+from tunewright_hf.media.splicing import spliced
 
 __all__ = ["MediaProcessor", "Medium"]
 
 KINDS: tuple[MediaKind, ...] = ("image", "video", "audio")
 #: token types, by the processors' names for them
-TYPES = ("mm_token_type_ids", "token_type_ids")
+TYPES = ("mm_token_type_ids", "token_type_ids", "moe_mm_token_type_ids")
 OF_TEXT = {
     *("input_ids", "attention_mask", "labels", *TYPES),
     *("text_replacement_offsets", "cross_attention_mask"),
@@ -71,6 +72,7 @@ class MediaProcessor:
             raise RecipeError(problem, place="model")
         self._ids = {kind: added[token] for kind, token in self.tokens.items()}
         self._asked = lru_cache(maxsize=4096)(self._ask)
+        self._read: dict[str, Expansion] = {}  # by the text that the processor writes
 
     def expand(self, rendered: Rendered, shapes: Sequence[Shape]) -> Rendered:
         """The text with `media`: the ids that take the place of each placeholder.
@@ -95,7 +97,7 @@ class MediaProcessor:
         media: list[tuple[int, Sequence[int]]] = [
             (self._ids[kind], each.ids) for kind, each in zip(found, expansions, strict=True)
         ]
-        return replace(_spliced(rendered, changes), media=media)
+        return replace(spliced(rendered, changes), media=media)
 
     def expansions(self, shapes: Sequence[Shape]) -> list[Expansion]:
         """Expansions of one row's media, in the order of the text."""
@@ -127,8 +129,9 @@ class MediaProcessor:
 
     def token_types(self, input_ids: Sequence[int]) -> dict[str, list[int]]:
         """Kind of each token (T,), where the model takes it, by the model's name for it."""
-        made = self.processor.create_mm_token_type_ids
-        return {name: made([list(input_ids)])[0] for name in self._types}
+        usual = self.processor.create_mm_token_type_ids
+        made = {name: getattr(self.processor, f"create_{name}", usual) for name in self._types}
+        return {name: create([list(input_ids)])[0] for name, create in made.items()}
 
     def restored(self, text: str, shapes: Sequence[Shape]) -> str:
         """A text before `expand`, from one that has a placeholder for the ids of each medium."""
@@ -195,13 +198,17 @@ class MediaProcessor:
         offsets = found.get("text_replacement_offsets")
         if not offsets:  # cross-attention: the placeholder stays one token
             return tuple(Expansion("", (self._ids[kind],), "") for kind in kinds)
+        if len(self._read) > 256:  # long texts
+            self._read.clear()
         return tuple(self._expansion(each["replacement"]) for each in offsets[0])
 
     def _expansion(self, text: str) -> Expansion:
-        tokens = list(self._added.finditer(text))
-        start, end = tokens[0].start(), tokens[-1].end()
-        ids = self.processor.tokenizer(text[start:end], add_special_tokens=False)["input_ids"]
-        return Expansion(text[:start], tuple(ids), text[end:])
+        if text not in self._read:
+            tokens = list(self._added.finditer(text))
+            start, end = tokens[0].start(), tokens[-1].end()
+            ids = self.processor.tokenizer(text[start:end], add_special_tokens=False)["input_ids"]
+            self._read[text] = Expansion(text[:start], tuple(ids), text[end:])
+        return self._read[text]
 
     @cached_property
     def _added(self) -> re.Pattern[str]:
@@ -267,31 +274,6 @@ def noise(shape: Shape, seed: int) -> Content:
         pixels = random.integers(0, 256, (shape.height, shape.width, 3), dtype=np.uint8)
         return Image.fromarray(pixels)
     return random.normal(0, 0.1, shape.samples).astype(np.float32)
-
-
-def _spliced(rendered: Rendered, changes: Sequence[tuple[int, int, str]]) -> Rendered:
-    """The text with each [start, end) replaced; spans move along."""
-    pieces, at = [], 0
-    for start, end, text in changes:
-        pieces += [rendered.text[at:start], text]
-        at = end
-    pieces.append(rendered.text[at:])
-
-    def moved(place: int) -> int:
-        return place + sum(
-            len(text) - (end - start) for start, end, text in changes if end <= place
-        )
-
-    def all_moved(spans: Iterable[Span]) -> list[Span]:
-        return [Span(moved(span.start), moved(span.end), span.weight) for span in spans]
-
-    return replace(
-        rendered,
-        text="".join(pieces),
-        trained=all_moved(rendered.trained),
-        untrusted=all_moved(rendered.untrusted),
-        answers=all_moved(rendered.answers),
-    )
 
 
 def _counted(kinds: Iterable[MediaKind]) -> str:

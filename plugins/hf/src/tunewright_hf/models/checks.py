@@ -1,7 +1,8 @@
 """Checks of a loaded model before training: finite weights, tokenizer and embeddings fit each
 other, examples fit the positions."""
 
-from collections.abc import Callable, Iterable
+import importlib.util
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,22 @@ _BUFFERS = 2**28  # elements that a model may compute instead of loading, such a
 
 # tokenizer attributes that name media placeholders: text models may have no embeddings for them
 _MEDIA = ("image", "boi", "eoi", "audio", "boa", "eoa", "video")
+
+
+def check_layout(
+    config: Mapping[str, Any], refused: Iterable[Mapping[str, str]], place: str
+) -> None:
+    """Refuse a checkpoint of another layout than transformers', and one whose class needs a package
+    that is missing. refused: see HfFamily. Raises RunError."""
+    for layout in refused:
+        kind, package = layout["model_type"], layout.get("without")
+        if config.get("model_type") != kind or layout.get("field", "model_type") not in config:
+            continue
+        if package is None:
+            problem = f"{kind} in the layout of its makers, which is not loaded"
+            raise RunError(problem, place=place, hint=layout["hint"])
+        if importlib.util.find_spec(package) is None:
+            raise RunError(f"{kind} needs the package {package}", place=place, hint=layout["hint"])
 
 
 def check_finite(model: Any, place: str, check_stop: Callable[[], None] = lambda: None) -> None:

@@ -42,10 +42,13 @@ class HfFamily(Plugin):
     (model type → field of its config with the part that is loaded), `config_class` (model type →
     class of the package, in place of transformers' own, for which it registers a model class),
     `media_inputs` (model type → function of the package, as LoadedModel.media_inputs), a [[line]]
-    for each group of checkpoints, and a [[detect]] for each way to tell the template of an unlisted
-    one. tiny.toml has a [[twin]] for each tiny twin, the default one first; its keys are those of
-    tunewright_hf.models.tiny.TinyModelSpec. A third,
-    tokenizers.toml, is for checkpoints without a tokenizer.json: see
+    for each group of checkpoints, a [[detect]] for each way to tell the template of an unlisted
+    one, and a [[refused]] for each layout that is not loaded: its `model_type`, where needed a
+    `field` of its config or the package `without` which it is not, and a `hint`: checkpoints that
+    are loaded, or what to install. tiny.toml has a [[twin]]
+    for each tiny twin, the default one first; its keys are those of
+    tunewright_hf.models.tiny.TinyModelSpec. A third, tokenizers.toml, is for checkpoints without a
+    tokenizer.json: see
     tunewright_hf.models.slow_tokenizers.
 
     A line, or one of its checkpoints, names its `template` and its `twin`, on which `--smoke` tries
@@ -148,6 +151,7 @@ class HfFamily(Plugin):
                     data.get("media", ()),
                     data.get("media_part", {}),
                     self._own_config,
+                    data.get("refused", ()),
                 )
         if loaded.template is None:
             named = run.recipe.template and run.recipe.template.name
@@ -207,10 +211,13 @@ class HfFamily(Plugin):
 
     def _tiny(self, run: RunContext, request: LoadRequest) -> LoadedModel:
         from tunewright_hf.models import devices, tiny
+        from tunewright_hf.models.checks import check_layout
         from tunewright_hf.models.errors import one_line
         from tunewright_hf.models.twins import choose
 
         chosen = choose(self, run, request)
+        refused = self._data("checkpoints.toml").get("refused", ())
+        check_layout({"model_type": chosen.twin.model_type}, refused, f"twin {chosen.twin.name}")
         tokenizer = tiny.tokenizer(chosen.twin)
         if request.tiny_of:  # the real model has a chat template, which `auto` uses
             tokenizer.chat_template = chosen.chat_template

@@ -20,7 +20,7 @@ __all__ = ["disable_telemetry", "locate", "read_config", "read_json"]
 _aborted = threading.Event()  # set: downloads in progress end
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-_TEXTS = ["*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
+_TEXTS = ["*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*.ttf"]
 # Other frameworks' files are never downloaded, pickles and code only on request; subfolders of a
 # repository hold copies in other formats.
 _NEVER = ["*/*", "consolidated*.safetensors"]

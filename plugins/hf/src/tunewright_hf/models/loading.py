@@ -50,13 +50,14 @@ def load(
     media: Collection[str] = (),
     media_part: Mapping[str, str] = MappingProxyType({}),
     own_config: Callable[[Any], Any] = lambda config: config,
+    refused: Iterable[Mapping[str, str]] = (),
 ) -> LoadedModel:
     """Load what `request` names from a folder or the hub, onto `device`; the folder is only read.
 
     request.dtype: a dtype's name, or auto for the checkpoint's own. notify: told what was ignored
     or chosen. check_stop: called between two parts, raises Stopped. tokenizers: tables as in
-    slow_tokenizers. media, media_part: see HfFamily. own_config: the config in the family's class.
-    Raises RunError if the checkpoint is missing, unsafe or not whole.
+    slow_tokenizers. media, media_part, refused: see HfFamily. own_config: the config in the
+    family's class. Raises RunError if the checkpoint is missing, unsafe or not whole.
     """
     trusted = request.trust_remote_code
     folder = hub.locate(
@@ -64,6 +65,8 @@ def load(
     )
     check_stop()
     safety.check_no_adapter(folder)
+    if (path := folder / "config.json").is_file():
+        checks.check_layout(hub.read_json(path), refused, str(path))
     own_code = legacy_code.adapting(request.model, notify) if trusted else nullcontext()
     with quiet(), one_line("cannot be loaded", request.model), own_code:
         config, native = read_config(folder, trusted, notify)
@@ -214,8 +217,7 @@ def _deferred(
     notify: Notify,
     check_stop: Callable[[], None],
 ) -> tuple[Any, DeferredWeights | None]:
-    """The model without storage, and the way to its weights; whole, and None, where that cannot
-    be."""
+    """The model without storage and the way to its weights; if that cannot be, whole and None."""
     reason = None
     if request.trust_remote_code:
         reason = "its own code may compute tensors when it is built"
@@ -226,8 +228,7 @@ def _deferred(
         if name := unnamed_on_meta(model):
             reason = f"{name} is neither a parameter nor a buffer"
     if reason is not None:
-        message = f"{request.model} is loaded whole by each rank before it is sharded: {reason}"
-        notify(message, "info")
+        notify(f"{request.model} is loaded whole by each rank before sharding: {reason}", "info")
         return _with_weights(folder, config, native, request, device, check_stop), None
 
     def load() -> Any:

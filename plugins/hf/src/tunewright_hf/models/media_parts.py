@@ -16,6 +16,9 @@ PROJECTORS = (
     "merger",  # Qwen-VL, GLM-4V
     "deepstack_merger_list",  # Qwen3-VL
     "vision_resampler",  # LLaVA-NeXT-Video
+    "resampler_model",  # ERNIE-VL
+    "resampler",  # MiniCPM-V
+    "audio_projection_layer",  # MiniCPM-o
     "connector",  # SmolVLM
     "embed_vision",  # Gemma 3n
     "embed_audio",

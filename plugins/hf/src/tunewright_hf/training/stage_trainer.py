@@ -60,6 +60,8 @@ class ZeroGradients(TrainingCallback):
         self._parameters = parameters
 
     def on_gradients_ready(self, loop: Any) -> None:
+        if loop.sharding.clips_in_update:  # DeepSpeed has taken all gradients from the parameters
+            return
         for parameter in self._parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
