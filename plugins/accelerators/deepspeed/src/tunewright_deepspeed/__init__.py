@@ -51,9 +51,7 @@ class DeepSpeed(Accelerator):
             yield Problem((*self.at, "offload"), problem, "set stage: 3, or offload: optimizer")
 
     def divides(self) -> dict[str, Literal["sharded", "gathered", "offloaded"]]:
-        held: Literal["sharded", "offloaded"] = (
-            "offloaded" if self.options.offloaded else "sharded"
-        )
+        held: Literal["sharded", "offloaded"] = "offloaded" if self.options.offloaded else "sharded"
         if self.options.stage == 3:
             weights: Literal["sharded", "offloaded"] = (
                 "offloaded" if self.options.offload == "all" else "sharded"
