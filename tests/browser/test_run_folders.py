@@ -187,7 +187,7 @@ def test_37_damaged_folders_do_not_hide_the_others(visit: Visit, strange: Workbe
     shutil.rmtree(gone)
     page.reload()
     expect(page.get_by_text("there is no run 'gone'")).to_be_visible()
-    page.get_by_role("link", name="Runs").click()
+    page.get_by_role("link", name="Runs", exact=True).click()
     expect(page.get_by_role("link", name="greeter", exact=True)).to_be_visible()
 
 

@@ -59,7 +59,13 @@ MISTAKES = {
         "stage: no installed plugin gives the stage 'sftt'",
         "did you mean 'sft'?",
     ),
-    "no stage": ("stage: sft\n", "", 0, "stage: is missing", "there is: cpo, distill, dpo, "),
+    "no stage": (
+        "stage: sft\n",
+        "",
+        0,
+        "stage: is missing",
+        "there is: classify, cpo, distill, dpo, ",
+    ),
     "stage twice": (
         "stage: sft",
         "stage: sft\nstages: [sft]",

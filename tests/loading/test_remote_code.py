@@ -25,10 +25,18 @@ from tunewright_hf.losses.causal_lm import CausalLoss
 from tunewright_hf.models.export import save_result
 from tunewright_lora import Lora
 
+
+def is_refused(model_type: str, family: str) -> bool:
+    """Whether the family names other checkpoints to take, whatever is granted."""
+    plugin: Any = registry.load(registry.find("family", family))
+    refused = plugin(plugin.Options(), "")._data("checkpoints.toml").get("refused", ())
+    return any(each["model_type"] == model_type for each in refused)
+
+
 REMOTE = {
     point.name: point.value
     for point in metadata.entry_points(group="tunewright.model_type")
-    if point.name not in CONFIG_MAPPING
+    if point.name not in CONFIG_MAPPING and not is_refused(point.name, point.value)
 }
 IDS = torch.arange(5, 45)[None]
 pytestmark = pytest.mark.usefixtures("modules_of_checkpoints")

@@ -183,7 +183,7 @@ ROWS = {
     "unpaired": '{"prompt": "Hi", "completion": "Arr!", "label": true}\n' * 8
     + '{"prompt": "Hi", "completion": "Hello.", "label": false}\n' * 8,
     "prompts": PROMPTS,
-    "labelled": '{"sentence": "A wren sings.", "label": "bird"}\n' * 16,
+    "labelled": '{"sentence": "A wren sings.", "label": 0}\n' * 16,
     "retrieval": '{"query": "Which bird sings?", "positive": "The wren sings."}\n' * 16,
 }
 

@@ -153,11 +153,20 @@ def _ready(kind: str) -> list[str]:
 
 
 def _required(kind: str, name: str) -> dict[str, Any]:
-    """Required options of a plugin with their examples (None: no example)."""
-    fields = registry.load(registry.find(kind, name)).Options.model_fields
-    return {
+    """Required options of a plugin with their examples (None: no example), and where options depend
+    on each other those of the examples in the JSON schema."""
+    options: Any = registry.load(registry.find(kind, name)).Options
+    fields = options.model_fields
+    found = {
         key: (field.examples or [None])[0] for key, field in fields.items() if field.is_required()
     }
+    together = (options.model_config.get("json_schema_extra") or {}).get("examples")
+    if together and None not in found.values():
+        try:
+            options(**found)
+        except ValidationError:
+            found |= together[0]
+    return found
 
 
 def _default_loggers() -> list[str]:
