@@ -21,8 +21,7 @@ class TestFamilyWithMedia(Suite):
     def loaded(self, entry: Entry, twin: str | None, tmp_path: Path) -> LoadedModel:
         from tunewright_hf.models.twins import specs
 
-        spec = specs(package_of(entry)).get(twin or "")
-        if spec is None or not spec.processor:
+        if twin is None or not specs(package_of(entry))[twin].processor:
             pytest.skip("it takes text alone")
         return load_model(entry, twin, tmp_path)
 
