@@ -264,7 +264,7 @@ def test_detection_says_what_it_saw(tmp_path: Path) -> None:
     ) as caught:
         build(chat_run(tmp_path), request(tmp_path, name))
     assert caught.value.place.endswith("a.jsonl:1")
-    assert "alpaca, openai, preference, prompt_completion" in caught.value.hint
+    assert "alpaca, labelled, openai, preference, prompt_completion" in caught.value.hint
     both = write(tmp_path / "b.jsonl", chat("a", "b") | {"instruction": "a", "output": "b"})
     with pytest.raises(RecipeError, match="alpaca and openai fits"):
         build(chat_run(tmp_path), request(tmp_path, both))
