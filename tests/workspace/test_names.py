@@ -29,6 +29,8 @@ KERNEL_WORDS = {
     "reward": "what a model is for",
     "seed": "training.seed",
     "recipe": "a group of verbs",
+    "labelled": "a sort of rows",
+    "retrieval": "a sort of rows",
     "text": "a sort of rows",
     "unpaired": "a sort of rows",
 }

@@ -3,11 +3,11 @@
 tests/kernel/contract.txt freezes them. Hooks are in hookspecs.py.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from tunewright.errors import Problem, RowError
+from tunewright.errors import Problem
 from tunewright.objections import (
     accelerator_problems,
     optimizer_problems,
@@ -15,15 +15,14 @@ from tunewright.objections import (
     quantizer_problems,
 )
 from tunewright.plugin_base import Plugin, PluginOptions
+from tunewright.plugin_data import Dataset, Format
 from tunewright.types import (
-    DataRequest,
     Embedding,
     ExportRequest,
     Head,
     LoadedModel,
     Message,
     ModelRole,
-    Row,
     RowKind,
     RunContext,
 )
@@ -131,60 +130,6 @@ class Adapter(Plugin):
     def load_external(self, loaded: LoadedModel, folder: Path) -> LoadedModel:
         """Load an adapter of this kind that another tool has saved. Raises RunError."""
         raise NotImplementedError
-
-
-class Dataset(Plugin):
-    """Kind dataset: sources to tokenised rows."""
-
-    class Entry(PluginOptions):
-        """One source of the recipe's `data`."""
-
-    def eval_sets(self) -> tuple[str, ...]:
-        """Names of the evaluation sets that it makes besides those of `eval_data`."""
-        return ()
-
-    def first_records(self, entry: Any, root: Path) -> list[Any]:
-        """Return the first records of a source, with columns as `entry` renames them.
-
-        Empty where they cannot be read at once, as those of a hub, or at all.
-        """
-        return []
-
-    def unread(self, run: RunContext, request: DataRequest) -> list[str]:
-        """Lines for `recipe check` on what nothing reads in the first records of local sources.
-
-        request.loaded has neither model nor tokenizer.
-        """
-        return []
-
-    def examples(
-        self, run: RunContext, request: DataRequest, kinds: tuple[RowKind, ...]
-    ) -> Iterator[Row | RowError]:
-        """Rows of request.entries as formats give them, in order, neither rendered nor tokenised.
-
-        A source gives the first of `kinds` that its format has. A record that cannot be used is an
-        error in its place. Of the request, loaded, max_length and rows are not read.
-        """
-        raise NotImplementedError
-
-    def preview(self, run: RunContext, request: DataRequest, count: int) -> Any:
-        """Return the first rows as the model will see them, and the lengths of all."""
-        raise NotImplementedError
-
-    def stats(self, run: RunContext, request: DataRequest) -> Any:
-        """Return counts over all rows."""
-        raise NotImplementedError
-
-
-class Format(Plugin):
-    """Kind format: records to rows, with what the dataset must know before it reads."""
-
-    rows: ClassVar[tuple[RowKind, ...]]  #: the kinds of rows it can give
-
-    @staticmethod
-    def matches(record: Any) -> bool:
-        """Return whether a source's first record looks like this format. False: only by name."""
-        return False
 
 
 class Optimizer(Plugin):

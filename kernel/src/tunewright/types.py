@@ -4,11 +4,13 @@ A request is mutable: an accelerator edits it before the step runs. Types of tor
 are written as Any: this file imports neither.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from tunewright.embedding import Embedding
+from tunewright.rendering import Rendered, Span, TemplateRequest
 from tunewright.rows import (
     ROW_TYPES,
     Conversation,
@@ -80,18 +82,6 @@ __all__ = [
 Head = Literal["causal_lm", "score", "value", "classes"]
 ModelRole = Literal["policy", "reference", "reward", "critic"]
 Weights = Literal["load", "meta", "none"]
-Pooling = Literal["mean", "lasttoken", "cls"]
-
-
-@dataclass(frozen=True, slots=True)
-class Embedding:
-    """Computation of the vector of a text from the states of the model's last layer."""
-
-    #: mean: over the tokens. lasttoken, cls: state of the last or of the first token
-    pooling: Pooling = "mean"
-    normalize: bool = True  # scale vectors to length 1
-    query_prompt: str = ""  # text before each query
-    document_prompt: str = ""  # text before each document
 
 
 @dataclass(slots=True)
@@ -188,7 +178,8 @@ class DataRequest:
     seed: int = 42
     root: Path = field(default_factory=Path)  # base of relative paths: the recipe's folder
     limit: int | None = None  # rows per source (--smoke)
-    embedding: Embedding = Embedding()  # its prompts stand before the texts of `retrieval` rows
+    #: its prompts stand before the texts of `retrieval` rows
+    embedding: Embedding = field(default_factory=Embedding)
     #: (i, n): prepare only every n-th part of `entries`, from number i on, on one of n hosts
     shard: tuple[int, int] = (0, 1)
 
@@ -220,35 +211,6 @@ class Data:
     order: Callable[[int], Any] | None = None
     #: base of relative paths in `media`; None: they are absolute
     media_root: Path | None = None
-
-
-@dataclass(slots=True)
-class Span:
-    """Characters [start, end) of a rendered text."""
-
-    start: int
-    end: int
-    weight: float = 1.0  # loss weight of these characters
-
-
-@dataclass(slots=True)
-class TemplateRequest:
-    conversation: Conversation
-    add_generation_prompt: bool = False
-    special_tokens: dict[str, str] = field(default_factory=dict)  # bos_token, eos_token, … by name
-    tokenizer: Any = None  # for `auto` only: every other template is rendered without one
-
-
-@dataclass(slots=True)
-class Rendered:
-    text: str
-    trained: list[Span] = field(default_factory=list)  # what the model is trained to produce
-    #: text of users, systems and tools that spells control tokens
-    untrusted: list[Span] = field(default_factory=list)
-    answers: list[Span] = field(default_factory=list)  # assistants' text that spells such tokens
-    #: of each medium, in the order of the text: the id of its placeholder, which is one token of
-    #: the text, and the ids that take its place. A template leaves it empty
-    media: list[tuple[int, Sequence[int]]] = field(default_factory=list)
 
 
 @dataclass(slots=True)

@@ -63,13 +63,8 @@ def command(
         if output.exists():
             hint = "name a new folder: --output"
             raise RecipeError("exists already", place=str(output), hint=hint)
-        run = open_target(
-            model,
-            changes or [],
-            data=True,
-            trust_remote_code=trust_remote_code,
-            on_event=told,
-        )
+        how = {"data": True, "trust_remote_code": trust_remote_code}
+        run = open_target(model, changes or [], on_event=told, **how)
         export(run, to, options or [], output, parse_parts(adapter or []))
         typer.echo(f"{output} holds the model")
     if target:

@@ -64,7 +64,7 @@ def export(run: "Run", to: str, options: list[str], output: Path, parts: list[Pa
 
 
 def _state(run: "Run") -> dict[str, Any]:
-    """What run.json says, for the card. Of a part of a run: without the results of its end. Of a
+    """Content of run.json for the card. Of a part of a run: without the results of its end. Of a
     model that was not trained here: names and versions."""
     from tunewright_hf.inference.opened_runs import OpenedRun
 

@@ -290,13 +290,11 @@ def row_lengths(dataset: Any) -> np.ndarray:
 
 
 def _retrieval_lengths(dataset: Any) -> np.ndarray:
-    tables = dataset.select_columns(["query_ids", "document_ids"]).with_format("arrow").iter(10_000)
-    found = []
-    for table in tables:
+    found, rows = [], dataset.select_columns(["query_ids", "document_ids"])
+    for table in rows.with_format("arrow").iter(10_000):
         queries = np.diff(table["query_ids"].combine_chunks().offsets.to_numpy())
         documents = table["document_ids"].combine_chunks()
-        counts = np.diff(documents.offsets.to_numpy())
-        each = np.diff(documents.flatten().offsets.to_numpy())
+        counts, each = (np.diff(x.offsets.to_numpy()) for x in (documents, documents.flatten()))
         longest = np.maximum.reduceat(each, np.cumsum(counts) - counts)  # a row has at least one
         found.append((counts + 1) * np.maximum(queries, longest))
     return np.concatenate(found).astype(np.int32) if found else np.zeros(0, dtype=np.int32)

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from tunewright.inference import FinishReason
-from tunewright.types import Embedding
 from tunewright_hf.inference.prefill import Prefill
 from tunewright_hf.inference.prefixes import PrefixStore
 from tunewright_hf.inference.rows import Row
@@ -105,11 +104,9 @@ class Scheduler:
         while self._step():
             pass
 
-    def embed(
-        self, prompts: Sequence[list[int]], adapter: str | None, embedding: Embedding
-    ) -> list[list[float]]:
-        """Vectors of texts."""
-        return [self._runner.embed(ids, adapter, embedding) for ids in prompts]
+    def embed(self, prompts: Sequence[list[int]], *how: Any) -> list[list[float]]:
+        """Vectors of texts. how: as for ModelRunner.embed."""
+        return [self._runner.embed(ids, *how) for ids in prompts]
 
     def score(self, ids: list[int], media: Any) -> float:
         """Score of a text, from a model with the head `score`. media: PromptMedia or None."""

@@ -21,7 +21,7 @@ from tunewright.types import Rendered
 from tunewright_hf.media.shapes import RATE, Content, MediaKind, Shape
 from tunewright_hf.media.splicing import spliced
 
-__all__ = ["MediaProcessor", "Medium"]
+__all__ = ["MediaProcessor", "Medium", "noise"]
 
 KINDS: tuple[MediaKind, ...] = ("image", "video", "audio")
 #: token types, by the processors' names for them

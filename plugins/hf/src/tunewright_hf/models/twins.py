@@ -14,6 +14,8 @@ from tunewright_hf.models.tiny import TinyModelSpec
 if TYPE_CHECKING:
     from tunewright_hf.models.family import HfFamily
 
+__all__ = ["specs"]
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:

@@ -25,6 +25,7 @@ from tunewright_hf.training.callbacks import TrainingCallback
 
 __all__ = [
     "Batch",
+    "StageTrainer",
     "TrainingSetup",
     "moved",
     "set_mode",
