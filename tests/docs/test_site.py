@@ -14,8 +14,10 @@ ROOT = DOCS.parent
 
 
 def mike(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    beside = Path(sys.executable).parent  # mike calls mkdocs
     env = {
         **os.environ,
+        "PATH": f"{beside}{os.pathsep}{os.environ['PATH']}",
         "NO_MKDOCS_2_WARNING": "1",
         **{
             f"GIT_{who}_{what}": "a@b"
@@ -23,7 +25,7 @@ def mike(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
             for what in ("NAME", "EMAIL")
         },
     }
-    command = [Path(sys.executable).with_name("mike"), *arguments]
+    command = [beside / "mike", *arguments]
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,17 @@ def save(folder: Path, *overrides: str) -> str:
     return str(path)
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As the processes have: SVD rounds in another way with several."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 def test_models_are_those_of_one_process(tmp_path: Path) -> None:
     """Tied weights, buffers that no file holds, experts that are stored one by one, new heads,
     adapters and weights that are widened."""

@@ -44,6 +44,10 @@ def test_overrides(recipe, changes):
     resolved(recipe, *changes)
 
 
+def test_a_long_tag_is_cut():
+    resolved(GOOD[0], "model=!" + 4_000 * "9")
+
+
 @settings(max_examples=300)
 @given(yaml_texts())
 def test_texts(text):

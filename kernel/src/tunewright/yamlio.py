@@ -140,7 +140,7 @@ def _unreadable(error: yaml.YAMLError, place: str) -> RecipeError:
     mark = getattr(error, "problem_mark", None)  # only syntax errors have a mark
     where = f"{place}:{mark.line + 1}" if mark else place
     problem = getattr(error, "problem", None) or str(error)
-    problem = " ".join(str(problem).split())
+    problem = " ".join(str(problem).split())[:200]
     hint = "look at quotes, brackets and indentation here and in the line above"
     if "'\\t'" in problem:
         hint = "indent with spaces"
