@@ -60,7 +60,8 @@ def test_planned_bytes_are_those_of_a_real_run(tmp_path, name):
     assert plan.peak.peak == pytest.approx(run.peak.peak, rel=0.15)
     for part in PARTS:
         assert plan.held[part] == pytest.approx(run.held[part], rel=0.15, abs=4096), part
-    assert plan.tokens == run.tokens
+    # an answer may end before max_new_tokens
+    assert run.tokens <= plan.tokens if "grpo" in name else run.tokens == plan.tokens
     assert plan.flops == pytest.approx(run.flops, rel=0.05)
 
 

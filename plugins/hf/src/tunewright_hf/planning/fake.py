@@ -4,6 +4,7 @@ Integers (token ids, labels, masks, positions) stay real, so that everything tha
 values is decided as in training: what is masked, which rows are packed, which positions are scored.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -77,6 +78,9 @@ def without_storage(counter: FakeStorageCounter, on_gpu: bool) -> Iterator[None]
     on_gpu: the loss takes chunks of the size that it takes on GPUs.
     """
     with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        # copy.deepcopy asks a parameter for it, and goes on without
+        warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")
         if on_gpu:
             chunk = chunked_cross_entropy.GPU_CHUNK
             stack.enter_context(replaced(chunked_cross_entropy, "CPU_CHUNK", chunk))
