@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import jinja2
@@ -133,7 +134,7 @@ def _contexts(panel: Panel, runs: Runs, root: Path, language: str) -> list[Conte
     address, jobs = f"/x/{panel.name}", Jobs(workspace, ())
     found = [Context(run, runs, jobs, workspace, words, address, loaded) for run in on]
     if panel.place == "new":  # an empty draft, and one with something in it
-        recipes = ({}, {"model": "tiny", "stage": {"name": "sft"}})
+        recipes: tuple[dict[str, Any], ...] = ({}, {"model": "tiny", "stage": {"name": "sft"}})
         found = [replace(found[0], recipe=recipe) for recipe in recipes]
     return found
 

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from tunewright import PluginOptions, Stage, hookimpl
-from tunewright.types import Head, RunContext, StageResult, TrainRequest
+from tunewright.types import RunContext, StageResult, TrainRequest
 
 
 class Classify(Stage):
@@ -14,7 +14,7 @@ class Classify(Stage):
     AutoModelForSequenceClassification."""
 
     rows = "labelled"
-    head: Head = "classes"
+    head = "classes"
     eval_metrics = ("loss", "accuracy", "f1", "mse", "pearson")
 
     class Options(PluginOptions):
