@@ -30,9 +30,7 @@ from models_page import models_page
 from pydantic import BaseModel
 from support_page import support_page
 
-from tunewright import hookspecs, inference, launch, recipe, registry, run_context, types
-from tunewright import plugin as base_classes
-from tunewright import rows as row_types
+from tunewright import hookspecs, recipe, registry
 from tunewright.descriptions import described
 from tunewright.kinds import Kind, kinds
 from tunewright.kinds import sections as sections_of_kinds
@@ -75,6 +73,20 @@ def pages() -> dict[Path, str]:
 # ---- hooks.md ------------------------------------------------------------------------------------
 
 
+#: title → module of the kernel whose classes are listed
+PAGES = {
+    "Base classes": "plugin",
+    "Base classes of data": "plugin_data",
+    "The run": "run_context",
+    "Requests and results": "types",
+    "Templates": "rendering",
+    "Embeddings": "embedding",
+    "Rows": "rows",
+    "Inference": "inference",
+    "Launching": "launch",
+}
+
+
 def hooks_page() -> str:
     source = inspect.getsource(hookspecs)
     parts = [f"# Hooks\n\n{NOTE}{ast.get_docstring(ast.parse(source))}\n"]
@@ -84,14 +96,8 @@ def hooks_page() -> str:
             source = inspect.getsource(importlib.import_module(name))
             parts.append(f"## {(ast.get_docstring(ast.parse(source)) or '').rstrip('.')}\n")
             parts += sections(source, lambda node: isinstance(node, ast.FunctionDef), hook)
-    for title, module in (
-        ("Base classes", base_classes),
-        ("The run", run_context),
-        ("Requests and results", types),
-        ("Rows", row_types),
-        ("Inference", inference),
-        ("Launching", launch),
-    ):
+    for title, name in PAGES.items():
+        module = importlib.import_module(f"tunewright.{name}")
         source = inspect.getsource(module)
         parts.append(f"# {title}\n\n{ast.get_docstring(ast.parse(source))}\n")
         render = partial(type_, source)

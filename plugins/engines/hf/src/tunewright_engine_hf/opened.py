@@ -140,7 +140,8 @@ class OpenedEngine(InferenceEngine):
         prompts = [self._prompts.encode_input(each, add_generation_prompt=False) for each in inputs]
         self._check_lengths(prompts)
         adapter = self._answers.adapter(model)
-        vectors = self._compute(lambda: self._scheduler.embed(prompts, adapter, self._embedding))
+        how = adapter, self._embedding
+        vectors = self._compute(lambda: [self._scheduler.embed(ids, *how) for ids in prompts])
         return Vectors(vectors, [len(ids) for ids in prompts])
 
     def score(self, inputs: Sequence[PromptInput], model: str | None = None) -> Scores:

@@ -1,17 +1,17 @@
 """Scheduler of many answers: at every step rows leave the batch, and waiting ones join it.
 
-Not thread-safe, and without a thread of its own: whoever calls `step` must be the only one that
-uses the model.
+Not thread-safe, and without a thread of its own: only the caller of `step` may use the model.
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from tunewright.inference import FinishReason
+from tunewright.types import Embedding
 from tunewright_hf.inference.prefill import Prefill
 from tunewright_hf.inference.prefixes import PrefixStore
 from tunewright_hf.inference.rows import Row
@@ -104,9 +104,9 @@ class Scheduler:
         while self._step():
             pass
 
-    def embed(self, prompts: Sequence[list[int]], *how: Any) -> list[list[float]]:
-        """Vectors of texts. how: as for ModelRunner.embed."""
-        return [self._runner.embed(ids, *how) for ids in prompts]
+    def embed(self, ids: list[int], adapter: str | None, embedding: Embedding) -> list[float]:
+        """Vector of a text."""
+        return self._runner.embed(ids, adapter, embedding)
 
     def score(self, ids: list[int], media: Any) -> float:
         """Score of a text, from a model with the head `score`. media: PromptMedia or None."""

@@ -15,6 +15,7 @@ from tunewright.types import RunContext, StageResult, TrainRequest
 from tunewright_classify.metrics import class_metrics, class_sums, number_metrics, number_sums
 from tunewright_hf.batching.batch_sampler import row_lengths
 from tunewright_hf.batching.collators import Padded, Row
+from tunewright_hf.batching.row_stream import RowStream
 from tunewright_hf.losses.sequence_scores import outputs_at_the_end
 from tunewright_hf.models.modules import base_model
 from tunewright_hf.training.fit import fit
@@ -44,7 +45,7 @@ class Targets:
 
     def check(self, rows: Any) -> None:
         """Raise RunError for a label that is unknown. Streamed rows are checked one by one."""
-        if not hasattr(rows, "select_columns"):
+        if isinstance(rows, RowStream):
             return
         for table in rows.select_columns(["names", "value"]).with_format("arrow").iter(10_000):
             for row in table.to_pylist():
