@@ -38,7 +38,7 @@ def recipe(folder: Path, order: str, **more: Any) -> dict[str, Any]:
         (folder / f"{name}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     return {
         "model": "tiny",
-        "family": {"name": "llama", "device": "cpu"},
+        "family": {"name": "qwen", "device": "cpu"},
         "template": "chatml",
         "stage": "sft",
         "data": [{"path": str(folder / f"{name}.jsonl")} for name in "ab"],

@@ -75,8 +75,18 @@ def command(
     from tunewright_merge.arguments import parse
     from tunewright_merge.merge import merge
 
-    given = {"density": density, "scale": scale, "dtype": dtype, "shard_size": shard_size}
-    asked = parse(models, method, base, soup, output, seed=seed, **given)
+    asked = parse(
+        models,
+        method,
+        base,
+        soup,
+        output,
+        density=density,
+        scale=scale,
+        dtype=dtype,
+        shard_size=shard_size,
+        seed=seed,
+    )
     merge(asked, changes or [], trust_remote_code=trust_remote_code, dry_run=dry_run)
     if not dry_run:
         typer.echo(f"{output} holds the merged model")

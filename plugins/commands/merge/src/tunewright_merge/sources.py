@@ -18,7 +18,8 @@ from tunewright_hf.models.hub import locate, read_json
 #: keys of config.json that may differ: they change no weight, and no computation with them
 _FREE = re.compile(
     r"_name_or_path|(torch_)?dtype|transformers_version|use_cache|tunewright\w*|"
-    r"(bos|eos|pad|sep)_token_id|id2label|label2id|(attention|hidden|resid|embd|classifier)\w*drop\w*"
+    r"(bos|eos|pad|sep)_token_id|id2label|label2id|"
+    r"(attention|hidden|resid|embd|classifier)\w*drop\w*"
 )
 _PLAIN = "tunewright export MODEL --to safetensors writes it in one form"
 
