@@ -18,7 +18,7 @@ _ZERO = 1e-8
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the methods need besides the tensors. weights: one for each model."""
+    """Arguments of the methods besides the tensors. weights: one for each model."""
 
     method: str
     weights: list[float]
