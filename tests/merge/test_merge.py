@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from merge.merging import facts, merge, train, weights
 from tunewright import RecipeError, RunError
 from tunewright_hf.inference.opening import open_target
+from tunewright_merge import tensors
 from tunewright_merge.methods import Settings, merged
 
 
@@ -204,6 +205,18 @@ def test_pickles_and_values_that_are_not_finite(base: Path, tmp_path: Path) -> N
     with pytest.raises(RunError, match="pickle"):
         merge(base, other, "--output", tmp_path / "to")
     assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
+def test_a_full_disk_leaves_nothing(
+    tuned: list[Path], lora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tensors, "save_file", no_room)
+    with pytest.raises(RunError, match=r"to: cannot be written: No space left.*another disk"):
+        merge(tuned[0], lora, "--output", tmp_path / "to")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

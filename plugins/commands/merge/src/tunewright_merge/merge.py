@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from tunewright import TunewrightError
 from tunewright.terminal import printable, progress_bar, told
 from tunewright.words import counted
 from tunewright_hf.checkpoints.folder import write_folder
@@ -61,7 +62,21 @@ def merge(
         _write(asked, sources, folder)
         shutil.rmtree(folder / _PARTS, ignore_errors=True)
 
-    write_folder(asked.output, write)
+    try:
+        write_folder(asked.output, write)
+    except TunewrightError as error:
+        _name(error, asked.output)
+        raise
+
+
+def _name(error: TunewrightError, output: Path) -> None:
+    """Have an error name the folder that the user named, not the hidden one beside it."""
+    if error.problem.startswith("cannot be written"):
+        error.place = str(output)
+        error.hint = "nothing of it is left; make room, or name another disk: --output"
+    hidden = str(output.with_name(f".{output.name}.new"))
+    error.problem = error.problem.replace(hidden, str(output))
+    error.place = error.place.replace(hidden, str(output))
 
 
 def _write(asked: MergeRequest, sources: list[Source], folder: Path) -> None:
