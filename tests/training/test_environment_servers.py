@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import uvicorn
@@ -38,7 +38,7 @@ class Endpoint(BaseHTTPRequestHandler):
     """Multiplies, and rewards the row's answer."""
 
     token = ""
-    seen: list[dict[str, Any]] = []
+    seen: ClassVar[list[dict[str, Any]]] = []
 
     def do_GET(self) -> None:
         self.answer(200, {"tools": [TIMES]})
@@ -112,7 +112,7 @@ def mcp_server() -> Iterator[str]:
 class TestHttp(environment.TestEnvironment):
     plugin = "http"
     needs = ""
-    columns = {"answer": 42}
+    columns: ClassVar = {"answer": 42}
     turns = (CALL, "42")
 
     @pytest.fixture
@@ -177,7 +177,7 @@ def test_an_endpoint_that_is_gone_ends_the_run(endpoint: str) -> None:
         results(http(f"{endpoint}/broken"), ToolCall("times", {"a": 1, "b": 1}))
     with pytest.raises(RecipeError, match="refused"):
         http("http://127.0.0.1:9").tools()
-    with pytest.raises(RecipeError, match="no MCP server answers at http://127.0.0.1:9/mcp"):
+    with pytest.raises(RecipeError, match=r"no MCP server answers at http://127\.0\.0\.1:9/mcp"):
         mcp("http://127.0.0.1:9/mcp").tools()
 
 
@@ -192,7 +192,7 @@ def test_chosen_tools(mcp_server: str) -> None:
     assert [tool["function"]["name"] for tool in made.tools()] == ["times"]
     made.close()
     made = mcp(mcp_server, tools=["time"])
-    with pytest.raises(RecipeError, match="no tool 'time'.*it has: times, fails"):
+    with pytest.raises(RecipeError, match=r"no tool 'time'.*it has: times, fails"):
         made.tools()
     made.close()
 

@@ -24,13 +24,15 @@ def tools(options: Any, name: str) -> list[dict[str, Any]]:
         raise RecipeError(f"{url}: {error}", place=place) from error
     except (ValueError, TypeError, KeyError) as error:
         problem = f'{url}: the answer is not JSON of the form {{"tools": [...]}}'
-        raise RecipeError(problem, place=place, hint="OpenAI's JSON schemas of functions") from error
+        raise RecipeError(
+            problem, place=place, hint="OpenAI's JSON schemas of functions"
+        ) from error
     return list(found)
 
 
 def call(options: Any, name: str, body: dict[str, Any]) -> tuple[str, float | None]:
-    """Result and reward of a call. Raises ValueError if the endpoint refuses it or is late, RunError
-    if it is gone or answers otherwise."""
+    """Result and reward of a call. Raises ValueError if the endpoint refuses it or is late,
+    RunError if it is gone or answers otherwise."""
     place, url = f"environment {name}", f"{options.url.rstrip('/')}/call"
     try:
         found = json.loads(_sent("POST", url, options, body))

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Coroutine
+from contextlib import suppress
 from threading import Thread
 from typing import Any, TypeVar
 
@@ -43,7 +44,8 @@ class McpSession:
             ) from error
 
     def call(self, name: str, arguments: dict[str, Any]) -> str:
-        """Text of a result. Raises ValueError for the server's own error, RunError if it is gone."""
+        """Text of a result. Raises ValueError for the server's own error, RunError if it is
+        gone."""
         from mcp import MCPError
 
         try:
@@ -64,10 +66,8 @@ class McpSession:
     def close(self) -> None:
         """End the session and its thread."""
         self._loop.call_soon_threadsafe(self._ended.set)
-        try:
+        with suppress(Exception):  # the server may be gone
             self._serving.result(_GRACE)
-        except Exception:  # noqa: S110 - it is said elsewhere, or the server is gone
-            pass
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_GRACE)
         if not self._thread.is_alive():

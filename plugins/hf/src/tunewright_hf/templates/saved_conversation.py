@@ -33,4 +33,3 @@ def from_json(text: str) -> Conversation:
         for message in found["messages"]
     ]
     return Conversation(messages, found["tools"])
-

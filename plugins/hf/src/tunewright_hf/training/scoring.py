@@ -72,9 +72,7 @@ class Scorer:
         for reward in late:
             message = _LATE.format(name=reward.name, seconds=reward.time_limit)
             self.run.emit(Notice(message=message, level="warning"))
-        by_name = {
-            reward.name: values for reward, values in zip(self.rewards, scores, strict=True)
-        }
+        by_name = {reward.name: values for reward, values in zip(self.rewards, scores, strict=True)}
         weights = [reward.weight for reward in self.rewards]
         if any(answer.reward is not None for answer in written):  # it has its weight already
             by_name["environment"] = [

@@ -32,7 +32,9 @@ class Grpo(RolloutStage):
     """
 
     class Options(RolloutOptions):
-        rewards: list[str | dict[str, Any]] = Field([], examples=[[{"name": "length", "target": 20}]])
+        rewards: list[str | dict[str, Any]] = Field(
+            [], examples=[[{"name": "length", "target": 20}]]
+        )
         """Reward plugins: a name, or a mapping with name, weight (default: 1) and options. The
         reward of a completion is their weighted sum. Two further keys: time_limit, the seconds that
         a call may take (default: any), and late, what a longer one is: an error (default), or none,
@@ -203,9 +205,7 @@ class Grpo(RolloutStage):
     def objections(self, recipe: Any) -> Iterator[Problem]:
         yield from super().objections(recipe)
         if self.options.environment is not None:
-            yield from environments.objections(
-                self.options.environment, (*self.at, "environment")
-            )
+            yield from environments.objections(self.options.environment, (*self.at, "environment"))
 
     def tools(self, run: RunContext) -> list[dict[str, Any]] | None:
         environment = self.options.open_environment(run, int(self.at[1]))

@@ -102,9 +102,7 @@ def load(
         caller = run.named("environment", given.name, **given.options)
     except RecipeError as error:
         raise RecipeError(error.problem, place=place, hint=error.hint) from error
-    return LoadedEnvironment(
-        given.name, caller.plugin, run, given.max_turns, given.weight, caller
-    )
+    return LoadedEnvironment(given.name, caller.plugin, run, given.max_turns, given.weight, caller)
 
 
 def _from_file(given: _Named, place: str) -> Environment:

@@ -77,12 +77,13 @@ class Episodes:
             for episode, row in zip(episodes, rows, strict=True):
                 self._begin(episode, row)
                 begun.append(episode)
-            for turn in range(self._environment.max_turns):
+            last = self._environment.max_turns - 1
+            for turn in range(last + 1):
                 running = [episode for episode in episodes if episode.running]
                 if not running:
                     break
                 self._generate(running, turn)
-                self._answer([episode for episode in running if episode.running])
+                self._answer([each for each in running if each.running], goes_on=turn < last)
         finally:
             self._finish(begun, complete=len(begun) == len(episodes))
         return [episode.rollout() for episode in episodes]
@@ -119,8 +120,8 @@ class Episodes:
             episode.messages.append(self._turns.message(turn_.completion_ids, episode.tools))
             episode.running = turn_.finished
 
-    def _answer(self, running: Sequence[_Episode]) -> None:
-        """Let the environment answer the turn."""
+    def _answer(self, running: Sequence[_Episode], goes_on: bool) -> None:
+        """Let the environment answer the turn. goes_on: False after the last turn that may be."""
         requests = [
             StepRequest(episode.state, episode.messages[-1], episode.text) for episode in running
         ]
@@ -132,7 +133,8 @@ class Episodes:
                 continue
             answer = episode.messages[-1]
             ids = self._turns.following(answer, observation.messages, episode.tools)
-            if len(episode.ids) + len(ids) >= self._most:  # no token is left for an answer
+            # no turn, or no token, is left for an answer
+            if not goes_on or len(episode.ids) + len(ids) >= self._most:
                 episode.running = False
                 continue
             episode.given.append((len(episode.ids), len(episode.ids) + len(ids)))
