@@ -114,6 +114,8 @@ def test_a_soup_is_the_mean_of_checkpoints(tuned: list[Path], tmp_path: Path, so
     assert not torch.equal(*(state["model.norm.weight"] for state in states[:2]))
     names = [each["name"] for each in facts(to)["models"]]
     assert sorted(names) == [f"run/checkpoints/step-{step}" for step in (2, 3, 4)]
+    files = [sorted(each["sha256"]) for each in facts(to)["models"]]
+    assert ["model/model.safetensors", "step-2/weights.safetensors"] in files
 
 
 def test_the_best_checkpoints_are_those_with_the_least_loss(

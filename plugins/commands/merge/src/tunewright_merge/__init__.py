@@ -8,61 +8,66 @@ import typer
 from tunewright.cli_common import TrustRemoteCode
 from tunewright.cli_inference import Changes
 
+Models = Annotated[
+    list[str],
+    typer.Argument(
+        help="Run folder, a checkpoint in one, an adapter's folder, a model's folder or a hub id, "
+        "with its weight: MODEL=0.5.",
+        metavar="MODEL[=WEIGHT]...",
+    ),
+]
+Output = Annotated[Path, typer.Option(help="The new folder.")]
+Method = Annotated[
+    str, typer.Option(help="linear, slerp, task_arithmetic, ties, dare_linear or dare_ties.")
+]
+Base = Annotated[
+    str | None,
+    typer.Option(
+        help="The model that the others were trained from; for all methods but linear and slerp.",
+        metavar="MODEL",
+    ),
+]
+Density = Annotated[
+    float | None, typer.Option(help="Share of the changes that ties and DARE keep. Default: 0.5.")
+]
+Scale = Annotated[
+    float | None,
+    typer.Option(
+        "--lambda", help="Factor of the merged changes, where there is a base. Default: 1."
+    ),
+]
+Soup = Annotated[
+    str | None,
+    typer.Option(
+        help="Average checkpoints of one run: last:3, best:3 (by evaluation), or step-10,step-20.",
+        metavar="CHECKPOINTS",
+    ),
+]
+Dtype = Annotated[
+    str, typer.Option(help="auto: that of the base or first model; float32, bfloat16, float16.")
+]
+ShardSize = Annotated[
+    str, typer.Option(help="Largest size of a file, such as 500MB; also bounds memory.")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Random seed of DARE.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check and say what would be merged; write nothing.")
+]
+
 
 def command(
-    models: Annotated[
-        list[str],
-        typer.Argument(
-            help="Run folder, a checkpoint in one, an adapter's folder, a model's folder or a hub "
-            "id, with its weight: MODEL=0.5.",
-            metavar="MODEL[=WEIGHT]...",
-        ),
-    ],
+    models: Models,
     *,
-    output: Annotated[Path, typer.Option(help="The new folder.")],
-    method: Annotated[
-        str,
-        typer.Option(help="linear, slerp, task_arithmetic, ties, dare_linear or dare_ties."),
-    ] = "linear",
-    base: Annotated[
-        str | None,
-        typer.Option(
-            help="The model that the others were trained from; for all methods but linear and "
-            "slerp.",
-            metavar="MODEL",
-        ),
-    ] = None,
-    density: Annotated[
-        float | None,
-        typer.Option(help="Share of the changes that ties and DARE keep. Default: 0.5."),
-    ] = None,
-    scale: Annotated[
-        float | None,
-        typer.Option(
-            "--lambda", help="Factor of the merged changes, where there is a base. Default: 1."
-        ),
-    ] = None,
-    soup: Annotated[
-        str | None,
-        typer.Option(
-            help="Average checkpoints of one run: last:3, best:3 (by evaluation), or "
-            "step-10,step-20.",
-            metavar="CHECKPOINTS",
-        ),
-    ] = None,
-    dtype: Annotated[
-        str,
-        typer.Option(
-            help="auto (that of the first model, or the base), float32, bfloat16, float16."
-        ),
-    ] = "auto",
-    shard_size: Annotated[
-        str, typer.Option(help="Largest size of a file, such as 500MB; also bounds memory.")
-    ] = "5GB",
-    seed: Annotated[int, typer.Option(min=0, help="Random seed of DARE.")] = 42,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check and say what would be merged; write nothing.")
-    ] = False,
+    output: Output,
+    method: Method = "linear",
+    base: Base = None,
+    density: Density = None,
+    scale: Scale = None,
+    soup: Soup = None,
+    dtype: Dtype = "auto",
+    shard_size: ShardSize = "5GB",
+    seed: Seed = 42,
+    dry_run: DryRun = False,
     changes: Changes = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:

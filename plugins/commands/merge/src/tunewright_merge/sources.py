@@ -44,11 +44,17 @@ class Source:
     def digests(self) -> dict[str, str]:
         """SHA-256 of each file with weights, by the last two parts of its path."""
         found = {}
-        for path in (file for part in self.parts for file in sorted(part.glob("*.safetensors"))):
+        for path in (file for part in self.parts for file in _weight_files(part)):
             with path.open("rb") as file:
                 name = f"{path.parent.name}/{path.name}"
                 found[name] = hashlib.file_digest(file, "sha256").hexdigest()
         return found
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """Files with weights of a model, an adapter or a checkpoint, which has other states beside."""
+    own = folder / "weights.safetensors"
+    return [own] if own.is_file() else sorted(folder.glob("*.safetensors"))
 
 
 def open_source(name: str, weight: float, changes: list[str], **how: Any) -> Source:
