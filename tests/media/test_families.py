@@ -101,7 +101,10 @@ def test_qwen3_5_has_no_images_in_system_messages(name: str) -> None:
     for source in (own.read_text("utf-8"), template.chat_template()):
         with pytest.raises(Exception, match=r"(?i)system message cannot (contain|have) images"):
             tokenizer.apply_chat_template(
-                [{"role": "system", "content": [{"type": "image"}]}, {"role": "user", "content": ""}],
+                [
+                    {"role": "system", "content": [{"type": "image"}]},
+                    {"role": "user", "content": ""},
+                ],
                 chat_template=source,
                 tokenize=False,
             )
