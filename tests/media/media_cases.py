@@ -51,6 +51,7 @@ VIDEOS = {
     "short": (Shape("video", width=64, height=48, frames=90, fps=30.0), 4),
     "long": (Shape("video", width=64, height=48, frames=50, fps=12.5), 5),
     "same": (Shape("video", width=80, height=40, frames=90, fps=30.0), 6),
+    "slow": (Shape("video", width=64, height=48, frames=1200, fps=30.0), 9),
 }
 AUDIO = {
     "word": (Shape("audio", samples=RATE // 2), 7),
