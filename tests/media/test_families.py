@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from media.media_cases import IMAGES, TALKS, audio, image, parts, subject, text, user, video
+from media.media_cases import AUDIO, IMAGES, TALKS, audio, image, parts, subject, text, user, video
 from tunewright import RowError, RunError, registry
 from tunewright.types import Conversation, Message, Rendered, TemplateRequest, TextPart
 from tunewright_conformance.bench import load_model
@@ -40,6 +40,8 @@ def test_as_many_placeholders_as_media(family: str, twin: str) -> None:
         case.media.expand(rendered, [])
     with pytest.raises(RowError, match="has 2 image, and the template writes places for 1 image"):
         case.media.expand(rendered, [IMAGES["wide"][0]] * 2)
+    with pytest.raises(RowError, match="has 1 audio, and the model takes image only"):
+        case.media.expand(rendered, [AUDIO["word"][0]])
     plain = Rendered("no media")
     assert case.media.expand(plain, []) is plain
 

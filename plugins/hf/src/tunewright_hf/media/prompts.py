@@ -45,7 +45,7 @@ def prompt_media(
     types = {name: torch.tensor(each) for name, each in rows.token_types([row]).items()}
     positions, offset = None, 0
     if rows.numbering is not None:
-        # with a further token of text: frames of a video may have higher positions than what follows
+        # with a further token of text: a video's frames may have higher positions than the last
         positions = rows.position_ids([row | {"input_ids": [*ids, 0]}], [tensors])
         offset = int(positions[-1, 0, -1]) - len(ids)
         positions = positions[..., :-1]
