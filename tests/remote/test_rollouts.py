@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from remote.setup import running
 from remote.stand_in_server import Wire
 from tunewright import RecipeError, RunError
 from tunewright.check import resolve
 from tunewright.context import Run
+from tunewright.index import environment_folder
 from tunewright_conformance.trial import Trial, go, recipe
 from tunewright_grpo.importance import sampled_logps, truncated_ratios
 from tunewright_hf.training.rollouts import Rollout
@@ -159,6 +161,39 @@ def test_a_server_without_development_mode(tmp_path: Path) -> None:
     wire = Wire("vllm", server.answer, ["model"])
     with running(wire) as address, pytest.raises(RunError, match="needs VLLM_ALLOW_RUNTIME_LORA"):
         go(asked(tmp_path, "vllm", address))
+
+
+@pytest.mark.long
+@pytest.mark.skipif(
+    not (environment_folder("vllm") / "bin/vllm").exists(),
+    reason="there is no vLLM: tunewright env create vllm",
+)
+@pytest.mark.parametrize("adapter", [LORA, "full"])
+def test_a_real_vllm_has_the_weights_of_each_step(tmp_path: Path, adapter: Any) -> None:
+    """On a GPU; on a CPU with a build of vLLM for it (see test_conformance.py)."""
+    made = asked(tmp_path, "vllm", "http://x", adapter=adapter)
+    tokenizer = Run(resolve(made | {"adapter": "full"})).load(trainable=False).tokenizer
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        initializer_range=0.1,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    more = ["--enforce-eager", "--dtype", "float32"]
+    made["stage"]["rollouts"] = {"engine": "vllm", "arguments": more}
+    family = {"name": "llama", "device": "cpu", "dtype": "float32"}
+    template = {"name": "qwen3"}
+    trial = go(made | {"model": str(tmp_path / "model"), "family": family, "template": template})
+    assert max(differences(trial)) < 1e-4
 
 
 @pytest.mark.parametrize(

@@ -242,11 +242,9 @@ class Grpo(RolloutStage):
             return
         try:
             written = Section(name=name, **options)
-            yield from (
-                choose("engine", written, Source(f"engine {name}"), at)
-                .make()
-                .update_objections(recipe)
-            )
+            engine = choose("engine", written, Source(f"engine {name}"), ()).make()
+            engine.at = at
+            yield from engine.update_objections(recipe)
         except RecipeError as error:
             yield Problem(at, error.problem, error.hint)
 
