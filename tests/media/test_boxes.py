@@ -13,10 +13,12 @@ from tunewright.types import ObjectPart
 from tunewright_hf.media.boxes import ReadObject, box_text, read_objects, seen_size
 from tunewright_hf.media.shapes import Shape
 from tunewright_hf.templates.info import BoxForm
+from tunewright_template.render import parse_reply
 
 pytest.importorskip("torchvision", reason="transformers' processors of images and video")
 
 SHEEP = Shape("image", 200, 100)
+GLM = "<|begin_of_box|>[[100,100,750,1000]]<|end_of_box|>"
 LOCATION = BoxForm("<loc{y1:04}><loc{x1:04}><loc{y2:04}><loc{x2:04}>", scale=1023)
 FORMS = {
     "per mille": (BoxForm("({x1},{y1}),({x2},{y2})"), "(100,100),(750,1000)"),
@@ -136,6 +138,37 @@ def test_boxes_of_qwen2_5_vl_are_pixels(folder: Path) -> None:
     _, _, trained = grounded(folder, variant="qwen2_5_vl")
     corner = f"{round(0.1 * width)}, {round(0.1 * height)}, {round(0.75 * width)}, {height}"
     assert trained.startswith(f"[{corner}] [{round(width / 2)}, {round(height / 2)}]")
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "family", "variant", "box", "point"),
+    [
+        ("Qwen/Qwen3.5-4B", "qwen", "qwen3_5_media", "[100, 100, 750, 1000]", "[500, 500]"),
+        ("Qwen/Qwen3.6-35B-A3B", "qwen", "qwen3_5_moe_media", "[100, 100, 750, 1000]", ""),
+        ("zai-org/GLM-4.5V", "chatglm", "glm4v_moe", GLM, ""),
+        ("zai-org/GLM-4.1V-9B-Thinking", "chatglm", "glm4v", GLM, ""),
+    ],
+)
+def test_boxes_of_other_families(
+    folder: Path, checkpoint: str, family: str, variant: str, box: str, point: str
+) -> None:
+    """They are written in answers, and `template parse` reads them back by the checkpoint's id."""
+    objects = {"ref": ["sheep"], "bbox": [[20, 10, 150, 100], *([[100, 50]] if point else [])]}
+    image(folder / "a.png", (200, 100))
+    question, answer = "<image>Where is the <ref-object>?", "<bbox> <bbox>" if point else "<bbox>"
+    write(folder, talk(question, answer, images=["a.png"], objects=objects))
+    chosen = {"name": family, "tiny_variant": variant}
+    _, request = asked(folder, family=chosen)
+    row, tokenizer = build(folder, family=chosen).train[0], request.loaded.tokenizer
+    trained = tokenizer.decode([label for label in row["labels"] if label != -100])
+    assert f"{box} {point}".strip() in trained
+    assert "Where is the sheep?" in tokenizer.decode(row["input_ids"])
+    if family == "chatglm":
+        start = tokenizer.convert_tokens_to_ids("<|begin_of_box|>")
+        assert row["labels"].count(start) == 1 and start in tokenizer.all_special_ids
+    found = parse_reply(checkpoint, trained, None)["objects"]
+    boxes = [[0.1, 0.1, 0.75, 1.0], *([[0.5, 0.5]] if point else [])]
+    assert found == {"ref": [], "bbox": boxes, "bbox_type": "norm1"}
 
 
 def folder_with(folder: Path) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from media.media_cases import IMAGES, TALKS, image, parts, subject, text, user, video
+from media.media_cases import AUDIO, IMAGES, TALKS, audio, image, parts, subject, text, user, video
 from tunewright import RowError, RunError, registry
 from tunewright.types import Conversation, Message, Rendered, TemplateRequest, TextPart
 from tunewright_conformance.bench import load_model
@@ -40,6 +40,8 @@ def test_as_many_placeholders_as_media(family: str, twin: str) -> None:
         case.media.expand(rendered, [])
     with pytest.raises(RowError, match="has 2 image, and the template writes places for 1 image"):
         case.media.expand(rendered, [IMAGES["wide"][0]] * 2)
+    with pytest.raises(RowError, match="has 1 audio, and the model takes image only"):
+        case.media.expand(rendered, [AUDIO["word"][0]])
     plain = Rendered("no media")
     assert case.media.expand(plain, []) is plain
 
@@ -84,6 +86,63 @@ def test_media_are_numbered() -> None:
     assert "c {n}" in found
 
 
+@pytest.mark.parametrize("name", ["qwen3_5_think", "qwen3_5_nothink", "qwen3_6"])
+def test_qwen3_5_has_no_images_in_system_messages(name: str) -> None:
+    """As its own template, of which TRL's package has a copy."""
+    trl = pytest.importorskip("trl", reason="TRL's templates are the reference")
+    talk = [*TALKS["image_in_system"][:1], user(text("Which?")), Message("assistant", "One.")]
+    found = registry.load(registry.find("template", name.removesuffix("_think")))
+    options = subject("qwen", "qwen3_5_media").loaded.template_options
+    template = found(found.Options(**options), name)
+    with pytest.raises(RowError, match="a system message cannot have images or videos"):
+        template.format_template(TemplateRequest(Conversation(talk)))
+    in_text = [Message("system", "Compare with <|image_pad|>."), *talk[1:]]
+    assert "with <|image_pad|>.<|im_end|>" in _text_of(template, in_text)
+    own = Path(trl.__file__).parent / "chat_templates" / f"{name}.jinja"
+    tokenizer = subject("qwen", "qwen3_5_media").loaded.tokenizer
+    for source in (own.read_text("utf-8"), template.chat_template()):
+        with pytest.raises(Exception, match=r"(?i)system message cannot (contain|have) images"):
+            tokenizer.apply_chat_template(
+                [
+                    {"role": "system", "content": [{"type": "image"}]},
+                    {"role": "user", "content": ""},
+                ],
+                chat_template=source,
+                tokenize=False,
+            )
+
+
+def _text_of(template: Any, talk: list[Message]) -> str:
+    found: Rendered = template.format_template(TemplateRequest(Conversation(talk)))
+    return found.text
+
+
+def test_qwen2_audio_writes_what_its_processor_writes() -> None:
+    """The class still has the template of the checkpoint."""
+    case = subject("qwen", "qwen2_audio")
+    talk = [
+        user(audio("word"), text("Who?")),
+        Message("assistant", "A child."),
+        user(audio("word"), audio("sentence"), text("Again?")),
+    ]
+    written = [
+        {"role": "user", "content": [{"type": "audio"}, {"type": "text", "text": "Who?"}]},
+        {"role": "assistant", "content": "A child."},
+        {
+            "role": "user",
+            "content": [{"type": "audio"}, {"type": "audio"}, {"type": "text", "text": "Again?"}],
+        },
+    ]
+    own = case.loaded.tokenizer.apply_chat_template(
+        written,
+        chat_template=case.loaded.processor.default_chat_template,
+        tokenize=False,
+        add_generation_prompt=True,
+    )
+    assert case.render(talk, prompt=True).text == own
+    assert "Audio 3: <|audio_bos|>" in own
+
+
 def test_no_path_reaches_a_template() -> None:
     """The name of a file could spell control tokens."""
     case = subject("qwen", "qwen2_vl")
@@ -120,7 +179,7 @@ def test_the_saved_chat_template_is_the_trained_one(tmp_path: Path) -> None:
     )
     assert again.template == "qwen"
     assert again.template_options == {
-        "audio_text": "<|audio_bos|><|AUDIO|><|audio_eos|>\n",
+        "audio_text": "Audio {n}: <|audio_bos|><|AUDIO|><|audio_eos|>\n",
         "system": "You are a helpful assistant.",
     }
     assert again.processor.chat_template == case.template.chat_template()

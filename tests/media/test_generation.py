@@ -20,6 +20,7 @@ from media.media_cases import (
     subject,
     text,
     user,
+    video,
 )
 from tunewright.types import Message
 from tunewright_hf.inference.rows import Row, Score
@@ -36,6 +37,8 @@ def questions(case: Subject) -> list[list[Message]]:
     """Up to an answer."""
     found = []
     for name in ("question", "images", "equal_videos", "image_video", "audio", "all"):
+        if name == "images" and case.loaded.template == "ernie_vl":
+            continue  # its processor joins the space before an earlier answer with its first word
         if case.takes(TALKS[name]):
             # more than one answer is of no use here
             found.append(TALKS[name][:-1])
@@ -113,6 +116,17 @@ def prepared(family: str, twin: str) -> Subject:
             elif each.dim() > 1:
                 each.mul_(6)
     return replace(case, loaded=replace(case.loaded, model=model))
+
+
+def test_an_answer_after_a_video_of_many_frames() -> None:
+    """Whose last frames have higher positions than the text after them."""
+    case = prepared("qwen", "qwen2_vl")
+    talk = [user(video("slow"), text("What changes?"))]
+    row, found = asked(case, talk)
+    assert row.media is not None and row.media.positions is not None
+    assert row.media.positions[1:].max() > row.media.positions[1:, 0, -1].max()
+    run(case.loaded.model, [row])
+    assert_equal([found], [generated(case, case.whole(talk, prompt=True))])
 
 
 @pytest.mark.parametrize(("family", "twin"), every_twin())

@@ -30,13 +30,13 @@ class SlotLayer(CacheLayerMixin):
     def __init__(self, line: TimeLine, window: int | None) -> None:
         super().__init__()
         self.line, self.window, self.is_sliding = line, window, window is not None
-        self.is_initialized = True
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         self.keys, self.values = (
             x.new_zeros(self.line.room[0], x.shape[1], self.line.room[1], x.shape[3])
             for x in (key_states, value_states)
         )
+        self.is_initialized = True  # before, PaliGemma's prompt is seen as a whole
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any

@@ -85,6 +85,8 @@ class MediaProcessor:
         found = [kind for _, _, kind in places]
         if sorted(found) != sorted(shape.kind for shape in shapes):
             has, wanted = _counted(found), _counted(shape.kind for shape in shapes)
+            if {shape.kind for shape in shapes} - self.tokens.keys():
+                raise RowError(f"has {wanted}, and the model takes {', '.join(self.tokens)} only")
             raise RowError(f"has {wanted}, and the template writes places for {has}")
         if not places:
             return rendered

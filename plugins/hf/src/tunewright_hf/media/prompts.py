@@ -45,8 +45,10 @@ def prompt_media(
     types = {name: torch.tensor(each) for name, each in rows.token_types([row]).items()}
     positions, offset = None, 0
     if rows.numbering is not None:
-        positions = rows.position_ids([row], [tensors])
-        offset = int(positions[1:].max()) + 1 - len(ids)
+        # with a further token of text: a video's frames may have higher positions than the last
+        positions = rows.position_ids([row | {"input_ids": [*ids, 0]}], [tensors])
+        offset = int(positions[-1, 0, -1]) - len(ids)
+        positions = positions[..., :-1]
     expansions = rows.media.expansions([each.shape for each in media]) if media else []
     places = places_of(ids, [("", each.ids) for each in expansions])
     keys = list(ids)

@@ -154,14 +154,7 @@ class HfFamily(Plugin):
                     data.get("refused", ()),
                 )
         if loaded.template is None:
-            named = run.recipe.template and run.recipe.template.name
-            found = self.template_for(request.model, loaded.tokenizer, named)
-            loaded.template, loaded.template_options = found.name, found.options
-            if found.told and named is None:
-                notify(
-                    f"not a listed checkpoint: by its tokenizer, its template is {found.name}",
-                    "info",
-                )
+            self._set_template(run, request, loaded)
         loaded.adapter_exclude += (*ADAPTER_EXCLUDE, *data.get("adapter_exclude", ()))
         if self.options.new_tokens:
             new_tokens.add(loaded, self.options.new_tokens, request.seed, notify)
@@ -170,19 +163,49 @@ class HfFamily(Plugin):
         loaded = loading.finish(loaded, request, data.get("pad_tokens", ()), notify)
         return quantizer.call("finish_load", run=run, loaded=loaded) if quantizer else loaded
 
-    def template_for(self, model: str, tokenizer: Any, named: str | None = None) -> "FoundTemplate":
+    def _set_template(self, run: RunContext, request: LoadRequest, loaded: LoadedModel) -> None:
+        from tunewright_hf.models import hub
+
+        named = run.recipe.template and run.recipe.template.name
+        takes = loaded.processor is not None
+        config = hub.read_config(request.model, self.options.revision) if takes else None
+        found = self.template_for(request.model, loaded.tokenizer, named, config)
+        loaded.template, loaded.template_options = found.name, found.options
+        if found.told and named is None:
+            signs = "tokenizer and its model type" if takes else "tokenizer"
+            said = f"not a listed checkpoint: by its {signs}, its template is {found.name}"
+            run.emit(Notice(message=said, level="info"))
+
+    def template_for(
+        self,
+        model: str,
+        tokenizer: Any,
+        named: str | None = None,
+        media_config: dict[str, Any] | None = None,
+    ) -> "FoundTemplate":
         """The template of a checkpoint, with the options that suit it.
 
         It is that of a checkpoint that an installed family lists; else the installed one that was
         exported as the tokenizer's own, as of a model that was trained here; else, by signs, that
         of the first [[detect]] which the tokenizer fits; else `auto` where it has a chat template
         of its own; else None. named: look for this one alone, where the checkpoint is not listed.
+        media_config: config.json of a checkpoint that is loaded with media, from which follows what
+        stands for these.
         """
         if checkpoint := listed.find(model, self.package):
             return FoundTemplate(checkpoint.template, checkpoint.template_options)
-        data, own = self._data("checkpoints.toml"), tokenizer.chat_template or ""
+        own = tokenizer.chat_template or ""
         # transformers allows several, by name
         own = own.get("default", "") if isinstance(own, dict) else own
+        found = self._unlisted_template(tokenizer, own, named)
+        if media_config is None:
+            return found
+        certain = bool(own) or named is not None
+        return template_signs.with_media(found, self.package, media_config, certain)
+
+    def _unlisted_template(self, tokenizer: Any, own: str, named: str | None) -> "FoundTemplate":
+        """own: the tokenizer's chat template, or nothing."""
+        data = self._data("checkpoints.toml")
         vocabulary = tokenizer.get_vocab()
         signs = [
             rule

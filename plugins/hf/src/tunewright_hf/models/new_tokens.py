@@ -74,6 +74,22 @@ def _check(described: dict[str, str | None], known: dict[str, int], notify: Noti
             notify(f"{token!r} is in the vocabulary already, and keeps its embedding", "info")
 
 
+def _check_ids(model: Any, highest: int) -> None:
+    """Raise RecipeError if ids after the vocabulary are those of media: in Gemma 3n they choose
+    embeddings of media, and the head of Llama 3.2 Vision ends before that of its image."""
+    offsets = [part.vocab_offset for part in model.modules() if hasattr(part, "vocab_offset")]
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head is not None and head.weight.shape[0] < embeddings.weight.shape[0]:
+        offsets.append(head.weight.shape[0])
+    if offsets and highest >= min(offsets):
+        raise RecipeError(
+            f"{type(model).__name__} has ids of media from {min(offsets)} on, where new tokens "
+            "would be",
+            place="family.new_tokens",
+            hint="name tokens that its vocabulary reserves, which are trained alike",
+        )
+
+
 def _embed(model: Any, new: dict[int, list[int]], known: list[int], seed: int) -> None:
     """Give the model rows for new ids, each the mean of rows of its description or of all.
 
@@ -84,6 +100,7 @@ def _embed(model: Any, new: dict[int, list[int]], known: list[int], seed: int) -
     from tunewright_hf.models.devices import seeded
 
     rows = model.get_input_embeddings().weight.shape[0]
+    _check_ids(model, max(new))
     if max(new) >= rows:
         with seeded(seed, model.device):  # transformers draws rows, which are overwritten
             model.resize_token_embeddings(max(new) + 1, mean_resizing=False)

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tunewright import TunewrightError, registry
+from tunewright_hf.models import listed
 from tunewright_hf.templates.exported import exported_options
+from tunewright_hf.templates.jinja_template import MEDIA
 
 __all__: list[str] = []
 
@@ -63,3 +65,47 @@ def options_of(rule: dict[str, Any], own: str) -> dict[str, Any]:
             text = found[1][1:-1].encode("ascii", "backslashreplace").decode("unicode-escape")
             options["system"] = text
     return options
+
+
+def with_media(
+    found: FoundTemplate, package: str, config: dict[str, Any], keeps: bool
+) -> FoundTemplate:
+    """The template of a checkpoint that takes media, with the texts that stand for them: those of
+    the family's listed checkpoints of the same model type.
+
+    config: its config.json. keeps: the template is certain, because the checkpoint or the recipe
+    names it; else it is that of the listed ones, if one of theirs was not found by the vocabulary.
+    """
+    data = listed.read(package, "checkpoints.toml")
+    part = config.get(data.get("media_part", {}).get(config.get("model_type"), ""), config)
+    kind, twins = part.get("model_type"), listed.read(package, "tiny.toml").get("twin", ())
+    usual = {twin["name"]: twin for twin in twins if "processor" in twin}
+    lines = [
+        each
+        for each in listed.checkpoints(package)
+        if each.twin in usual and kind == (each.model_type or usual[each.twin]["model_type"])
+    ]
+    lines = [each for each in lines if each.template != "auto"]
+    text = (part.get("text_config") or {}).get("model_type")
+    lines = [each for each in lines if text == _text_type(usual[str(each.twin)])] or lines
+    if not lines or kind not in data.get("media", ()) or found.name == "auto":
+        return found
+    alike = [each for each in lines if each.template == found.name]
+    if not alike and not keeps:  # that of the twin is the usual one
+        alike = [each for each in lines if each.template == usual[str(each.twin)]["template"]]
+    if alike and not keeps:
+        options = alike[0].template_options | found.options
+        return FoundTemplate(alike[0].template, options, told=True)
+    forms = [
+        {name: each.template_options.get(name) for name in (*MEDIA, "boxes")}
+        for each in alike or lines
+    ]
+    if any(form != forms[0] for form in forms):
+        return found
+    own = {name: text for name, text in forms[0].items() if text is not None}
+    return FoundTemplate(found.name, own | found.options, found.told)
+
+
+def _text_type(twin: dict[str, Any]) -> str | None:
+    found: str | None = twin.get("config", {}).get("model_type")
+    return found

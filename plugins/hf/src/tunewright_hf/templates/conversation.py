@@ -109,7 +109,10 @@ def _parts(
         return _text([part for part in parts if isinstance(part, TextPart)])
     if not media:
         problem = f"message {place + 1} has {found.kind}, and this template has no place for it"
-        raise RowError(problem, place=place_of(conversation))
+        hint = (
+            f"if the model takes it, set template.{found.kind}_text to the text that stands for it"
+        )
+        raise RowError(problem, place=place_of(conversation), hint=hint)
     return [
         {"type": "text", "text": _text([part])}
         if isinstance(part, TextPart)

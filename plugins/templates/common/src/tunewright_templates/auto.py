@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 from tunewright import Plugin, RecipeError, RowError, hookimpl
@@ -62,8 +63,8 @@ class Auto(Plugin):
         conversation = request.conversation
         if self.options.role_order == "strict":
             check_roles(conversation, request.add_generation_prompt)
-        data = self._data(conversation)
         foreign = self._find(request.tokenizer, bool(conversation.tools))
+        data = self._data(conversation, foreign)
         place = place_of(conversation)
 
         def render(data: dict[str, Any], prompt: bool = request.add_generation_prompt) -> str:
@@ -76,7 +77,7 @@ class Auto(Plugin):
             conversation,
             request.add_generation_prompt,
             foreign,
-            lambda planted: render(self._data(planted)),
+            lambda planted: render(self._data(planted, foreign)),
             place,
         )
         found.trained = []  # a checkpoint's template cannot say what is trained
@@ -88,8 +89,12 @@ class Auto(Plugin):
                 found.trained.append(foreign.find_answer(found, data, number, render, place))
         return rendered(conversation, found, self.options.train_on)
 
-    def _data(self, conversation: Conversation) -> dict[str, Any]:
+    def _data(self, conversation: Conversation, foreign: "_Foreign") -> dict[str, Any]:
         data = template_data(conversation, media=True)
+        if foreign.reads_parts:
+            for message in data["messages"]:
+                if isinstance(message["content"], str):
+                    message["content"] = [{"type": "text", "text": message["content"]}]
         if self.options.enable_thinking is not None:
             data = {"enable_thinking": self.options.enable_thinking} | data
         return data
@@ -139,6 +144,21 @@ class _Foreign:
         self._stop = re.compile(
             "|".join(map(re.escape, sorted(control, key=len, reverse=True))) or "(?!)"
         )
+
+    @cached_property
+    def reads_parts(self) -> bool:
+        """Whether it writes a message's text only if the content is a list of parts, as those of
+        some models with media."""
+        probe = "what is said"
+
+        def writes(content: Any) -> bool:
+            data = {"messages": [{"role": "user", "content": content}], "tools": None}
+            try:
+                return probe in self.render(data, {"add_generation_prompt": False}, "")
+            except RowError:
+                return False
+
+        return not writes(probe) and writes([{"type": "text", "text": probe}])
 
     def render(self, data: dict[str, Any], fixed: dict[str, Any], place: str) -> str:
         named = {name: value for name, value in fixed.items() if name.isidentifier()}
