@@ -1,5 +1,6 @@
 """Chat completions: what the wire promises, with the real `openai` client where it can say it."""
 
+import functools
 import json
 from typing import Any
 
@@ -201,6 +202,7 @@ def test_what_the_engine_does_not_support(fields: Any, param: str) -> None:
         {"anyOf": {"a": {}}},
         {"$ref": "http://127.0.0.1/a"},
         {"enum": ["x" * 70_000]},
+        functools.reduce(lambda inner, _: {"items": inner}, range(40), {"type": "null"}),
     ],
 )
 def test_a_schema_that_is_none(schema: Any) -> None:
@@ -209,6 +211,17 @@ def test_a_schema_that_is_none(schema: Any) -> None:
         reply = running.chat(response_format=asked)
         assert running.engine.asked == []
     assert (reply.status, reply.error["param"]) == (400, "response_format")
+
+
+def test_a_schema_may_be_recursive() -> None:
+    tree = {"type": "object", "properties": {"child": {"$ref": "#/$defs/tree"}}}
+    schema = {"$ref": "#/$defs/tree", "$defs": {"tree": tree}}
+    tool = {"type": "function", "function": {"name": "plant", "parameters": schema}}
+    with scripted('{"name": "plant", "arguments": {"child": {}}}') as running:
+        found = choice(running, tools=[tool], tool_choice="required")
+        guide = running.engine.asked[0].guide
+    assert found.message.tool_calls[0].function.arguments == '{"child": {}}'
+    assert guide.schema["properties"]["arguments"] == schema
 
 
 def test_unknown_fields_are_refused_with_a_hint() -> None:
