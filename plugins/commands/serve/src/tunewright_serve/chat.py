@@ -16,7 +16,7 @@ from tunewright_serve.replies import ChatJob, ReplyStep, chat_steps, prepare, wh
 from tunewright_serve.sampling import sampling_request
 from tunewright_serve.schemas import ANY_OBJECT, check_schema
 from tunewright_serve.service import Service
-from tunewright_serve.sse import KEEP_ALIVE, event
+from tunewright_serve.sse import KEEP_ALIVE, choice_events, event
 from tunewright_serve.wire import ChatBody, ChosenTool, ResponseFormat
 
 __all__ = ["chat_answer", "chat_events", "chat_job", "new_id", "usage", "without_effect"]
@@ -187,7 +187,8 @@ async def chat_events(
     if options and options.include_usage:
         head["usage"] = None
     choices = [_Streamed(n, job.request.logprobs is not None) for n in range(job.request.n)]
-    opening = [event(head | {"choices": [choice.opening()]}) for choice in choices]
+    made = choice_events(head)
+    opening = [made(choice.opening()) for choice in choices]
     async with aclosing(chat_steps(service, job)) as batches:
         async for steps in batches:
             data, opening = opening, []
@@ -196,10 +197,9 @@ async def chat_events(
                 if chunk is None:
                     continue
                 if says_usage:
-                    head["usage"] = usage(
-                        job.prompt_tokens, sum(c.completion_tokens for c in choices)
-                    )
-                data.append(event(head | {"choices": [chunk]}))
+                    tokens = sum(c.completion_tokens for c in choices)
+                    made = choice_events(head | {"usage": usage(job.prompt_tokens, tokens)})
+                data.append(made(chunk))
             if data or not steps:
                 yield b"".join(data) or KEEP_ALIVE
     if options and options.include_usage:

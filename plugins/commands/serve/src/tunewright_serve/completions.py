@@ -13,7 +13,7 @@ from tunewright_serve.errors import ApiError
 from tunewright_serve.logprobs import LegacyLogprobs
 from tunewright_serve.sampling import sampling_request
 from tunewright_serve.service import Service
-from tunewright_serve.sse import KEEP_ALIVE, event
+from tunewright_serve.sse import KEEP_ALIVE, choice_events, event
 from tunewright_serve.wire import CompletionBody
 
 __all__ = ["WITHOUT_EFFECT", "completion_answer", "completion_events", "completion_job"]
@@ -106,10 +106,11 @@ async def completion_events(
     options, head = body.stream_options, _head(model)
     if options and options.include_usage:
         head["usage"] = None
+    made = choice_events(head)
     async with aclosing(answer_batches(service, job.requests)) as batches:
         async for batch in batches:
             chunks = [choices[piece.index].chunk(piece) for piece in batch]
-            data = b"".join(event(head | {"choices": [chunk]}) for chunk in chunks)
+            data = b"".join(map(made, chunks))
             yield data or KEEP_ALIVE
     if options and options.include_usage:
         numbers = usage(job.prompt_tokens, sum(c.completion_tokens for c in choices))

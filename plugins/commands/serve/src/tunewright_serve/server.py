@@ -64,10 +64,12 @@ def _watched(base: Any) -> Any:
     """
 
     class Protocol(base):
+        app_state: dict[str, Any]
+
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
             self._connection = Connection()
-            self.app_state = {**self.app_state, "connection": self._connection}
+            self.app_state = self.app_state | {"connection": self._connection}
             self._seen = None  # the cycle at the last look
             self._watch = self.loop.call_later(HEADER_SECONDS, self._look)
 

@@ -16,6 +16,7 @@ __all__ = [
     "EventStream",
     "Json",
     "WhileConnected",
+    "choice_events",
     "event",
 ]
 
@@ -56,6 +57,13 @@ def event(data: Any, name: str = "") -> bytes:
     if name:
         return b"event: %b\ndata: %b\n\n" % (name.encode(), _dumped(data))
     return b"data: %b\n\n" % _dumped(data)
+
+
+def choice_events(head: dict[str, Any]) -> Callable[[Any], bytes]:
+    """Function that makes an event of one choice and these fields, which are written once for
+    all."""
+    opening = b'data: %b,"choices":[' % _dumped(head).removesuffix(b"}")
+    return lambda choice: b"%b%b]}\n\n" % (opening, _dumped(choice))
 
 
 class Connection:
