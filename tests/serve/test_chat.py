@@ -2,6 +2,7 @@
 
 import functools
 import json
+import threading
 from typing import Any
 
 import openai
@@ -9,6 +10,7 @@ import pytest
 
 from serve.serving import HELLO, Running, scripted
 from tunewright.inference import GenerateRequest, JsonSchema, SamplingDefaults
+from tunewright_conformance.scripted import ScriptedEngine
 
 CALL = '<tool_call>\n{"name": "%s", "arguments": {"city": "Oslo"}}\n</tool_call>'
 WEATHER = {
@@ -301,3 +303,23 @@ def test_the_client_raises_for_an_error_in_a_stream() -> None:
             chunks(running)
         reply = running.chat()  # nothing was sent yet: a status
     assert reply.status == 500 and "of the engine" not in reply.error["message"]
+
+
+def test_short_prompts_are_encoded_without_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only where that takes no time: the server's other requests wait meanwhile."""
+    threads: list[str] = []
+    own = ScriptedEngine.encode
+
+    def encode(self: ScriptedEngine, request: GenerateRequest) -> list[int]:
+        if request.prompt is None:  # to be rendered
+            threads.append(threading.current_thread().name.partition("_")[0])
+        return own(self, request)
+
+    monkeypatch.setattr(ScriptedEngine, "encode", encode)
+    long = [{"role": "user", "content": "a" * 3000}]
+    with scripted("ok", max_length=10_000) as running:
+        for is_quick in (False, True):
+            running.service.has_quick_prompts = is_quick
+            for fields in ({}, {"tools": [WEATHER]}, {"messages": long}):
+                assert running.chat(**fields).status == 200
+    assert [name == "prompts" for name in threads] == [True, True, True, False, True, True]
