@@ -129,6 +129,41 @@ def test_refused(running: Running, part: Any, said: str) -> None:
     assert reply.status == 400 and said in reply.error["message"], reply.data
 
 
+def test_base64_with_line_ends_and_other_formats(running: Running) -> None:
+    """The type in a URL is not believed: the content is looked at."""
+    expected = logprobs(asked(running, pictured(PICTURE)))
+    wrapped = base64.encodebytes(png(PICTURE)).decode().replace("\n", "\r\n  ")
+    assert "\n" in wrapped.strip()
+    lossless = io.BytesIO()
+    PICTURE.save(lossless, "WEBP", lossless=True)
+    for found in (
+        f"data:image/png;base64,{wrapped}",
+        url(lossless.getvalue(), "image/webp"),
+        url(lossless.getvalue(), "image/jpeg"),
+    ):
+        reply = asked(running, {"type": "image_url", "image_url": {"url": found}})
+        assert logprobs(reply) == pytest.approx(expected, abs=1e-4)
+
+
+def test_paths_and_other_types_are_told_apart_in_nothing(running: Running, tmp_path: Path) -> None:
+    PICTURE.save(tmp_path / "a.png")
+    said = set()
+    for found in (
+        str(tmp_path / "a.png"),
+        str(tmp_path / "missing.png"),
+        f"{tmp_path}_evil/a.png",
+        f"{tmp_path}/../{tmp_path.name}/a.png",
+        (tmp_path / "a.png").as_uri(),
+        url(png(PICTURE), "text/html"),
+        url(png(PICTURE), "IMAGE/svg+xml"),
+        "data:,",
+    ):
+        reply = asked(running, {"type": "image_url", "image_url": {"url": found}})
+        assert reply.status == 400
+        said.add(reply.error["message"])
+    assert len(said) == 1
+
+
 def test_too_many_pixels(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     """Limits are those of training."""
     monkeypatch.setattr("tunewright_hf.media.images.MAX_PIXELS", 5000)

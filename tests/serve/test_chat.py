@@ -1,6 +1,8 @@
 """Chat completions: what the wire promises, with the real `openai` client where it can say it."""
 
+import functools
 import json
+import threading
 from typing import Any
 
 import openai
@@ -8,6 +10,7 @@ import pytest
 
 from serve.serving import HELLO, Running, scripted
 from tunewright.inference import GenerateRequest, JsonSchema, SamplingDefaults
+from tunewright_conformance.scripted import ScriptedEngine
 
 CALL = '<tool_call>\n{"name": "%s", "arguments": {"city": "Oslo"}}\n</tool_call>'
 WEATHER = {
@@ -201,6 +204,7 @@ def test_what_the_engine_does_not_support(fields: Any, param: str) -> None:
         {"anyOf": {"a": {}}},
         {"$ref": "http://127.0.0.1/a"},
         {"enum": ["x" * 70_000]},
+        functools.reduce(lambda inner, _: {"items": inner}, range(40), {"type": "null"}),
     ],
 )
 def test_a_schema_that_is_none(schema: Any) -> None:
@@ -209,6 +213,17 @@ def test_a_schema_that_is_none(schema: Any) -> None:
         reply = running.chat(response_format=asked)
         assert running.engine.asked == []
     assert (reply.status, reply.error["param"]) == (400, "response_format")
+
+
+def test_a_schema_may_be_recursive() -> None:
+    tree = {"type": "object", "properties": {"child": {"$ref": "#/$defs/tree"}}}
+    schema = {"$ref": "#/$defs/tree", "$defs": {"tree": tree}}
+    tool = {"type": "function", "function": {"name": "plant", "parameters": schema}}
+    with scripted('{"name": "plant", "arguments": {"child": {}}}') as running:
+        found = choice(running, tools=[tool], tool_choice="required")
+        guide = running.engine.asked[0].guide
+    assert found.message.tool_calls[0].function.arguments == '{"child": {}}'
+    assert guide.schema["properties"]["arguments"] == schema
 
 
 def test_unknown_fields_are_refused_with_a_hint() -> None:
@@ -288,3 +303,23 @@ def test_the_client_raises_for_an_error_in_a_stream() -> None:
             chunks(running)
         reply = running.chat()  # nothing was sent yet: a status
     assert reply.status == 500 and "of the engine" not in reply.error["message"]
+
+
+def test_short_prompts_are_encoded_without_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only where that takes no time: the server's other requests wait meanwhile."""
+    threads: list[str] = []
+    own = ScriptedEngine.encode
+
+    def encode(self: ScriptedEngine, request: GenerateRequest) -> list[int]:
+        if request.prompt is None:  # to be rendered
+            threads.append(threading.current_thread().name.partition("_")[0])
+        return own(self, request)
+
+    monkeypatch.setattr(ScriptedEngine, "encode", encode)
+    long = [{"role": "user", "content": "a" * 3000}]
+    with scripted("ok", max_length=10_000) as running:
+        for is_quick in (False, True):
+            running.service.has_quick_prompts = is_quick
+            for fields in ({}, {"tools": [WEATHER]}, {"messages": long}):
+                assert running.chat(**fields).status == 200
+    assert [name == "prompts" for name in threads] == [True, True, True, False, True, True]

@@ -72,6 +72,9 @@ def test_it_serves_drains_and_ends(run_folder: Path) -> None:
         asked: dict[str, Any] = {"messages": [{"role": "user", "content": "Say 3."}]}
         made = client(server).chat.completions.create(model="run", max_tokens=4, **asked)
         assert made.usage and made.usage.completion_tokens > 0
+        odd = [{"role": role, "content": "a"} for role in ("assistant", "user", "user", "system")]
+        made = client(server).chat.completions.create(model="run", max_tokens=4, messages=odd)  # type: ignore[arg-type]
+        assert made.usage and made.usage.completion_tokens > 0  # clients send what they like
         stream = client(server).chat.completions.create(
             model="run", max_tokens=60, stream=True, extra_body={"ignore_eos": True}, **asked
         )

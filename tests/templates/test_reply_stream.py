@@ -104,6 +104,8 @@ def test_events_joined_are_the_parse_of_the_whole(
     whole = parse("".join(pieces), info, tools, in_thinking=in_thinking)
     assert joined(events) == (whole.content, whole.reasoning, whole.tool_calls)
     assert all(event.text or event.call for event in events)
+    at_once = ReplyStream(info, tools, in_thinking=in_thinking).finish("".join(pieces))
+    assert joined(at_once) == joined(events)
 
 
 @pytest.mark.parametrize("info", [info for info, _ in FORMS.values()], ids=range(len(FORMS)))

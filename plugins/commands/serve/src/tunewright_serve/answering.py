@@ -1,65 +1,74 @@
 """Requests given to the engine, and their pieces in the event loop."""
 
 import asyncio
-import copy
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
+from operator import attrgetter
+from typing import Self
 
 from tunewright.inference import GenerateRequest, Piece, Ticket
 from tunewright_serve.errors import ApiError, unavailable
 from tunewright_serve.service import Service
-from tunewright_serve.waking import Waker
 
-__all__ = ["answer_batches"]
+__all__ = ["answer_batches", "whole_answers"]
 
 _MAX_UNREAD = 256  # pieces of an answer that a client has not read
 _SHORT = 4096  # tokens
+_TEXT, _TOKENS = attrgetter("text"), attrgetter("tokens")
 _AT_ONCE = ("error", "cancelled")  # ends that are told before the other answers have ended
 
 
+async def whole_answers(service: Service, requests: list[GenerateRequest]) -> list[Piece]:
+    """Submit requests and return each answer as one piece; those of the first request come first.
+
+    Cancelling it cancels the requests. Raises ApiError if a request cannot be answered or the
+    engine fails, TimeoutError.
+    """
+    with service.counted(), _Whole(service, requests) as answers:
+        for request in requests:
+            await answers.submit(request)
+        await answers.complete
+        return answers.pieces()
+
+
 async def answer_batches(
-    service: Service, requests: list[GenerateRequest], *, whole: bool = False
+    service: Service, requests: list[GenerateRequest]
 ) -> AsyncGenerator[list[Piece]]:
     """Submit requests and yield what has come, one piece an answer, again and again, until the last
     of each.
 
     Answers are numbered through: those of the first request come first. An empty list is yielded
-    where nothing came for `quiet_seconds`. whole: wait for the last piece of all, as far as that
-    goes. Closing the generator cancels the requests. Raises ApiError if a request cannot be
-    answered or the engine fails, TimeoutError.
+    where nothing came for `quiet_seconds`. Closing the generator cancels the requests. Raises
+    ApiError if a request cannot be answered or the engine fails, TimeoutError.
     """
     loop, limits = asyncio.get_running_loop(), service.limits
     deadline = loop.time() + limits.answer_seconds
-    answers = sum(request.n for request in requests)
-    with service.counted(), _Mailbox(answers, service.waker, whole) as mailbox:
+    with service.counted(), _Mailbox(service, requests) as mailbox:
         for request in requests:
-            await mailbox.submit(service, request)
+            await mailbox.submit(request)
         while mailbox.open_answers:
             if (left := deadline - loop.time()) <= 0:
                 raise TimeoutError
             yield await mailbox.take(min(limits.quiet_seconds, left))
 
 
-class _Mailbox:
+class _Reader:
     """Pieces on their way from the engine's thread to one reader in the event loop.
 
     answers: of all requests together.
     """
 
-    def __init__(self, answers: int, waker: Waker, whole: bool) -> None:
-        self.open_answers = self._to_end = self._answers = answers
-        self._loop = asyncio.get_running_loop()
-        self._pieces: deque[Piece] = deque()
-        self._is_filled, self._waiter = False, self._loop.create_future()
-        self._due, self._timer = 0.0, None  # type: float, asyncio.TimerHandle | None
-        self._limit, self._whole = _MAX_UNREAD * answers, whole
+    def __init__(self, service: Service, requests: list[GenerateRequest]) -> None:
+        self.answers = sum(request.n for request in requests)
+        self._service, self._loop = service, asyncio.get_running_loop()
         self._numbered = 0  # answers of the requests so far
         self._tickets: list[Ticket] = []
-        self._waker = waker
+        self._timer: asyncio.TimerHandle | None = None
 
-    def __enter__(self) -> "_Mailbox":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -68,30 +77,88 @@ class _Mailbox:
         for ticket in self._tickets:
             ticket.cancel()
 
-    async def submit(self, service: Service, request: GenerateRequest) -> None:
+    def listen(self, piece: Piece) -> None:
+        """Take a piece, in a thread of the engine."""
+        raise NotImplementedError
+
+    def _wake(self, function: Callable[[], None]) -> None:
+        with suppress(RuntimeError):  # the event loop is closed: the server has ended
+            self._service.waker.call_soon(function)
+
+    async def submit(self, request: GenerateRequest) -> None:
         first, self._numbered = self._numbered, self._numbered + request.n
+        listen = self.listen
+        if first:
 
-        def listen(piece: Piece) -> None:  # in the engine's thread
-            self._pieces.append(replace(piece, index=first + piece.index) if first else piece)
-            self._to_end -= piece.finish_reason is not None
-            if not self._whole or not self._to_end or piece.finish_reason in _AT_ONCE:
-                with suppress(RuntimeError):  # the event loop is closed: the server has ended
-                    self._waker.call_soon(self._look)
+            def listen(piece: Piece) -> None:
+                self.listen(replace(piece, index=first + piece.index))
 
+        engine = self._service.engine
         is_rendered = request.guide is None and isinstance(request.prompt, list)
         if is_rendered and len(request.prompt or ()) <= _SHORT:  # quicker than to change threads
-            self._tickets.append(service.engine.submit(request, listen))
+            self._tickets.append(engine.submit(request, listen))
             return
-        submission = service.in_pool(service.engine.submit, request, listen)
+        submission = self._service.in_pool(engine.submit, request, listen)
         try:
             self._tickets.append(await asyncio.shield(submission))
         except asyncio.CancelledError:  # the client is gone: cancel what the thread still submits
             submission.add_done_callback(_cancel_submitted)
             raise
 
+
+class _Whole(_Reader):
+    """Wakes its reader once, when all answers are complete or one has failed.
+
+    complete: is done by then; or has a TimeoutError.
+    """
+
+    def __init__(self, service: Service, requests: list[GenerateRequest]) -> None:
+        super().__init__(service, requests)
+        self._pieces: list[list[Piece]] = [[] for _ in range(self.answers)]
+        self._ended: list[int] = []  # a list, since several threads may add to it at once
+        self.complete: asyncio.Future[None] = self._loop.create_future()
+        self._timer = self._loop.call_later(service.limits.answer_seconds, self._expire)
+
+    def listen(self, piece: Piece) -> None:
+        self._pieces[piece.index].append(piece)
+        if piece.finish_reason is not None:
+            self._ended.append(piece.index)
+            if len(self._ended) == self.answers or piece.finish_reason in _AT_ONCE:
+                self._wake(self._end)
+
+    def _end(self) -> None:
+        if not self.complete.done():
+            self.complete.set_result(None)
+
+    def _expire(self) -> None:
+        if not self.complete.done():
+            self.complete.set_exception(TimeoutError())
+
+    def pieces(self) -> list[Piece]:
+        """One for each answer, after `complete`. Raises ApiError."""
+        for pieces in self._pieces:
+            if pieces and pieces[-1].finish_reason in _AT_ONCE:
+                raise _failure(pieces[-1])
+        return [_joined(pieces) for pieces in self._pieces]
+
+
+class _Mailbox(_Reader):
+    """Wakes its reader whenever something has come. open_answers: that have not ended."""
+
+    def __init__(self, service: Service, requests: list[GenerateRequest]) -> None:
+        super().__init__(service, requests)
+        self.open_answers, self._limit = self.answers, _MAX_UNREAD * self.answers
+        self._new: deque[Piece] = deque()
+        self._is_filled, self._waiter = False, self._loop.create_future()
+        self._due = 0.0
+
+    def listen(self, piece: Piece) -> None:
+        self._new.append(piece)
+        self._wake(self._look)
+
     def _look(self) -> None:
         self._fill()
-        if not self._whole and len(self._pieces) > self._limit:
+        if len(self._new) > self._limit:
             for ticket in self._tickets:  # its client does not read: neither wait nor keep all
                 ticket.cancel()
 
@@ -104,13 +171,16 @@ class _Mailbox:
             await self._waiter
         self._is_filled = False
         # the engine's thread may be adding to them
-        pieces = [self._pieces.popleft() for _ in range(len(self._pieces))]
-        if self._answers == 1:
+        pieces = [self._new.popleft() for _ in range(len(self._new))]
+        if self.answers == 1:
             batch = [pieces] if pieces else []
         else:
             numbers = dict.fromkeys(piece.index for piece in pieces)
             batch = [[piece for piece in pieces if piece.index == n] for n in numbers]
-        self.open_answers -= sum(of_one[-1].finish_reason is not None for of_one in batch)
+        for of_one in batch:
+            self.open_answers -= of_one[-1].finish_reason is not None
+            if of_one[-1].finish_reason in _AT_ONCE:
+                raise _failure(of_one[-1])
         return [_joined(of_one) for of_one in batch]
 
     def _ring(self) -> None:
@@ -126,23 +196,29 @@ class _Mailbox:
             self._waiter.set_result(None)
 
 
-def _joined(pieces: list[Piece]) -> Piece:
-    """Pieces of one answer as one: it is parsed and written once. Raises ApiError."""
-    last = pieces[-1]
-    if last.finish_reason == "error" and last.unavailable:
-        raise unavailable("the engine was lost while it answered; try again later")
-    if last.finish_reason == "error":
-        raise ApiError("the engine failed at this request", status=500, code="engine")
+def _failure(last: Piece) -> ApiError:
+    """The error of an answer that ended with one, or was cancelled."""
     if last.finish_reason == "cancelled":
-        raise ApiError("the answer was cancelled", status=503, code="cancelled")
+        return ApiError("the answer was cancelled", status=503, code="cancelled")
+    if last.unavailable:
+        return unavailable("the engine was lost while it answered; try again later")
+    return ApiError("the engine failed at this request", status=500, code="engine")
+
+
+def _joined(pieces: list[Piece]) -> Piece:
+    """Pieces of one answer as one: it is parsed and written once."""
+    last = pieces[-1]
     if len(pieces) == 1:
         return last
-    joined = copy.copy(last)
-    joined.text = "".join([piece.text for piece in pieces])
-    if any(piece.tokens or piece.prompt for piece in pieces):
-        joined.tokens = tuple(token for piece in pieces for token in piece.tokens)
-        joined.prompt = tuple(token for piece in pieces for token in piece.prompt)
-    return joined
+    return Piece(
+        "".join(map(_TEXT, pieces)),
+        last.finish_reason,
+        tuple(chain.from_iterable(map(_TOKENS, pieces))),
+        last.completion_tokens,
+        last.stop,
+        index=last.index,
+        prompt=pieces[0].prompt,
+    )
 
 
 def _cancel_submitted(submission: asyncio.Future[Ticket]) -> None:

@@ -10,7 +10,7 @@ from tunewright_hf.templates.reply_stream import ReplyEvent
 from tunewright_serve.chat import new_id
 from tunewright_serve.conversation import wire_conversation
 from tunewright_serve.errors import ApiError
-from tunewright_serve.replies import ChatJob, ReplyStep, chat_steps, prepare
+from tunewright_serve.replies import ChatJob, ReplyStep, chat_steps, prepare, whole_replies
 from tunewright_serve.sampling import stop_strings
 from tunewright_serve.schemas import check_schema
 from tunewright_serve.service import Service
@@ -171,14 +171,11 @@ async def message_answer(service: Service, job: ChatJob, model: str) -> dict[str
     """The whole response."""
     await prepare(service, job)
     message, blocks = _message(job, model), _Blocks()
-    async with aclosing(chat_steps(service, job, whole=True)) as batches:
-        async for steps in batches:
-            for step in steps:
-                for each in step.events:
-                    blocks.add(each)
-                if step.finish is not None:
-                    message["stop_reason"], message["stop_sequence"] = _stop_reason(step)
-                    message["usage"]["output_tokens"] = step.completion_tokens
+    [step] = await whole_replies(service, job)
+    for each in step.events:
+        blocks.add(each)
+    message["stop_reason"], message["stop_sequence"] = _stop_reason(step)
+    message["usage"]["output_tokens"] = step.completion_tokens
     return message | {"content": blocks.found}
 
 

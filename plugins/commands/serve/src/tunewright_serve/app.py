@@ -128,9 +128,14 @@ class _Post:
         began, status = time.perf_counter(), 499  # as nginx notes clients that left
         metrics = self.service.metrics
         try:
-            body = await self._body(scope, receive)
-            async with WhileConnected(receive):
-                answer = body if isinstance(body, Response) else await self._answer(body)
+            with WhileConnected(scope["state"]["connection"]):
+                try:  # nothing has been sent yet: an error is a response
+                    body = await read_body(scope, receive, self.body, self.service.limits)
+                    answer = await self.handler(self.service, body)
+                except ClientGone:
+                    raise
+                except Exception as error:
+                    answer = self._refused(error)
                 status = answer.status_code
                 if isinstance(answer, EventStream):
                     metrics.began(self.path, time.perf_counter() - began)
@@ -140,18 +145,7 @@ class _Post:
         finally:
             metrics.finished(self.path, status, time.perf_counter() - began)
 
-    async def _body(self, scope: Scope, receive: Receive) -> BaseModel | Response:
-        """The checked body, or the response to one that is refused. Raises ClientGone."""
-        try:
-            return await read_body(scope, receive, self.body, self.service.limits)
-        except ApiError as error:
-            return error_response(error, self.path)
-
-    async def _answer(self, body: BaseModel) -> Response | EventStream:
-        """The response, or that of an error: nothing has been sent yet."""
-        try:
-            return await self.handler(self.service, body)
-        except ValidationError as error:  # of a message that was made from another wire's
+    def _refused(self, error: Exception) -> Response:
+        if isinstance(error, ValidationError):  # of a message that was made from another wire's
             return error_response(validation_error(error, set()), self.path)
-        except Exception as error:
-            return error_response(api_error(error), self.path)
+        return error_response(api_error(error), self.path)

@@ -5,9 +5,9 @@ import json
 from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from starlette.datastructures import Headers
-from starlette.types import Receive, Scope
+from starlette.types import Message, Receive, Scope
 
+from tunewright_serve.auth import headers_of
 from tunewright_serve.errors import ApiError, validation_error
 from tunewright_serve.service import Limits
 from tunewright_serve.sse import ClientGone
@@ -20,7 +20,12 @@ _CLOSE = {"Connection": "close"}  # what is still to come of the body is not rea
 
 async def read_body(scope: Scope, receive: Receive, kind: type[B], limits: Limits) -> B:
     """Raises ApiError, and ClientGone."""
-    data = await _read(Headers(scope=scope), receive, limits)
+    _check_headers(headers_of(scope), limits)
+    message = _received(receive)
+    if message is None or message.get("more_body"):
+        data = await _read(message, receive, limits)
+    else:  # all has come: there is no wait, and no limit to it
+        data = _part(message, limits.body, limits)
     if b"NaN" not in data and b"Infinity" not in data and _brackets(data) <= limits.depth:
         try:  # the quick way
             return kind.model_validate_json(data)
@@ -34,27 +39,53 @@ async def read_body(scope: Scope, receive: Receive, kind: type[B], limits: Limit
         raise validation_error(error, fields) from error
 
 
-async def _read(headers: Headers, receive: Receive, limits: Limits) -> bytes:
-    if headers.get("content-encoding", "identity") != "identity":
+def _check_headers(headers: dict[bytes, bytes], limits: Limits) -> None:
+    if headers.get(b"content-encoding", b"identity") != b"identity":
         raise ApiError("compressed bodies are not taken", status=415, headers=_CLOSE)
-    length = headers.get("content-length", "0")
-    if not length.isdecimal() or int(length) > limits.body:
+    length = headers.get(b"content-length", b"0")
+    if not length.isdigit() or int(length) > limits.body:
         raise _too_large(limits)
+
+
+async def _read(message: Message | None, receive: Receive, limits: Limits) -> bytes:
+    """A body that comes in several messages. message: the first, if it has come."""
+    parts, left = [], limits.body
     try:
         async with asyncio.timeout(limits.body_seconds):
-            has_more, chunks, size = True, [], 0
-            while has_more:
+            message = message or await receive()
+            while True:
+                parts.append(_part(message, left, limits))
+                if not message.get("more_body"):
+                    return b"".join(parts)
+                left -= len(parts[-1])
                 message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientGone
-                chunks.append(message.get("body", b""))
-                has_more, size = message.get("more_body", False), size + len(chunks[-1])
-                if size > limits.body:
-                    raise _too_large(limits)
-            return b"".join(chunks)
     except TimeoutError as error:
         problem = f"the body did not arrive within {limits.body_seconds:g} seconds"
         raise ApiError(problem, status=408, headers=_CLOSE) from error
+
+
+def _received(receive: Receive) -> Message | None:
+    """The next message if it is there; else None, and it is still to be received. A time limit
+    costs as much as the rest of reading a body."""
+    coming = receive().__await__()
+    try:
+        next(coming)
+    except StopIteration as done:
+        message: Message = done.value
+        return message
+    coming.close()
+    return None
+
+
+def _part(message: Message, left: int, limits: Limits) -> bytes:
+    """A message's part of a body, of which so many bytes may be left. Raises ApiError,
+    ClientGone."""
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    part: bytes = message.get("body", b"")
+    if len(part) > left:
+        raise _too_large(limits)
+    return part
 
 
 def _brackets(data: bytes) -> int:

@@ -1,11 +1,10 @@
 """POST /v1/chat/completions."""
 
 import json
-import secrets
+import random
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from typing import Any
 
 from tunewright.inference import JsonSchema
@@ -13,11 +12,11 @@ from tunewright.types import ToolCall
 from tunewright_serve.conversation import tool_schemas, wire_conversation
 from tunewright_serve.errors import ApiError
 from tunewright_serve.logprobs import chat_logprobs
-from tunewright_serve.replies import ChatJob, ReplyStep, chat_steps, prepare
+from tunewright_serve.replies import ChatJob, ReplyStep, chat_steps, prepare, whole_replies
 from tunewright_serve.sampling import sampling_request
 from tunewright_serve.schemas import ANY_OBJECT, check_schema
 from tunewright_serve.service import Service
-from tunewright_serve.sse import KEEP_ALIVE, event
+from tunewright_serve.sse import KEEP_ALIVE, choice_events, event
 from tunewright_serve.wire import ChatBody, ChosenTool, ResponseFormat
 
 __all__ = ["chat_answer", "chat_events", "chat_job", "new_id", "usage", "without_effect"]
@@ -36,8 +35,12 @@ _WITHOUT_EFFECT = frozenset(
 )
 
 
+# names answers, and keeps no secret; not the module's own numbers, which an engine may seed
+_RANDOM = random.Random()
+
+
 def new_id(prefix: str) -> str:
-    return f"{prefix}-{secrets.token_hex(16)}"
+    return f"{prefix}-{_RANDOM.getrandbits(128):032x}"
 
 
 def without_effect(body: ChatBody) -> set[str]:
@@ -50,16 +53,14 @@ def without_effect(body: ChatBody) -> set[str]:
     return found
 
 
-@dataclass(slots=True)
-class Head:
+def _head(kind: str, model: str) -> dict[str, Any]:
     """Fields that are the same in all chunks of a response."""
-
-    model: str
-    id: str = field(default_factory=lambda: new_id("chatcmpl"))
-    created: int = field(default_factory=lambda: int(time.time()))
-
-    def as_dict(self, kind: str) -> dict[str, Any]:
-        return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+    return {
+        "id": new_id("chatcmpl"),
+        "object": kind,
+        "created": int(time.time()),
+        "model": model,
+    }
 
 
 def chat_job(service: Service, body: ChatBody) -> ChatJob:
@@ -136,43 +137,24 @@ def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
     }
 
 
-@dataclass(slots=True)
-class _Choice:
-    """One answer, collected."""
-
-    text: str = ""
-    reasoning: str = ""
-    calls: list[dict[str, Any]] = field(default_factory=list)
-    tokens: list[dict[str, Any]] = field(default_factory=list)
-    finish: str | None = None
-    completion_tokens: int = 0
-
-    def add(self, step: ReplyStep, has_logprobs: bool) -> None:
-        for each in step.events:
-            if each.call is not None:
-                self.calls.append(call_dict(each.call))
-            elif each.kind == "text":
-                self.text += each.text
-            else:
-                self.reasoning += each.text
-        self.tokens += chat_logprobs(step.tokens) if has_logprobs else []
-        self.finish = step.finish or self.finish
-        self.completion_tokens = max(self.completion_tokens, step.completion_tokens)
-
-    def as_dict(self, index: int, has_logprobs: bool) -> dict[str, Any]:
-        content = None if self.calls and not self.text else self.text
-        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
-        if self.reasoning:
-            message |= {"reasoning": self.reasoning, "reasoning_content": self.reasoning}
-        if self.calls:
-            message["tool_calls"] = self.calls
-        logprobs = {"content": self.tokens, "refusal": None} if has_logprobs else None
-        return {
-            "index": index,
-            "message": message,
-            "logprobs": logprobs,
-            "finish_reason": self.finish,
-        }
+def _choice(step: ReplyStep, has_logprobs: bool) -> dict[str, Any]:
+    """A whole answer."""
+    text = "".join([each.text for each in step.events if each.kind == "text"])
+    reasoning = "".join([each.text for each in step.events if each.kind == "reasoning"])
+    calls = [call_dict(each.call) for each in step.events if each.call is not None]
+    content = None if calls and not text else text
+    message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+    if reasoning:
+        message |= {"reasoning": reasoning, "reasoning_content": reasoning}
+    if calls:
+        message["tool_calls"] = calls
+    logprobs = {"content": chat_logprobs(step.tokens), "refusal": None} if has_logprobs else None
+    return {
+        "index": step.index,
+        "message": message,
+        "logprobs": logprobs,
+        "finish_reason": step.finish,
+    }
 
 
 def call_dict(call: ToolCall) -> dict[str, Any]:
@@ -188,15 +170,10 @@ async def chat_answer(service: Service, job: ChatJob, model: str) -> dict[str, A
     """The whole response."""
     await prepare(service, job)
     has_logprobs = job.request.logprobs is not None
-    choices = [_Choice() for _ in range(job.request.n)]
-    async with aclosing(chat_steps(service, job, whole=True)) as batches:
-        async for steps in batches:
-            for step in steps:
-                choices[step.index].add(step, has_logprobs)
-    completion_tokens = sum(choice.completion_tokens for choice in choices)
-    return Head(model).as_dict("chat.completion") | {
-        "choices": [choice.as_dict(n, has_logprobs) for n, choice in enumerate(choices)],
-        "usage": usage(job.prompt_tokens, completion_tokens),
+    steps = await whole_replies(service, job)
+    return _head("chat.completion", model) | {
+        "choices": [_choice(step, has_logprobs) for step in steps],
+        "usage": usage(job.prompt_tokens, sum(step.completion_tokens for step in steps)),
     }
 
 
@@ -205,12 +182,13 @@ async def chat_events(
 ) -> AsyncGenerator[bytes]:
     """The response as events. The first is yielded when the answer has begun."""
     await prepare(service, job)
-    options, head = body.stream_options, Head(model).as_dict("chat.completion.chunk")
+    options, head = body.stream_options, _head("chat.completion.chunk", model)
     says_usage = options is not None and bool(options.continuous_usage_stats)
     if options and options.include_usage:
         head["usage"] = None
     choices = [_Streamed(n, job.request.logprobs is not None) for n in range(job.request.n)]
-    opening = [event(head | {"choices": [choice.opening()]}) for choice in choices]
+    made = choice_events(head)
+    opening = [made(choice.opening()) for choice in choices]
     async with aclosing(chat_steps(service, job)) as batches:
         async for steps in batches:
             data, opening = opening, []
@@ -219,10 +197,9 @@ async def chat_events(
                 if chunk is None:
                     continue
                 if says_usage:
-                    head["usage"] = usage(
-                        job.prompt_tokens, sum(c.completion_tokens for c in choices)
-                    )
-                data.append(event(head | {"choices": [chunk]}))
+                    tokens = sum(c.completion_tokens for c in choices)
+                    made = choice_events(head | {"usage": usage(job.prompt_tokens, tokens)})
+                data.append(made(chunk))
             if data or not steps:
                 yield b"".join(data) or KEEP_ALIVE
     if options and options.include_usage:

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tunewright.inference import GenerateRequest, Piece
-from tunewright_serve.answering import answer_batches
+from tunewright_serve.answering import answer_batches, whole_answers
 from tunewright_serve.chat import new_id, usage
 from tunewright_serve.errors import ApiError
 from tunewright_serve.logprobs import LegacyLogprobs
 from tunewright_serve.sampling import sampling_request
 from tunewright_serve.service import Service
-from tunewright_serve.sse import KEEP_ALIVE, event
+from tunewright_serve.sse import KEEP_ALIVE, choice_events, event
 from tunewright_serve.wire import CompletionBody
 
 __all__ = ["WITHOUT_EFFECT", "completion_answer", "completion_events", "completion_job"]
@@ -89,30 +89,12 @@ class _Choice:
         }
 
 
-def _joined(chunks: list[dict[str, Any]]) -> dict[str, Any]:
-    """The chunks of an answer as one choice."""
-    whole = chunks[-1] | {"text": "".join(chunk["text"] for chunk in chunks)}
-    if whole["logprobs"] is not None:
-        lists = [chunk["logprobs"] for chunk in chunks]
-        whole["logprobs"] = {
-            key: None if lists[0][key] is None else [item for each in lists for item in each[key]]
-            for key in lists[0]
-        }
-    return whole
-
-
 async def completion_answer(service: Service, job: CompletionJob, model: str) -> dict[str, Any]:
     """The whole response."""
-    choices = [_Choice(job, n) for n in range(len(job.requests) * job.requests[0].n)]
-    chunks: list[list[dict[str, Any]]] = [[] for _ in choices]
-    async with aclosing(answer_batches(service, job.requests, whole=True)) as batches:
-        async for batch in batches:
-            for piece in batch:
-                chunks[piece.index].append(choices[piece.index].chunk(piece))
-    completion_tokens = sum(choice.completion_tokens for choice in choices)
+    pieces = await whole_answers(service, job.requests)
     return _head(model) | {
-        "choices": [_joined(each) for each in chunks],
-        "usage": usage(job.prompt_tokens, completion_tokens),
+        "choices": [_Choice(job, piece.index).chunk(piece) for piece in pieces],
+        "usage": usage(job.prompt_tokens, sum(piece.completion_tokens for piece in pieces)),
     }
 
 
@@ -124,10 +106,11 @@ async def completion_events(
     options, head = body.stream_options, _head(model)
     if options and options.include_usage:
         head["usage"] = None
+    made = choice_events(head)
     async with aclosing(answer_batches(service, job.requests)) as batches:
         async for batch in batches:
             chunks = [choices[piece.index].chunk(piece) for piece in batch]
-            data = b"".join(event(head | {"choices": [chunk]}) for chunk in chunks)
+            data = b"".join(map(made, chunks))
             yield data or KEEP_ALIVE
     if options and options.include_usage:
         numbers = usage(job.prompt_tokens, sum(c.completion_tokens for c in choices))

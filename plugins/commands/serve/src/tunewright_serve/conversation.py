@@ -34,8 +34,9 @@ def wire_conversation(
             content = content_of(message.content, place, features, hosts)
             results.append(_result(message, content, pending, [n for n, _ in results], place))
             continue
-        found += _in_order(results)
-        results = []
+        if results:
+            found += _in_order(results)
+            results = []
         made = _message(message, content_of(message.content, place, features, hosts), place)
         pending = made.tool_calls
         found.append(made)

@@ -1,6 +1,7 @@
 """Metrics in Prometheus' text format. Label values are few: routes and statuses."""
 
-from collections import Counter
+from bisect import bisect_left
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -25,8 +26,7 @@ class Histogram:
     total: float = 0.0
 
     def observe(self, seconds: float) -> None:
-        place = next((n for n, limit in enumerate(_SECONDS) if seconds <= limit), len(_SECONDS))
-        self.counts[place] += 1
+        self.counts[bisect_left(_SECONDS, seconds)] += 1
         self.total += seconds
 
     def lines(self, name: str, label: str) -> Iterator[str]:
@@ -41,8 +41,12 @@ class Histogram:
 @dataclass(slots=True)
 class Metrics:
     requests: Counter[tuple[str, int]] = field(default_factory=Counter)  # by route and status
-    durations: dict[str, Histogram] = field(default_factory=dict)  # by route
-    first_tokens: dict[str, Histogram] = field(default_factory=dict)
+    durations: defaultdict[str, Histogram] = field(  # by route
+        default_factory=lambda: defaultdict(Histogram)
+    )
+    first_tokens: defaultdict[str, Histogram] = field(
+        default_factory=lambda: defaultdict(Histogram)
+    )
     gone: int = 0  # clients that closed the connection before the end
 
     def text(self, stats: EngineStats) -> str:
@@ -65,10 +69,10 @@ class Metrics:
 
     def finished(self, route: str, status: int, seconds: float) -> None:
         self.requests[route, status] += 1
-        self.durations.setdefault(route, Histogram()).observe(seconds)
+        self.durations[route].observe(seconds)
 
     def began(self, route: str, seconds: float) -> None:
-        self.first_tokens.setdefault(route, Histogram()).observe(seconds)
+        self.first_tokens[route].observe(seconds)
 
 
 def _head(name: str, kind: str, about: str) -> Iterable[str]:

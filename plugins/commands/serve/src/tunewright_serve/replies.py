@@ -10,12 +10,12 @@ from tunewright import RowError
 from tunewright.inference import GenerateRequest, JsonSchema, Piece, TokenScore
 from tunewright.types import ToolCall
 from tunewright_hf.templates.reply_stream import ReplyEvent, ReplyStream
-from tunewright_serve.answering import answer_batches
+from tunewright_serve.answering import answer_batches, whole_answers
 from tunewright_serve.errors import ApiError
 from tunewright_serve.schemas import ANY_OBJECT, call_schema
 from tunewright_serve.service import Service
 
-__all__ = ["ChatJob", "ReplyStep", "chat_steps", "prepare"]
+__all__ = ["ChatJob", "ReplyStep", "chat_steps", "prepare", "whole_replies"]
 
 Finish = Literal["stop", "length", "tool_calls"]
 
@@ -60,32 +60,49 @@ async def prepare(service: Service, job: ChatJob) -> None:
         request.guide = JsonSchema(request.guide.schema, before=closing)
 
 
-async def chat_steps(
-    service: Service, job: ChatJob, *, whole: bool = False
-) -> AsyncGenerator[list[ReplyStep]]:
+async def whole_replies(service: Service, job: ChatJob) -> list[ReplyStep]:
+    """Submit a prepared job and return its answers, each as one step. Raises ApiError,
+    TimeoutError."""
+    try:
+        pieces = await whole_answers(service, [job.request])
+    except RowError as error:
+        raise _refusal(job, error) from error
+    return [_last_step(_Reply(service, job), piece) for piece in pieces]
+
+
+async def chat_steps(service: Service, job: ChatJob) -> AsyncGenerator[list[ReplyStep]]:
     """Submit a prepared job and yield what is new, until the answers are complete.
 
-    An empty list where nothing came for a while. whole: as for answer_batches. Raises ApiError,
-    before the first list if the request cannot be answered; TimeoutError.
+    An empty list where nothing came for a while. Raises ApiError, before the first list if the
+    request cannot be answered; TimeoutError.
     """
     parsers = [_Reply(service, job) for _ in range(job.request.n)]
-    async with aclosing(answer_batches(service, [job.request], whole=whole)) as batches:
+    async with aclosing(answer_batches(service, [job.request])) as batches:
         try:
             async for batch in batches:
                 yield [_step(parsers[piece.index], piece) for piece in batch]
-        except RowError as error:  # of submit
-            if error.place != "guide":
-                raise
-            param = "response_format" if job.choice == "auto" else "tools"
-            raise ApiError(f"{param}: {error.problem}", param=param) from error
+        except RowError as error:
+            raise _refusal(job, error) from error
+
+
+def _refusal(job: ChatJob, error: RowError) -> Exception:
+    """The error of a request that the engine does not take."""
+    if error.place != "guide":
+        return error
+    param = "response_format" if job.choice == "auto" else "tools"
+    return ApiError(f"{param}: {error.problem}", param=param)
 
 
 def _step(parser: "_Reply", piece: Piece) -> ReplyStep:
-    events = parser.push(piece.text)
-    finish: Finish | None = None
     if piece.finish_reason is not None:
-        events += parser.finish()
-        finish = parser.reason(piece.finish_reason == "length")
+        return _last_step(parser, piece)
+    events = parser.push(piece.text)
+    return ReplyStep(piece.index, events, piece.tokens, piece.completion_tokens)
+
+
+def _last_step(parser: "_Reply", piece: Piece) -> ReplyStep:
+    events = parser.finish(piece.text)
+    finish = parser.reason(piece.finish_reason == "length")
     return ReplyStep(piece.index, events, piece.tokens, piece.completion_tokens, finish, piece.stop)
 
 
@@ -104,8 +121,9 @@ class _Reply:
     def push(self, text: str) -> list[ReplyEvent]:
         return self._checked(self._stream.push(text))
 
-    def finish(self) -> list[ReplyEvent]:
-        events = self._checked(self._stream.finish())
+    def finish(self, text: str) -> list[ReplyEvent]:
+        """The remaining events, text being the last."""
+        events = self._checked(self._stream.finish(text))
         if self._json is not None:
             calls = self._forced("".join(self._json))
             events += self._checked([ReplyEvent("call", call=call) for call in calls])

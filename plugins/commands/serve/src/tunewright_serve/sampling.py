@@ -9,25 +9,26 @@ from tunewright_serve.wire import SamplingBody
 __all__ = ["sampling_request", "stop_strings"]
 
 
+#: fields of bodies that are fields of GenerateRequest
+_SAME = frozenset(("temperature", "top_p", "min_p", "repetition_penalty"))
+
+
 def sampling_request(body: SamplingBody, model: str, **others: Any) -> GenerateRequest:
     """A request for the engine. others: fields that are not for sampling. Raises ApiError."""
-    return GenerateRequest(
-        temperature=body.temperature,
-        top_p=body.top_p,
-        top_k=None if body.top_k is None else max(body.top_k, 0),  # -1 is off, too
-        min_p=body.min_p,
-        repetition_penalty=body.repetition_penalty,
-        presence_penalty=body.presence_penalty or 0.0,
-        frequency_penalty=body.frequency_penalty or 0.0,
-        logit_bias=_logit_bias(body.logit_bias or {}),
-        seed=None if body.seed is None else body.seed % 2**63,
-        stop=stop_strings(body.stop),
-        stop_ids=tuple(body.stop_token_ids or ()),
-        ignore_eos=bool(body.ignore_eos),
-        n=body.n or 1,
-        model=model,
-        **others,
-    )
+    request = GenerateRequest(model=model, n=body.n or 1, **others)
+    for name in body.model_fields_set & _SAME:
+        setattr(request, name, getattr(body, name))
+    if body.top_k is not None:
+        request.top_k = max(body.top_k, 0)  # -1 is off, too
+    request.presence_penalty = body.presence_penalty or 0.0
+    request.frequency_penalty = body.frequency_penalty or 0.0
+    request.ignore_eos = bool(body.ignore_eos)
+    if body.logit_bias:
+        request.logit_bias = _logit_bias(body.logit_bias)
+    if body.seed is not None:
+        request.seed = body.seed % 2**63
+    request.stop, request.stop_ids = stop_strings(body.stop), tuple(body.stop_token_ids or ())
+    return request
 
 
 def stop_strings(stop: str | list[str] | None) -> tuple[str, ...]:

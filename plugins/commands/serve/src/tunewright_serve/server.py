@@ -15,6 +15,7 @@ from tunewright.inference import SamplingDefaults
 from tunewright_serve.app import make_app
 from tunewright_serve.auth import Gate
 from tunewright_serve.service import Service
+from tunewright_serve.sse import Connection
 
 __all__ = ["Server", "bound_socket", "described_defaults", "signals_end_the_server"]
 
@@ -45,7 +46,7 @@ class Server(uvicorn.Server):
             timeout_graceful_shutdown=drain_seconds,
         )
         config.load()
-        config.http_protocol_class = _with_header_limit(config.http_protocol_class)
+        config.http_protocol_class = _watched(config.http_protocol_class)
         super().__init__(config)
         self._service = service
 
@@ -54,15 +55,21 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def _with_header_limit(base: Any) -> Any:
-    """Protocol that closes a connection whose request's headers do not arrive in time.
+def _watched(base: Any) -> Any:
+    """Protocol that closes a connection whose request's headers do not arrive in time, and tells
+    requests when their connection is lost.
 
-    uvicorn (0.54) limits only the time between requests. `cycle` is its current request.
+    uvicorn (0.54) limits only the time between requests. `cycle` is its current request, and each
+    request has a copy of `app_state` as the state of its scope.
     """
 
     class Protocol(base):
+        app_state: dict[str, Any]
+
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
+            self._connection = Connection()
+            self.app_state = self.app_state | {"connection": self._connection}
             self._seen = None  # the cycle at the last look
             self._watch = self.loop.call_later(HEADER_SECONDS, self._look)
 
@@ -77,6 +84,7 @@ def _with_header_limit(base: Any) -> Any:
         def connection_lost(self, error: Exception | None) -> None:
             self._watch.cancel()
             super().connection_lost(error)
+            self._connection.lose()
 
     return Protocol
 

@@ -18,6 +18,7 @@ from tunewright_serve.waking import Waker
 
 __all__ = ["Limits", "Service"]
 
+_SHORT = 2000  # characters, or token ids
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -36,13 +37,15 @@ class Limits:
 @dataclass(slots=True)
 class Service:
     """names: public name → name in the engine; the first is the model, the others its adapters.
-    media_hosts: from which media may be fetched."""
+    media_hosts: from which media may be fetched. has_quick_prompts: the engine renders and encodes
+    in this process, and no slower than the prompt is long."""
 
     engine: InferenceEngine
     info: TemplateInfo
     names: dict[str, str]
     limits: Limits = field(default_factory=Limits)
     media_hosts: frozenset[str] = frozenset()
+    has_quick_prompts: bool = False
     metrics: Metrics = field(default_factory=Metrics)
     open_requests: int = 0
     draining: bool = False
@@ -96,7 +99,10 @@ class Service:
         if self.media_hosts:
             await asyncio.to_thread(with_media, request.conversation, self.media_hosts)
         try:
-            ids = await self.in_pool(self.engine.encode, request)
+            if self.has_quick_prompts and _is_short(request):  # quicker than to change threads
+                ids = self.engine.encode(request)
+            else:
+                ids = await self.in_pool(self.engine.encode, request)
         except RowError as error:
             param = "messages" if request.prompt is None else "prompt"
             code = "context_length_exceeded" if isinstance(error, TooLong) else None
@@ -120,3 +126,18 @@ class Service:
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _is_short(request: GenerateRequest) -> bool:
+    """Whether a prompt is rendered and encoded within about a millisecond."""
+    if request.prompt is not None:
+        return len(request.prompt) <= _SHORT
+    asked = request.conversation
+    if asked.tools or asked.variables:
+        return False
+    size = 0
+    for message in asked.messages:
+        if not isinstance(message.content, str) or message.tool_calls:
+            return False
+        size += len(message.content) + len(message.reasoning or "")
+    return size <= _SHORT

@@ -12,6 +12,7 @@ from tunewright.context import Run
 from tunewright.inference import EngineRequest, InferenceEngine
 from tunewright.recipe import Section
 from tunewright_hf.inference.opening import parse_adapters
+from tunewright_hf.templates.jinja_template import JinjaTemplate
 from tunewright_serve.fetching import checked_host
 from tunewright_serve.idle import IdleEngine
 from tunewright_serve.media import MEDIA
@@ -102,6 +103,9 @@ def serve(run: Run, request: EngineRequest, settings: Settings) -> None:
             _names(engine, settings.name),
             limits,
             settings.checked_media_hosts(),
+            # templates of checkpoints are rendered by a worker, which may take its time to fail;
+            # and an idle engine may have to load the model
+            isinstance(run.plugin("template"), JinjaTemplate) and not settings.idle_minutes,
         )
         server = Server(service, token=token, hosts=settings.hosts, drain_seconds=settings.drain)
         host, port = bound.getsockname()[:2]

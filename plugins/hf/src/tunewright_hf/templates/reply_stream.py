@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 from tunewright.types import ToolCall
@@ -50,10 +51,8 @@ class ReplyStream:
         )
         self._call = form.call if tools != [] else ""
         self._patterns = [each for each in (form.thinking, self._call, form.drop) if each]
-        stops = "|".join(map(re.escape, info.stop))
-        self._stop = f"(?:{stops})\\s*" if stops else ""
-        firsts = "".join({re.escape(stop[0]) for stop in info.stop if stop})
-        self._stop_begin = compiled(f"[{firsts}]" if firsts else "(?!)")
+        self._stop, self._stop_begin = _stop_patterns(info.stop)
+        self._fixed = _fixed_markers(info.thinking, info.stop)
         self._text, self._at = "", 0  # all before text[at] is in an event, or dropped
         self._state = self._begin
         self._next_look = 0  # length of the text from which on it is looked at again
@@ -73,9 +72,12 @@ class ReplyStream:
         self._next_look = len(self._text) + (held // 16 if held > _LONG else 0)
         return events
 
-    def finish(self) -> list[ReplyEvent]:
-        """Return the remaining events when no more text follows. A stop token at the end of the
-        reply is removed."""
+    def finish(self, text: str = "") -> list[ReplyEvent]:
+        """Return the remaining events when no more follows than this text. A stop token at the end
+        of the reply is removed."""
+        if not self._text and not self._opened and self._is_plain(text):
+            return [ReplyEvent("text", text)] if text else []
+        self._text += text
         if self._stop:
             rest = re.sub(f"{self._stop}\\Z", "", self._text[self._at :])
             self._text = self._text[: self._at] + rest
@@ -83,6 +85,13 @@ class ReplyStream:
         if not self._content.strips:  # there was no call
             events += self._content.rest()
         return events
+
+    def _is_plain(self, text: str) -> bool:
+        """Whether a whole reply is its text: most are, and this is found sooner than their
+        parts."""
+        if self._fixed.search(text):
+            return False
+        return not any(compiled(pattern).search(text) for pattern in self._patterns)
 
     def _advance(self, final: bool) -> list[ReplyEvent]:
         events: list[ReplyEvent] = []
@@ -183,6 +192,23 @@ class ReplyStream:
         self._content.strips = True
         events += [ReplyEvent("call", call=each) for each in calls]
         return True
+
+
+@lru_cache(maxsize=64)
+def _stop_patterns(stops: tuple[str, ...]) -> tuple[str, re.Pattern[str]]:
+    """Patterns of any stop token with the white space that follows, and of how one begins."""
+    joined = "|".join(map(re.escape, stops))
+    firsts = "".join({re.escape(stop[0]) for stop in stops if stop})
+    return (
+        f"(?:{joined})\\s*" if joined else "",
+        compiled(f"[{firsts}]" if firsts else "(?!)"),
+    )
+
+
+@lru_cache(maxsize=64)
+def _fixed_markers(thinking: tuple[str, str] | None, stops: tuple[str, ...]) -> re.Pattern[str]:
+    """Pattern of what opens the thinking, and of stop tokens."""
+    return compiled("|".join(map(re.escape, (*(thinking or ())[:1], *stops))) or "(?!)")
 
 
 class _Trimmed:
