@@ -157,11 +157,13 @@ def test_hosts_whose_network_is_cut_end(
 
 
 def launched(folder: Path, first: list[str], second: list[str], **how: Any) -> list[str]:
-    """Errors of the command on two hosts. codes: their exit codes. netns: their names."""
+    """Errors of the command on two hosts. codes: their exit codes. netns: their names. nodes: of
+    the recipe."""
     (folder / "recipe.yaml").write_text(RECIPE)
     netns = how.get("netns", ("", ""))
     address = "10.77.0.1" if netns[0] else "127.0.0.1"
-    launch = f"nodes: 2, main_address: {address}, main_port: {forked.free_port()}, timeout: 60"
+    launch = f"main_address: {address}, main_port: {forked.free_port()}, timeout: 60"
+    launch += f", nodes: {how.get('nodes', 2)}"
     overrides = [
         [f"launch={{{launch}, node_rank: {rank}}}", f"output={folder / str(rank)}", *each]
         for rank, each in enumerate((first, second))
@@ -202,6 +204,34 @@ def test_a_mistake_on_the_first_host_ends_the_other(tmp_path: Path, hosts: tuple
 def test_the_same_mistake_on_both(tmp_path: Path) -> None:
     wrong = ["training.max_steps=six"]
     assert len(launched(tmp_path, wrong, wrong, codes=[2, 2])) == 2
+
+
+#: hosts that may come and go
+RANGE = ["training.rows_per_step=12", "training.batching=random", SMALL]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrong", [1, further(0)])
+def test_a_mistake_on_one_of_a_range_of_hosts_ends_the_other(
+    tmp_path: Path, hosts: tuple[str, str], wrong: int
+) -> None:
+    overrides = [RANGE, RANGE]
+    overrides[wrong] = [*RANGE, "training.max_steps=six"]
+    codes = [1 + (wrong == 0), 1 + (wrong == 1)]
+    lines = launched(tmp_path, *overrides, codes=codes, nodes="'2:3'", netns=hosts)
+    assert f"launch: host {socket.gethostname()}: " in lines[1 - wrong]
+    assert all("training.max_steps: found 'six'" in line for line in lines)
+
+
+@pytest.mark.long
+def test_a_mistake_of_a_worker_is_not_tried_again(tmp_path: Path, hosts: tuple[str, str]) -> None:
+    """Data is compared when all have begun."""
+    rows = Path(RECIPE.partition("path: ")[2].partition("}")[0]).read_text("utf-8").splitlines()
+    (tmp_path / "part.jsonl").write_text("\n".join(rows[:40]))
+    other = [*RANGE, f"data=[{{path: {tmp_path / 'part.jsonl'}}}]"]
+    how: dict[str, Any] = {"nodes": "'2:3'", "netns": hosts}
+    lines = launched(tmp_path, RANGE, other, codes=[1, 1], **how)
+    assert any("has data of fingerprint" in line for line in lines)
 
 
 @pytest.mark.slow
