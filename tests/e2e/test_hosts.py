@@ -180,7 +180,7 @@ def launched(folder: Path, first: list[str], second: list[str], **how: Any) -> l
     ("wrong", "said"),
     [
         ("training.max_steps=six", "training.max_steps: found 'six'"),
-        ("data=[{path: lost.jsonl}]", "lost.jsonl"),
+        further("data=[{path: lost.jsonl}]", "lost.jsonl"),
         further("adapter=loraa", "no installed plugin gives the adapter 'loraa'"),
         further("launch.node_rnk=1", "launch.node_rnk: unknown key"),
     ],
@@ -200,7 +200,7 @@ def test_a_mistake_on_the_first_host_ends_the_other(tmp_path: Path, hosts: tuple
     assert "training.max_steps: found 'six'" in lines[1]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_same_mistake_on_both(tmp_path: Path) -> None:
     wrong = ["training.max_steps=six"]
     assert len(launched(tmp_path, wrong, wrong, codes=[2, 2])) == 2
@@ -234,14 +234,14 @@ def test_a_mistake_of_a_worker_is_not_tried_again(tmp_path: Path, hosts: tuple[s
     assert any("has data of fingerprint" in line for line in lines)
 
 
-@pytest.mark.slow
+@pytest.mark.long  # facts that differ: tests/training/test_meeting.py
 def test_hosts_with_another_number_of_processes(tmp_path: Path) -> None:
     lines = launched(tmp_path, [], ["launch.processes=2"], codes=[1, 1])
     assert "node 1 on " in lines[0] and "has launch.processes 2, node 0 on " in lines[0]
     assert lines[0] == lines[1]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_hosts_with_one_number(tmp_path: Path, hosts: tuple[str, str]) -> None:
     lines = launched(tmp_path, [], ["launch.node_rank=0"], codes=[1, 1], netns=hosts)
     assert "node 0 came twice, also from " in lines[0] and lines[0] == lines[1]
@@ -351,7 +351,9 @@ def test_hosts_share_the_generation_of_answers(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_that_is_in_the_way_ends_all(tmp_path: Path) -> None:
-    assert apart(tmp_path, "training.max_steps=1").codes == [0, 0]
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    run = f"output={tmp_path / 'a' / 'run'}"
+    train(tmp_path / "recipe.yaml", overrides=["training.max_steps=1", run])
     done = apart(tmp_path, "training.max_steps=1")
     assert done.codes == [2, 1], done.error[-3000:]
     first, other = errors(done)

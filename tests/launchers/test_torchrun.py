@@ -76,6 +76,13 @@ def test_workers_run_the_same_command_line(torchrun):
 
 
 @posix
+def test_workers_have_time_to_save(torchrun, monkeypatch):
+    monkeypatch.delenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT")
+    torchrun(lambda _: None)
+    assert os.environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] == "300"  # torchrun's own: 30
+
+
+@posix
 def test_runs_of_one_host_have_ports_of_their_own(torchrun):
     given = []
     for _ in range(2):

@@ -135,14 +135,24 @@ def packed(order: np.ndarray, lengths: np.ndarray, capacity: int) -> Units:
     for first in range(0, len(order), _AT_ONCE):
         counts += np.bincount(lengths[order[first : first + _AT_ONCE]], minlength=size)
     rows = _longest_first(order, lengths, counts)
-    packs = _Packs(counts, capacity)
-    ends = np.cumsum(packs.sizes[: packs.count], dtype=rows.dtype)
-    placed = order
+    places, ends = _places(_Packs(counts, capacity, order))
+    placed = np.empty_like(rows)
     for first in range(0, len(rows), _AT_ONCE):
         part = slice(first, first + _AT_ONCE)
-        pack = packs.of[part]
-        placed[ends[pack] - packs.sizes[pack] + packs.place[part]] = rows[part]
+        placed[places[part]] = rows[part]
     return Units(placed, ends)
+
+
+def _places(packs: "_Packs") -> tuple[np.ndarray, np.ndarray]:
+    """(place of each row among the rows of all packs, end of each pack). The first is in the memory
+    of `packs.of`."""
+    sizes = packs.sizes[: packs.count]
+    ends = np.cumsum(sizes, dtype=packs.of.dtype)
+    starts = ends - sizes
+    for first in range(0, len(packs.of), _AT_ONCE):
+        part = slice(first, first + _AT_ONCE)
+        packs.of[part] = starts[packs.of[part]] + packs.place[part]
+    return packs.of, ends
 
 
 def _longest_first(order: np.ndarray, lengths: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -168,7 +178,7 @@ def _longer(counts: np.ndarray) -> np.ndarray:
 
 class _Packs:
     """Packs that rows are placed into, longest first. counts: rows of each length. capacity:
-    tokens.
+    tokens. of: memory for a number of each row.
 
     of: pack of each row. place: its number in it. sizes: rows of each of `count` packs, then zeros.
 
@@ -176,12 +186,13 @@ class _Packs:
     many as fit, before the next one is the fullest.
     """
 
-    def __init__(self, counts: np.ndarray, capacity: int) -> None:
-        rows, self.capacity = int(counts.sum()), capacity
-        self.of = np.empty(rows, dtype=np.int32)
+    def __init__(self, counts: np.ndarray, capacity: int, of: np.ndarray) -> None:
+        self.capacity, self.of = capacity, of
         # a pack has at most as many rows as tokens
         small = capacity < 2**16 and not counts[:1].any()
-        self.place, self.sizes = np.zeros((2, rows), np.uint16 if small else np.int32)
+        self.place, self.sizes = (
+            np.zeros(len(of), np.uint16 if small else np.int32) for _ in range(2)
+        )
         self.count = 0
         # free tokens → packs
         self._with_room: list[list[np.ndarray]] = [[] for _ in range(capacity + 1)]
