@@ -28,7 +28,8 @@ BATCHES = ["training.batching=random", SMALL]
 def hosts() -> Iterator[tuple[str, str]]:
     """Two hosts on one bridge, 10.77.0.1 and 10.77.0.2, whose names lead to 127.0.1.1."""
     if shutil.which("ip") is None or os.geteuid() != 0:
-        pytest.skip("needs root and iproute2, to make network namespaces")
+        how = "unshare -Urnm sh -c 'mount -t tmpfs none /run; python -m pytest …'"
+        pytest.skip(f"needs iproute2, and root or, without it: {how}")
     names = (f"tw{os.getpid()}a", f"tw{os.getpid()}b")
     bridge = f"twbr{os.getpid() % 10000}"
     commands = [f"link add {bridge} type bridge", f"link set {bridge} up"]
@@ -137,6 +138,17 @@ def test_a_lost_rank_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, d
     (line,) = errors(done)
     named = f"lost rank 1 ({socket.gethostname()})" if dies else "lost rank 0, after step "
     assert named in line and "go on with --resume" in line
+
+
+@pytest.mark.long  # where there are no network namespaces
+def test_a_host_that_is_silent_ends_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TW_SILENT", "1")
+    done = two(tmp_path, [], [], "training.max_steps=100000", "launch.timeout=5")
+    assert done.codes == [1, -9], done.error[-3000:]
+    (line,) = errors(done)
+    assert f"lost rank 1 ({socket.gethostname()}), after step " in line
 
 
 @pytest.mark.slow

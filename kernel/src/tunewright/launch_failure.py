@@ -56,7 +56,9 @@ def telling_launcher() -> Iterator[None]:
         raise
     except Exception:
         if os.environ.get(RESTARTS):
-            _to_tell.append(_tell_launcher)
+            _to_tell.insert(0, _tell_launcher)  # last, as it ends this process
+            if int(os.environ.get("WORLD_SIZE", "1")) > 1 and tell_ranks not in _to_tell:
+                _to_tell.append(tell_ranks)
         raise
 
 
