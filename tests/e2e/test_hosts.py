@@ -28,7 +28,7 @@ BATCHES = ["training.batching=random", SMALL]
 def hosts() -> Iterator[tuple[str, str]]:
     """Two hosts on one bridge, 10.77.0.1 and 10.77.0.2, whose names lead to 127.0.1.1."""
     if shutil.which("ip") is None or os.geteuid() != 0:
-        how = "unshare -Urnm sh -c 'mount -t tmpfs none /run; python -m pytest …'"
+        how = "unshare -Urnm sh -c 'mount -t tmpfs none /run; ip link set lo up; pytest …'"
         pytest.skip(f"needs iproute2, and root or, without it: {how}")
     names = (f"tw{os.getpid()}a", f"tw{os.getpid()}b")
     bridge = f"twbr{os.getpid() % 10000}"

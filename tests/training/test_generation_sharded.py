@@ -15,6 +15,8 @@ REWARD = {"rewards": [{"name": "length", "target": 12}], "max_new_tokens": 6}
 STAGES: dict[str, dict[str, Any]] = {
     "grpo": {**REWARD, "num_generations": 3, "beta": 0.1, "num_iterations": 2},
     "ppo": {**REWARD, "ppo_epochs": 2, "kl_target": 0.1},
+    "distill": {"teacher": "tiny", "lmbda": 0.7, "max_new_tokens": 6},
+    "sft": {"predict_with_generate": True, "max_new_tokens": 6},
 }
 LORA = {"name": "lora", "rank": 4}
 
@@ -28,7 +30,7 @@ def prompts(folder: Path) -> list[dict[str, str]]:
 
 
 def sections(folder: Path, name: str, adapter: Any) -> dict[str, Any]:
-    data = prompts(folder / "data")
+    data = prompts(folder / "data") if "rewards" in STAGES[name] else asked(folder / "data")["data"]
     return {
         "stage": {"name": name, **STAGES[name]},
         "data": data,
@@ -54,6 +56,8 @@ def further(*values: Any) -> Any:
         further("grpo", {**LORA, "init": "pissa"}, "fsdp"),  # each rank loads the whole model
         further("grpo", "full", {"name": "deepspeed", "stage": 2}),
         further("ppo", "full", {"name": "deepspeed", "stage": 2}),
+        further("distill", LORA, "fsdp"),
+        further("sft", "full", "fsdp"),
         further("grpo", "full", None),  # each rank holds the model
         further("ppo", LORA, None),
     ],
