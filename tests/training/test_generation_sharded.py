@@ -15,7 +15,7 @@ REWARD = {"rewards": [{"name": "length", "target": 12}], "max_new_tokens": 6}
 STAGES: dict[str, dict[str, Any]] = {
     "grpo": {**REWARD, "num_generations": 3, "beta": 0.1, "num_iterations": 2},
     "ppo": {**REWARD, "ppo_epochs": 2, "kl_target": 0.1},
-    "distill": {"teacher": "tiny", "lmbda": 0.7, "max_new_tokens": 6},
+    "distill": {"lmbda": 0.7, "max_new_tokens": 6},  # and a teacher
     "sft": {"predict_with_generate": True, "max_new_tokens": 6},
 }
 LORA = {"name": "lora", "rank": 4}
@@ -64,6 +64,9 @@ def further(*values: Any) -> Any:
 )
 def test_two_ranks_train_as_one(tmp_path: Path, name: str, adapter: Any, accelerator: Any) -> None:
     given = sections(tmp_path, name, adapter)
+    if name == "distill":
+        go(tmp_path / "teacher", adapter="full")
+        given["stage"]["teacher"] = str(tmp_path / "teacher" / "run" / "model")
     one = go(tmp_path / "one", **given)
     given["training"]["per_device_train_batch_size"] = 2
     accelerators = [accelerator] if accelerator else []
