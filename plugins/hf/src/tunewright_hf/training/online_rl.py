@@ -145,7 +145,7 @@ class PromptsTrainer(StageTrainer):
             for (row, _), more in zip(prompts, seeds or [()] * len(prompts), strict=True)
             for number in range(each)
         ]
-        written = self._write(groups, draws)
+        written = self.write(groups, draws)
         rewards = self.scorer(groups, written, self.shaping(written))
         self._compare(rewards.view(-1, each))
         self.count("reward", rewards)
@@ -160,9 +160,10 @@ class PromptsTrainer(StageTrainer):
         """Terms (N,) by name that are added to the rewards in training."""
         return {}
 
-    def _write(
+    def write(
         self, rows: Sequence[dict[str, Any]], draws: Sequence[tuple[int, ...]]
     ) -> list[Rollout]:
+        """A completion for each row. draws: seeds of their random numbers."""
         prompts, media = ([row.get(name) or [] for row in rows] for name in ("prompt_ids", "media"))
         with self.autocast(), self.evaluation_mode():
             return self.writer.write(prompts, draws, media)
@@ -248,7 +249,7 @@ class PromptsTrainer(StageTrainer):
             for own, counts in self.own_batches(Numbered(rows)):
                 prompts = [row for _, row in own]
                 draws = [(self.seed, _EVALUATION, number) for number, _ in own]
-                written = self._write(prompts, draws)
+                written = self.write(prompts, draws)
                 rewards = self.scorer(prompts, written)
                 if counts:
                     sums += torch.tensor(
