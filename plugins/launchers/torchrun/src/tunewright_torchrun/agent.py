@@ -46,7 +46,7 @@ def launched(options: Any, run: RunContext, request: LaunchRequest) -> Launched:
         os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = options.interface
     agent = _Agent()
     if elastic and store is not None:
-        ranges.watch(store, least_nodes(request.nodes), agent.end)
+        ranges.watch(store, least_nodes(request.nodes), lambda: agent.ended, agent.end)
     try:
         # by name: it takes seconds, and here it is what `python -m` would run
         run: Any = importlib.import_module("torch.distributed.run")
@@ -55,9 +55,10 @@ def launched(options: Any, run: RunContext, request: LaunchRequest) -> Launched:
     except BaseException as error:
         if agent.asked:
             return Launched(130)
+        was_ended, agent.ended = agent.ended, True
         if elastic and store is not None:
             ranges.leave(store)
-        if agent.ended:
+        if was_ended:
             return Launched(1)
         if type(error).__name__.startswith("Rendezvous") or "DistStoreError" in repr(type(error)):
             said = " ".join(str(error).split()) or type(error).__name__
@@ -67,6 +68,7 @@ def launched(options: Any, run: RunContext, request: LaunchRequest) -> Launched:
         if not hasattr(error, "failures"):  # torch's ChildFailedError
             raise
         return Launched(_code(error.failures, None if elastic else store))
+    agent.ended = True
     return Launched()
 
 

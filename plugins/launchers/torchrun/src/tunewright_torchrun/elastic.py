@@ -55,6 +55,7 @@ def gather(
         meeting = _AtLeast(store, _NAME, number, least, _OF)
         meeting.hold({**facts, **facts_of(run)}, check_stop, say, seconds)
         if number >= least and (difference := meeting.difference_of(number)):
+            store.add(_GONE, 1)
             raise RunError(difference, place="launch")
     return store
 
@@ -70,15 +71,19 @@ def tell(options: Any, nodes: int, problem: str, say: Callable[[str], None]) -> 
         meeting.refuse(f"{where}: {problem}", _TO_TELL)
 
 
-def watch(store: Any, least: int, end: Callable[[str], None]) -> None:
+def watch(store: Any, least: int, is_over: Callable[[], bool], end: Callable[[str], None]) -> None:
     """In a thread, call `end` with a reason when so many hosts have left that fewer than `least`
-    remain: torchrun would wait for others."""
+    remain: torchrun would wait for others. is_over: whether this host ends anyway."""
 
     def look() -> None:
         with contextlib.suppress(RuntimeError):  # the host with the store has ended
             while store.add(_NUMBER, 0) - store.add(_GONE, 0) >= least:
                 time.sleep(0.5)  # seconds
+                if is_over():
+                    return
             who = store.get(_WHO).decode()
+            if is_over():
+                return
             store.add(_READ, 1)
             end(f"{who} has ended: see what it said there")
 
