@@ -6,7 +6,7 @@ from typing import overload
 
 import numpy as np
 
-__all__ = ["Unit", "Units", "batched", "grouped", "packed", "sorted_windows"]
+__all__ = ["Unit", "Units", "batched", "grouped", "length_counts", "packed", "sorted_windows"]
 
 Unit = list[int]  # row indices
 _AT_ONCE = 2**20  # rows that are sorted at once, to bound memory
@@ -83,11 +83,13 @@ def grouped(
     order: np.ndarray, lengths: np.ndarray, window: int, per_step: int, rng: np.random.Generator
 ) -> Units:
     """Rows with similar lengths next to each other, step by step; steps in random order, a short
-    one last. window: rows that are sorted together."""
+    one last. window: rows that are sorted together. order is overwritten: it is large."""
     rows = sorted_windows(order, lengths, window)
     whole = len(rows) // per_step
-    steps = rows[: whole * per_step].reshape(whole, per_step)[rng.permutation(whole)]
-    return Units(np.concatenate([steps.ravel(), rows[whole * per_step :]]))
+    steps, made = (each[: whole * per_step].reshape(whole, per_step) for each in (rows, order))
+    np.take(steps, rng.permutation(whole), axis=0, out=made, mode="clip")  # others would copy
+    order[whole * per_step :] = rows[whole * per_step :]
+    return Units(order)
 
 
 def batched(order: np.ndarray, lengths: np.ndarray, window: int, budget: int) -> Units:
@@ -130,10 +132,7 @@ def packed(order: np.ndarray, lengths: np.ndarray, capacity: int) -> Units:
     """Pack rows into at most `capacity` tokens: longest first, each into the fullest pack that has
     room (best-fit decreasing). A row of capacity or more forms its own pack. Rows of equal length
     are taken in `order`, which is overwritten: it is large."""
-    size = int(lengths.max(initial=0)) + 1
-    counts = np.zeros(size, dtype=np.int64)  # rows of each length
-    for first in range(0, len(order), _AT_ONCE):
-        counts += np.bincount(lengths[order[first : first + _AT_ONCE]], minlength=size)
+    counts = length_counts(order, lengths)
     rows = _longest_first(order, lengths, counts)
     places, ends = _places(_Packs(counts, capacity, order))
     placed = np.empty_like(rows)
@@ -141,6 +140,15 @@ def packed(order: np.ndarray, lengths: np.ndarray, capacity: int) -> Units:
         part = slice(first, first + _AT_ONCE)
         placed[places[part]] = rows[part]
     return Units(placed, ends)
+
+
+def length_counts(order: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """How many rows of `order` have each length."""
+    size = int(lengths.max(initial=0)) + 1
+    counts = np.zeros(size, dtype=np.int64)
+    for first in range(0, len(order), _AT_ONCE):
+        counts += np.bincount(lengths[order[first : first + _AT_ONCE]], minlength=size)
+    return counts
 
 
 def _places(packs: "_Packs") -> tuple[np.ndarray, np.ndarray]:
