@@ -49,9 +49,9 @@ def launched(options: Any, run: RunContext, request: LaunchRequest) -> Launched:
         ranges.watch(store, least_nodes(request.nodes), lambda: agent.ended, agent.end)
     try:
         # by name: it takes seconds, and here it is what `python -m` would run
-        run: Any = importlib.import_module("torch.distributed.run")
+        torchrun: Any = importlib.import_module("torch.distributed.run")
         logging.disable()  # torchrun's notes on workers, which have said what there was to say
-        run.main(arguments)
+        torchrun.main(arguments)
     except BaseException as error:
         if agent.asked:
             return Launched(130)
