@@ -93,3 +93,6 @@ def test_zero_3_is_refused_by_the_check(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(RecipeProblems, match=r"stage: is 3, and grpo generates with all param"):
         check.resolve(asked(tmp_path, zero, **given))
     check.resolve(asked(tmp_path, {**zero, "stage": 2}, **given))
+    given["stage"] |= {"rollouts": {"engine": "vllm", "address": "http://127.0.0.1:1"}}
+    with pytest.raises(RecipeProblems, match="vllm gets weights that one rank holds, and fsdp"):
+        check.resolve(asked(tmp_path, "fsdp", **given))
