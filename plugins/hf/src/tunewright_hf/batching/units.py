@@ -143,7 +143,7 @@ def packed(order: np.ndarray, lengths: np.ndarray, capacity: int) -> Units:
 
 
 def length_counts(order: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """How many rows of `order` have each length."""
+    """Number of rows of `order` with each length."""
     size = int(lengths.max(initial=0)) + 1
     counts = np.zeros(size, dtype=np.int64)
     for first in range(0, len(order), _AT_ONCE):
