@@ -3,7 +3,7 @@ overrides of its own.
 
 Arguments: JSON of the recipe, and for each rank its overrides, the network namespace that it enters
 ("" for none), and its working folder. At step 3 the rank TW_DIES of the environment is killed, and
-the host of rank TW_CUT loses its network.
+the host of rank TW_CUT loses its network; rank TW_SILENT stands still, and is killed after 15 s.
 """
 
 import atexit
@@ -44,6 +44,12 @@ def cut() -> None:
     subprocess.run(["ip", "link", "set", "eth0", "down"], check=True)
 
 
+def stand_still() -> None:
+    kill = ["sh", "-c", f"sleep 15; kill -KILL {os.getpid()}"]
+    subprocess.Popen(kill, start_new_session=True)
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     recipe, overrides, namespaces, folders = json.loads(sys.argv[1])
@@ -52,7 +58,7 @@ if __name__ == "__main__":
         enter(namespaces[rank])
     os.chdir(folders[rank])
     metrics = Path(folders[0], "run", "metrics.jsonl")
-    for name, act in (("TW_DIES", die), ("TW_CUT", cut)):
+    for name, act in (("TW_DIES", die), ("TW_CUT", cut), ("TW_SILENT", stand_still)):
         if os.environ.get(name) == str(rank):
             threading.Thread(target=at_step_three, args=(metrics, act), daemon=True).start()
     sys.argv = ["tunewright", "train", recipe, *overrides[rank]]

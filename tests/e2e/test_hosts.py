@@ -28,7 +28,8 @@ BATCHES = ["training.batching=random", SMALL]
 def hosts() -> Iterator[tuple[str, str]]:
     """Two hosts on one bridge, 10.77.0.1 and 10.77.0.2, whose names lead to 127.0.1.1."""
     if shutil.which("ip") is None or os.geteuid() != 0:
-        pytest.skip("needs root and iproute2, to make network namespaces")
+        how = "unshare -Urnm sh -c 'mount -t tmpfs none /run; ip link set lo up; pytest …'"
+        pytest.skip(f"needs iproute2, and root or, without it: {how}")
     names = (f"tw{os.getpid()}a", f"tw{os.getpid()}b")
     bridge = f"twbr{os.getpid() % 10000}"
     commands = [f"link add {bridge} type bridge", f"link set {bridge} up"]
@@ -139,6 +140,17 @@ def test_a_lost_rank_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, d
     assert named in line and "go on with --resume" in line
 
 
+@pytest.mark.long  # where there are no network namespaces
+def test_a_host_that_is_silent_ends_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TW_SILENT", "1")
+    done = two(tmp_path, [], [], "training.max_steps=100000", "launch.timeout=5")
+    assert done.codes == [1, -9], done.error[-3000:]
+    (line,) = errors(done)
+    assert f"lost rank 1 ({socket.gethostname()}), after step " in line
+
+
 @pytest.mark.slow
 def test_hosts_whose_network_is_cut_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hosts: tuple[str, str]
@@ -157,11 +169,13 @@ def test_hosts_whose_network_is_cut_end(
 
 
 def launched(folder: Path, first: list[str], second: list[str], **how: Any) -> list[str]:
-    """Errors of the command on two hosts. codes: their exit codes. netns: their names."""
+    """Errors of the command on two hosts. codes: their exit codes. netns: their names. nodes: of
+    the recipe."""
     (folder / "recipe.yaml").write_text(RECIPE)
     netns = how.get("netns", ("", ""))
     address = "10.77.0.1" if netns[0] else "127.0.0.1"
-    launch = f"nodes: 2, main_address: {address}, main_port: {forked.free_port()}, timeout: 60"
+    launch = f"main_address: {address}, main_port: {forked.free_port()}, timeout: 60"
+    launch += f", nodes: {how.get('nodes', 2)}"
     overrides = [
         [f"launch={{{launch}, node_rank: {rank}}}", f"output={folder / str(rank)}", *each]
         for rank, each in enumerate((first, second))
@@ -178,7 +192,7 @@ def launched(folder: Path, first: list[str], second: list[str], **how: Any) -> l
     ("wrong", "said"),
     [
         ("training.max_steps=six", "training.max_steps: found 'six'"),
-        ("data=[{path: lost.jsonl}]", "lost.jsonl"),
+        further("data=[{path: lost.jsonl}]", "lost.jsonl"),
         further("adapter=loraa", "no installed plugin gives the adapter 'loraa'"),
         further("launch.node_rnk=1", "launch.node_rnk: unknown key"),
     ],
@@ -198,20 +212,48 @@ def test_a_mistake_on_the_first_host_ends_the_other(tmp_path: Path, hosts: tuple
     assert "training.max_steps: found 'six'" in lines[1]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_same_mistake_on_both(tmp_path: Path) -> None:
     wrong = ["training.max_steps=six"]
     assert len(launched(tmp_path, wrong, wrong, codes=[2, 2])) == 2
 
 
+#: hosts that may come and go
+RANGE = ["training.rows_per_step=12", "training.batching=random", SMALL]
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("wrong", [1, further(0)])
+def test_a_mistake_on_one_of_a_range_of_hosts_ends_the_other(
+    tmp_path: Path, hosts: tuple[str, str], wrong: int
+) -> None:
+    overrides = [RANGE, RANGE]
+    overrides[wrong] = [*RANGE, "training.max_steps=six"]
+    codes = [1 + (wrong == 0), 1 + (wrong == 1)]
+    lines = launched(tmp_path, *overrides, codes=codes, nodes="'2:3'", netns=hosts)
+    assert f"launch: host {socket.gethostname()}: " in lines[1 - wrong]
+    assert all("training.max_steps: found 'six'" in line for line in lines)
+
+
+@pytest.mark.long
+def test_a_mistake_of_a_worker_is_not_tried_again(tmp_path: Path, hosts: tuple[str, str]) -> None:
+    """Data is compared when all have begun."""
+    rows = Path(RECIPE.partition("path: ")[2].partition("}")[0]).read_text("utf-8").splitlines()
+    (tmp_path / "part.jsonl").write_text("\n".join(rows[:40]))
+    other = [*RANGE, f"data=[{{path: {tmp_path / 'part.jsonl'}}}]"]
+    how: dict[str, Any] = {"nodes": "'2:3'", "netns": hosts}
+    lines = launched(tmp_path, RANGE, other, codes=[1, 1], **how)
+    assert any("has data of fingerprint" in line for line in lines)
+
+
+@pytest.mark.long  # facts that differ: tests/training/test_meeting.py
 def test_hosts_with_another_number_of_processes(tmp_path: Path) -> None:
     lines = launched(tmp_path, [], ["launch.processes=2"], codes=[1, 1])
     assert "node 1 on " in lines[0] and "has launch.processes 2, node 0 on " in lines[0]
     assert lines[0] == lines[1]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_hosts_with_one_number(tmp_path: Path, hosts: tuple[str, str]) -> None:
     lines = launched(tmp_path, [], ["launch.node_rank=0"], codes=[1, 1], netns=hosts)
     assert "node 0 came twice, also from " in lines[0] and lines[0] == lines[1]
@@ -321,7 +363,9 @@ def test_hosts_share_the_generation_of_answers(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_that_is_in_the_way_ends_all(tmp_path: Path) -> None:
-    assert apart(tmp_path, "training.max_steps=1").codes == [0, 0]
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    run = f"output={tmp_path / 'a' / 'run'}"
+    train(tmp_path / "recipe.yaml", overrides=["training.max_steps=1", run])
     done = apart(tmp_path, "training.max_steps=1")
     assert done.codes == [2, 1], done.error[-3000:]
     first, other = errors(done)

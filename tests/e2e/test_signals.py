@@ -116,6 +116,49 @@ def test_all_ranks_save_and_end_and_the_run_goes_on(
         assert state["stages"][0]["steps"] == 300
 
 
+#: imported by each Python: a disk on which half a second passes for each file of a checkpoint
+SLOW_DISK = """
+import os, pathlib, time
+own = os.fsync
+def fsync(file):
+    if "checkpoints" in os.readlink(f"/proc/self/fd/{file}"):
+        pathlib.Path("saving").touch()
+        time.sleep(0.5)
+    own(file)
+os.fsync = fsync
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+@pytest.mark.parametrize(
+    ("patience", "is_saved"),
+    [(None, True), pytest.param("1", False, marks=pytest.mark.long)],  # seconds of torchrun
+)
+def test_a_save_that_takes_long_is_finished(
+    tmp_path: Path,
+    recipe: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    patience: str | None,
+    is_saved: bool,
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SLOW_DISK)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    if patience:
+        monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", patience)
+    # the signal arrives while a checkpoint is being written
+    recipe["training"] |= {"save_steps": 5, "max_steps": 100_000}
+    command = Command(tmp_path, recipe, *TUNEWRIGHT, "train", "recipe.yaml")
+    others = command.wait_for("Logged")
+    while not (tmp_path / "saving").exists():
+        assert command.process.poll() is None, command.said()
+        time.sleep(0.02)
+    os.kill(command.process.pid, signal.SIGTERM)
+    assert command.ended(others) == 130
+    assert bool(steps(tmp_path)) is is_saved
+    if is_saved:
+        assert f"stopped and saved at step {steps(tmp_path)} of" in command.said()
+
+
 def test_torchrun_that_the_user_started(tmp_path: Path, recipe: dict[str, Any]) -> None:
     port = f"--master-port={recipe['launch']['main_port']}"
     words = [*TORCHRUN, port, "--module", "tunewright", "train", "recipe.yaml"]

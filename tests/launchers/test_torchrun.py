@@ -16,9 +16,10 @@ from forked import free_port
 from tunewright.check import resolve
 from tunewright.errors import RecipeError, RunError
 from tunewright.launch import LaunchRequest
+from tunewright.launch_failure import RESTARTS
 from tunewright.stopper import SIGNALS, TOLD
 from tunewright_hf.distributed.lost import left
-from tunewright_torchrun import Torchrun, agent, command
+from tunewright_torchrun import Torchrun, agent, command, elastic, hosts
 
 HOST = re.escape(socket.gethostname())
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no signals between processes")
@@ -31,13 +32,19 @@ def torchrun(monkeypatch):
     monkeypatch.setattr(agent.logging, "disable", lambda: None)
     monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "7")
     monkeypatch.delenv(TOLD, raising=False)
+    monkeypatch.setenv(RESTARTS, "")
 
     def start(main, *argv, nodes=1, folder="run", dry_run=False, timeout=None, **options):
         module = SimpleNamespace(main=main)
         monkeypatch.setattr(agent.importlib, "import_module", lambda name: module)
         request = LaunchRequest(["train", "r.yaml", *argv], 2, nodes, Path(folder), dry_run=dry_run)
         options = Torchrun.Options(**{"main_port": 1234, **options})
-        return agent.launched(options, request, timeout)
+        monkeypatch.setattr(hosts, "facts_of", lambda run: {})
+        monkeypatch.setattr(elastic, "gather", lambda *_: torch.distributed.HashStore())
+        monkeypatch.setattr(elastic, "watch", lambda *_: None)
+        monkeypatch.setattr(elastic, "leave", lambda *_: None)
+        run = SimpleNamespace(recipe=SimpleNamespace(launch=SimpleNamespace(timeout=timeout)))
+        return agent.launched(options, run, request)
 
     yield start
     os.environ.pop(TOLD, None)
@@ -66,6 +73,13 @@ def test_workers_run_the_same_command_line(torchrun):
     assert given[0][-4:] == ["--module", "tunewright", "train", "r.yaml"]
     assert {"--nproc-per-node=2", "--master-port=1234", "--node-rank=0"} < set(given[0])
     assert os.environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] == "7"  # what the user has set
+
+
+@posix
+def test_workers_have_time_to_save(torchrun, monkeypatch):
+    monkeypatch.delenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT")
+    torchrun(lambda _: None)
+    assert os.environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] == "300"  # torchrun's own: 30
 
 
 @posix

@@ -28,8 +28,9 @@ class Trained:
 
     @property
     def metrics(self) -> list[dict[str, float]]:
-        """Loss, gradient norm and counted tokens of each step, and losses of evaluations."""
-        kept = ("loss", "grad_norm", "tokens")
+        """Loss, gradient norm and counted tokens of each step, and losses of evaluations and how
+        near generated answers are."""
+        kept = ("loss", "grad_norm", "tokens", "rouge-l")
         found = [e.metrics for e in self.events if isinstance(e, Logged | Evaluated)]
         return [{name: each[name] for name in kept if name in each} for each in found]
 

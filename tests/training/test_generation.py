@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from tunewright import RecipeError
 from tunewright_hf.checkpoints.state_codec import load_state
+from tunewright_hf.distributed.sharding import ShardingStrategy
 from tunewright_hf.training.rollouts import last_answer
 from tunewright_sft import METRICS, Sft
 from tunewright_sft.generation import Generation
@@ -160,10 +161,8 @@ def test_what_is_best_may_be_what_is_written(tmp_path):
 
 
 def test_a_model_that_is_spread_cannot_answer():
-    with pytest.raises(
-        RecipeError, match=r"predict_with_generate: a model that is spread over processes"
-    ):
-        Generation(SimpleNamespace(sharding=lambda model: None), (), 4)
+    with pytest.raises(RecipeError, match=r"predict_with_generate: generation needs all param"):
+        Generation(SimpleNamespace(sharding=ShardingStrategy()), (), 4)
 
 
 def test_without_the_library_it_is_reported_before_anything_is_loaded(monkeypatch):

@@ -56,20 +56,29 @@ def test_a_difference_names_rank_host_and_field_on_all(facts: list[dict], said: 
 
 def test_one_that_does_not_come_is_named() -> None:
     said = "1 of 3 processes (rank 1) did not come within 0.3 seconds"
-    store = torch.distributed.HashStore()
-    found = []
+    assert refused(0, 2, ranks=3) == [said, said]
+
+
+def test_two_that_have_one_number_are_told() -> None:
+    first, other = refused(0, 0, ranks=2)
+    assert first == other and first.startswith("rank 0 came twice, also from ")
+
+
+def refused(*numbers: int, ranks: int) -> list[str]:
+    """What the ranks of these numbers are told, which come in vain."""
+    store, found = torch.distributed.HashStore(), []
 
     def rank(number: int) -> None:
         with pytest.raises(RunError) as caught:
-            Meeting(store, "x", number, 3).hold({}, lambda: None, print, 0.3)
+            Meeting(store, "x", number, ranks).hold({}, lambda: None, print, 0.3)
         found.append(caught.value.problem)
 
-    threads = [threading.Thread(target=rank, args=(number,)) for number in (0, 2)]
+    threads = [threading.Thread(target=rank, args=(number,)) for number in numbers]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == [said, said]
+    return found
 
 
 def test_who_waits_is_told_that_another_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:

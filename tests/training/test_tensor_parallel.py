@@ -17,26 +17,31 @@ from tunewright_tensor_parallel.limits import check_accumulation, check_config
 
 GROUPS = {"name": "tensor_parallel", "size": 2}
 FAMILIES = {
-    "llama": ({"name": "llama"}, 2),
-    "qwen": ({"name": "qwen", "tiny_variant": "qwen3"}, 1),  # its norms of heads are summed
+    "llama": {"name": "llama"},
+    "qwen": {"name": "qwen", "tiny_variant": "qwen3"},  # its norms of heads are summed
 }
+LORA = {"name": "lora", "rank": 4, "targets": "all-linear", "loraplus_ratio": 4}
 
 
-def sections_for(folder, name, passes):
+def sections_for(folder, name, passes, adapter="full", tied=False):
     """Sections of a recipe that trains a checkpoint of the family, made here. passes: in a step of
-    4 examples."""
-    family = FAMILIES[name][0]
+    4 examples. tied: whether embeddings and head are one matrix."""
+    family = FAMILIES[name]
     made = asked(folder / "made", family={"device": "cpu", **family})
     loaded = Run(check.resolve(made)).load(trainable=False)
-    loaded.model.config.tie_word_embeddings = False
+    loaded.model.config.tie_word_embeddings = tied
     head = loaded.model.lm_head
-    head.weight = torch.nn.Parameter(head.weight.detach().clone())
+    if tied:
+        head.weight = loaded.model.get_input_embeddings().weight
+    else:
+        head.weight = torch.nn.Parameter(head.weight.detach().clone())
     loaded.model.save_pretrained(folder / "checkpoint")
     loaded.tokenizer.save_pretrained(folder / "checkpoint")
     return {
         "model": str(folder / "checkpoint"),
         "family": {"name": family["name"], "device": "cpu"},
         "template": "default",
+        "adapter": adapter,
         "eval_data": {"held_out": asked(folder / "rows")["data"]},
         "training": {
             "eval_steps": 2,
@@ -48,9 +53,10 @@ def sections_for(folder, name, passes):
 
 
 @pytest.mark.long
-def test_two_groups_of_two_ranks_train_as_one(tmp_path):
+@pytest.mark.parametrize("tied", [False, True])
+def test_two_groups_of_two_ranks_train_as_one(tmp_path, tied):
     """Weights are sharded over groups too."""
-    sections = sections_for(tmp_path, "llama", 1)
+    sections = sections_for(tmp_path, "llama", 1, tied=tied)
     one = go(tmp_path / "one", **sections)
     sections["training"]["per_device_train_batch_size"] = 2
     words = [tmp_path / "four", json.dumps([GROUPS]), json.dumps(sections)]
@@ -62,14 +68,23 @@ def test_two_groups_of_two_ranks_train_as_one(tmp_path):
         assert mine == pytest.approx(right, rel=1e-5)
     whole, found = (weights(tmp_path / each) for each in ("one", "four"))
     assert whole.keys() == found.keys()
-    for each, tensor in whole.items():
-        assert torch.allclose(found[each], tensor, atol=1e-5), each
+    for each, tensor in whole.items():  # Adam enlarges what rounding leaves
+        assert torch.allclose(found[each], tensor, atol=2e-5), each
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FAMILIES)
-def test_two_ranks_train_as_one(tmp_path, name):
-    sections = sections_for(tmp_path, name, FAMILIES[name][1])
+@pytest.mark.parametrize(
+    ("name", "passes", "adapter", "tied"),
+    [
+        ("llama", 2, "full", True),
+        ("qwen", 1, "full", False),
+        ("qwen", 2, LORA, True),
+        pytest.param("llama", 2, "full", False, marks=pytest.mark.long),
+        pytest.param("llama", 2, LORA, False, marks=pytest.mark.long),
+    ],
+)
+def test_two_ranks_train_as_one(tmp_path, name, passes, adapter, tied):
+    sections = sections_for(tmp_path, name, passes, adapter, tied)
     one = go(tmp_path / "one", **sections)
     words = [tmp_path / "two", json.dumps(["tensor_parallel"]), json.dumps(sections)]
     two = on_two_processes("accelerators_worker.py", *words)
@@ -78,10 +93,11 @@ def test_two_ranks_train_as_one(tmp_path, name):
         assert mine == pytest.approx(right, rel=1e-5)
     whole, found = (weights(tmp_path / each) for each in ("one", "two"))
     assert whole.keys() == found.keys()
-    for each, tensor in whole.items():
-        assert torch.allclose(found[each], tensor, atol=1e-5), each
-    config = "run/model/config.json"
-    assert (tmp_path / "two" / config).read_text() == (tmp_path / "one" / config).read_text()
+    for each, tensor in whole.items():  # Adam enlarges what rounding leaves
+        assert torch.allclose(found[each], tensor, atol=2e-5), each
+    if adapter == "full":
+        config = "run/model/config.json"
+        assert (tmp_path / "two" / config).read_text() == (tmp_path / "one" / config).read_text()
     interrupt(tmp_path / "two/run")
     again = on_two_processes("accelerators_worker.py", *words, "resume")
     assert again == two[-len(again) :] and len(again) == 3  # steps 3 and 4, and an evaluation
@@ -105,7 +121,9 @@ ORG = {"model": "org/model", **TWO}
     [
         ([], {}, "tensor_parallel needs several processes, and there is one"),
         ([], TWO, "model: is tiny, and tensor_parallel shards checkpoints"),
-        ([], {"adapter": "lora", **ORG}, "splits the model's own weights, and adapter lora adds"),
+        ([], {"adapter": "ia3", **ORG}, "splits the model's own weights, and adapter ia3 adds"),
+        ([], {"adapter": {"name": "lora", "dora": True}, **ORG}, "adapter.dora: does not go toge"),
+        ([], {"adapter": {"name": "lora", "init": "olora"}, **ORG}, "adapter.init: does not go"),
         (["fsdp"], ORG, "spreads the work over all ranks, and so does fsdp"),
         (["sequence_parallel"], ORG, "over all ranks, and so does sequence_parallel"),
         ([], {"stage": GRPO, **ORG}, "grpo generates, which a group of ranks cannot share"),
@@ -124,7 +142,6 @@ def test_what_cannot_work_is_refused_by_the_check(
     [
         (BertConfig(), "transformers has no plan of tensor parallelism for bert"),
         (LlamaConfig(num_key_value_heads=3), "2 ranks cannot share 32 query heads and 3 key heads"),
-        (LlamaConfig(tie_word_embeddings=True), "has one matrix for embeddings and head"),
     ],
 )
 def test_models_that_cannot_be_split_are_refused(config, message):

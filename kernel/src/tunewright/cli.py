@@ -50,7 +50,8 @@ def train(
     """
     from tunewright import check, launch, launch_failure, run
 
-    with launch_failure.telling_others(recipe, overrides or []):
+    told = launch_failure.telling_others(recipe, overrides or [])
+    with launch_failure.telling_launcher(), told:
         launch.check_variables()
         # check that data sources exist before anything is loaded, in one process only
         resolved = check.resolve(recipe, overrides or [], look="RANK" not in os.environ)
@@ -61,14 +62,15 @@ def train(
     if dry_run:
         raise RecipeError("--dry-run shows what a launcher starts, and here is one process")
     launch.end_with_parent()
-    run.train(
-        resolved,
-        resume=resume,
-        overwrite=overwrite,
-        trust_remote_code=trust_remote_code,
-        limit=32 if smoke else None,
-        strict=strict,
-    )
+    with launch_failure.telling_launcher():
+        run.train(
+            resolved,
+            resume=resume,
+            overwrite=overwrite,
+            trust_remote_code=trust_remote_code,
+            limit=32 if smoke else None,
+            strict=strict,
+        )
 
 
 def env(

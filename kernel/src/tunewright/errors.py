@@ -47,6 +47,11 @@ class RunError(TunewrightError):
     """The run could not continue. Exit code 1."""
 
 
+class LostRank(RunError):
+    """Another rank of the run has ended, or does not answer: with those that are there, a launcher
+    may start this one again."""
+
+
 class RowError(TunewrightError):
     """A row of data cannot be used; `place` names file and line. Exit code 1."""
 

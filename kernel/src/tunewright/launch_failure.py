@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import json
 import os
+import signal
 import socket
 import sys
 import time
@@ -13,14 +14,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tunewright.errors import TunewrightError
+from tunewright.errors import LostRank, Stopped, TunewrightError
 
-__all__ = ["LEFT", "READ", "tell_now", "telling_others"]
+__all__ = ["LEFT", "READ", "RESTARTS", "tell_now", "telling_launcher", "telling_others"]
 
 #: key of the first rank that has ended, in the store that all share: JSON of its rank and host
 LEFT = "tunewright/left"
 #: key of the number of ranks that have read it, or have ended too
 READ = "tunewright/left/read"
+#: environment variable: the process that started this one starts it again when it fails, unless it
+#: gets SIGUSR1
+RESTARTS = "TUNEWRIGHT_RESTARTS"
 _PATIENCE = 60.0  # seconds that a process which holds the store waits for those that are to read it
 _CONNECT = timedelta(seconds=10)
 
@@ -40,6 +44,26 @@ def telling_others(recipe: Path, overrides: Sequence[str]) -> Iterator[None]:
         elif "RANK" not in os.environ:
             _to_tell.append(partial(_tell_hosts, recipe, [*overrides], _line(error)))
         raise
+
+
+@contextlib.contextmanager
+def telling_launcher() -> Iterator[None]:
+    """Should this process fail within, and would do so again, `tell_now` tells the launcher, which
+    else starts it again. Errors of libraries, of the system and of lost ranks may not come back."""
+    try:
+        yield
+    except (LostRank, Stopped, RuntimeError, OSError):
+        raise
+    except Exception:
+        if os.environ.get(RESTARTS):
+            _to_tell.insert(0, _tell_launcher)  # last, as it ends this process
+            if int(os.environ.get("WORLD_SIZE", "1")) > 1 and tell_ranks not in _to_tell:
+                _to_tell.append(tell_ranks)
+        raise
+
+
+def _tell_launcher() -> None:
+    os.kill(os.getppid(), signal.SIGUSR1)
 
 
 def tell_now() -> None:

@@ -37,6 +37,7 @@ class Zero(ShardingStrategy):
 
     def __init__(self, options: "DeepSpeed.Options") -> None:
         self.options, self.stage = options, options.stage
+        self.gathers = options.stage == 2  # each rank holds all parameters
         self.engine: Any = None  # DeepSpeed's engine, which wraps the model
         self.zero: Any = None  # its optimizer, which wraps ours
         # dtypes of parameters, before DeepSpeed casts them

@@ -1,11 +1,18 @@
 """Apply fully_shard to each layer of a model and to the rest."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    OffloadPolicy,
+    fully_shard,
+)
 from torch.distributed.tensor import DTensor
 from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
 
@@ -21,6 +28,8 @@ if TYPE_CHECKING:
 
 class FullyShard(DTensorSharding):
     """FSDP2: parameters and optimizer states are DTensors."""
+
+    gathers = True
 
     def __init__(self, options: "Fsdp.Options") -> None:
         self.options = options
@@ -51,6 +60,27 @@ class FullyShard(DTensorSharding):
             fully_shard(layer, mesh=mesh, reshard_after_forward=reshard, offload_policy=offload)
         set_dtypes(model)
         fully_shard(model, mesh=mesh, offload_policy=offload)
+
+    def add(self, module: nn.Module) -> None:
+        device = next(module.parameters()).device.type
+        mesh = init_device_mesh(device, (torch.distributed.get_world_size(),))
+        offload: OffloadPolicy = CPUOffloadPolicy() if self._offloads(device) else OffloadPolicy()
+        fully_shard(module, mesh=mesh, offload_policy=offload)
+
+    @contextmanager
+    def gathered(self, model: Any) -> Iterator[None]:
+        parts = [each for each in model.modules() if isinstance(each, FSDPModule)]
+        try:
+            for part in parts:
+                part.set_reshard_after_forward(False, recurse=False)
+                part.unshard()
+            yield
+        finally:
+            for part in parts:
+                # the whole model keeps what its layers do not hold until the backward pass
+                keeps = part is model or not self.options.reshard_after_forward
+                part.set_reshard_after_forward(not keeps, recurse=False)
+                part.reshard()
 
     def _allocate(self, model: Any, device: torch.device) -> None:
         """Give shards and buffers on the meta device memory, as `model.to_empty` would give all."""

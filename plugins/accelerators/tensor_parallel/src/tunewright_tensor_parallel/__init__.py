@@ -1,13 +1,20 @@
 """Tensor parallelism: each rank holds a part of every layer's matrices."""
 
-from collections.abc import Generator, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Generator, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from tunewright import PluginOptions, Problem, hookimpl
-from tunewright.plugin import Accelerator, Adapter
-from tunewright.types import LoadedModel, LoadRequest, RunContext, StageResult, TrainRequest
+from tunewright.plugin import Accelerator
+from tunewright.types import (
+    AdapterRequest,
+    LoadedModel,
+    LoadRequest,
+    RunContext,
+    StageResult,
+    TrainRequest,
+)
 
 if TYPE_CHECKING:
     from tunewright.check import Resolved
@@ -20,9 +27,9 @@ class TensorParallel(Accelerator):
     sharded over these too, as fsdp does. Losses are those of one process with the same global
     batch.
 
-    For adapters that train the model's own weights. Each rank reads only its part of the
-    checkpoint. The ranks of a group exchange activations in every layer: keep a group within one
-    host.
+    For LoRA, and for adapters that train the model's own weights. Each rank reads only its part of
+    the checkpoint. The ranks of a group exchange activations in every layer: keep a group within
+    one host.
     """
 
     shards = True
@@ -41,14 +48,7 @@ class TensorParallel(Accelerator):
                 f"is tiny, and {self.name} shards checkpoints while they are read",
                 f"name a checkpoint, or take {self.name} out of the recipe",
             )
-        adapter, name = recipe.plugin("adapter"), recipe.recipe.adapter.name
-        own = bool(adapter and issubclass(adapter, Adapter) and adapter.trains_base_weights)
-        if not own or name == "llama_pro":
-            yield Problem(
-                self.at,
-                f"splits the model's own weights, and adapter {name} adds others",
-                "set adapter: full, or accelerator fsdp",
-            )
+        yield from self._objections_to_adapter(recipe)
         if "quantizer" in recipe.choices:
             yield Problem(self.at, "cannot split quantized weights", "take out the quantizer")
         for stage in recipe.stages:
@@ -66,6 +66,27 @@ class TensorParallel(Accelerator):
                     "leave out one of them",
                 )
 
+    def _objections_to_adapter(self, recipe: "Resolved") -> Iterator[Problem]:
+        adapter, name = recipe.choices["adapter"].make(), recipe.recipe.adapter.name
+        ranks = recipe.recipe.launch.ranks
+        if name == "lora":
+            options: Any = adapter.options
+            wrong = {"init": options.init != "default"}
+            wrong |= {each: getattr(options, each) for each in ("dora", "experts")}
+            wrong["modules_to_save"] = options.modules_to_save
+            for each in (each for each, found in wrong.items() if found):
+                problem = f"does not go together with accelerator {self.name}"
+                yield Problem(("adapter", each), problem, "leave it out, or take accelerator fsdp")
+            if ranks > 1 and self.options.size not in (None, ranks):
+                problem = f"is {self.options.size}, and with lora a group is all {ranks} ranks"
+                yield Problem((*self.at, "size"), problem, "leave it out, or take accelerator fsdp")
+        elif not adapter.trains_base_weights or name == "llama_pro":
+            yield Problem(
+                self.at,
+                f"splits the model's own weights, and adapter {name} adds others",
+                "set adapter: full or lora, or accelerator fsdp",
+            )
+
     @hookimpl(wrapper=True)
     def load_model(
         self, run: RunContext, request: LoadRequest
@@ -74,17 +95,38 @@ class TensorParallel(Accelerator):
             from transformers.distributed import DistributedConfig
 
             from tunewright_hf.models.while_loading import check_size, shard_while_loading
-            from tunewright_tensor_parallel.limits import check_config
+            from tunewright_tensor_parallel.limits import (
+                check_config,
+                check_embeddings,
+                share_embeddings,
+            )
 
-            size = self._size(run)
+            size, dtype = self._size(run), request.dtype
             check_size(run, size, self.name)
             sizes = DistributedConfig(tp_size=size, fsdp_size=run.world_size // size)
             shard_while_loading(run, request, sizes, lambda config: check_config(config, size))
+            request.config_edits.append(share_embeddings)
+            if not run.plugin("adapter").trains_base_weights:
+                request.dtype = dtype  # the model's own weights are not trained
             loaded = yield
+            check_embeddings(loaded.model)
             # with it, transformers' save_pretrained would wait for all ranks: results are gathered
             del loaded.model.config.distributed_config
             return loaded
         return (yield)
+
+    @hookimpl(wrapper=True)
+    def apply_adapter(
+        self, run: RunContext, request: AdapterRequest
+    ) -> Generator[None, LoadedModel, LoadedModel]:
+        if not request.trainable or run.plugin("adapter").trains_base_weights:
+            return (yield)
+        from tunewright_tensor_parallel.adapters import split_adapter, whole_shapes
+
+        with whole_shapes(request.loaded.model):
+            loaded = yield
+        split_adapter(loaded.model)
+        return loaded
 
     @hookimpl(wrapper=True)
     def train_stage(

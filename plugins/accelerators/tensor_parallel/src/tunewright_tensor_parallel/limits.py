@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from torch.distributed.tensor import DTensor
+
 from tunewright import RecipeError
 
 _PARTIAL = "replicated_with_grad_allreduce"  # whose gradients transformers sums after each pass
@@ -13,8 +15,6 @@ def check_config(config: Any, size: int) -> None:
     plan = text.base_model_tp_plan
     if not plan:
         raise _refusal(f"transformers has no plan of tensor parallelism for {text.model_type}")
-    if text.tie_word_embeddings:
-        raise _refusal(f"{text.model_type} has one matrix for embeddings and head")
     heads = text.num_attention_heads
     shared = getattr(text, "num_key_value_heads", None) or heads
     if heads % size or shared % size:
@@ -23,6 +23,22 @@ def check_config(config: Any, size: int) -> None:
             place="accelerators",
             hint="set a size that divides both",
         )
+
+
+def share_embeddings(config: Any) -> None:
+    """Have transformers split the embeddings as it splits the head, where both are one matrix."""
+    text = config.get_text_config()
+    if text.tie_word_embeddings:
+        text.base_model_tp_plan = {**text.base_model_tp_plan, "embed_tokens": "embedding_rowwise"}
+
+
+def check_embeddings(model: Any) -> None:
+    """Forget what `share_embeddings` has set. Raises RecipeError where it had no effect."""
+    text = model.config.get_text_config()
+    vars(text).pop("base_model_tp_plan", None)  # of the class, and not for files
+    weight = model.get_input_embeddings().weight
+    if text.tie_word_embeddings and not isinstance(weight, DTensor):
+        raise _refusal(f"{text.model_type} has one matrix for embeddings and head")
 
 
 def check_accumulation(config: Any, passes: int) -> None:

@@ -25,6 +25,8 @@ class TensorSharding(DTensorSharding):
 
     def begin(self, loaded: LoadedModel, precision: str, set_dtypes: SetDtypes) -> None:
         """Raises RunError where nothing is split."""
+        self.trains_own = loaded.saves != "adapter"
+        set_dtypes(loaded.model)
         self.reshard(loaded.model)  # it was tried on a few tokens
         if not any(isinstance(each, DTensor) for each in loaded.model.parameters()):
             raise RunError("no parameter is split", place="accelerators")
@@ -37,7 +39,8 @@ class TensorSharding(DTensorSharding):
         training: Any,
         rounding: Any = None,
     ) -> None:
-        check_accumulation(model.config, training.gradient_accumulation_steps)
+        if self.trains_own:
+            check_accumulation(model.config, training.gradient_accumulation_steps)
         super().prepare(model, optimizer, accelerator, training, rounding)
 
     def optimizer_made(self, optimizer: torch.optim.Optimizer) -> None:

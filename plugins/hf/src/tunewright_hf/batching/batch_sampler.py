@@ -18,7 +18,7 @@ import numpy as np
 
 from tunewright import RecipeError, RunError
 from tunewright_hf.batching.host_arrays import HostArrays
-from tunewright_hf.batching.units import Units, batched, grouped, packed
+from tunewright_hf.batching.units import Units, batched, grouped, length_counts, packed
 
 __all__ = ["row_lengths"]
 
@@ -221,9 +221,8 @@ def units(
         made = packed(order, lengths, training.tokens_per_batch or training.max_length)
     elif training.batching == "token_budget":
         rows = training.per_device_train_batch_size
-        made = within_budget(
-            order, lengths, training.tokens_per_batch or budget_for(lengths[order], rows)
-        )
+        budget = training.tokens_per_batch or budget_for(length_counts(order, lengths), rows)
+        made = within_budget(order, lengths, budget)
     elif training.batching == "length_grouped":
         return grouped(order, lengths, WINDOW * per_step, per_step, rng)
     else:
@@ -243,10 +242,11 @@ def shuffled(count: int, rng: np.random.Generator) -> np.ndarray:
     return order
 
 
-def budget_for(lengths: np.ndarray, rows: int) -> int:
-    """Smallest token budget that gives no more batches than `rows` rows per batch would."""
-    up_to = np.cumsum(np.bincount(lengths))  # rows of at most this length
-    places = np.arange(len(lengths) - 1, -1, -max(1, len(lengths) // _SAMPLE))
+def budget_for(counts: np.ndarray, rows: int) -> int:
+    """Smallest token budget that gives no more batches than `rows` rows per batch would. counts: of
+    rows of each length."""
+    up_to = np.cumsum(counts)  # rows of at most this length
+    places = np.arange(up_to[-1] - 1, -1, -max(1, up_to[-1] // _SAMPLE))
     ordered = np.searchsorted(up_to, places, side="right").tolist()  # longest first
 
     def enough(budget: int) -> bool:

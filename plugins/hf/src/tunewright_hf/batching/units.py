@@ -6,7 +6,7 @@ from typing import overload
 
 import numpy as np
 
-__all__ = ["Unit", "Units", "batched", "grouped", "packed", "sorted_windows"]
+__all__ = ["Unit", "Units", "batched", "grouped", "length_counts", "packed", "sorted_windows"]
 
 Unit = list[int]  # row indices
 _AT_ONCE = 2**20  # rows that are sorted at once, to bound memory
@@ -83,11 +83,13 @@ def grouped(
     order: np.ndarray, lengths: np.ndarray, window: int, per_step: int, rng: np.random.Generator
 ) -> Units:
     """Rows with similar lengths next to each other, step by step; steps in random order, a short
-    one last. window: rows that are sorted together."""
+    one last. window: rows that are sorted together. order is overwritten: it is large."""
     rows = sorted_windows(order, lengths, window)
     whole = len(rows) // per_step
-    steps = rows[: whole * per_step].reshape(whole, per_step)[rng.permutation(whole)]
-    return Units(np.concatenate([steps.ravel(), rows[whole * per_step :]]))
+    steps, made = (each[: whole * per_step].reshape(whole, per_step) for each in (rows, order))
+    np.take(steps, rng.permutation(whole), axis=0, out=made, mode="clip")  # others would copy
+    order[whole * per_step :] = rows[whole * per_step :]
+    return Units(order)
 
 
 def batched(order: np.ndarray, lengths: np.ndarray, window: int, budget: int) -> Units:
@@ -130,19 +132,35 @@ def packed(order: np.ndarray, lengths: np.ndarray, capacity: int) -> Units:
     """Pack rows into at most `capacity` tokens: longest first, each into the fullest pack that has
     room (best-fit decreasing). A row of capacity or more forms its own pack. Rows of equal length
     are taken in `order`, which is overwritten: it is large."""
-    size = int(lengths.max(initial=0)) + 1
-    counts = np.zeros(size, dtype=np.int64)  # rows of each length
-    for first in range(0, len(order), _AT_ONCE):
-        counts += np.bincount(lengths[order[first : first + _AT_ONCE]], minlength=size)
+    counts = length_counts(order, lengths)
     rows = _longest_first(order, lengths, counts)
-    packs = _Packs(counts, capacity)
-    ends = np.cumsum(packs.sizes[: packs.count], dtype=rows.dtype)
-    placed = order
+    places, ends = _places(_Packs(counts, capacity, order))
+    placed = np.empty_like(rows)
     for first in range(0, len(rows), _AT_ONCE):
         part = slice(first, first + _AT_ONCE)
-        pack = packs.of[part]
-        placed[ends[pack] - packs.sizes[pack] + packs.place[part]] = rows[part]
+        placed[places[part]] = rows[part]
     return Units(placed, ends)
+
+
+def length_counts(order: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Number of rows of `order` with each length."""
+    size = int(lengths.max(initial=0)) + 1
+    counts = np.zeros(size, dtype=np.int64)
+    for first in range(0, len(order), _AT_ONCE):
+        counts += np.bincount(lengths[order[first : first + _AT_ONCE]], minlength=size)
+    return counts
+
+
+def _places(packs: "_Packs") -> tuple[np.ndarray, np.ndarray]:
+    """(place of each row among the rows of all packs, end of each pack). The first is in the memory
+    of `packs.of`."""
+    sizes = packs.sizes[: packs.count]
+    ends = np.cumsum(sizes, dtype=packs.of.dtype)
+    starts = ends - sizes
+    for first in range(0, len(packs.of), _AT_ONCE):
+        part = slice(first, first + _AT_ONCE)
+        packs.of[part] = starts[packs.of[part]] + packs.place[part]
+    return packs.of, ends
 
 
 def _longest_first(order: np.ndarray, lengths: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -168,7 +186,7 @@ def _longer(counts: np.ndarray) -> np.ndarray:
 
 class _Packs:
     """Packs that rows are placed into, longest first. counts: rows of each length. capacity:
-    tokens.
+    tokens. of: memory for a number of each row.
 
     of: pack of each row. place: its number in it. sizes: rows of each of `count` packs, then zeros.
 
@@ -176,12 +194,13 @@ class _Packs:
     many as fit, before the next one is the fullest.
     """
 
-    def __init__(self, counts: np.ndarray, capacity: int) -> None:
-        rows, self.capacity = int(counts.sum()), capacity
-        self.of = np.empty(rows, dtype=np.int32)
+    def __init__(self, counts: np.ndarray, capacity: int, of: np.ndarray) -> None:
+        self.capacity, self.of = capacity, of
         # a pack has at most as many rows as tokens
         small = capacity < 2**16 and not counts[:1].any()
-        self.place, self.sizes = np.zeros((2, rows), np.uint16 if small else np.int32)
+        self.place, self.sizes = (
+            np.zeros(len(of), np.uint16 if small else np.int32) for _ in range(2)
+        )
         self.count = 0
         # free tokens → packs
         self._with_room: list[list[np.ndarray]] = [[] for _ in range(capacity + 1)]

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import torch
 
-from tunewright import RunError
+from tunewright.errors import LostRank
 from tunewright_hf.distributed.lost import left, named
 from tunewright_hf.distributed.meeting import check_in
 from tunewright_hf.distributed.store import TO_ANSWER, open_store
@@ -109,7 +109,7 @@ class _Exchange:
                 self._check_all_there()
                 if seconds is not None and time.monotonic() - began > seconds:
                     hint = "go on with --resume, with as many processes as there are"
-                    raise RunError(f"lost {named(self.store, rank)}", place="launch", hint=hint)
+                    raise LostRank(f"lost {named(self.store, rank)}", place="launch", hint=hint)
             return bytes(self.store.get(f"{self.base}/{key}"))
 
     def count(self, key: str) -> None:
@@ -127,7 +127,7 @@ class _Exchange:
 
     def _check_all_there(self) -> None:
         if gone := left(self.store):
-            raise RunError(gone, place="launch")
+            raise LostRank(gone, place="launch")
 
 
 @contextmanager
@@ -135,7 +135,7 @@ def _naming_rank_zero() -> Iterator[None]:
     try:
         yield
     except torch.distributed.DistNetworkError as error:
-        raise RunError("rank 0 has ended: see what it said there", place="launch") from error
+        raise LostRank("rank 0 has ended: see what it said there", place="launch") from error
 
 
 def _received(run: Any, path: Path) -> tuple[Path, tempfile.TemporaryDirectory[str] | None]:

@@ -10,7 +10,7 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import torch
 
-from tunewright import RunError
+from tunewright.errors import LostRank
 from tunewright_hf.distributed.lost import who_left
 from tunewright_hf.distributed.store import TO_ANSWER
 
@@ -59,7 +59,7 @@ def interface_to(address: str) -> str | None:
 
 @contextmanager
 def naming_lost_ranks(run: Any, step: Callable[[], int]) -> Iterator[None]:
-    """Raise RunError for errors of gloo and NCCL where another process has ended or is silent.
+    """Raise LostRank for errors of gloo and NCCL where another process has ended or is silent.
     step: the last one that was made."""
     try:
         yield
@@ -68,7 +68,7 @@ def naming_lost_ranks(run: Any, step: Callable[[], int]) -> Iterator[None]:
         if run.world_size == 1 or not any(sign in said for sign in _LOST):
             raise
         who = who_left(run.rank, run.world_size) or "another process is gone, or silent"
-        raise RunError(
+        raise LostRank(
             f"{who}, after step {step()}",
             place="launch",
             hint="go on with --resume, with as many processes as there are",

@@ -13,15 +13,16 @@ from typing import Any
 import torch
 
 from tunewright import RunError, folder
-from tunewright.errors import Stopped
+from tunewright.errors import LostRank, Stopped
 from tunewright_hf.distributed.lost import leave, left, meeting_key
 from tunewright_hf.distributed.store import TO_COME, open_store
 
-__all__ = ["Meeting", "begin_together", "check_in"]
+__all__ = ["Meeting", "begin_together", "check_in", "facts_of"]
 
 Facts = Mapping[str, Any]
 
 _BEGIN, _STOP = "begin", "stop"  # decisions; any other one is a problem, in words
+_LOST = "lost: "  # begins a problem that is a rank that has ended
 _MINUTE = 60  # seconds between two lines on who is missing
 #: sections of a recipe that may differ from host to host
 _OWN = ("launch", "output", "loggers", "engine", "data_root")
@@ -39,11 +40,15 @@ def check_in(run: Any) -> None:
     if run.world_size > 1 and not _checked_in:
         _checked_in.append(run.rank)
         atexit.register(leave, run.rank)
-        recipe = run.recipe.as_dict()
-        facts = dict(_flat({name: recipe[name] for name in recipe if name not in _OWN}))
-        versions = folder.versions(recipe)
-        facts |= {"python": versions["python"], **versions["libraries"], **versions["plugins"]}
-        _meet(run, "here", facts, run.recipe.launch.timeout or TO_COME)
+        _meet(run, "here", facts_of(run), run.recipe.launch.timeout or TO_COME)
+
+
+def facts_of(run: Any) -> Facts:
+    """Fields of the recipe, and versions, which have to be the same on all hosts."""
+    recipe = run.recipe.as_dict()
+    facts = dict(_flat({name: recipe[name] for name in recipe if name not in _OWN}))
+    versions = folder.versions(recipe)
+    return facts | {"python": versions["python"], **versions["libraries"], **versions["plugins"]}
 
 
 def begin_together(run: Any, stage: int, facts: Facts | None = None) -> None:
@@ -122,7 +127,7 @@ class Meeting:
                 self._decide(_STOP)
             waited = time.monotonic() - began
             if gone := left(self.store):
-                self._decide(gone)
+                self._decide(f"{_LOST}{gone}")
             elif timeout is not None and waited > timeout:
                 self._decide(f"{self._missing()} did not come within {timeout:g} seconds")
             elif waited >= (said + 1) * _MINUTE:
@@ -134,6 +139,8 @@ class Meeting:
                 self._all_have_read()
         if decision == _STOP:
             raise asked or Stopped("stopped as another rank was asked")
+        if decision.startswith(_LOST):
+            raise LostRank(decision.removeprefix(_LOST), place="launch")
         if decision != _BEGIN:
             raise RunError(decision, place="launch")
 
@@ -168,16 +175,18 @@ class Meeting:
 
     def _difference(self) -> str:
         """The first difference of any rank from rank 0, in words; "" where there is none."""
-        first = self._told(0)
-        for rank in range(1, self.ranks):
-            other = self._told(rank)
-            ours, theirs = first["facts"], other["facts"]
-            for name in sorted(ours.keys() | theirs.keys()):
-                if ours.get(name) != theirs.get(name):
-                    there, here = (f"{each.get(name)!r:.200}" for each in (theirs, ours))
-                    one = self.of[1]
-                    where = f"{one} {rank} on {other['host']}"
-                    return f"{where} has {name} {there}, {one} 0 on {first['host']} has {here}"
+        return next(filter(None, map(self.difference_of, range(1, self.ranks))), "")
+
+    def difference_of(self, rank: int) -> str:
+        """The first difference of a rank from rank 0, in words; "" where there is none."""
+        first, other = self._told(0), self._told(rank)
+        ours, theirs = first["facts"], other["facts"]
+        for name in sorted(ours.keys() | theirs.keys()):
+            if ours.get(name) != theirs.get(name):
+                there, here = (f"{each.get(name)!r:.200}" for each in (theirs, ours))
+                one = self.of[1]
+                where = f"{one} {rank} on {other['host']}"
+                return f"{where} has {name} {there}, {one} 0 on {first['host']} has {here}"
         return ""
 
     def _told(self, rank: int) -> dict[str, Any]:
@@ -194,7 +203,7 @@ def _meet(run: Any, name: str, facts: Facts, timeout: float | None) -> None:
     try:
         Meeting(store, name, run.rank, run.world_size).hold(facts, run.check_stop, say, timeout)
     except torch.distributed.DistError as error:
-        raise RunError("rank 0 has ended: see what it said there", place="launch") from error
+        raise LostRank("rank 0 has ended: see what it said there", place="launch") from error
 
 
 def _flat(value: Any, at: str = "") -> Iterator[tuple[str, Any]]:

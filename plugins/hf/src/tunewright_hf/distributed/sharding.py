@@ -24,6 +24,7 @@ __all__ = [
     "SetDtypes",
     "ShardingStrategy",
     "active_names",
+    "check_can_gather",
     "check_may_shard",
     "check_not_quantized",
     "on_first",
@@ -40,6 +41,8 @@ class NoSharding:
     autocasts = True
     #: whether `update` also clips; `clip` is then not called
     clips_in_update = False
+    #: whether a rank can compute alone within `gathered`, as generation does
+    gathers = True
 
     def begin(self, loaded: LoadedModel, precision: str, set_dtypes: SetDtypes) -> None:
         """Before the stage's trainer is made: give the model the dtypes that it trains in.
@@ -53,6 +56,14 @@ class NoSharding:
     def cast(self, model: Any, precision: str) -> None:
         """Cast a model that is used beside the trained one, such as a reference, to the trained
         model's dtypes."""
+
+    def gathered(self, model: Any) -> AbstractContextManager[None]:
+        """Context in which each rank holds all parameters, and its forward passes, without
+        gradients, need no other rank: ranks generate different numbers of tokens."""
+        return nullcontext()
+
+    def add(self, module: nn.Module) -> None:
+        """Shard a module that a stage has added to the model after `begin`."""
 
     def reshard(self, model: Any) -> None:
         """Reshard, so that model.parameters() are the tensors that the optimizer holds."""
@@ -188,6 +199,8 @@ class ShardingStrategy(NoSharding):
     """Base class for accelerators that shard the model or its training state across ranks. They set
     it as `request.sharding`."""
 
+    gathers = False
+
     def weights(
         self, model: Any, dtypes: dict[str, torch.dtype], names: Collection[str] | None = None
     ) -> dict[str, Tensor] | None:
@@ -245,6 +258,16 @@ def check_may_shard(run: RunContext, request: Any, name: str) -> None:
         hint = "leave one of them in the recipe"
         raise RecipeError(
             f"{name} and another accelerator spread the model", place="accelerators", hint=hint
+        )
+
+
+def check_can_gather(request: Any, place: str) -> None:
+    """Raise RecipeError if a rank cannot generate alone. request: TrainRequest."""
+    if request.sharding is not None and not request.sharding.gathers:
+        raise RecipeError(
+            "generation needs all parameters on each rank, which this accelerator does not gather",
+            place=place,
+            hint="take fsdp, or deepspeed with stage: 2, in its place",
         )
 
 

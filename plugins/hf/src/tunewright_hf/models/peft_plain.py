@@ -33,7 +33,7 @@ def save_as_plain(model: Any) -> None:
         own_save(save_directory, **arguments)
         folder = Path(save_directory)
         save_file(
-            _doubled(model, initial),
+            _doubled(model, initial, arguments.get("state_dict")),
             folder / "adapter_model.safetensors",
             metadata={"format": "pt"},
         )
@@ -46,8 +46,11 @@ def _is_matrix(name: str) -> bool:
     return "lora_A" in name or "lora_B" in name
 
 
-def _doubled(model: Any, initial: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+def _doubled(
+    model: Any, initial: dict[str, torch.Tensor], whole: dict[str, torch.Tensor] | None
+) -> dict[str, torch.Tensor]:
+    """whole: weights of a model that is sharded."""
+    state = get_peft_model_state_dict(model, state_dict=whole, save_embedding_layers=False)
     for name, first in initial.items():
         now = state[name].detach().cpu()
         state[name] = (

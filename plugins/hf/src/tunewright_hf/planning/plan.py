@@ -96,7 +96,7 @@ class Planner:
         found, sizes = self._measure(planned, number, workload)
         draws = stage.choice.plugin.rows == "prompts"
         width = 4 if stage.training.precision == "fp32" else 2
-        most = on_one_rank(found, sizes, divides, ranks, width)
+        most = on_one_rank(found, sizes, divides, ranks, width, draws)
         made = StagePlan(
             stage=stage.choice.entry.name,
             parameters=sizes.parameters,

@@ -43,20 +43,25 @@ def on_one_rank(
     divides: Mapping[str, Any],
     ranks: int,
     gathered_bytes: int,
+    draws: bool = False,
 ) -> Segment:
     """The part of a step that takes most on one of `ranks` ranks.
 
     divides: as `Accelerator.divides` says. gathered_bytes: of a parameter while its layer is
     computed. Layers are gathered one after the other, the next one while the last is computed;
-    embeddings and head stay gathered.
+    embeddings and head stay gathered. draws: whether the stage generates, before a step's first
+    forward pass, with all weights gathered.
     """
 
-    def of_a_rank(segment: Segment) -> Segment:
+    def of_a_rank(name: Any) -> Segment:
+        segment = found.segments[name]
         parts = {
             part: _share(size, divides.get(part), ranks) for part, size in segment.parts.items()
         }
         layer = gathered_bytes * sizes.largest_layer
-        if divides.get("weights") == "gathered":
+        if draws and name == "prepare" and "weights" in divides:
+            parts["weights"] += segment.parts["weights"]
+        elif divides.get("weights") == "gathered":
             parts["weights"] += gathered_bytes * sizes.parameters
         elif "weights" in divides:
             parts["weights"] += gathered_bytes * sizes.outside_layers + 2 * layer
@@ -69,7 +74,7 @@ def on_one_rank(
             parts["gradients"] = parts.get("gradients", 0) + layer
         return Segment(sum(parts.values()), parts)
 
-    return max(map(of_a_rank, found.segments.values()), key=lambda each: each.peak)
+    return max(map(of_a_rank, found.segments), key=lambda each: each.peak)
 
 
 def _share(size: int, how: str | None, ranks: int) -> int:

@@ -17,6 +17,7 @@ from tunewright.types import RunContext, StageResult, TrainRequest
 from tunewright_hf.batching import collators
 from tunewright_hf.batching.collators import Padded
 from tunewright_hf.batching.row_stream import RowStream
+from tunewright_hf.distributed.sharding import check_can_gather
 from tunewright_hf.losses.causal_lm import CausalLoss, shift
 from tunewright_hf.training.fit import fit
 from tunewright_hf.training.reference import check_base, reference_mode, second_model
@@ -104,7 +105,7 @@ class PromptsTrainer(StageTrainer):
         # a run that goes on with another number of ranks has no rollout
         if not self.rollout or self.step % self.steps_per_rollout == 0:
             self.writer.update(self.step)
-            with torch.no_grad(), self.evaluation_mode():
+            with torch.no_grad(), self.sharding.gathered(self.model), self.evaluation_mode():
                 self.rollout = self.make_rollout(batches)
         counts = [[batch["parts"], collators.tokens(batch)] for batch in self.rollout]
         weight, tokens = self.total(torch.tensor(counts).double().sum(0)).tolist()
@@ -246,14 +247,16 @@ class PromptsTrainer(StageTrainer):
         sums = torch.zeros(3, dtype=torch.float64)  # reward, tokens, answers
         self.writer.update(self.step)
         of_the_step, self.sums = self.sums, defaultdict(lambda: [0.0, 0.0])
-        for own, counts in self.own_batches(Numbered(rows)):
-            prompts = [row for _, row in own]
-            written = self.write(prompts, [(self.seed, _EVALUATION, number) for number, _ in own])
-            rewards = self.scorer(prompts, written)
-            if counts:
-                sums += torch.tensor(
-                    [float(rewards.sum()), float(lengths(written).sum()), len(own)]
-                ).double()
+        with self.sharding.gathered(self.model):
+            for own, counts in self.own_batches(Numbered(rows)):
+                prompts = [row for _, row in own]
+                draws = [(self.seed, _EVALUATION, number) for number, _ in own]
+                written = self.write(prompts, draws)
+                rewards = self.scorer(prompts, written)
+                if counts:
+                    sums += torch.tensor(
+                        [float(rewards.sum()), float(lengths(written).sum()), len(own)]
+                    ).double()
         self.sums = of_the_step
         reward, tokens, answers = self.total(sums).tolist()
         mean = reward / answers
@@ -279,13 +282,7 @@ def train_on_prompts(
 
 def check_can_generate(request: TrainRequest) -> None:
     """Raise RecipeError if completions cannot be generated while this is trained."""
-    if request.sharding:
-        hint = "take it out of the recipe: processes then hold the whole model each"
-        raise RecipeError(
-            "a model that is spread over processes cannot write answers",
-            place="accelerators",
-            hint=hint,
-        )
+    check_can_gather(request, "accelerators")
     if isinstance(request.data.train, RowStream):
         raise RecipeError(
             "prompts are not read while training goes on",

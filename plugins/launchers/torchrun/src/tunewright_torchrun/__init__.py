@@ -1,11 +1,15 @@
 """Launcher torchrun: torch's own, on this host or on many."""
 
+import sys
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from tunewright import Launcher, PluginOptions, hookimpl
+from tunewright import Launcher, PluginOptions, RecipeError, hookimpl
+from tunewright.errors import TunewrightError
 
 if TYPE_CHECKING:
     from tunewright.launch import Launched, LaunchRequest
@@ -46,10 +50,17 @@ class Torchrun(Launcher):
     def launch(self, run: "RunContext", request: "LaunchRequest") -> "Launched":
         from tunewright_torchrun.agent import launched
 
-        return launched(self.options, request, run.recipe.launch.timeout)
+        try:
+            return launched(self.options, run, request)
+        except RecipeError as error:  # before it has met the others
+            if request.nodes != 1 and not request.dry_run:
+                with suppress(TunewrightError):  # of the network: the reason is said
+                    self.tell_hosts(run.recipe.launch, str(error), partial(print, file=sys.stderr))
+            raise
 
     def tell_hosts(self, launch: "Launch", problem: str, say: Callable[[str], None]) -> None:
         if isinstance(launch.nodes, int) and not self.options.restarts:
             from tunewright_torchrun.hosts import tell
-
-            tell(self.options, launch.nodes, problem, say)
+        else:
+            from tunewright_torchrun.elastic import tell
+        tell(self.options, launch.ranks // launch.processes, problem, say)

@@ -38,6 +38,11 @@ def is_elastic(options: Any, request: "LaunchRequest") -> bool:
     return options.restarts > 0 or isinstance(request.nodes, str)
 
 
+def least_nodes(nodes: int | str) -> int:
+    """Nodes without which the run does not go on. nodes: number, or a range "2:4"."""
+    return int(str(nodes).partition(":")[0])
+
+
 def _elastic(options: Any, port: int, seconds: int) -> list[str]:
     address = options.main_address
     own = own_address(address)

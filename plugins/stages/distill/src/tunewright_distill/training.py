@@ -68,7 +68,8 @@ class DistillTrainer(CausalTrainer):
 
     def prepare_step(self, batches: list[Any]) -> tuple[list[Batch], float]:
         if self.generates:
-            batches = [self._mixed(rows) for rows in batches]
+            with self.sharding.gathered(self.model):
+                batches = [self._mixed(rows) for rows in batches]
         return super().prepare_step(batches)
 
     def _mixed(self, rows: list[Prompt]) -> Batch:

@@ -240,6 +240,10 @@ class Grpo(RolloutStage):
             if options:
                 yield Problem(at, f"{', '.join(options)}: the engine hf has no options here")
             return
+        for choice in recipe.lists.get("accelerator", ()):
+            if getattr(choice.plugin, "shards", False):
+                problem = f"{name} gets weights that one rank holds, and {choice.entry.name} shards"
+                yield Problem(at, problem, "leave rollouts out: the model itself generates")
         try:
             written = Section(name=name, **options)
             engine = choose("engine", written, Source(f"engine {name}"), ()).make()

@@ -35,11 +35,16 @@ class ActorCritic(CausalLoss):
         nn.init.zeros_(head.bias)
         self.base.add_module(NAME, head)
 
-    def remove_head(self) -> dict[str, Tensor]:
-        """Remove the value head from the model, and return its weights by name."""
-        head = self.base.get_submodule(NAME)
+    @property
+    def head(self) -> nn.Module:
+        """The value head."""
+        return self.base.get_submodule(NAME)
+
+    def remove_head(self) -> nn.Module:
+        """Remove the value head from the model, and return it."""
+        head = self.head
         delattr(self.base, NAME)
-        return {name: each.detach().cpu() for name, each in head.state_dict().items()}
+        return head
 
     def logps_and_values(
         self, forward: Any, inputs: dict[str, Tensor], labels: Tensor
@@ -48,12 +53,13 @@ class ActorCritic(CausalLoss):
         label (B, T), fp32."""
         targets, known = shift(labels, None)
         places = (targets != IGNORED).nonzero(as_tuple=True)
-        value_head = self.base.get_submodule(NAME)
+        value_head: Any = self.head
 
         def both(states: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:
             logps = label_logps(states, score, targets, self.vocab)
             with torch.autocast(states.device.type, enabled=False):
-                return torch.stack([logps, value_head(states[places].float()).squeeze(-1)])
+                own = states[places].to(value_head.weight.dtype)  # DeepSpeed casts it to bf16
+                return torch.stack([logps, value_head(own).squeeze(-1).float()])
 
         loss, made = self._forward(forward, inputs, labels, both, 1.0)
         auxiliary = (loss - made).mean()

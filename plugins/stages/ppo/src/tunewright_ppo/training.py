@@ -34,10 +34,16 @@ class PpoTrainer(PromptsTrainer):
 
     def make_loss(self) -> CausalLoss:
         self.actor_critic = ActorCritic(self.model)
+        self.sharding.add(self.actor_critic.head)
         return self.actor_critic
 
     def finished(self) -> None:
-        weights = self.actor_critic.remove_head()
+        self.sharding.reshard(self.model)
+        head = self.actor_critic.remove_head()
+        weights = {
+            name: self.sharding.full_tensor(each).float().cpu()
+            for name, each in head.named_parameters()
+        }
         if self.rank == 0:
             self.request.folder.mkdir(parents=True, exist_ok=True)
             save_file(weights, self.request.folder / f"{NAME}.safetensors")

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tunewright import RecipeError
 from tunewright.types import TrainRequest
+from tunewright_hf.distributed.sharding import check_can_gather
 from tunewright_hf.media.collation import media_rows
 from tunewright_hf.training.rollouts import RolloutGenerator, Sampling, last_answer
 from tunewright_sft import METRICS
@@ -19,18 +19,12 @@ if TYPE_CHECKING:
 class Generation:
     """Metrics of greedily generated answers. Uses no random numbers, so training is unaffected.
 
-    stop: the template's stop tokens. Raises RecipeError if the model is sharded.
+    stop: the template's stop tokens. Raises RecipeError if a rank cannot generate
+    alone.
     """
 
     def __init__(self, request: TrainRequest, stop: Sequence[str], max_new_tokens: int) -> None:
-        if request.sharding:
-            place, hint = (
-                "stage.predict_with_generate",
-                "take the accelerator out of the recipe, or this",
-            )
-            raise RecipeError(
-                "a model that is spread over processes cannot write answers", place=place, hint=hint
-            )
+        check_can_gather(request, "stage.predict_with_generate")
         self._writer = RolloutGenerator(
             request.loaded,
             stop,
@@ -40,6 +34,10 @@ class Generation:
         self._similarity = Similarity()
 
     def __call__(self, trainer: "CausalTrainer", rows: Any) -> dict[str, float]:
+        with trainer.sharding.gathered(trainer.model):
+            return self._metrics(trainer, rows)
+
+    def _metrics(self, trainer: "CausalTrainer", rows: Any) -> dict[str, float]:
         """Mean metrics over the examples that have an answer and something before it; empty without
         such examples."""
         starts = {number: last_answer(labels)[0] for number, labels in enumerate(rows["labels"])}
