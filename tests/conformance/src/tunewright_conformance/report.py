@@ -51,7 +51,7 @@ class Reporter:
         report = {
             "format": FORMAT,
             "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "plugins": [_about(entry) for entry in select(self.names)],
+            "plugins": [_about(entry, self.tests) for entry in select(self.names)],
             "versions": _versions(),
             "totals": dict(Counter(test["outcome"] for test in self.tests)),
             "tests": self.tests,
@@ -92,7 +92,8 @@ def _versions() -> dict[str, str]:
     return {"python": found["python"], "platform": found["platform"], **libraries, **ours}
 
 
-def _about(entry: Entry) -> dict[str, Any]:
+def _about(entry: Entry, tests: list[dict[str, Any]]) -> dict[str, Any]:
+    outcomes = [test["outcome"] for test in tests if test["of"] == label(entry)]
     return {
         "plugin": label(entry),
         "kind": entry.kind,
@@ -101,6 +102,7 @@ def _about(entry: Entry) -> dict[str, Any]:
         "version": entry.version,
         "summary": entry.summary,
         "sha256": digest(package(entry)),
+        "totals": dict(Counter(outcomes)),
     }
 
 
