@@ -47,6 +47,7 @@ def _gpu(line: str) -> dict[str, Any] | None:
     if len(memory) != 2 or load is None:
         return None
     used, total = memory
-    has_own = used is not None and total is not None
-    sizes = {"used": used * 2**20, "total": total * 2**20} if has_own else None
+    sizes = None
+    if used is not None and total is not None:
+        sizes = {"used": used * 2**20, "total": total * 2**20}
     return {"name": name, "load": load / 100, "memory": sizes}
