@@ -215,6 +215,13 @@ class Stage(Plugin):
         """Computation of vectors of texts with the model that it trains."""
         return Embedding()
 
+    def tools(self, run: RunContext) -> list[dict[str, Any]] | None:
+        """Tools that its environment offers in every prompt, as OpenAI's JSON schemas.
+
+        None: it has no environment. Raises RecipeError if the environment cannot be loaded.
+        """
+        return None
+
 
 class Reward(Plugin):
     """Kind reward: scores completions."""
@@ -258,3 +265,8 @@ class Logger(Plugin):
 
 class Engine(Plugin):
     """Kind engine: opens a tunewright.inference.InferenceEngine."""
+
+    def update_objections(self, recipe: "Resolved") -> Iterable[Problem]:
+        """Refuse recipes whose model it cannot get while it is trained
+        (InferenceEngine.update)."""
+        yield Problem(self.at, f"the engine {self.name} takes no weights while it answers")

@@ -40,6 +40,7 @@ def settings(run: RunContext, request: DataRequest, options: Any) -> dict[str, A
         "max_length": request.max_length,
         "limit": request.limit,
         "prompts": [request.embedding.query_prompt, request.embedding.document_prompt],
+        "tools": request.tools,
         "template": digest(
             [template.source, template.options.model_dump(), dataclasses.asdict(template.info)]
         ),
