@@ -10,7 +10,7 @@ PYPROJECT = """[project]
 name = "{name}"
 version = "{version}"
 description = "{description}"
-requires-python = ">=3.11"
+requires-python = ">=3.11,<3.14"
 license = "Apache-2.0"
 dependencies = [
 {needs}]

@@ -1,4 +1,4 @@
-"""Commands for a checkout, with nothing but Python 3.11: `python3 scripts/dev.py VERB`.
+"""Commands for a checkout, with nothing but Python 3.11 to 3.13: `python3 scripts/dev.py VERB`.
 
   quickstart   train docs/examples/quickstart.yaml, then ask the trained model two questions
   test         run the tests, except those marked gpu or long; further arguments go to pytest
@@ -50,9 +50,9 @@ PIP = [
 
 
 def main() -> int:
-    if sys.version_info < (3, 11):
+    if not (3, 11) <= sys.version_info < (3, 14):
         return fail(
-            f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}; try "
+            f"Python 3.11 to 3.13 is needed, this is {sys.version.split()[0]}; try "
             "python3.11 scripts/dev.py"
         )
     verb, *more = sys.argv[1:] or ["help"]

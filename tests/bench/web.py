@@ -6,8 +6,9 @@ Prints CPU seconds and memory of the import of both servers, the smallest of thr
 servers until they answer their first request, for a file: ours has read the command line by then,
 with typer and pydantic; and with the first page, of 1,000 runs. Then CPU milliseconds of the server
 for one request, the mean of all, and its ratio to a request of the bare application; then the share
-of a core that an open page takes, by how often it asks. CPU time depends less on other load than
-wall time. Goals: import and memory 1.5 times the bare one, an idle open page below 2 % of a core.
+of a core that an open page takes, by how often it asks; and, where there is a Chromium, the time
+until the browser paints, the median. CPU time depends less on other load than wall time. Goals:
+import and memory 1.5 times the bare one, an idle open page below 2 % of a core.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import http.client
 import json
 import os
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -117,6 +119,35 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def paint(server: Server, repeat: int) -> float:
+    """Seconds from the navigation to the first contentful paint, the median; 0 without a
+    browser."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from playwright.sync_api import sync_playwright
+
+    from browser.driver import executable, opened
+
+    if not executable():
+        return 0.0
+    painted = "() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
+    found = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable())
+        address = f"http://127.0.0.1:{server.port}"
+        for _ in range(repeat):
+            with opened(browser, address, extra_http_headers=server.headers) as page:
+                page.page.goto("/")
+                page.page.wait_for_timeout(300)
+                found.append(page.page.evaluate(painted) or 0.0)
+        browser.close()
+    return statistics.median(found) / 1e3
+
+
+def print_paint(ours: float, bare: float) -> None:
+    if bare:
+        print(f"{'first paint':40} {ours:8.2f} s   bare {bare:8.2f}  ratio {ours / bare:5.1f}")
+
+
 def make_runs(root: Path) -> None:
     recipe = {"model": "tiny", "adapter": {"name": "lora"}, "stages": [{"name": "sft"}]}
     sizes = {"ten_thousand": 10_000, "long": 200_000}
@@ -156,6 +187,7 @@ def main() -> None:
         port = free_port()
         with serving(["-c", BARE, str(port)], port, {}) as bare:
             begun, plain = bare.started, bare.cost("/", 20 * repeat)
+            bare_paint = paint(bare, repeat)
         port = free_port()
         command = ["-m", "tunewright", "web", folder, "--port", str(port)]
         command += ["--token-file", str(root / "token")]
@@ -177,6 +209,7 @@ def main() -> None:
                 print(
                     f"{what:40} {ours:8.2f} {unit:3} bare {theirs:8.2f}  ratio {ours / theirs:5.1f}"
                 )
+            print_paint(paint(web, repeat), bare_paint)
             print(f"{'bare request':40} {1e3 * plain:8.2f} ms")
             firsts = {"first curve of 200,000 steps": "/api/v1/runs/long/metrics?points=2000"}
             for what, path in firsts.items():

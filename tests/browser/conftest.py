@@ -10,6 +10,7 @@ from filelock import FileLock
 from playwright.sync_api import Browser
 
 from browser.driver import Opened, chromium, opened
+from browser.talker import talker
 from browser.workbench import Workbench, make_workspace
 
 
@@ -80,3 +81,10 @@ def visit(browser: Browser, workbench: Workbench) -> Iterator[Callable[..., Open
         yield go
         for each in pages:
             each.assert_quiet()
+
+
+@pytest.fixture(scope="module")
+def scripted(workbench: Workbench) -> Iterator[dict[str, str]]:
+    """The model of a run, answered for by the stand-in for vLLM."""
+    with talker(workbench.folder / "runs/greeter") as address:
+        yield {"run": "greeter", "engine": "vllm", "address": address}

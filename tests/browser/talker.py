@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from playwright.sync_api import Page, expect
 from tokenizers import Tokenizer
 
 from browser.workbench import Workbench
 from remote.stand_in_server import Wire, app
 from tunewright_serve.server import bound_socket
 
-__all__ = ["HOSTILE", "talker"]
+__all__ = ["HOSTILE", "begin_chat", "loaded", "say", "talker"]
 
 CALLS = """<tool_call>
 {"name": "add", "arguments": {"a": 1, "b": 2}}
@@ -77,3 +78,19 @@ def begin_chat(server: Workbench, *models: dict[str, Any], **more: Any) -> str:
     status, found = server.api("/chats", {"models": list(models), **more})
     assert status == 201, found
     return f"/chat/{found['id']}"
+
+
+def loaded(page: Page) -> None:
+    expect(page.locator('.engine:not([data-state="ready"])')).to_have_count(0, timeout=90_000)
+
+
+def say(page: Page, text: str) -> None:
+    """Send a message with the keyboard, and wait for the end of the reply."""
+    box = page.get_by_label("Message", exact=True)
+    expect(page.locator("#composer")).to_have_attribute("data-turns", re.compile(r"\d"))
+    turns = int(page.locator("#composer").get_attribute("data-turns") or 0)
+    box.fill(text)
+    box.press("Enter")
+    expect(page.locator("#composer")).to_have_attribute(
+        "data-turns", str(turns + 1), timeout=60_000
+    )

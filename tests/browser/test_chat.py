@@ -1,21 +1,16 @@
-"""Checks 40 to 45: chats with trained models, and with a server that says what a test wants."""
+"""Checks 40, 41 and 43 to 45: chats with models, and with a server that says what a test wants."""
 
 import json
-import re
 import signal
-import struct
-import subprocess
-import sys
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import psutil
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import expect
 
 from browser.driver import Opened
-from browser.talker import HOSTILE, begin_chat, talker
-from browser.workbench import ENVIRONMENT, Workbench
+from browser.talker import HOSTILE, begin_chat, loaded, say, talker
+from browser.workbench import Workbench
 
 Visit = Callable[..., Opened]
 Own = Callable[..., Workbench]
@@ -25,29 +20,6 @@ ADD = {
     "parameters": {"type": "object", "properties": {"a": {"type": "number"}}},
 }
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def scripted(workbench: Workbench) -> Iterator[dict[str, str]]:
-    """The model of a run, answered for by the stand-in for vLLM."""
-    with talker(workbench.folder / "runs/greeter") as address:
-        yield {"run": "greeter", "engine": "vllm", "address": address}
-
-
-def loaded(page: Page) -> None:
-    expect(page.locator('.engine:not([data-state="ready"])')).to_have_count(0, timeout=90_000)
-
-
-def say(page: Page, text: str) -> None:
-    """Send a message with the keyboard, and wait for the end of the reply."""
-    box = page.get_by_label("Message", exact=True)
-    expect(page.locator("#composer")).to_have_attribute("data-turns", re.compile(r"\d"))
-    turns = int(page.locator("#composer").get_attribute("data-turns") or 0)
-    box.fill(text)
-    box.press("Enter")
-    expect(page.locator("#composer")).to_have_attribute(
-        "data-turns", str(turns + 1), timeout=60_000
-    )
 
 
 def test_40_a_finished_run_answers(visit: Visit, workbench: Workbench) -> None:
@@ -172,74 +144,6 @@ def test_40_an_engine_is_chosen_in_the_form(visit: Visit, workbench: Workbench) 
         loaded(page)
         say(page, "Hello")
         expect(page.locator(".message.assistant .markdown")).to_have_text("You said: Hello")
-
-
-@pytest.mark.long
-def test_42_a_model_that_takes_images_answers(visit: Visit, own_workbench: Own) -> None:
-    """A run of a tiny Qwen2.5-VL, trained here."""
-    server = own_workbench()
-    recipe = server.folder / "recipe.yaml"
-    words = ["template=qwen", "family={name: qwen, tiny_variant: qwen2_5_vl}"]
-    words += ["training.max_steps=1", "output=runs/seer"]
-    command = [sys.executable, "-m", "tunewright", "train", str(recipe), *words]
-    subprocess.run(command, cwd=server.folder, env=ENVIRONMENT, check=True)
-    page = visit(begin_chat(server, {"run": "seer"}, sampling={"max_tokens": 4}), server).page
-    loaded(page)
-    expect(page.locator("#attach")).to_be_visible()
-    file = {"name": "red.png", "mimeType": "image/png", "buffer": png(56)}
-    page.locator("#files").set_input_files([file])  # type: ignore[list-item]
-    expect(page.locator("#attached")).to_contain_text("red.png")
-    say(page, "What is this?")
-    expect(page.locator(".message.user img")).to_be_visible()
-    expect(page.locator(".message.assistant .meta")).to_be_visible()
-    expect(page.locator(".message.assistant .box.bad")).to_have_count(0)
-    page.get_by_role("button", name="Raw prompt").click()
-    expect(page.locator("#raw-prompt")).to_contain_text("<|image_pad|>")
-
-
-def png(size: int = 1) -> bytes:
-    """A red picture of so many pixels each way."""
-    pieces = [(b"IHDR", struct.pack(">IIBBBBB", size, size, 8, 2, 0, 0, 0))]
-    lines = (b"\0" + b"\xff\0\0" * size) * size
-    pieces += [(b"IDAT", zlib.compress(lines)), (b"IEND", b"")]
-    chunks = [
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        for kind, data in pieces
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
-
-
-def test_42_images_are_not_offered_to_a_model_that_takes_none(
-    visit: Visit, workbench: Workbench, scripted: dict[str, str]
-) -> None:
-    page = visit(begin_chat(workbench, scripted)).page
-    loaded(page)
-    expect(page.locator("#attach")).to_be_hidden()
-
-
-def test_42_an_image_is_shown_and_sent(
-    visit: Visit, workbench: Workbench, scripted: dict[str, str]
-) -> None:
-    """The page is told that the model takes images; the process, which knows better, refuses."""
-    page = visit(begin_chat(workbench, scripted)).page
-
-    def with_images(route: Route) -> None:
-        answer = route.fetch()
-        text = re.sub('data-features="[^"]*"', "data-features='[[\"images\"]]'", answer.text())
-        route.fulfill(response=answer, body=text)
-
-    page.route("**/engines", with_images)
-    loaded(page)
-    expect(page.locator("#attach")).to_be_visible(timeout=15_000)
-    file = {"name": "red.png", "mimeType": "image/png", "buffer": png()}
-    page.locator("#files").set_input_files([file])  # type: ignore[list-item]
-    expect(page.locator("#attached")).to_contain_text("red.png")
-    say(page, "What is this?")
-    picture = page.locator(".message.user img")
-    expect(picture).to_be_visible()
-    assert picture.evaluate("each => each.naturalWidth") == 1
-    expect(page.locator("#attached li")).to_have_count(0)
-    expect(page.locator(".message.assistant .box.bad")).to_contain_text("text only")
 
 
 def test_43_hostile_text_is_text(

@@ -82,7 +82,7 @@ def test_20_21_22_24_31_32_39_a_run_outlives_browser_and_server(
     expect(page.get_by_role("button", name="Stop")).to_have_count(0)
     stopped = steps_of(server, "watched")
     assert stopped == list(range(1, len(stopped) + 1))
-    page.get_by_role("link", name="Checkpoints and files").click()
+    page.get_by_role("link", name="Files").click()
     expect(page.get_by_text(f"step-{stopped[-1]}").first).to_be_visible()
 
     page.get_by_role("button", name="Resume").click()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tunewright import registry
-from tunewright_conformance.report import as_markdown, digest, package
+from tunewright_conformance.report import _plugins, as_markdown, digest, package
 
 SUITE = """
 import pytest
@@ -54,6 +54,17 @@ def test_every_outcome_is_told(tmp_path: Path) -> None:
     assert "1 passed, 3 failed, 1 deviates as declared, 1 skipped." in text
     assert "no fixture \\| here" in text
     assert plugin["sha256"] in text
+
+
+def test_each_plugin_has_its_own_totals() -> None:
+    """A name may be the beginning of another one."""
+    entries = [registry.find("scheduler", name) for name in ("constant", "constant_with_warmup")]
+    ids = ("a[scheduler-constant]", "b[scheduler-constant-10]", "a[scheduler-constant_with_warmup]")
+    tests = [{"test": f"test_{name}", "outcome": "passed"} for name in (*ids, "c", "d[other]")]
+    tests[1]["outcome"] = "failed"
+    one, other = _plugins(entries, tests)
+    assert one["totals"] == {"passed": 1, "failed": 1}
+    assert other["totals"] == {"passed": 1}
 
 
 def test_the_sum_is_that_of_the_files(tmp_path: Path) -> None:

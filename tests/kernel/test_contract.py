@@ -62,7 +62,8 @@ def printed() -> str:
 
 
 def signature(function: Any) -> str:
-    return re.sub(r"tunewright\.\w+\.|'", "", str(inspect.signature(function)))
+    # Python 3.13 calls a path pathlib._local.Path
+    return re.sub(r"tunewright\.\w+\.|_local\.|'", "", str(inspect.signature(function)))
 
 
 def members(name: str, owner: type) -> list[str]:

@@ -162,6 +162,9 @@ def test_files_of_a_chat(client: TestClient, web: Web, run: Path) -> None:
     assert (status, media["kind"]) == (201, "image")
     kept = client.get(f"/chat/{made.id}/media/{media['name']}")
     assert (kept.content, kept.headers["content-type"]) == (b"png", "image/png")
+    # Firefox's name for what others call audio/wav
+    status, sound = sent("audio/x-wav", b"RIFF")
+    assert (status, sound["kind"], sound["name"].rpartition(".")[2]) == (201, "audio", "wav")
     assert sent("image/svg+xml", b"<svg/>")[0] == 415
     assert sent("text/html", b"<b>")[0] == 415
     assert sent("image/png", b"")[0] == 422

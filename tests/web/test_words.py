@@ -115,3 +115,15 @@ def test_no_text_of_a_page_is_left_untranslated(client, web, monkeypatch):
         small = re.compile(r"\b[a-z]{2,} [a-z]{2,}\b")
         leaks += [f"{path}: {' '.join(text.split())}" for text in page.found if small.search(text)]
     assert not leaks, "\n".join(leaks)
+
+
+def test_a_language_is_a_folder(tmp_path, monkeypatch):
+    """Its name, tag and words are files: no line of code names it."""
+    folder = tmp_path / "ja"
+    folder.mkdir()
+    (folder / "language.txt").write_text("日本語\nja\n", encoding="utf-8")
+    (folder / "core.toml").write_text('[words]\n"Runs" = "実行"\n', encoding="utf-8")
+    monkeypatch.setattr(words, "_FOLDER", tmp_path)
+    assert list(words._languages()) == [("en", "English", "en"), ("ja", "日本語", "ja")]
+    assert Words("ja")("Runs") == "実行"
+    assert Words("ja")("Chat") == "Chat"

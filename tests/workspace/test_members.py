@@ -69,6 +69,13 @@ def test_version_is_the_kernels(member: Member) -> None:
 
 
 @every_member
+def test_declares_the_versions_of_python_that_are_tested(member: Member) -> None:
+    """docs/how-to/install.md says how. Plugins of others need no upper bound of their own: that of
+    the kernel holds for them."""
+    assert member.project["requires-python"] == ">=3.11,<3.14"
+
+
+@every_member
 def test_needs_the_kernel_of_this_minor_version_and_no_other_plugin(member: Member) -> None:
     ours = {
         re.match(r"[\w-]+", need)[0]: need

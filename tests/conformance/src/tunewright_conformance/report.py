@@ -7,6 +7,7 @@ is not signed: it proves nothing about who ran the tests.
 import hashlib
 import importlib.util
 import json
+import re
 from collections import Counter
 from datetime import UTC, datetime
 from importlib import metadata
@@ -51,7 +52,7 @@ class Reporter:
         report = {
             "format": FORMAT,
             "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "plugins": [_about(entry) for entry in select(self.names)],
+            "plugins": _plugins(select(self.names), self.tests),
             "versions": _versions(),
             "totals": dict(Counter(test["outcome"] for test in self.tests)),
             "tests": self.tests,
@@ -92,7 +93,19 @@ def _versions() -> dict[str, str]:
     return {"python": found["python"], "platform": found["platform"], **libraries, **ours}
 
 
-def _about(entry: Entry) -> dict[str, Any]:
+def _plugins(entries: list[Entry], tests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each plugin with the outcomes of its tests, whose ids hold its label. Where one label is the
+    beginning of another, the longer one counts."""
+    outcomes: dict[str, Counter[str]] = {label(entry): Counter() for entry in entries}
+    longest = sorted(outcomes, key=len, reverse=True)
+    pattern = re.compile(rf"(?<!\w)({'|'.join(map(re.escape, longest))})(?!\w)")
+    for test in tests:
+        if match := pattern.search(test["test"].partition("[")[2]):
+            outcomes[match[1]][test["outcome"]] += 1
+    return [_about(entry, dict(outcomes[label(entry)])) for entry in entries]
+
+
+def _about(entry: Entry, totals: dict[str, int]) -> dict[str, Any]:
     return {
         "plugin": label(entry),
         "kind": entry.kind,
@@ -101,6 +114,7 @@ def _about(entry: Entry) -> dict[str, Any]:
         "version": entry.version,
         "summary": entry.summary,
         "sha256": digest(package(entry)),
+        "totals": totals,
     }
 
 

@@ -20,7 +20,7 @@ PROBE = Path(__file__).with_name("probe.py")
 SECONDS = 120  # for the import of one library
 GB = 10**9
 SCARCE = 20 * GB  # free disk: one checkpoint of a small model, and its weights
-TESTED = ((3, 11), (3, 11))  # first and last Python that the tests ran on
+TESTED = ((3, 11), (3, 13))  # first and last Python that the tests ran on
 
 #: library → whether it is needed, and what it is for
 LIBRARIES = {
@@ -70,8 +70,8 @@ def python() -> Iterator[Finding]:
     if TESTED[0] <= version <= TESTED[1]:
         yield Finding("python", "ok", shown)
     else:
-        tested = first if first == last else f"{first} to {last}"
-        yield Finding("python", "note", shown, f"the tests of Tunewright run on {tested}")
+        remedy = f"the tests of Tunewright run on {first} to {last}"
+        yield Finding("python", "note", shown, remedy)
 
 
 def plugins() -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from tunewright_web.errors import WebError
 from tunewright_web.page import web_of
 from tunewright_web.pages import NAVIGATION
 from tunewright_web.shown import FILTERS
-from tunewright_web.words import LANGUAGES, Words, chosen
+from tunewright_web.words import LANGUAGES, TAGS, Words, chosen
 
 if TYPE_CHECKING:
     import jinja2
@@ -95,6 +95,7 @@ def _common(request: Request) -> dict[str, Any]:
         "_": words,
         "language": words.language,
         "languages": LANGUAGES,
+        "tags": TAGS,
         "theme": theme if theme in THEMES else "system",
         "url": functools.partial(url, request),
         "request": request,

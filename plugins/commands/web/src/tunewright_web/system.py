@@ -37,13 +37,17 @@ def _gpus(moment: int) -> list[dict[str, Any]]:
         done = subprocess.run(command, capture_output=True, text=True, timeout=3, check=True)
     except (OSError, subprocess.SubprocessError):
         return []
-    found = []
-    for line in done.stdout.splitlines():
-        name, *numbers = (part.strip() for part in line.rsplit(",", 3))
-        try:
-            load, used, total = map(float, numbers)
-        except ValueError:  # [N/A]
-            continue
-        memory = {"used": used * 2**20, "total": total * 2**20}
-        found.append({"name": name, "load": load / 100, "memory": memory})
-    return found
+    return [found for line in done.stdout.splitlines() if (found := _gpu(line))]
+
+
+def _gpu(line: str) -> dict[str, Any] | None:
+    """A line of nvidia-smi. memory: None where the GPU shares the CPU's."""
+    name, *texts = (part.strip() for part in line.rsplit(",", 3))
+    load, *memory = (float(text) if text.isdecimal() else None for text in texts)
+    if len(memory) != 2 or load is None:
+        return None
+    used, total = memory
+    sizes = None
+    if used is not None and total is not None:
+        sizes = {"used": used * 2**20, "total": total * 2**20}
+    return {"name": name, "load": load / 100, "memory": sizes}

@@ -1,24 +1,38 @@
 """Languages of the pages: catalogues keyed by the English text.
 
-A language is a folder `words/LANGUAGE` with files `*.toml`, each a table `[words]`: English text →
-translation. A text that a catalogue lacks stays English; a test counts them.
+A language is a folder `words/LANGUAGE`. Its `language.txt` has the language's own name and its tag
+(BCP 47), a line each; its files `*.toml` have a table `[words]`: English text → translation. A text
+that a catalogue lacks stays English; a test counts them.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import resources
 
-__all__ = ["LANGUAGES", "Words", "catalogue", "chosen"]
+__all__ = ["LANGUAGES", "TAGS", "Words", "catalogue", "chosen"]
+
+_FOLDER = resources.files("tunewright_web").joinpath("words")
+
+
+def _languages() -> Iterator[tuple[str, str, str]]:
+    """Name of the folder, the language's own name, and its tag."""
+    yield "en", "English", "en"
+    for folder in sorted(_FOLDER.iterdir(), key=lambda each: each.name):
+        name, tag = folder.joinpath("language.txt").read_text("utf-8").split()
+        yield folder.name, name, tag
+
 
 #: language → its own name, in the order of the menu
-LANGUAGES = {"en": "English", "zh": "中文"}
+LANGUAGES = {language: name for language, name, _ in _languages()}
+#: language → its tag, for the attribute lang
+TAGS = {language: tag for language, _, tag in _languages()}
 
 
 @functools.cache
 def catalogue(language: str) -> Mapping[str, str]:
     """English text → translation, of all files of the language."""
     found: dict[str, str] = {}
-    folder = resources.files("tunewright_web").joinpath("words", language)
+    folder = _FOLDER.joinpath(language)
     if language != "en":
         import tomllib
 

@@ -31,6 +31,13 @@ MEDIA_TYPES = {
     "video/mp4": ("video", "mp4"),
     "video/webm": ("video", "webm"),
 }
+#: other names that browsers give them
+_ALSO = {
+    "audio/x-wav": "audio/wav",
+    "audio/vnd.wave": "audio/wav",
+    "audio/mp3": "audio/mpeg",
+    "audio/x-flac": "audio/flac",
+}
 _ENDINGS = {ending: kind for kind, (_, ending) in MEDIA_TYPES.items()}
 _ID = re.compile(r"[0-9a-f]{16}")
 _NAME = re.compile(r"[0-9a-f]{32}\.([a-z0-9]{3,4})")
@@ -109,6 +116,7 @@ class Store:
     def add_media(self, name: str, content_type: str, data: bytes) -> Media:
         """Keep a file. Raises WebError."""
         kind = content_type.partition(";")[0].strip().lower()
+        kind = _ALSO.get(kind, kind)
         if kind not in MEDIA_TYPES:
             hint = f"expected {', '.join(MEDIA_TYPES)}"
             raise WebError(f"files of type {kind!r:.60} are not taken", hint, status=415)

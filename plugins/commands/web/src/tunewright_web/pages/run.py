@@ -81,6 +81,11 @@ def _samples(request: Request, run: Run) -> dict[str, Any]:
     return {"samples": list(reversed(index.samples))[:_SHOWN]}
 
 
+def _new_samples(request: Request) -> Response:
+    run = _run(request)
+    return render(request, "run.jinja", block="samples", run=run, **_samples(request, run))
+
+
 def _files(request: Request, run: Run) -> dict[str, Any]:
     best = [str(path.relative_to(run.folder)) for path in reversed(run.checkpoints)]
     return {"files": listed(run.folder), "checkpoints": best}
@@ -144,6 +149,7 @@ PAGE = Page(
     routes=(
         get(_NAME, _show),
         get(f"{_NAME}/head", _part),
+        get(f"{_NAME}/samples", _new_samples),
         get(f"{_NAME}/picture/{{file:path}}", _picture),
         post(f"{_NAME}/stop", _stop),
         post(f"{_NAME}/resume", _resume),
