@@ -161,7 +161,8 @@ class Run:
         """Labels of the current stage, or of the one that has trained a classifier."""
         current = [self._callers["stage"]] if "stage" in self._callers else []
         stages = [each.plugin for each in (*current, *reversed(self._stages))]
-        found: tuple[str, ...] = next(each.labels for each in stages if each.head == "classes")
+        found: tuple[str, ...]
+        found = next((each.labels for each in stages if each.head == "classes"), ())
         return found
 
     def prepare_adapter(self, loaded: types.LoadedModel, data: types.Data) -> types.LoadedModel:

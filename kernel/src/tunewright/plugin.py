@@ -212,7 +212,7 @@ class Stage(Plugin):
 
     @property
     def embedding(self) -> Embedding:
-        """Computation of vectors of texts with the model that it trains."""
+        """Texts of queries and documents, and their vectors, with the model that it trains."""
         return Embedding()
 
 
@@ -226,6 +226,9 @@ class Reward(Plugin):
 
 class Exporter(Plugin):
     """Kind exporter: writes a trained model in another format."""
+
+    #: heads of the models that it writes
+    heads: ClassVar[tuple[Head, ...]] = ("causal_lm",)
 
     def tolerance(self) -> float:
         """Largest difference of the export's logits from the run's, as a share of the largest."""

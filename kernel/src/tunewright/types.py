@@ -178,7 +178,7 @@ class DataRequest:
     seed: int = 42
     root: Path = field(default_factory=Path)  # base of relative paths: the recipe's folder
     limit: int | None = None  # rows per source (--smoke)
-    #: its prompts stand before the texts of `retrieval` rows
+    #: its prompts stand before the texts of `retrieval` rows, or make one text of two
     embedding: Embedding = field(default_factory=Embedding)
     #: (i, n): prepare only every n-th part of `entries`, from number i on, on one of n hosts
     shard: tuple[int, int] = (0, 1)
@@ -192,7 +192,8 @@ class Data:
     and loss_weights, a list of T floats, only where a message has a weight of its own. For
     `preference`: prompt_ids, chosen_ids, rejected_ids; for `unpaired`: prompt_ids, completion_ids,
     label; for `prompts`: prompt_ids and the columns of the reward functions; for `retrieval`:
-    query_ids, and document_ids, a list of such lists, of which the first fits the query; for
+    query_ids, and document_ids, a list of such lists, of which the first fits the query (with a
+    pair_prompt, query_ids is empty, and each of document_ids is the query with a document); for
     `labelled`: input_ids, names, a list of its classes, and value, a number or None.
 
     Where LoadedModel has a processor, rows also have `media`: of each image, video and audio its

@@ -260,7 +260,8 @@ class RowProcessor:
 
     def _plain(self, started: Started, done: Done) -> None:
         rows = [row for row, text in started if not isinstance(text, RowError)]
-        encoded = plain_texts.encode_rows(rows, self._tokenizer, self._size, self._embedding)
+        how = self._tokenizer, self._size, self._embedding, self._policy
+        encoded = plain_texts.encode_rows(rows, *how)
         for row, text in started:
             found = text if isinstance(text, RowError) else next(encoded)
             if isinstance(found, RowError):

@@ -296,5 +296,6 @@ def _retrieval_lengths(dataset: Any) -> np.ndarray:
         documents = table["document_ids"].combine_chunks()
         counts, each = (np.diff(x.offsets.to_numpy()) for x in (documents, documents.flatten()))
         longest = np.maximum.reduceat(each, np.cumsum(counts) - counts)  # a row has at least one
-        found.append((counts + 1) * np.maximum(queries, longest))
+        # a reranker's rows have no query of their own
+        found.append((counts + (queries > 0)) * np.maximum(queries, longest))
     return np.concatenate(found).astype(np.int32) if found else np.zeros(0, dtype=np.int32)

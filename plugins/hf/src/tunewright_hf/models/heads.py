@@ -22,8 +22,11 @@ HEADS = {
 
 
 def set_outputs(config: Any, request: LoadRequest) -> None:
-    """Set the number of outputs of a head that is no language model's, and their names."""
+    """Set the number of outputs of a head that is no language model's, and their names. A
+    classifier that no stage has trained keeps its own."""
     if request.head == "classes":
+        if not request.labels:
+            return
         config.id2label = dict(enumerate(request.labels))
         config.label2id = {name: number for number, name in enumerate(request.labels)}
     elif request.head != "causal_lm":
