@@ -207,7 +207,7 @@ class Stage(Plugin):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """With the head classes: names of its outputs."""
+        """With the heads classes and steps: names of their outputs."""
         return ()
 
     @property

@@ -4,7 +4,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
-RowKind = Literal["text", "messages", "preference", "unpaired", "prompts", "retrieval", "labelled"]
+RowKind = Literal[
+    "text",
+    "messages",
+    "preference",
+    "unpaired",
+    "prompts",
+    "retrieval",
+    "labelled",
+    "stepwise",
+]
 
 
 @dataclass(slots=True)
@@ -146,6 +155,17 @@ class Labelled:
 
 
 @dataclass(slots=True)
+class Stepwise:
+    """A prompt with the steps of an answer, each labelled right (True) or wrong (False)."""
+
+    prompt: list[Message]
+    steps: list[str]
+    labels: list[bool]  # one for each step
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    origin: Origin | None = None
+
+
+@dataclass(slots=True)
 class RenderedText:
     """Text that is trained as written: no template is applied, no token is added, and special
     tokens spelled in it are tokens."""
@@ -156,7 +176,17 @@ class RenderedText:
     origin: Origin | None = None
 
 
-Row = Text | Conversation | Preference | Unpaired | Prompt | Retrieval | Labelled | RenderedText
+Row = (
+    Text
+    | Conversation
+    | Preference
+    | Unpaired
+    | Prompt
+    | Retrieval
+    | Labelled
+    | Stepwise
+    | RenderedText
+)
 #: kind of rows → types that a format may give for it
 ROW_TYPES: dict[str, tuple[type[Row], ...]] = {
     "text": (Text, RenderedText),
@@ -166,4 +196,5 @@ ROW_TYPES: dict[str, tuple[type[Row], ...]] = {
     "prompts": (Prompt,),
     "retrieval": (Retrieval,),
     "labelled": (Labelled,),
+    "stepwise": (Stepwise,),
 }

@@ -27,6 +27,7 @@ from tunewright.rows import (
     Role,
     Row,
     RowKind,
+    Stepwise,
     Text,
     TextPart,
     ToolCall,
@@ -70,6 +71,7 @@ __all__ = [
     "SchedulerRequest",
     "Span",
     "StageResult",
+    "Stepwise",
     "TemplateRequest",
     "Text",
     "TextPart",
@@ -79,7 +81,7 @@ __all__ = [
     "Weights",
 ]
 
-Head = Literal["causal_lm", "score", "value", "classes"]
+Head = Literal["causal_lm", "score", "value", "classes", "steps"]
 ModelRole = Literal["policy", "reference", "reward", "critic"]
 Weights = Literal["load", "meta", "none"]
 
@@ -140,7 +142,7 @@ class LoadRequest:
     config_edits: list[Callable[[Any], None]] = field(default_factory=list)
     loader: Callable[["LoadRequest"], LoadedModel] | None = None  # set by an accelerator
     media: bool = True  # with media towers and processor, where the family has them
-    labels: tuple[str, ...] = ()  # of the head classes: names of its outputs
+    labels: tuple[str, ...] = ()  # of the heads classes and steps: names of their outputs
 
 
 @dataclass(slots=True)
@@ -194,7 +196,8 @@ class Data:
     label; for `prompts`: prompt_ids and the columns of the reward functions; for `retrieval`:
     query_ids, and document_ids, a list of such lists, of which the first fits the query (with a
     pair_prompt, query_ids is empty, and each of document_ids is the query with a document); for
-    `labelled`: input_ids, names, a list of its classes, and value, a number or None.
+    `labelled`: input_ids, names, a list of its classes, and value, a number or None; for
+    `stepwise`: input_ids, and labels: at the last token of each step 1 (right) or 0, else -100.
 
     Where LoadedModel has a processor, rows also have `media`: of each image, video and audio its
     kind and path, in the order of the text (of the prompt, where there is one). Their tokens are

@@ -24,6 +24,7 @@ from tunewright.types import (
     RenderedText,
     Retrieval,
     Row,
+    Stepwise,
     Text,
     Unpaired,
 )
@@ -135,6 +136,8 @@ def messages(row: Row) -> Iterator[Message]:
         return chain(row.prompt, row.chosen, row.rejected)
     if isinstance(row, Unpaired):
         return chain(row.prompt, row.completion)
+    if isinstance(row, Stepwise):
+        return iter(row.prompt)
     assert isinstance(row, Conversation | Prompt)
     return iter(row.messages)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
-from tunewright.types import Message, Preference, Prompt, Row, Unpaired
+from tunewright.types import Message, Preference, Prompt, Row, Stepwise, Unpaired
 from tunewright_hf.tokenization.encode import Encoded
 
 Policy: TypeAlias = Literal["drop", "end", "start", "turns"]
@@ -79,7 +79,9 @@ _ANSWERS = ("chosen_ids", "rejected_ids", "completion_ids")
 
 
 def pair_length(columns: dict[str, Any]) -> int:
-    """Tokens of the prompt with its longest answer."""
+    """Tokens of the prompt with its longest answer, or with its steps."""
+    if "input_ids" in columns:
+        return len(columns["input_ids"])
     return len(columns["prompt_ids"]) + max(
         (len(columns[name]) for name in _ANSWERS if name in columns), default=0
     )
@@ -90,7 +92,11 @@ def cut_pair(
 ) -> dict[str, Any] | None:
     """Columns with the answers truncated at their ends, or the prompt at its start (keeping a BOS).
     None: nothing would be left. A prompt without answers is never truncated at its end, because the
-    answer follows there."""
+    answer follows there. Of steps, the whole is truncated."""
+    if "input_ids" in columns:
+        left = cut(Encoded(columns["input_ids"], columns["labels"]), size, policy, bos)
+        kept = columns | {"input_ids": left.input_ids, "labels": left.labels}
+        return kept if max(left.labels) >= 0 else None
     prompt = columns["prompt_ids"]
     answers = {name: columns[name] for name in _ANSWERS if name in columns}
     if policy == "end":
@@ -109,13 +115,13 @@ def cut_pair(
 
 
 def prompt_of(row: Row) -> list[Message]:
-    assert isinstance(row, Preference | Unpaired | Prompt)
+    assert isinstance(row, Preference | Unpaired | Prompt | Stepwise)
     return row.messages if isinstance(row, Prompt) else row.prompt
 
 
 def with_prompt(row: Row, messages: list[Message]) -> Row:
     """The row with another prompt."""
-    assert isinstance(row, Preference | Unpaired | Prompt)
+    assert isinstance(row, Preference | Unpaired | Prompt | Stepwise)
     return (
         replace(row, messages=messages)
         if isinstance(row, Prompt)

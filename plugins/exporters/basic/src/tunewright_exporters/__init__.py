@@ -18,7 +18,7 @@ class Safetensors(Exporter):
     weights, a quantized base model is dequantized. Reward models, rerankers and classifiers keep
     their heads."""
 
-    heads = ("causal_lm", "score", "classes")
+    heads = ("causal_lm", "score", "classes", "steps")
 
     class Options(PluginOptions):
         dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"

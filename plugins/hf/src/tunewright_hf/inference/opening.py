@@ -59,6 +59,8 @@ def open_target(
 def _head(config: dict[str, Any]) -> Head:
     """Reward models are saved as classifiers with one class, and no problem."""
     names = config.get("architectures")
+    if isinstance(names, list) and "ForTokenClassification" in str(names[:1]):
+        return "steps"
     if not isinstance(names, list) or "ForSequenceClassification" not in str(names[:1]):
         return "causal_lm"
     labels = config.get("id2label") or {"0": "", "1": ""}  # two are not written

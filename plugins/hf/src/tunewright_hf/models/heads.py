@@ -18,17 +18,20 @@ HEADS = {
     "score": transformers.AutoModelForSequenceClassification,
     "value": transformers.AutoModelForSequenceClassification,
     "classes": transformers.AutoModelForSequenceClassification,
+    "steps": transformers.AutoModelForTokenClassification,
 }
 
 
 def set_outputs(config: Any, request: LoadRequest) -> None:
     """Set the number of outputs of a head that is no language model's, and their names. A
     classifier that no stage has trained keeps its own."""
-    if request.head == "classes":
+    if request.head in ("classes", "steps"):
         if not request.labels:
             return
         config.id2label = dict(enumerate(request.labels))
         config.label2id = {name: number for number, name in enumerate(request.labels)}
+        if request.head == "steps":
+            config.classifier_dropout = 0.0  # transformers' classes for tokens take 0.1
     elif request.head != "causal_lm":
         config.num_labels = 1
 
