@@ -134,7 +134,7 @@ def test_of_a_long_pair_the_document_is_cut(tmp_path: Path, tokenizer: Any) -> N
     assert len(ids) <= 30
     text = tokenizer.decode(ids)
     assert text.endswith("\nR:")
-    assert "Q: hello\nD: a wren sings a wren" in text
+    assert "Q: hello\nD: a wren sings a w" in text
     (error,) = done.errors
     assert error.problem == "query: leaves no room for a document in 30 tokens"
     done = processor(tmp_path, 30, "drop", PAIR)([*rows])

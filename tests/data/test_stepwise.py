@@ -23,7 +23,7 @@ def test_a_record_is_a_row() -> None:
 @pytest.mark.parametrize(
     ("record", "said"),
     [
-        ({"completions": ["a"], "labels": [True]}, "prompt: is missing"),
+        ({"completions": ["a"], "labels": [True]}, "record: found an object with"),
         ({"prompt": "q", "completions": [], "labels": []}, "completions: is empty"),
         ({"prompt": "q", "completions": ["a"], "labels": [1, 0]}, "labels: has 2 labels for 1 st"),
         ({"prompt": "q", "completions": ["a"], "labels": [0.5]}, "labels[0]: found 0.5, expected"),

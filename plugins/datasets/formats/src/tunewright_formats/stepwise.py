@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from tunewright import Format, RowError, hookimpl
 from tunewright.types import Row, RowKind, RowsRequest, Stepwise
 from tunewright_formats.asking import PROMPTS, Asking
-from tunewright_formats.fields import bad, describe, is_flag, listing, text
+from tunewright_formats.fields import bad, describe, is_flag, is_stepwise, listing, text
 from tunewright_formats.record_reader import convert
 
 
@@ -22,9 +22,7 @@ class LabelledSteps(Format):
 
     @staticmethod
     def matches(record: Any) -> bool:
-        return isinstance(record, dict) and all(
-            isinstance(record.get(name), list) for name in ("completions", "labels")
-        )
+        return isinstance(record, dict) and is_stepwise(record)
 
     @hookimpl
     def convert_rows(self, request: RowsRequest) -> Iterator[Row | RowError]:
