@@ -95,9 +95,10 @@ def _describe(folder: Path, template: str, version: str) -> None:
         "modules.json": [{"idx": 0, "name": "0", "path": "", "type": transformer}],
         "sentence_bert_config.json": {
             "transformer_task": "sequence-classification",
-            # pairs are messages, which the chat template writes
+            # pairs of texts become messages, which the chat template writes
             "modality_config": {
-                "message": {"method": "forward", "method_output_name": "logits", "format": "flat"}
+                "text": {"method": "forward", "method_output_name": "logits"},
+                "message": {"method": "forward", "method_output_name": "logits", "format": "flat"},
             },
             "module_output_name": "scores",
         },

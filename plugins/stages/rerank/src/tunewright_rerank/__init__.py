@@ -31,8 +31,8 @@ class Rerank(Stage):
         document and 0 for the others (Cao et al. 2007). Pairwise: ranknet is the negative log-odds
         of it against each other (Burges et al. 2005); margin the hinge loss of the difference.
         Pointwise: bce is binary cross-entropy of each document."""
-        margin: float = Field(1.0, gt=0)
-        """With loss margin: by how much the fitting document should score higher."""
+        margin: float | None = Field(None, gt=0)
+        """With loss margin: by how much the fitting document should score higher. Default: 1."""
         prompt: Annotated[str, AfterValidator(_has_both)] = (
             "Query: {query}\nDocument: {document}\nRelevance:"
         )
@@ -41,7 +41,7 @@ class Rerank(Stage):
 
         @model_validator(mode="after")
         def _check(self) -> "Rerank.Options":
-            if "margin" in self.model_fields_set and self.loss != "margin":
+            if self.margin is not None and self.loss != "margin":
                 raise ValueError(f"margin: loss {self.loss} has none (leave it out)")
             return self
 

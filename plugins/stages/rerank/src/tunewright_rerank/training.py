@@ -74,7 +74,8 @@ class RerankTrainer(StageTrainer):
         return scores_at_the_end(self.model, forward, batch["inputs"]).split(batch["counts"])
 
     def _losses(self, scores: Sequence[Tensor]) -> list[Tensor]:
-        return [ranking_loss(own, self.options.loss, self.options.margin) for own in scores]
+        margin = self.options.margin or 1.0
+        return [ranking_loss(own, self.options.loss, margin) for own in scores]
 
     @torch.no_grad()
     def evaluate_one(self, name: str, rows: Any) -> dict[str, float]:
