@@ -146,5 +146,7 @@ def _rows(run: "Run", loaded: LoadedModel) -> list[list[int]]:
         return []
     rows = [data.train[place] for place in range(min(_ROWS, len(data.train)))]
     names = ("input_ids", "prompt_ids", "query_ids")
-    ids = [next(row[name] for name in names if name in row) for row in rows]
+    ids = [
+        next(row[name] for name in names if name in row) or row["document_ids"][0] for row in rows
+    ]
     return [list(each)[:_TOKENS] for each in ids]

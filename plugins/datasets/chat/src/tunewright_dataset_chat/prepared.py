@@ -150,7 +150,9 @@ def _bad_row(batch: _Batch, request: DataRequest) -> tuple[int, str] | None:
             at = int(np.flatnonzero(bad)[0])
             problem = f"{name} has {ids[at]}, and the tokenizer's ids are 0 to"
             return batch.row_of(name, bad), f"{problem} {batch.vocabulary - 1}"
-        if (lengths == 0).any():
+        # a reranker's rows have no query of their own
+        may_be_empty = name == "query_ids" and request.embedding.pair_prompt
+        if (lengths == 0).any() and not may_be_empty:
             return int(np.flatnonzero(lengths == 0)[0]), f"{name} is empty"
     total = batch.lengths(id_columns[0])
     answers = [batch.lengths(name) for name in _ANSWERS if name in id_columns]
@@ -161,6 +163,8 @@ def _bad_row(batch: _Batch, request: DataRequest) -> tuple[int, str] | None:
         return row, f"has {total[row]} tokens, and max_length is {request.max_length}"
     if DOCUMENTS in batch.names:
         return _bad_documents(batch, request.max_length)
+    if request.rows == "stepwise":
+        return _bad_steps(batch)
     return _bad_labels(batch) if "labels" in batch.names else None
 
 
@@ -182,6 +186,19 @@ def _bad_documents(batch: _Batch, longest: int) -> tuple[int, str] | None:
         row = batch.row_of(DOCUMENTS, np.add.reduceat(bad, np.cumsum(lengths) - lengths) > 0)
         problem = f"{DOCUMENTS} has {ids[bad][0]}, and the tokenizer's ids are 0 to"
         return row, f"{problem} {batch.vocabulary - 1}"
+    return None
+
+
+def _bad_steps(batch: _Batch) -> tuple[int, str] | None:
+    lengths = batch.lengths("input_ids")
+    if (bad := batch.lengths("labels") != lengths).any():
+        return int(np.flatnonzero(bad)[0]), "labels and input_ids differ in length"
+    labels = batch.values("labels")
+    if (bad := ~np.isin(labels, (IGNORED, 0, 1))).any():
+        return batch.row_of("labels", bad), "a label of a step is neither 0, 1 nor -100"
+    starts = np.cumsum(lengths) - lengths
+    if (bad := np.add.reduceat(labels != IGNORED, starts) == 0).any():
+        return int(np.flatnonzero(bad)[0]), "no step in it has a label"
     return None
 
 
