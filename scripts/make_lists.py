@@ -30,6 +30,7 @@ FOLDERS = {
     "schedulers": ("scheduler",),
     "accelerators": ("accelerator",),
     "rewards": ("reward",),
+    "environments": ("environment",),
     "stages": ("stage",),
     "loggers": ("logger",),
     "engines": ("engine",),

@@ -238,6 +238,8 @@ class Run:
             root=Path(self.recipe.data_root or "."),
             limit=limit,
             embedding=self.stage(number).embedding,
+            # without a tokenizer nothing is rendered: no environment has to be opened
+            tools=self.stage(number).tools(self) if loaded.tokenizer else None,
         )
 
     def place(self, *path: str | int) -> str:

@@ -215,6 +215,13 @@ class Stage(Plugin):
         """Texts of queries and documents, and their vectors, with the model that it trains."""
         return Embedding()
 
+    def tools(self, run: RunContext) -> list[dict[str, Any]] | None:
+        """Tools that its environment offers in every prompt, as OpenAI's JSON schemas.
+
+        None: it has no environment. Raises RecipeError if the environment cannot be loaded.
+        """
+        return None
+
 
 class Reward(Plugin):
     """Kind reward: scores completions."""

@@ -182,6 +182,9 @@ class DataRequest:
     limit: int | None = None  # rows per source (--smoke)
     #: its prompts stand before the texts of `retrieval` rows, or make one text of two
     embedding: Embedding = field(default_factory=Embedding)
+    #: tools that an environment offers in every prompt; its rows keep their conversations. None:
+    #: there is no environment
+    tools: list[dict[str, Any]] | None = None
     #: (i, n): prepare only every n-th part of `entries`, from number i on, on one of n hosts
     shard: tuple[int, int] = (0, 1)
 
@@ -193,7 +196,8 @@ class Data:
     For `text` and `messages` a row has input_ids and labels, lists of T ints (-100: not trained),
     and loss_weights, a list of T floats, only where a message has a weight of its own. For
     `preference`: prompt_ids, chosen_ids, rejected_ids; for `unpaired`: prompt_ids, completion_ids,
-    label; for `prompts`: prompt_ids and the columns of the reward functions; for `retrieval`:
+    label; for `prompts`: prompt_ids, the columns of the reward functions, and, with an environment,
+    prompt_conversation (tunewright_hf.templates.saved_conversation); for `retrieval`:
     query_ids, and document_ids, a list of such lists, of which the first fits the query (with a
     pair_prompt, query_ids is empty, and each of document_ids is the query with a document); for
     `labelled`: input_ids, names, a list of its classes, and value, a number or None; for

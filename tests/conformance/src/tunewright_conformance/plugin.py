@@ -33,6 +33,7 @@ KINDS = (
     "format",
     "stage",
     "reward",
+    "environment",
     "logger",
     "engine",
     "launcher",

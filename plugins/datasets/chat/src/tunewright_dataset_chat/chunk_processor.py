@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -14,6 +14,7 @@ from tunewright import RowError
 from tunewright.types import DataRequest, RunContext
 from tunewright_dataset_chat import columns
 from tunewright_dataset_chat.convert import Conversion
+from tunewright_dataset_chat.offered_tools import offered
 from tunewright_dataset_chat.readers import Read
 from tunewright_dataset_chat.row_processor import RowProcessor
 from tunewright_dataset_chat.samples import Done
@@ -39,8 +40,10 @@ class ChunkResult:
 class ChunkProcessor:
     """Prepares rows from records, a chunk at a time."""
 
-    def __init__(self, run: RunContext, work: RowProcessor) -> None:
-        self._run, self._work = run, work
+    def __init__(
+        self, run: RunContext, work: RowProcessor, tools: list[dict[str, Any]] | None = None
+    ) -> None:
+        self._run, self._work, self._tools = run, work, tools
         self._handle: tuple[Conversion, PluginCaller] | None = None
 
     @classmethod
@@ -64,6 +67,7 @@ class ChunkProcessor:
                 loaded.processor,
                 request.embedding,
             ),
+            request.tools,
         )
 
     def samples(self, conversion: Conversion | None, items: list[Read]) -> Done:
@@ -75,6 +79,8 @@ class ChunkProcessor:
                 self._handle = conversion, conversion.handle(self._run)
             unread = Unread()
             rows = conversion(self._run, self._handle[1], items, unread)
+            if self._tools is not None:
+                rows = [offered(row, self._tools) for row in rows]
             done = self._work(rows, conversion.media)
             done.unread = unread
             return done

@@ -44,6 +44,7 @@ def settings(run: RunContext, request: DataRequest, options: Any) -> dict[str, A
             request.embedding.document_prompt,
             request.embedding.pair_prompt,
         ],
+        "tools": request.tools,
         "template": digest(
             [template.source, template.options.model_dump(), dataclasses.asdict(template.info)]
         ),

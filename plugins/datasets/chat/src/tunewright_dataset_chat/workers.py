@@ -42,6 +42,7 @@ class _Given:
     policy: Policy
     processor: Any
     embedding: Embedding
+    tools: list[dict[str, Any]] | None
 
     def step(self) -> ChunkProcessor:
         from tunewright.check import resolve
@@ -59,7 +60,7 @@ class _Given:
             self.processor,
             self.embedding,
         )
-        return ChunkProcessor(run, work)
+        return ChunkProcessor(run, work, self.tools)
 
 
 class Workers:
@@ -96,6 +97,7 @@ class Workers:
             self._policy,
             loaded.processor,
             self._request.embedding,
+            self._request.tools,
         )
         context = get_context("spawn")
         for _ in range(self.count):

@@ -125,6 +125,13 @@ class Tokeniser:
         ids: list[int] = self.encode(rendered).input_ids
         return ids
 
+    def encode_rest(self, rendered: Rendered, start: int) -> list[int]:
+        """Ids of a text from a character on, after tokens that are known: they are not joined with
+        it. Raises RowError as `encode` does."""
+        rest = [Span(start, len(rendered.text))]
+        encoded = self.encode(replace(rendered, trained=rest))
+        return [label for label in encoded.labels if label != -100]
+
     def encode_text(self, text: str) -> Encoded:
         """Encode a document for pretraining, with the special tokens that the tokenizer adds, and
         EOS at its end. All of it is trained. Control tokens spelled in it are tokens, because such

@@ -144,7 +144,7 @@ class PromptsTrainer(StageTrainer):
             for (row, _), more in zip(prompts, seeds or [()] * len(prompts), strict=True)
             for number in range(each)
         ]
-        written = self._write(groups, draws)
+        written = self.write(groups, draws)
         rewards = self.scorer(groups, written, self.shaping(written))
         self._compare(rewards.view(-1, each))
         self.count("reward", rewards)
@@ -159,9 +159,10 @@ class PromptsTrainer(StageTrainer):
         """Terms (N,) by name that are added to the rewards in training."""
         return {}
 
-    def _write(
+    def write(
         self, rows: Sequence[dict[str, Any]], draws: Sequence[tuple[int, ...]]
     ) -> list[Rollout]:
+        """A completion for each row. draws: seeds of their random numbers."""
         prompts, media = ([row.get(name) or [] for row in rows] for name in ("prompt_ids", "media"))
         with self.autocast(), self.evaluation_mode():
             return self.writer.write(prompts, draws, media)
@@ -245,7 +246,7 @@ class PromptsTrainer(StageTrainer):
         of_the_step, self.sums = self.sums, defaultdict(lambda: [0.0, 0.0])
         for own, counts in self.own_batches(Numbered(rows)):
             prompts = [row for _, row in own]
-            written = self._write(prompts, [(self.seed, _EVALUATION, number) for number, _ in own])
+            written = self.write(prompts, [(self.seed, _EVALUATION, number) for number, _ in own])
             rewards = self.scorer(prompts, written)
             if counts:
                 sums += torch.tensor(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tunewright.types import LoadedModel
+from tunewright.types import LoadedModel, Message
 from tunewright_hf.inference.rows import Row, RowSampling
 from tunewright_hf.inference.scheduler import Scheduler
 from tunewright_hf.losses.chunked_cross_entropy import IGNORED
@@ -44,22 +44,34 @@ class Sampling:
 
 @dataclass
 class Rollout:
-    """One completion of a prompt."""
+    """One completion of a prompt, or all turns of an episode."""
 
     prompt_ids: list[int]
     completion_ids: list[int]  # including its stop token, if generated
-    text: str  # without stop token
+    text: str  # without stop token; of an episode, its last turn
     finished: bool  # False: truncated at max_new_tokens
     media: Media = ()  # of the prompt
+    given: Sequence[tuple[int, int]] = ()  # [start, end) of completion_ids: an environment's
+    messages: Sequence[Message] = ()  # of an episode, after its prompt
+    reward: float | None = None  # of an environment, weighted
 
     def row(self) -> dict[str, Any]:
-        """As a row for a collator; the completion is trained."""
-        ignored = [-100] * len(self.prompt_ids)
+        """As a row for a collator; what the model generated is trained."""
+        labels = [IGNORED] * len(self.prompt_ids) + self.completion_ids
+        for start, end in self.given:
+            labels[len(self.prompt_ids) + start : len(self.prompt_ids) + end] = [IGNORED] * (
+                end - start
+            )
         return {
             "input_ids": self.prompt_ids + self.completion_ids,
-            "labels": ignored + self.completion_ids,
+            "labels": labels,
             "media": self.media,
         }
+
+    @property
+    def generated(self) -> int:
+        """Tokens that the model generated."""
+        return len(self.completion_ids) - sum(end - start for start, end in self.given)
 
 
 class RolloutGenerator:
@@ -87,9 +99,11 @@ class RolloutGenerator:
         prompts: Sequence[Sequence[int]],
         draws: Sequence[tuple[int, ...]] = (),
         media: Sequence[Media] = (),
+        limits: Sequence[int] = (),
     ) -> list[Rollout]:
         """Generate one completion per prompt. draws: seeds of each completion's random numbers;
-        unused without temperature. media: of each prompt, as its row has them; empty: none.
+        unused without temperature. media: of each prompt, as its row has them; empty: none. limits:
+        of each completion's tokens, in place of max_new_tokens.
 
         Raises RowError if a medium cannot be read, RunError if it was changed.
         """
@@ -99,16 +113,10 @@ class RolloutGenerator:
         randoms: list[np.random.Generator | None] = [*numbers] or [None] * len(prompts)
         own: Sequence[Media] = media or [()] * len(prompts)
         prepared = self._prompt_media(prompts, own)
+        most = limits or [sampling.max_new_tokens] * len(prompts)
         rows = [
-            Row(
-                list(prompt),
-                sampling.max_new_tokens,
-                settings,
-                self._stop_ids,
-                random=random,
-                media=each,
-            )
-            for prompt, random, each in zip(prompts, randoms, prepared, strict=True)
+            Row(list(prompt), limit, settings, self._stop_ids, random=random, media=each)
+            for prompt, limit, random, each in zip(prompts, most, randoms, prepared, strict=True)
         ]
         training = model.training
         model.eval()
@@ -140,10 +148,12 @@ class RolloutGenerator:
         """Completion of these tokens, up to the first stop token."""
         end = next((place for place, token in enumerate(written) if token in self._stop_ids), None)
         ids = written if end is None else written[: end + 1]
-        text = self._loaded.tokenizer.decode(
-            ids if end is None else ids[:-1], skip_special_tokens=False
-        )
+        text = self.decode(ids if end is None else ids[:-1])
         return Rollout(prompt, ids, text, end is not None, media)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Their text, with control tokens."""
+        return self._loaded.tokenizer.decode(ids, skip_special_tokens=False)  # type: ignore[no-any-return]
 
     def prompt_text(self, rollout: Rollout) -> str:
         """The rendered prompt, with one placeholder for each medium."""
@@ -153,8 +163,8 @@ class RolloutGenerator:
 
 
 def lengths(written: Sequence[Rollout]) -> torch.Tensor:
-    """Tokens of each completion (N,) in fp64, including its stop token."""
-    return torch.tensor([len(answer.completion_ids) for answer in written], dtype=torch.float64)
+    """Generated tokens of each completion (N,) in fp64, including its stop token."""
+    return torch.tensor([answer.generated for answer in written], dtype=torch.float64)
 
 
 def last_answer(labels: Sequence[int]) -> tuple[int, int]:

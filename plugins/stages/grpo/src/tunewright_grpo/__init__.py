@@ -1,12 +1,14 @@
 """Group relative policy optimization, on prompts and reward functions."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from tunewright import hookimpl
+from tunewright import Problem, RecipeError, hookimpl
 from tunewright.types import RunContext, StageResult, TrainRequest
+from tunewright_grpo import environments
+from tunewright_grpo.environments import LoadedEnvironment
 from tunewright_hf.training.rollout_options import RolloutOptions, RolloutStage
 
 #: options that mean something for single losses only
@@ -30,6 +32,20 @@ class Grpo(RolloutStage):
     """
 
     class Options(RolloutOptions):
+        rewards: list[str | dict[str, Any]] = Field(
+            [], examples=[[{"name": "length", "target": 20}]]
+        )
+        """Reward plugins: a name, or a mapping with name, weight (default: 1) and options. The
+        reward of a completion is their weighted sum. Two further keys: time_limit, the seconds that
+        a call may take (default: any), and late, what a longer one is: an error (default), or none,
+        which leaves this reward out. On the command line, and only there, a name may be that of a
+        function in a file: mine.py:brief. Not needed where an environment gives rewards."""
+        environment: str | dict[str, Any] | None = Field(None, examples=["calculator"])
+        """Environment that answers the model's turns, which makes a completion an episode: a name,
+        or a mapping with name, options, max_turns (default: 8) and weight, that of the
+        environment's reward beside the other rewards (default: 1). On the command line, and only
+        there, the name of a file of functions, which become tools (tools.py), or of a class in a
+        file (game.py:Game). Default: none; a completion is one turn."""
         num_generations: int = Field(8, ge=1)
         """Completions per prompt, which make up a group."""
         num_iterations: int = Field(1, ge=1)
@@ -124,6 +140,8 @@ class Grpo(RolloutStage):
             if self.loss == "cispo" and self.clip_high < 1:
                 yield "epsilon_high is the largest ratio of cispo: expected 1 or more"
             yield from self._problems_of_rollouts()
+            if not self.rewards and self.environment is None:
+                yield "rewards: expected at least one, or an environment that gives rewards"
 
         def _problems_of_rollouts(self) -> Iterator[str]:
             alone = self.advantage == "reinforce_plus_plus"
@@ -143,6 +161,24 @@ class Grpo(RolloutStage):
                 yield f"overlong_buffer is more than max_new_tokens, {self.max_new_tokens}"
             if self.overlong_penalty is not None and not self.overlong_buffer:
                 yield "overlong_penalty does nothing without overlong_buffer"
+
+        @field_validator("environment")
+        @classmethod
+        def _there(cls, section: str | dict[str, Any] | None) -> str | dict[str, Any] | None:
+            if section is not None:
+                environments.check(section)
+            return section
+
+        def open_environment(self, run: RunContext, stage: int) -> LoadedEnvironment | None:
+            """The environment. stage: number of the stage, 0 is the first. Raises RecipeError."""
+            if self.environment is None:
+                return None
+            named = any(
+                run.from_command_line(*at, "environment", "name")
+                or (isinstance(self.environment, str) and run.from_command_line(*at, "environment"))
+                for at in (("stage",), ("stages", stage))
+            )
+            return environments.load(self.environment, run, from_command_line=named)
 
         @property
         def clip_low(self) -> float:
@@ -165,6 +201,25 @@ class Grpo(RolloutStage):
         def scale(self) -> str:
             """scale_rewards, or its default."""
             return self.scale_rewards or ("group" if self.advantage == "group" else "none")
+
+    def objections(self, recipe: Any) -> Iterator[Problem]:
+        yield from super().objections(recipe)
+        if self.options.environment is not None:
+            yield from environments.objections(self.options.environment, (*self.at, "environment"))
+
+    def tools(self, run: RunContext) -> list[dict[str, Any]] | None:
+        environment = self.options.open_environment(run, int(self.at[1]))
+        if environment is None:
+            return None
+        try:
+            tools = environment.plugin.tools()
+        finally:
+            environment.plugin.close()
+        form = run.plugin("template").info.reply
+        if tools and not (form.call or form.python):
+            hint = "take a template with tool calls; `tunewright template list` shows them"
+            raise RecipeError("has no form for tool calls", place="template", hint=hint)
+        return tools
 
     @hookimpl
     def train_stage(self, run: RunContext, request: TrainRequest) -> StageResult:

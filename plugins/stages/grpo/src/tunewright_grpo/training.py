@@ -1,5 +1,6 @@
 """GRPO training: groups of completions per prompt."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from tunewright_grpo.advantage import (
     scaled,
     token_weights,
 )
+from tunewright_grpo.episodes import Episodes
 from tunewright_grpo.losses import log_ratios, policy_loss
+from tunewright_grpo.turns import TurnEncoder
 from tunewright_hf.training.online_rl import Prompt, PromptsTrainer
 from tunewright_hf.training.rollouts import Rollout, lengths
 from tunewright_hf.training.stage_trainer import Batch, TrainingSetup
@@ -24,6 +27,22 @@ class GrpoTrainer(PromptsTrainer):
     def __init__(self, setup: TrainingSetup, options: Any) -> None:
         super().__init__(setup, options)
         self.steps_per_rollout = options.num_iterations
+        self.environment = options.open_environment(setup.run, setup.request.number - 1)
+        if self.environment:
+            turns = TurnEncoder(setup.run, self.tokenizer)
+            most = options.max_new_tokens
+            self.episodes = Episodes(self.environment, self.writer, turns, most)
+
+    def write(
+        self, rows: Sequence[dict[str, Any]], draws: Sequence[tuple[int, ...]]
+    ) -> list[Rollout]:
+        if not self.environment:
+            return super().write(rows, draws)
+        with self.autocast(), self.evaluation_mode():
+            written = self.episodes.write(rows, draws)
+        turns = [sum(each.role == "assistant" for each in one.messages) for one in written]
+        self.count("completions/turns", torch.tensor(turns))
+        return written
 
     # ---- rollouts --------------------------------------------------------------------------------
 
