@@ -27,6 +27,9 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     "preference": [{"prompt": "a", "chosen": text, "rejected": "c"} for text in ("b", "the cat")],
     "unpaired": [{"prompt": "a", "completion": text, "label": True} for text in ("b", "the cat")],
     "prompts": [{"prompt": text, "answer": text} for text in ("b", "the cat")],
+    "stepwise": [
+        {"prompt": "a", "completions": [text, "c"], "labels": [1, 0]} for text in ("b", "the cat")
+    ],
 }
 
 

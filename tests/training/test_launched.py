@@ -32,6 +32,9 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     "prompts": [{"prompt": ask} for ask in ASKED],
     "labelled": [{"text": text, "label": str(n % 2)} for n, text in enumerate(ANSWERS)],
     "retrieval": [{"query": ask, "positive": text, "negative": text[::-1]} for ask, text in BOTH],
+    "ranked": [
+        {"prompt": ask, "chosen": text, "rejected": [text[::-1], ask]} for ask, text in BOTH
+    ],
     "stepwise": [
         {"prompt": ask, "completions": [text, text[::-1]], "labels": [True, False]}
         for ask, text in BOTH
@@ -49,6 +52,7 @@ ORDER = {
     "embed": {},
     "classify": {"labels": ["even", "odd"]},
     "rerank": {},
+    "listwise_dpo": {},
     "prm": {},
     "distill": {"teacher": "tiny", "nll_weight": 1.0},
     "grpo": {

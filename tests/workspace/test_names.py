@@ -32,6 +32,7 @@ KERNEL_WORDS = {
     "labelled": "a sort of rows",
     "retrieval": "a sort of rows",
     "stepwise": "a sort of rows",
+    "ranked": "a sort of rows",
     "text": "a sort of rows",
     "unpaired": "a sort of rows",
 }

@@ -13,6 +13,7 @@ RowKind = Literal[
     "retrieval",
     "labelled",
     "stepwise",
+    "ranked",
 ]
 
 
@@ -114,6 +115,16 @@ class Preference:
 
 
 @dataclass(slots=True)
+class Ranked:
+    """A prompt with two or more answers, best first."""
+
+    prompt: list[Message]
+    answers: list[list[Message]]
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    origin: Origin | None = None
+
+
+@dataclass(slots=True)
 class Unpaired:
     """A prompt with one answer, labelled good (True) or bad (False)."""
 
@@ -180,6 +191,7 @@ Row = (
     Text
     | Conversation
     | Preference
+    | Ranked
     | Unpaired
     | Prompt
     | Retrieval
@@ -197,4 +209,5 @@ ROW_TYPES: dict[str, tuple[type[Row], ...]] = {
     "retrieval": (Retrieval,),
     "labelled": (Labelled,),
     "stepwise": (Stepwise,),
+    "ranked": (Ranked,),
 }

@@ -22,6 +22,7 @@ from tunewright.rows import (
     Part,
     Preference,
     Prompt,
+    Ranked,
     RenderedText,
     Retrieval,
     Role,
@@ -59,6 +60,7 @@ __all__ = [
     "Part",
     "Preference",
     "Prompt",
+    "Ranked",
     "Rendered",
     "RenderedText",
     "Retrieval",
@@ -201,7 +203,8 @@ class Data:
     query_ids, and document_ids, a list of such lists, of which the first fits the query (with a
     pair_prompt, query_ids is empty, and each of document_ids is the query with a document); for
     `labelled`: input_ids, names, a list of its classes, and value, a number or None; for
-    `stepwise`: input_ids, and labels: at the last token of each step 1 (right) or 0, else -100.
+    `stepwise`: input_ids, and labels: at the last token of each step 1 (right) or 0, else -100; for
+    `ranked`: prompt_ids, and answer_ids, a list of such lists, best first.
 
     Where LoadedModel has a processor, rows also have `media`: of each image, video and audio its
     kind and path, in the order of the text (of the prompt, where there is one). Their tokens are

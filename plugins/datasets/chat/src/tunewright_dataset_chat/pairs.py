@@ -1,5 +1,5 @@
-"""Tokenise preference, unpaired, stepwise and prompt rows: a prompt encoded as for inference, and
-answers after it."""
+"""Tokenise preference, ranked, unpaired, stepwise and prompt rows: a prompt encoded as for
+inference, and answers after it."""
 
 from array import array
 from collections.abc import Callable, Sequence
@@ -12,6 +12,7 @@ from tunewright.types import (
     Message,
     Preference,
     Prompt,
+    Ranked,
     Rendered,
     Row,
     Span,
@@ -67,6 +68,9 @@ def _render(row: Row, render: Render) -> list[Rendered]:
     """The prompt, then the conversation with each answer."""
     if isinstance(row, Preference):
         prompt, answers = row.prompt, {"chosen": row.chosen, "rejected": row.rejected}
+    elif isinstance(row, Ranked):
+        prompt = row.prompt
+        answers = {f"answers[{n}]": answer for n, answer in enumerate(row.answers)}
     elif isinstance(row, Unpaired):
         prompt, answers = row.prompt, {"completion": row.completion}
     elif isinstance(row, Stepwise):
@@ -145,6 +149,8 @@ def _columns(row: Row, tokens: list[Encoded | RowError]) -> dict[str, Any]:
             "rejected_ids": found[1],
             "margin": row.margin,
         }
+    if isinstance(row, Ranked):
+        return {"prompt_ids": prompt.input_ids, "answer_ids": found}
     if isinstance(row, Unpaired):
         return {"prompt_ids": prompt.input_ids, "completion_ids": found[0], "label": row.label}
     assert isinstance(row, Prompt)

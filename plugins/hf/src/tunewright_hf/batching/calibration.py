@@ -41,7 +41,8 @@ def _sequence(row: dict[str, Any]) -> tuple[list[int], list[int]] | None:
         query = list(row["query_ids"] or row["document_ids"][0])
         return query, query
     prompt = list(row["prompt_ids"])
-    reply = row.get("chosen_ids", row.get("completion_ids"))
+    reply = row["answer_ids"][0] if "answer_ids" in row else None
+    reply = row.get("chosen_ids", row.get("completion_ids", reply))
     if reply is None:
         return prompt, prompt
     if not row.get("label", True):
