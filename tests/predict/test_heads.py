@@ -57,7 +57,7 @@ def test_labels_and_scores_are_those_of_transformers(classifier: Path, tmp_path:
     assert [row["label"] for row in found] == [["b"], ["c"]] * 4
     theirs = pipeline("text-classification", model=str(classifier / "model"), top_k=None)
     for row in found[:2]:
-        expected = {each["label"]: each["score"] for each in theirs(row["text"])}
+        expected = {each["label"]: each["score"] for each in theirs([row["text"]])[0]}
         assert row["scores"] == pytest.approx(expected, abs=1e-5)
 
 
