@@ -149,7 +149,9 @@ class SentenceTransformers(Exporter):
     def export_model(self, run: RunContext, request: ExportRequest) -> str:
         from tunewright_exporters.embeddings import write
 
-        if run.policy_head == "score":
+        from tunewright_hf.models.modules import base_model
+
+        if getattr(base_model(request.loaded.model), "score", None) is not None:
             from tunewright_exporters.rerankers import write as write_reranker
 
             write_reranker(run, request, self.options, self.tolerance())
