@@ -25,6 +25,16 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 END = "end"
+#: routes that change weights
+CHANGES = {
+    "vllm": (
+        "/v1/load_lora_adapter",
+        "/v1/unload_lora_adapter",
+        "/collective_rpc",
+        "/reset_prefix_cache",
+    ),
+    "sglang": ("/load_lora_adapter", "/unload_lora_adapter", "/update_weights_from_disk"),
+}
 #: gives (token id, {token id: log-probability}) for a request's body; the end token included
 Brain = Callable[[dict[str, Any]], AsyncIterator[tuple[int, dict[int, float]]]]
 
@@ -41,6 +51,8 @@ class Wire:
     faults: frozenset[str] = frozenset()
     asked: list[tuple[str, Any]] = field(default_factory=list)  # (path, body)
     score: Callable[[dict[str, Any]], list[Any]] = lambda body: []
+    #: called with path and body of requests that change weights; returns what it refuses
+    changed: Callable[[str, dict[str, Any]], str] = lambda path, body: "not in development mode"
 
     def note(self, path: str, body: Any) -> None:
         self.asked.append((path, body))
@@ -83,12 +95,19 @@ def app(wire: Wire) -> Starlette:
             return JSONResponse(await whole(wire, body))
         return StreamingResponse(stream(wire, body), media_type="text/event-stream")
 
+    async def change(request: Request) -> Response:
+        body = await request.json()
+        wire.note(request.url.path, body)
+        problem = wire.changed(request.url.path, body)
+        return wire.error(400, problem) if problem else Response(status_code=200)
+
     return Starlette(  # no route /v1/models/NAME: vLLM 0.32 answers 404
         routes=[
             Route("/health", health),
             Route("/v1/models", models),
             Route("/v1/chat/completions", chat, methods=["POST"]),
             Route("/v1/completions", completions, methods=["POST"]),
+            *(Route(path, change, methods=["POST"]) for path in CHANGES[wire.kind]),
         ]
     )
 

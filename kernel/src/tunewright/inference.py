@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol, Self
 
 from tunewright.errors import RowError, RunError
 from tunewright.rows import Conversation
+from tunewright.types import StageResult
 
 __all__ = [
     "Busy",
@@ -77,6 +78,8 @@ class EngineRequest:
     cache_tokens: int | None = None  # tokens in the key-value cache at once; None: no limit
     adapters: dict[str, Path] = field(default_factory=dict)  # name → folder
     address: str | None = None  # of a server that runs already, for remote engines
+    #: other weights of the run come by `InferenceEngine.update`, while it is trained
+    updates: bool = False
     #: take SamplingDefaults from the checkpoint's generation_config.json
     sampling_defaults: bool = True
 
@@ -175,6 +178,8 @@ class Piece:
     error: str | None = None  # with finish_reason "error"
     index: int = 0  # of the answer, below GenerateRequest.n
     prompt: tuple[TokenScore, ...] = ()  # only with prompt_logprobs, in an answer's first piece
+    ids: tuple[int, ...] = ()  # in a last piece: of the whole answer, the stop token included
+    stop_token: TokenScore | None = None  # only with logprobs, in a last piece: what ended it
     unavailable: bool = False  # with "error": the server that answers was lost; ask again later
 
 
@@ -255,6 +260,12 @@ class InferenceEngine:
         """Return the reward model's score of each input. Waits. Raises RowError, and RunError
         without the feature "scores"."""
         raise RunError("this engine's model is no reward model")
+
+    def update(self, trained: StageResult, send: bool = True) -> None:
+        """Answer with other weights of the run from now on; no request may be under way. Waits
+        until the files are read. send: False where another process tells the server. Raises
+        RunError if the engine was not opened for updates, or cannot load them."""
+        raise RunError("this engine takes no other weights", place="engine")
 
     def close(self, seconds: float = 0.0) -> None:
         """Take no more requests, let answers go on for so long, cancel the others, and release the

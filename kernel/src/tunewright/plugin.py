@@ -268,3 +268,8 @@ class Logger(Plugin):
 
 class Engine(Plugin):
     """Kind engine: opens a tunewright.inference.InferenceEngine."""
+
+    def update_objections(self, recipe: "Resolved") -> Iterable[Problem]:
+        """Refuse recipes whose model it cannot get while it is trained
+        (InferenceEngine.update)."""
+        yield Problem(self.at, f"the engine {self.name} takes no weights while it answers")

@@ -8,7 +8,7 @@ from pydantic import Field
 from tunewright import Engine, PluginOptions, Problem, hookimpl
 from tunewright.inference import EngineRequest, InferenceEngine
 from tunewright.types import RunContext
-from tunewright_engine_remote.objections import problems
+from tunewright_engine_remote.objections import problems, update_problems
 
 if TYPE_CHECKING:
     from tunewright.check import Resolved
@@ -49,6 +49,9 @@ class RemoteEngine(Engine):
 
     def objections(self, recipe: "Resolved") -> Iterable[Problem]:
         return problems(self, recipe)
+
+    def update_objections(self, recipe: "Resolved") -> Iterable[Problem]:
+        return update_problems(self, recipe)
 
     @hookimpl
     def open_engine(self, run: RunContext, request: EngineRequest) -> InferenceEngine:

@@ -33,13 +33,25 @@ def problems(engine: "RemoteEngine", recipe: "Resolved") -> Iterator[Problem]:
             yield Problem(
                 engine.at, f"{title} generates text, and {name} trains a reward model", "engine: hf"
             )
-    if options.merge or options.address:
-        return
+    if not options.merge and not options.address:
+        yield from _unserved(engine, recipe, _MERGE)
+
+
+def update_problems(engine: "RemoteEngine", recipe: "Resolved") -> Iterator[Problem]:
+    """Problems of an engine that gets the weights of a recipe's model while it is trained."""
+    if engine.options.merge:
+        problem = f"{engine.title} gets the adapter itself: merge does nothing"
+        yield Problem(engine.at, problem, "take it out")
+    yield from _unserved(engine, recipe, "")
+
+
+def _unserved(engine: "RemoteEngine", recipe: "Resolved", remedy: str) -> Iterator[Problem]:
+    title = engine.title
     adapter, quantizer = recipe.choices["adapter"], recipe.choices.get("quantizer")
     if reason := _unserved_adapter(adapter.plugin, adapter.options):
-        yield Problem(engine.at, f"{title} applies no adapter {reason}", _MERGE)
+        yield Problem(engine.at, f"{title} applies no adapter {reason}", remedy)
     if quantizer and quantizer.entry.name not in engine.quantizers:
-        yield Problem(engine.at, quantizer_problem(title, quantizer.entry.name), _MERGE)
+        yield Problem(engine.at, quantizer_problem(title, quantizer.entry.name), remedy)
 
 
 def quantizer_problem(title: str, name: str) -> str:

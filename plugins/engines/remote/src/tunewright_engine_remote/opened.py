@@ -24,7 +24,7 @@ from tunewright.inference import (
     Piece,
     TooLong,
 )
-from tunewright.types import RunContext
+from tunewright.types import RunContext, StageResult
 from tunewright_engine_remote.served import (
     MERGED,
     find_served,
@@ -57,6 +57,7 @@ class OpenedServer(InferenceEngine):
         if request.cache_tokens is not None:
             raise RunError(f"{engine.title} sizes its cache itself", place="cache_tokens")
         self._server, self._title = engine.server(), engine.title
+        self._updates, self._number = request.updates, 0  # of updates so far
         self._folder = Path(tempfile.mkdtemp(prefix=f"tunewright-{engine.name}-"))
         try:
             self._open(run, request, engine, self._folder)
@@ -167,6 +168,21 @@ class OpenedServer(InferenceEngine):
         self._thread.join()
         self._supervisor.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def update(self, trained: StageResult, send: bool = True) -> None:
+        if not self._updates:
+            super().update(trained)
+        self._supervisor.check()
+        self._number += 1
+        requests, folder = [], str(trained.path.resolve())
+        if trained.saves == "adapter":
+            name, model = f"update-{self._number}", self.models[-1]
+            requests = self._server.adapter_requests(name, folder, self._answers.adapter(model))
+            self._answers.rename(model, name)
+        else:
+            requests = self._server.weights_requests(folder)
+        for path, body in requests if send else ():
+            self._supervisor.post(path, body)
 
     # ---- the engine's thread ---------------------------------------------------------------------
 

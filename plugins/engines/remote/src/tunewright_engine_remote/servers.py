@@ -11,6 +11,8 @@ from tunewright import RowError
 from tunewright.inference import Feature
 from tunewright_hf.inference.rows import Row
 
+#: path and JSON body of a request
+Post = tuple[str, dict[str, Any]]
 BASE = "base"  # the name of the model without adapters, in servers that we start
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM takes
 _MOST_LOGPROBS = 20  # vLLM's default of --max-logprobs
@@ -30,6 +32,7 @@ class Launch:
     trust_remote_code: bool
     arguments: list[str]
     folder: Path  # for files of its own
+    updates: bool = False  # adapters and weights are replaced while it runs
     port: int = 0
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
 
@@ -48,6 +51,12 @@ class Server(Protocol):
 
     def check(self, row: Row) -> None:
         """Raise RowError for what it cannot do."""
+
+    def adapter_requests(self, name: str, folder: str, before: str | None) -> list[Post]:
+        """Return the requests that load an adapter, in place of that before."""
+
+    def weights_requests(self, folder: str) -> list[Post]:
+        """Return the requests that load a model's weights in place of its own."""
 
 
 def sampling_fields(row: Row) -> dict[str, Any]:
@@ -99,6 +108,8 @@ class VllmServer:
             found.append("--trust-remote-code")
         # the token is no argument, which other users of the machine could read
         variables = {"VLLM_API_KEY": launch.token, "VLLM_NO_USAGE_STATS": "1"}
+        if launch.updates:
+            variables |= {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_SERVER_DEV_MODE": "1"}
         return found + launch.arguments, variables
 
     def fields(self, row: Row, base: str) -> dict[str, Any]:
@@ -115,6 +126,17 @@ class VllmServer:
             if (getattr(row, name) or 0) > _MOST_LOGPROBS:
                 problem = f"is {getattr(row, name)}, expected at most {_MOST_LOGPROBS} with vLLM"
                 raise RowError(problem, place=name)
+
+    def adapter_requests(self, name: str, folder: str, before: str | None) -> list[Post]:
+        # of another name: prefixes are cached by it
+        load = ("/v1/load_lora_adapter", {"lora_name": name, "lora_path": folder})
+        unload = [("/v1/unload_lora_adapter", {"lora_name": before})] if before else []
+        return [load, *unload]
+
+    def weights_requests(self, folder: str) -> list[Post]:
+        # the only route to weights in files, of VLLM_SERVER_DEV_MODE
+        reload = {"method": "reload_weights", "kwargs": {"weights_path": folder}}
+        return [("/collective_rpc", reload), ("/reset_prefix_cache", {})]
 
 
 class SglangServer:
@@ -165,3 +187,11 @@ class SglangServer:
         if row.seed is not None and row.sampling.temperature and not self._deterministic:
             hint = "engine.deterministic: true"
             raise RowError("SGLang takes none unless it is deterministic", place="seed", hint=hint)
+
+    def adapter_requests(self, name: str, folder: str, before: str | None) -> list[Post]:
+        load = ("/load_lora_adapter", {"lora_name": name, "lora_path": folder})
+        unload = [("/unload_lora_adapter", {"lora_name": before})] if before else []
+        return [load, *unload]
+
+    def weights_requests(self, folder: str) -> list[Post]:
+        return [("/update_weights_from_disk", {"model_path": folder, "flush_cache": True})]

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from tunewright_engine_remote import RemoteEngine
 
 _TOKEN = "TUNEWRIGHT_ENGINE_TOKEN"
+_UPDATES = (
+    "vLLM needs VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 and --enable-lora for adapters, "
+    "VLLM_SERVER_DEV_MODE=1 for weights; SGLang --enable-lora for adapters"
+)
 _MOST, _WITHIN = 3, 600.0  # restarts, within so many seconds
 _CONNECT = 10.0  # seconds
 
@@ -69,6 +73,23 @@ class Supervisor:
             raise RunError(f"lists no models: {said}", place=self.address, hint=hint) from error
         return found
 
+    def post(self, path: str, body: dict[str, Any]) -> None:
+        """Send a request that changes the server. Waits. Raises RunError."""
+        try:
+            with httpx2.Client(
+                **self._how(timeout=httpx2.Timeout(None, connect=_CONNECT))
+            ) as client:
+                response = client.post(path, json=body)
+        except httpx2.HTTPError as error:
+            said = str(error).partition("\n")[0] or type(error).__name__
+            raise RunError(
+                f"{self.title} does not take {path}: {said}", place=self.address
+            ) from error
+        if response.status_code != 200:
+            said = " ".join(response.text.split())[:300]
+            problem = f"{self.title} refuses {path} with {response.status_code}: {said}"
+            raise RunError(problem, place=self.address, hint=_UPDATES)
+
     def learn(self, models: list[dict[str, Any]], name: str) -> None:
         """Take the length from the server's list of models."""
         listed = {each["id"]: each for each in models}
@@ -110,6 +131,7 @@ def launched(
         trust_remote_code=run.trust_remote_code,
         arguments=list(engine.options.arguments),
         folder=folder,
+        updates=request.updates,
     )
     found = Watched(engine, launch)
     found.names = served.names

@@ -49,7 +49,7 @@ def _push(row: Row, choice: dict[str, Any]) -> FinishReason | None:
         raise RunError("the server gives no token ids: vLLM 0.33 or SGLang 0.5.23 is needed")
     stop = choice.get("stop_reason", choice.get("matched_stop"))
     for token, score in zip(tokens, _scores(row, choice, tokens), strict=True):
-        row.tokens.append(token)
+        row.push(token, score)
         if token in row.stop_ids or token == stop or not row.on_token(row, token, score):
             return "stop"
         if row.cancelled:

@@ -83,6 +83,8 @@ class Answer:
                 reason,
                 stop=stop if stop in self._own_stops else None,
                 error=error,
+                ids=tuple(row.tokens),
+                stop_token=row.stop_score and self._score(row.stop_score),
                 unavailable=row.unavailable,
             )
         )
@@ -179,6 +181,10 @@ class AnswerFactory:
             known = ", ".join(self._adapters)
             raise RowError(f"there is no {model!r}", place="model", hint=f"one of {known}")
         return self._adapters[model]
+
+    def rename(self, model: str, adapter: str) -> None:
+        """Make this Row.adapter that of a model."""
+        self._adapters[model] = adapter
 
     def _sampling(self, request: GenerateRequest) -> RowSampling:
         def setting(name: str, off: Any) -> Any:

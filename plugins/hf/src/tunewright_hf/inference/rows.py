@@ -81,6 +81,7 @@ class Row:
     on_end: Callable[["Row", FinishReason, str | None], None] = _ignored
     tokens: list[int] = field(default_factory=list)  # of the answer, its stop id included
     prompt_scores: list[Score] = field(default_factory=list)
+    stop_score: Score | None = None  # of the stop id that ended it, with logprobs
     reason: FinishReason | None = None
     cancelled: bool = False
     unavailable: bool = False  # as in Piece; set before `end`
@@ -95,6 +96,12 @@ class Row:
     def is_plain(self) -> bool:
         """Whether its next token is simply the most likely one."""
         return self.sampling == _GREEDY and self.guide is None and self.logprobs is None
+
+    def push(self, token: int, score: Score | None) -> None:
+        """Add a token."""
+        self.tokens.append(token)
+        if token in self.stop_ids:
+            self.stop_score = score
 
     def end(self, reason: FinishReason, error: str | None = None) -> None:
         """Tell the end, once."""

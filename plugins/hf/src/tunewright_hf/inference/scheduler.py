@@ -249,7 +249,7 @@ class Scheduler:
         tokens, scores = next_tokens(logits, group.rows)
         ended: list[tuple[int, FinishReason]] = []
         for number, (row, token, score) in enumerate(zip(group.rows, tokens, scores, strict=True)):
-            row.tokens.append(token)
+            row.push(token, score)
             if token in row.stop_ids or not row.on_token(row, token, score):
                 ended.append((number, "stop"))
             elif len(row.tokens) >= row.max_new_tokens:

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -103,6 +103,7 @@ class PromptsTrainer(StageTrainer):
     def prepare_step(self, batches: list[list[Prompt]]) -> tuple[list[Batch], float]:
         # a run that goes on with another number of ranks has no rollout
         if not self.rollout or self.step % self.steps_per_rollout == 0:
+            self.writer.update(self.step)
             with torch.no_grad(), self.evaluation_mode():
                 self.rollout = self.make_rollout(batches)
         counts = [[batch["parts"], collators.tokens(batch)] for batch in self.rollout]
@@ -243,6 +244,7 @@ class PromptsTrainer(StageTrainer):
     def evaluate_one(self, name: str, rows: Any) -> dict[str, float]:
         """Mean reward of one completion per prompt, sampled as in training."""
         sums = torch.zeros(3, dtype=torch.float64)  # reward, tokens, answers
+        self.writer.update(self.step)
         of_the_step, self.sums = self.sums, defaultdict(lambda: [0.0, 0.0])
         for own, counts in self.own_batches(Numbered(rows)):
             prompts = [row for _, row in own]
@@ -263,7 +265,7 @@ def train_on_prompts(
     request: TrainRequest,
     options: Any,
     stage: str,
-    trainer: type[PromptsTrainer],
+    trainer: Callable[..., PromptsTrainer],
     repeats: int = 1,
 ) -> StageResult:
     """Train on prompts, and save. repeats: steps on the same completions. Raises as `fit` does;

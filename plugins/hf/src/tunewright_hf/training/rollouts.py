@@ -54,6 +54,9 @@ class Rollout:
     given: Sequence[tuple[int, int]] = ()  # [start, end) of completion_ids: an environment's
     messages: Sequence[Message] = ()  # of an episode, after its prompt
     reward: float | None = None  # of an environment, weighted
+    #: log-probability of each token of completion_ids under the engine that sampled it, before
+    #: temperature; NaN: unknown, as where an environment speaks. Empty: the model itself sampled
+    logps: Sequence[float] = ()
 
     def row(self) -> dict[str, Any]:
         """As a row for a collator; what the model generated is trained."""
@@ -88,10 +91,16 @@ class RolloutGenerator:
         sampling: Sampling,
         media: MediaRows | None = None,
     ) -> None:
-        self._loaded, self._sampling, self._media = loaded, sampling, media
+        self._loaded, self.sampling, self._media = loaded, sampling, media
         known = loaded.tokenizer.get_vocab()
         names = [*stop, loaded.tokenizer.eos_token]
         self._stop_ids = frozenset(known[name] for name in names if name in known)
+
+    def update(self, step: int) -> None:
+        """Take the weights of a step. Called on all ranks before completions are generated."""
+
+    def close(self) -> None:
+        """Release what generates."""
 
     @torch.no_grad()
     def write(
@@ -107,7 +116,7 @@ class RolloutGenerator:
 
         Raises RowError if a medium cannot be read, RunError if it was changed.
         """
-        model, sampling = self._loaded.model, self._sampling
+        model, sampling = self._loaded.model, self.sampling
         settings = RowSampling(sampling.temperature, sampling.top_p, sampling.top_k)
         numbers = [np.random.default_rng(draw) for draw in draws]
         randoms: list[np.random.Generator | None] = [*numbers] or [None] * len(prompts)

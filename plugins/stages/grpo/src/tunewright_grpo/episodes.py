@@ -1,5 +1,6 @@
 """Episodes: completions of several turns, which an environment answers."""
 
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -31,7 +32,9 @@ class _Episode:
     ids: list[int] = field(default_factory=list)  # after the prompt
     given: list[tuple[int, int]] = field(default_factory=list)  # [start, end) of ids: not generated
     messages: list[Message] = field(default_factory=list)
+    logps: list[float] = field(default_factory=list)  # of ids; NaN: unknown
     text: str = ""  # of the last turn
+    scored: bool = False  # whether any of them is known
     running: bool = True
     finished: bool = False
     reward: float | None = None
@@ -46,6 +49,7 @@ class _Episode:
             self.given,
             self.messages,
             self.reward,
+            self.logps if self.scored else (),
         )
 
 
@@ -116,6 +120,8 @@ class Episodes:
         )
         for episode, turn_ in zip(running, written, strict=True):
             episode.ids += turn_.completion_ids
+            episode.scored |= bool(turn_.logps)
+            episode.logps += turn_.logps or [math.nan] * len(turn_.completion_ids)
             episode.text = turn_.text
             episode.messages.append(self._turns.message(turn_.completion_ids, episode.tools))
             episode.running = turn_.finished
@@ -139,6 +145,7 @@ class Episodes:
                 continue
             episode.given.append((len(episode.ids), len(episode.ids) + len(ids)))
             episode.ids += ids
+            episode.logps += [math.nan] * len(ids)
             episode.messages += observation.messages
 
     def _steps(self, requests: Sequence[StepRequest]) -> Iterator[Observation]:

@@ -16,8 +16,10 @@ from tunewright_grpo.advantage import (
     token_weights,
 )
 from tunewright_grpo.episodes import Episodes
+from tunewright_grpo.importance import sampled_logps, truncated_ratios
 from tunewright_grpo.losses import log_ratios, policy_loss
 from tunewright_grpo.turns import TurnEncoder
+from tunewright_hf.training.engine_rollouts import EngineGenerator
 from tunewright_hf.training.online_rl import Prompt, PromptsTrainer
 from tunewright_hf.training.rollouts import Rollout, lengths
 from tunewright_hf.training.stage_trainer import Batch, TrainingSetup
@@ -27,11 +29,23 @@ class GrpoTrainer(PromptsTrainer):
     def __init__(self, setup: TrainingSetup, options: Any) -> None:
         super().__init__(setup, options)
         self.steps_per_rollout = options.num_iterations
+        if options.has_engine:
+            run, sampling = setup.run, self.writer.sampling
+            stop = run.plugin("template").info.stop
+            self.writer = EngineGenerator(
+                run, setup.request.loaded, options.rollouts, stop, sampling
+            )
         self.environment = options.open_environment(setup.run, setup.request.number - 1)
         if self.environment:
             turns = TurnEncoder(setup.run, self.tokenizer)
             most = options.max_new_tokens
             self.episodes = Episodes(self.environment, self.writer, turns, most)
+
+    def close(self) -> None:
+        """Release the engine and the environment."""
+        self.writer.close()
+        if self.environment:
+            self.environment.plugin.close()
 
     def write(
         self, rows: Sequence[dict[str, Any]], draws: Sequence[tuple[int, ...]]
@@ -66,8 +80,11 @@ class GrpoTrainer(PromptsTrainer):
         batch["weights"] = weights.float().to(self.device)
         if options.beta:
             batch["reference"] = self.reference_logps(batch)
-        if options.num_iterations > 1 or options.kl_in_reward:
+        sampled = sampled_logps(written, batch["labels"].shape[1])
+        if options.num_iterations > 1 or options.kl_in_reward or sampled is not None:
             batch["old"] = self._old_logps(batch)
+        if sampled is not None:
+            batch["correction"] = self._correction(batch, sampled.to(self.device))
         return batch
 
     def _groups(self, prompts: list[Prompt]) -> tuple[list[Rollout], Tensor]:
@@ -115,6 +132,15 @@ class GrpoTrainer(PromptsTrainer):
         self.model.train()
         return logps
 
+    def _correction(self, batch: Batch, sampled: Tensor) -> Tensor:
+        """Factors (B, T) of each token's loss, for what the engine has sampled otherwise."""
+        known = (batch["known"] > 0) & ~sampled.isnan()
+        difference = batch["old"] - sampled
+        self.count("sampling/logp_difference", difference[known].abs())
+        ratios = truncated_ratios(batch["old"], sampled, self.options.importance_cap or 2.0)
+        self.count("sampling/importance_ratio", ratios[known])
+        return ratios
+
     def _compute_advantages(self, rollout: list[Batch]) -> None:
         """Set `advantages` (B, T) of each batch, from its rewards."""
         options = self.options
@@ -158,6 +184,8 @@ class GrpoTrainer(PromptsTrainer):
         old = batch["old"] if options.num_iterations > 1 else logps.detach()
         ratios = log_ratios(logps, old, known, options.importance_sampling_level).exp()
         loss, clipped = policy_loss(ratios, logps, batch["advantages"], options)
+        if "correction" in batch:
+            loss = loss * batch["correction"]
         if options.num_iterations > 1:
             for name, each in clipped.items():
                 self.count(name, each[known > 0].float())
