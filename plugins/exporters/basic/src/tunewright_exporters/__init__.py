@@ -148,7 +148,6 @@ class SentenceTransformers(Exporter):
     @hookimpl
     def export_model(self, run: RunContext, request: ExportRequest) -> str:
         from tunewright_exporters.embeddings import write
-
         from tunewright_hf.models.modules import base_model
 
         if getattr(base_model(request.loaded.model), "score", None) is not None:

@@ -32,8 +32,17 @@ def set_outputs(config: Any, request: LoadRequest) -> None:
         config.label2id = {name: number for number, name in enumerate(request.labels)}
         if request.head == "steps":
             config.classifier_dropout = 0.0  # transformers' classes for tokens take 0.1
+            _spare_head(request.quantization)
     elif request.head != "causal_lm":
         config.num_labels = 1
+
+
+def _spare_head(quantization: Any) -> None:
+    """Have a quantization config of transformers leave out the head. Without it, transformers
+    leaves out the last parameter, which here is the head's bias."""
+    for name in ("llm_int8_skip_modules", "modules_to_not_convert"):
+        if hasattr(quantization, name) and not getattr(quantization, name):
+            setattr(quantization, name, ["score"])
 
 
 def auto_class(request: LoadRequest, config: Any) -> Any:
