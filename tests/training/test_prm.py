@@ -10,12 +10,14 @@ import datasets
 import pytest
 import torch
 from answers_setup import run_stage
-from training_setup import SIZE, loaded, logs_of, lora, stop_after
+from peft import LoraConfig, get_peft_model
+from training_setup import SIZE, loaded, logs_of, stop_after, tokenizer
 from transformers import AutoModelForTokenClassification, AutoTokenizer, LlamaConfig
 
 from tunewright.check import resolve
 from tunewright.errors import Stopped
 from tunewright.run import open_run, train
+from tunewright.types import LoadedModel
 from tunewright_prm import Prm
 from tunewright_prm.training import last_alone, step_losses, step_sums
 
@@ -28,6 +30,15 @@ def model() -> Any:
     torch.manual_seed(0)
     config = LlamaConfig(**SIZE, num_labels=2, classifier_dropout=0.0)
     return AutoModelForTokenClassification.from_config(config, attn_implementation="eager")
+
+
+def with_lora() -> LoadedModel:
+    """The head is no target of LoRA, as it is in runs: PEFT trains a copy of it."""
+    torch.manual_seed(1)
+    config = LoraConfig(
+        r=4, target_modules="all-linear", exclude_modules=["score"], task_type="TOKEN_CLS"
+    )
+    return LoadedModel(get_peft_model(model(), config), tokenizer(), saves="adapter")
 
 
 def rows(number: int = 24, seed: int = 0) -> datasets.Dataset:
@@ -97,7 +108,7 @@ def test_the_last_step_alone() -> None:
 
 @pytest.mark.parametrize("how", ["full", "lora"])
 def test_it_learns(tmp_path: Path, how: str) -> None:
-    made = lora(model(), dropout=0.0, task="TOKEN_CLS") if how == "lora" else loaded(model())
+    made = with_lora() if how == "lora" else loaded(model())
     evals = {"it": rows(9, seed=3)}
     run, result = run_stage(tmp_path, made, prm(), rows(), evals=evals, max_steps=40)
     logged = logs_of(run)
@@ -142,8 +153,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"max_steps": 6, "logging_steps": 1}
 
     def run_it(folder: str, **how: Any) -> Any:
-        made = lora(model(), task="TOKEN_CLS")
-        return run_stage(tmp_path / folder, made, prm(), rows(), **settings, **how)[0]
+        return run_stage(tmp_path / folder, with_lora(), prm(), rows(), **settings, **how)[0]
 
     whole = run_it("whole")
     with pytest.raises(Stopped):
@@ -181,17 +191,17 @@ def test_transformers_reads_the_result(tmp_path: Path) -> None:
     )
     result = train(recipe)
     theirs: Any = AutoModelForTokenClassification.from_pretrained(result.path)
-    tokenizer: Any = AutoTokenizer.from_pretrained(result.path)
+    words: Any = AutoTokenizer.from_pretrained(result.path)
     assert theirs.config.id2label == {0: "wrong", 1: "right"}
-    asked = tokenizer.apply_chat_template(
+    asked = words.apply_chat_template(
         [{"role": "user", "content": "3 + 1?"}], add_generation_prompt=True, return_dict=False
     )
-    end = tokenizer("\n", add_special_tokens=False)["input_ids"]
+    end = words("\n", add_special_tokens=False)["input_ids"]
     judged = []
     for last in ("Yes.", "Oh no!"):
         ids, places = [*asked], []
         for step in ("I add.", last):
-            ids += tokenizer(step, add_special_tokens=False)["input_ids"] + end
+            ids += words(step, add_special_tokens=False)["input_ids"] + end
             places.append(len(ids) - 1)
         with torch.no_grad():
             found = theirs(input_ids=torch.tensor([ids])).logits[0, places].argmax(-1)

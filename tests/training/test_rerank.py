@@ -163,12 +163,9 @@ def test_lengths_count_the_documents_alone() -> None:
 @pytest.mark.parametrize("loss", LOSSES)
 def test_it_learns(tmp_path: Path, loss: str, how: str) -> None:
     made = lora(model(), dropout=0.0, task="SEQ_CLS") if how == "lora" else loaded(model())
-    run, result = run_stage(
-        tmp_path, made, rerank(loss=loss), rows(), evals={"it": rows(6, seed=3)}, max_steps=30
-    )
-    logged = logs_of(run)
-    assert logged[-1]["loss"] < logged[0]["loss"]
-    assert result.metrics["it_accuracy"] == 1
+    evals = {"it": rows(6, seed=3)}
+    _, result = run_stage(tmp_path, made, rerank(loss=loss), rows(), evals=evals, max_steps=30)
+    assert result.metrics["it_accuracy"] == 1  # by chance: one in 576
     assert set(result.metrics) >= {f"it_{name}" for name in Rerank.eval_metrics}
 
 
