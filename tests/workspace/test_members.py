@@ -83,6 +83,8 @@ def test_needs_the_kernel_of_this_minor_version_and_no_other_plugin(member: Memb
     assert ours["tunewright"] == f"tunewright{bounds}"
     if not member.is_bundle:
         shared = {"tunewright-defaults"} if "stages" in member.folder.parts else set()
+        # the kind's owner, with its base class
+        shared |= {"tunewright-grpo"} if "environments" in member.folder.parts else set()
         assert set(ours) <= {"tunewright", "tunewright-hf"} | shared
 
 

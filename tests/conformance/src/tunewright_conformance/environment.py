@@ -106,7 +106,7 @@ class TestEnvironment(Suite):
         assert reward is None or math.isfinite(reward)
 
     def played(self, environment: "Played") -> list[Any]:
-        """What is seen in an episode of the turns, and its reward."""
+        """Observations of an episode of the turns, and its reward."""
         start = environment.reset()
         seen: list[Any] = [start.text]
         seen += [written(environment.step(start.episode, said(turn))) for turn in self.turns]

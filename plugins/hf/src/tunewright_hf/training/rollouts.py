@@ -20,6 +20,7 @@ from tunewright_hf.media.collation import MediaRows
 from tunewright_hf.media.prompts import PromptMedia, prompt_media
 
 __all__ = [
+    "Media",
     "Rollout",
     "RolloutGenerator",
     "Sampling",

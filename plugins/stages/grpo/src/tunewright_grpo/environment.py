@@ -43,7 +43,7 @@ class StepRequest:
 
 @dataclass(slots=True)
 class Observation:
-    """What follows a turn: results of its tool calls, or a user's message. None: the episode has
+    """Messages that follow a turn: results of its tool calls, or a user's. None: the episode has
     ended."""
 
     messages: list[Message] = field(default_factory=list)
