@@ -76,6 +76,7 @@ def test_the_least(folder: Path) -> None:
         ({"val_size": 0.1}, "dataset.validation", 0.1),
         ({"val_size": 50}, "dataset.validation", 50),
         ({"mix_strategy": "interleave_over"}, "dataset.stop", "all"),
+        ({"disable_shuffling": True}, "dataset.order", "given"),
         ({"mask_history": True}, "template.train_on", "last"),
         ({"default_system": "Be brief."}, "template.system", "Be brief."),
         ({"finetuning_type": "full"}, "adapter", "full"),

@@ -21,6 +21,7 @@ KERNEL_WORDS = {
     "format": "a kind",
     "generation": "what engines do",
     "length": "why a reply ends",
+    "merge": "a tag of YAML: `<<`",
     "plugins": "a group of verbs",
     "template": "a kind",
     "safetensors": "the form of weights in checkpoints",

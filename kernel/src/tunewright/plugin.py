@@ -143,6 +143,8 @@ class Optimizer(Plugin):
     elementwise: ClassVar[bool] = False
     #: whether it changes which parameters are trained while a training runs (BAdam)
     switches_parameters: ClassVar[bool] = False
+    #: whether evaluations and results have an average of the weights (schedule-free)
+    averages_weights: ClassVar[bool] = False
 
     def objections(self, recipe: "Resolved") -> Iterable[Problem]:
         """Refuse what an optimizer of this sort cannot do. Subclasses add to it."""

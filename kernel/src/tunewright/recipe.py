@@ -57,6 +57,10 @@ class Training(BaseModel):
     learning_rate_scales: dict[str, float] = Field(default_factory=dict, json_schema_extra=ADVANCED)
     """Factors of the learning rate: regular expression, searched in parameter names, such as
     embed_tokens or visual → factor. The first that matches counts."""
+    layer_lr_decay: float = Field(1.0, gt=0, le=1, json_schema_extra=ADVANCED)
+    """Layer-wise decay of the learning rate (arXiv:1801.06146): the last layer and the output head
+    have the full rate, each layer below it this share of the one above, embeddings and media towers
+    that of the first layer once more. 1: all the same."""
     epochs: float = Field(1.0, gt=0, le=1e6, json_schema_extra=BASIC)
     """Passes over the data. May be a fraction."""
     max_steps: int | None = Field(None, gt=0, le=_MOST)

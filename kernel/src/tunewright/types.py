@@ -220,6 +220,9 @@ class Data:
     #: epoch (0 is the first) → row numbers in train, a NumPy array in training order, as many in
     #: every epoch. None: all rows once, shuffled by the trainer
     order: Callable[[int], Any] | None = None
+    #: rows of each source, in order, where the trainer chooses sources by their loss
+    #: (tunewright_hf.batching.online_mixing); None: it does not
+    mixed_online: tuple[int, ...] | None = None
     #: base of relative paths in `media`; None: they are absolute
     media_root: Path | None = None
 

@@ -125,7 +125,22 @@ def _training(config: Configuration, result: Translation) -> None:
         result.set("training.batching", _BATCHING[sampling])
     else:
         result.note("train_sampling_strategy", "missing", "examples are shuffled")
+    if config.take("disable_shuffling"):
+        _keep_order(result)
     _saving(config, result)
+
+
+def _keep_order(result: Translation) -> None:
+    """Leave examples in the order of the sources, where nothing else chooses it."""
+    stage, dataset = (result.recipe.get(name) for name in ("stage", "dataset"))
+    chosen = isinstance(dataset, dict) and dataset.keys() & {"mixing", "streaming"}
+    if chosen or (isinstance(stage, dict) and stage.get("packing")):
+        problem = "examples that are packed, interleaved or streamed are shuffled"
+        result.note("disable_shuffling", "missing", problem)
+        return
+    result.recipe.setdefault("dataset", "chat")
+    result.set("dataset.order", "given")
+    result.set("training.batching", "random")
 
 
 def _schedule(config: Configuration, result: Translation) -> None:

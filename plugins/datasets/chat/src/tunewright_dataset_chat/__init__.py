@@ -37,9 +37,13 @@ class Chat(Dataset):
         their end, including the stop token. start: cut their start. turns: remove their oldest
         turns, but not the system message. Documents are always split into pieces of max_length
         tokens."""
-        mixing: Literal["concatenate", "interleave"] = "concatenate"
+        mixing: Literal["concatenate", "interleave", "online"] = "concatenate"
         """How sources are mixed. concatenate: an epoch has all examples of each source, times its
-        weight. interleave: each source has a share of the epoch by weight, spread evenly."""
+        weight. interleave: each source has a share of the epoch by weight, spread evenly. online:
+        each step trains on one source, drawn by their losses so far (ODM, arXiv:2312.02406)."""
+        order: Literal["shuffled", "length", "given"] = "shuffled"
+        """Order of examples in each epoch (curriculum). length: short ones first. given: as the
+        sources have them, one after the other. Both go with training.batching: random."""
         stop: Literal["first", "all"] = "first"
         """When an interleaved epoch ends. first: when one source is exhausted. all: when all
         sources are; smaller ones are repeated."""
@@ -75,9 +79,12 @@ class Chat(Dataset):
         return build(run, request, self.options)
 
     def objections(self, recipe: "Resolved") -> Iterator[Problem]:
-        """Sources of a dataset_info.json that are not to be found."""
+        """Orders that batching would undo, and sources of a dataset_info.json that are not to be
+        found."""
         from tunewright_dataset_chat.dataset_info import problems
+        from tunewright_dataset_chat.ordering import problems as problems_of_order
 
+        yield from problems_of_order(self.at, self.options, recipe)
         if recipe.looked and not self.options.prepared:
             yield from problems(recipe)
 

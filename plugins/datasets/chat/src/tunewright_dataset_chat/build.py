@@ -35,6 +35,7 @@ from tunewright_dataset_chat.source_parts import split
 from tunewright_dataset_chat.source_stream import Counts, Stream
 from tunewright_dataset_chat.streamed_dataset import Streaming
 from tunewright_dataset_chat.workers import Workers
+from tunewright_hf.batching.batch_sampler import row_lengths
 from tunewright_hf.models.interrupts import interruptible
 
 
@@ -71,6 +72,8 @@ def build(run: RunContext, request: DataRequest, options: Any) -> Data:
         options.model_dump(include={"mixing", "stop", "validation"}),
         [e.weight for e in request.entries],
     ]
+    if options.order != "shuffled":  # without it, fingerprints are those of earlier versions
+        mixing.append(options.order)
     key = fingerprint.digest(
         [identity, mixing, request.seed, [each.identity() for each in streamed]]
     )
@@ -252,8 +255,24 @@ def _split_and_mix(
         data.notes.append(f"{len(held)} of {len(whole)} rows are set aside for validation")
         edges = np.searchsorted(kept, np.cumsum([0, *sizes]))
         sizes = np.diff(edges).tolist()
-    if options.mixing == "concatenate" and set(weights) == {1.0}:
+    some = [place for place, size in enumerate(sizes) if size]
+    if options.mixing == "online":
+        data.mixed_online = tuple(sizes[place] for place in some)
+        data.notes += [f"data.{place}: {sizes[place]} rows, mixed online" for place in some]
         return
+    if options.mixing != "concatenate" or set(weights) != {1.0}:
+        _mix(data, sizes, weights, request, options)
+    mixed: Any = data.order
+    if options.order == "length":
+        data.order = mix.ByLength(row_lengths(data.train), mixed, request.seed)
+    elif options.order == "given":
+        data.order = mix.Given(len(data.train), mixed)
+
+
+def _mix(
+    data: Data, sizes: list[int], weights: list[float], request: DataRequest, options: Any
+) -> None:
+    """Set the rows of each epoch by the sources' weights. sizes: rows of each source."""
     some = [place for place, size in enumerate(sizes) if size]
     sizes, weights = [sizes[place] for place in some], [weights[place] for place in some]
     counts = mix.counts(sizes, weights, options.mixing, options.stop)

@@ -48,6 +48,39 @@ class Mix:
         return np.concatenate(shuffles)[start : start + count]
 
 
+@dataclass(frozen=True)
+class ByLength:
+    """Callable: epoch → row indices, short rows first; rows of equal length in random order.
+
+    lengths: tokens of each row. base: the rows of each epoch; None: all once.
+    """
+
+    lengths: np.ndarray
+    base: Mix | None
+    seed: int
+
+    def __call__(self, epoch: int) -> np.ndarray:
+        if self.base is None:
+            rows = np.random.default_rng([self.seed, epoch]).permutation(len(self.lengths))
+        else:
+            rows = self.base(epoch)
+        return rows[np.argsort(self.lengths[rows], kind="stable")]
+
+
+@dataclass(frozen=True)
+class Given:
+    """Callable: epoch → row indices in the order of the sources.
+
+    rows: how many there are. base: the rows of each epoch; None: all once.
+    """
+
+    rows: int
+    base: Mix | None
+
+    def __call__(self, epoch: int) -> np.ndarray:
+        return np.arange(self.rows) if self.base is None else np.sort(self.base(epoch))
+
+
 def counts(
     sizes: Sequence[int], weights: Sequence[float], mixing: str, stop: Literal["first", "all"]
 ) -> list[int]:

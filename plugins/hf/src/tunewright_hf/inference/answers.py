@@ -84,7 +84,7 @@ class Answer:
                 stop=stop if stop in self._own_stops else None,
                 error=error,
                 ids=tuple(row.tokens),
-                stop_token=row.stop_score and self._score(row.stop_score),
+                stop_token=self._score(row.stop_score) if row.stop_score else None,
                 unavailable=row.unavailable,
             )
         )

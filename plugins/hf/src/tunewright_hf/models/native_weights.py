@@ -13,7 +13,7 @@ from tunewright import RunError
 from tunewright_hf.models.hub import read_json
 from tunewright_hf.models.native import Rule, fill, lookup
 
-__all__ = ["NativeWeights"]
+__all__ = ["NativeWeights", "StoredTensors"]
 
 
 class StoredTensors(Mapping[str, Tensor]):

@@ -38,6 +38,10 @@ class TrainingCallback:
     def on_save(self, loop: "TrainingLoop", folder: Path) -> None:
         """Called after a checkpoint was written to `folder`."""
 
+    def logged(self) -> dict[str, float]:
+        """Further metrics for the log, by name."""
+        return {}
+
     def state_dict(self) -> dict[str, Any]:
         """State for the checkpoint: dicts, lists, tensors, numbers and text."""
         return {}

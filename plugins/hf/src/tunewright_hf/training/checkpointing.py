@@ -165,9 +165,7 @@ def _load(loop: "TrainingLoop", folder: Path, manifest: dict[str, Any], name: st
     loop.scheduler.load_state_dict(others["scheduler"])
     if loop.accelerator.scaler:
         loop.accelerator.scaler.load_state_dict(others["scaler"])
-    states = others.get("callbacks", ())
-    for callback, state in zip(loop.callbacks, states, strict=False):
-        callback.load_state_dict(state)
+    load_callbacks(loop, others)
     if others["steps"] != loop.total_steps and manifest["world_size"] != loop.trainer.world_size:
         loop.reporter.notice(
             f"{loop.total_steps} steps in place of {others['steps']}: at the very end there are "
@@ -231,7 +229,15 @@ def take_best(loop: "TrainingLoop") -> None:
                 load_weights(loop, folder)
                 if has_modes(loop.optimizer):  # which are switched between by its state
                     load_optimizer(loop, folder)
+                    load_callbacks(loop, load_state(folder, "others"))
     loop.reporter.notice(message, level)
+
+
+def load_callbacks(loop: "TrainingLoop", others: dict[str, Any]) -> None:
+    """Load the callbacks' states. others: of a checkpoint."""
+    states = others.get("callbacks", ())
+    for callback, state in zip(loop.callbacks, states, strict=False):
+        callback.load_state_dict(state)
 
 
 def load_optimizer(loop: "TrainingLoop", folder: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from tunewright import RowError, RunError, TunewrightError
+from tunewright_hf.batching.online_mixing import OnlineBatches
 from tunewright_hf.batching.streaming_sampler import StreamedBatches
 from tunewright_hf.training.stage_trainer import StageTrainer
 
@@ -45,6 +46,8 @@ def load_batches(trainer: StageTrainer, step: int) -> Iterator[Any]:
 def worker_count(trainer: StageTrainer) -> int:
     """Worker processes of this rank: as the recipe says; by default one for each of its cores but
     one, at most 4, if the model takes media, and none for text, whose batches cost nothing."""
+    if isinstance(trainer.batches, OnlineBatches):  # the next batch depends on this one's loss
+        return 0
     asked = trainer.request.training.dataloader_workers
     if asked is not None:
         return int(asked)

@@ -15,6 +15,7 @@ from tunewright.words import counted
 from tunewright_hf.batching import collators
 from tunewright_hf.batching.batch_sampler import Batches, row_lengths
 from tunewright_hf.batching.host_arrays import host_arrays
+from tunewright_hf.batching.online_mixing import OnlineBatches
 from tunewright_hf.batching.repeated_sampler import Repeated
 from tunewright_hf.batching.row_stream import RowStream
 from tunewright_hf.batching.streaming_sampler import StreamedBatches
@@ -29,6 +30,7 @@ from tunewright_hf.models.checks import check_fit
 from tunewright_hf.models.export import save_result
 from tunewright_hf.models.forward_check import check_forward
 from tunewright_hf.training.loop import TrainingLoop
+from tunewright_hf.training.online_mixing import OnlineMixing
 from tunewright_hf.training.reporting import Reporter
 from tunewright_hf.training.stage_trainer import (
     AnyBatches,
@@ -89,6 +91,8 @@ def fit(
         trainer = make(TrainingSetup(run, request, batches, accelerator, sharding, device, stage))
     except StopRequested as stopped:
         raise Stopped("stopped before step 1", place=str(request.folder)) from stopped
+    if isinstance(batches, OnlineBatches):
+        trainer.training_callbacks.append(OnlineMixing(batches))
     trainer.collate = edited(trainer.collate, request.batch_edits)
     trained = trained_names(loaded, known)
     loop = TrainingLoop(trainer, Reporter(run, stage), trained)
@@ -174,11 +178,13 @@ def batches_of(
         else row_lengths(data.train)
     )
     share |= {"order": data.order, "shared": shared}
-    batches = (
-        Repeated(lengths, training, repeats=repeats, **share)
-        if repeats > 1
-        else Batches(lengths, training, **share)
-    )
+    batches: Batches
+    if data.mixed_online:
+        batches = OnlineBatches(lengths, training, sizes=data.mixed_online, **share)
+    elif repeats > 1:
+        batches = Repeated(lengths, training, repeats=repeats, **share)
+    else:
+        batches = Batches(lengths, training, **share)
     if run.rank == 0:
         if batches.left_over:
             dropped = (

@@ -20,6 +20,7 @@ from tunewright_hf.training.early_stopping import EarlyStopping
 from tunewright_hf.training.evaluation import evaluate
 from tunewright_hf.training.finite import FiniteGuard
 from tunewright_hf.training.intervals import is_due
+from tunewright_hf.training.layer_decay import layer_decay_scales
 from tunewright_hf.training.param_groups import learning_rate_scales
 from tunewright_hf.training.reporting import Reporter
 from tunewright_hf.training.scheduling import build_scheduler
@@ -109,11 +110,9 @@ class TrainingLoop:
         plugin = self.run.plugin("optimizer")
         self.steps_in_backward = isinstance(plugin, Optimizer) and plugin.steps_in_backward
         trained = self.trained()
-        scales = learning_rate_scales(
-            [name for name, _ in trained],
-            training.learning_rate_scales,
-            loaded.learning_rate_scales,
-        )
+        names = [name for name, _ in trained]
+        own = layer_decay_scales(loaded, names, training.layer_lr_decay)
+        scales = learning_rate_scales(names, training.learning_rate_scales, own)
         request = OptimizerRequest(
             trained,
             self.model,
@@ -229,6 +228,8 @@ class TrainingLoop:
             metrics["grad_norm"] = self.grad_norm
         metrics["epoch"] = self.batches.epoch_at(self.step)
         progress["metrics"]["loss"] = metrics["loss"]
+        for callback in self.callbacks:
+            metrics |= callback.logged()
         self.reporter.logged(self, metrics | self.trainer.logged())
 
     def _checkpoint_is_due(self, last: bool) -> bool:

@@ -20,7 +20,8 @@ def learning_rate_scales(
     """Factor of the learning rate by parameter name; those that are not named have 1.
 
     names: of the trained parameters. patterns: training.learning_rate_scales. own: the adapter's
-    factors, which the patterns multiply. Raises RecipeError if a pattern matches no parameter.
+    factors and those of layers, which the patterns multiply. Raises RecipeError if a pattern
+    matches no parameter.
     """
     names = list(names)
     scales, unused = dict(own), set(patterns)

@@ -100,7 +100,9 @@ class StageTrainer:
             self._skips_media(setup),
         )
         #: see TrainingCallback
-        self.training_callbacks = [ZeroGradients(self._trained_media(setup))]
+        self.training_callbacks: list[TrainingCallback] = [
+            ZeroGradients(self._trained_media(setup))
+        ]
         self.collate: Any = list  # collator; a subclass sets it
         self.stage = setup.stage
         self.step = 0  # optimizer steps done; set by the loop

@@ -23,6 +23,7 @@ class ScheduleFree(Optimizer):
     """
 
     elementwise = True
+    averages_weights = True
 
     class Options(PluginOptions):
         beta1: float = Field(0.9, gt=0, lt=1)

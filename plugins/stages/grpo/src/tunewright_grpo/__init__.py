@@ -258,7 +258,7 @@ class Grpo(RolloutStage):
             environment.plugin.close()
         form = run.plugin("template").info.reply
         if tools and not (form.call or form.python):
-            hint = "take a template with tool calls; `tunewright template list` shows them"
+            hint = "take a template with tool calls, such as qwen3"
             raise RecipeError("has no form for tool calls", place="template", hint=hint)
         return tools
 
