@@ -14,6 +14,7 @@ from tunewright_formats.ranking import Ranking
 from tunewright_formats.rendered import RenderedFormat
 from tunewright_formats.retrieval import QueriesWithDocuments
 from tunewright_formats.sharegpt import ShareGpt
+from tunewright_formats.stepwise import LabelledSteps
 from tunewright_formats.text import PlainText
 from tunewright_formats.unpaired import UnpairedAnswers
 
@@ -28,6 +29,7 @@ FORMATS: dict[str, type[Format]] = {
     "unpaired": UnpairedAnswers,
     "prompts": Prompts,
     "labelled": TextsWithLabels,
+    "stepwise": LabelledSteps,
     "retrieval": QueriesWithDocuments,
     "rendered": RenderedFormat,
 }

@@ -210,6 +210,14 @@ FORMATS: dict[str, Strategy] = {
     )
     | records({"messages": messages, "kto_tag": st.booleans()}, {"output": answers, **asked}),
     "labelled": records({"text": said, "label": said | numbers | st.lists(said, max_size=3)}, {}),
+    "stepwise": records(
+        {
+            "prompt": said,
+            "completions": st.lists(said, min_size=1, max_size=3),
+            "labels": st.lists(st.booleans(), min_size=1, max_size=3),
+        },
+        asked,
+    ),
     "retrieval": records(
         {"query": said, "positive": said | st.lists(said, max_size=3)},
         {"negative": said, "negatives": st.lists(said, max_size=3)},

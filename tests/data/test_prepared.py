@@ -27,6 +27,9 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     "preference": [{"prompt": "a", "chosen": text, "rejected": "c"} for text in ("b", "the cat")],
     "unpaired": [{"prompt": "a", "completion": text, "label": True} for text in ("b", "the cat")],
     "prompts": [{"prompt": text, "answer": text} for text in ("b", "the cat")],
+    "stepwise": [
+        {"prompt": "a", "completions": [text, "c"], "labels": [1, 0]} for text in ("b", "the cat")
+    ],
 }
 
 
@@ -134,6 +137,8 @@ def test_rows_that_preparing_would_not_have_made(
         ("unpaired", "completion_ids", lambda row: [-1], "row 2: completion_ids has -1"),
         ("prompts", "prompt_ids", lambda row: [], "row 2: prompt_ids is empty"),
         ("text", "labels", lambda row: [-100] * len(row), "row 3: nothing in it is trained"),
+        ("stepwise", "labels", lambda row: [2] * len(row), "row 2: a label of a step is neither"),
+        ("stepwise", "labels", lambda row: [-100] * len(row), "row 2: no step in it has a label"),
     ],
 )
 def test_every_kind_of_rows_is_checked(

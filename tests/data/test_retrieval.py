@@ -107,3 +107,35 @@ def test_a_text_that_is_no_unicode_is_the_row_s_error(tmp_path: Path) -> None:
 def test_other_ways_of_cutting_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"dataset\.truncate: is turns, and such texts"):
         processor(tmp_path, 12, "turns")
+
+
+# ---- pairs of a reranker -------------------------------------------------------------------------
+
+PAIR = Embedding(pair_prompt="Q: {query}\nD: {document}\nR:")
+
+
+def test_a_query_with_each_document_is_one_text(tmp_path: Path, tokenizer: Any) -> None:
+    row = Retrieval("hello there", "a {query} nest", ["a wren"], origin=Origin("a.jsonl", 1))
+    (sample,) = processor(tmp_path, 99, embedding=PAIR)([row]).samples
+    texts = ["Q: hello there\nD: a {query} nest\nR:", "Q: hello there\nD: a wren\nR:"]
+    expected = [tokenizer(text)["input_ids"] for text in texts]
+    assert sample.columns == {"query_ids": [], "document_ids": expected}
+
+
+def test_of_a_long_pair_the_document_is_cut(tmp_path: Path, tokenizer: Any) -> None:
+    long = "a wren sings " * 30
+    rows = [
+        Retrieval("hello", long, ["b"], origin=Origin("a.jsonl", 1)),
+        Retrieval(long, "b", ["c"], origin=Origin("a.jsonl", 2)),
+    ]
+    done = processor(tmp_path, 30, embedding=PAIR)([*rows])
+    (sample,) = done.samples
+    ids = sample.columns["document_ids"][0]
+    assert len(ids) <= 30
+    text = tokenizer.decode(ids)
+    assert text.endswith("\nR:")
+    assert "Q: hello\nD: a wren sings a w" in text
+    (error,) = done.errors
+    assert error.problem == "query: leaves no room for a document in 30 tokens"
+    done = processor(tmp_path, 30, "drop", PAIR)([*rows])
+    assert (len(done.samples), done.dropped.total()) == (0, 2)

@@ -151,8 +151,8 @@ def test_a_model_without_a_template_names_family_and_remedy(here: Path, tmp_path
 def test_a_reward_model_has_scores_and_no_text(here: Path, tmp_path: Path) -> None:
     shutil.copytree(here / "model", tmp_path / "reward")
     file = tmp_path / "reward/config.json"
-    config = json.loads(file.read_text()) | {"architectures": ["Qwen3ForSequenceClassification"]}
-    file.write_text(json.dumps(config))
+    made = {"architectures": ["Qwen3ForSequenceClassification"], "id2label": {"0": "LABEL_0"}}
+    file.write_text(json.dumps(json.loads(file.read_text()) | made))
     run = open_target(str(tmp_path / "reward"))
     assert run.policy_head == "score"
     with pytest.raises(RecipeError, match="does not generate text"):

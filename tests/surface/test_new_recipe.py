@@ -184,6 +184,7 @@ ROWS = {
     + '{"prompt": "Hi", "completion": "Hello.", "label": false}\n' * 8,
     "prompts": PROMPTS,
     "labelled": '{"sentence": "A wren sings.", "label": 0}\n' * 16,
+    "stepwise": '{"prompt": "1 + 1?", "completions": ["It is 2."], "labels": [1]}\n' * 16,
     "retrieval": '{"query": "Which bird sings?", "positive": "The wren sings."}\n' * 16,
 }
 
@@ -197,6 +198,7 @@ ROWS = {
         ("unpaired", "kto"),
         ("prompts", "grpo"),
         ("retrieval", "embed"),
+        ("stepwise", "prm"),
     ],
 )
 def test_the_stage_that_fits_the_data_is_proposed(data: Path, rows: str, stage: str) -> None:

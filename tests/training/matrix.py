@@ -61,6 +61,8 @@ RECORDS: dict[str, list[dict[str, Any]]] = {
     ],
     "prompts": [{"prompt": ASKED}] * 4,
     "labelled": [{"text": GOOD, "label": "bird"}, {"text": BAD, "label": "stone"}] * 2,
+    "ranked": [{"prompt": ASKED, "chosen": GOOD, "rejected": [BAD, "No."]}] * 4,
+    "stepwise": [{"prompt": ASKED, "completions": [GOOD, BAD], "labels": [True, False]}] * 4,
     "retrieval": [{"query": f"{ASKED} {n}", "positive": GOOD, "negative": BAD} for n in range(4)],
 }
 

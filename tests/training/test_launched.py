@@ -31,7 +31,14 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     ],
     "prompts": [{"prompt": ask} for ask in ASKED],
     "labelled": [{"text": text, "label": str(n % 2)} for n, text in enumerate(ANSWERS)],
-    "retrieval": [{"query": ask, "positive": text} for ask, text in BOTH],
+    "retrieval": [{"query": ask, "positive": text, "negative": text[::-1]} for ask, text in BOTH],
+    "ranked": [
+        {"prompt": ask, "chosen": text, "rejected": [text[::-1], ask]} for ask, text in BOTH
+    ],
+    "stepwise": [
+        {"prompt": ask, "completions": [text, text[::-1]], "labels": [True, False]}
+        for ask, text in BOTH
+    ],
 }
 #: the reward model of the stage before is asked by ppo, on each process
 ORDER = {
@@ -44,6 +51,9 @@ ORDER = {
     "cpo": {},
     "embed": {},
     "classify": {"labels": ["even", "odd"]},
+    "rerank": {},
+    "listwise_dpo": {},
+    "prm": {},
     "distill": {"teacher": "tiny", "nll_weight": 1.0},
     "grpo": {
         "rewards": [{"name": "length", "target": 12}],

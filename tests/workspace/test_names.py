@@ -32,6 +32,8 @@ KERNEL_WORDS = {
     "recipe": "a group of verbs",
     "labelled": "a sort of rows",
     "retrieval": "a sort of rows",
+    "stepwise": "a sort of rows",
+    "ranked": "a sort of rows",
     "text": "a sort of rows",
     "unpaired": "a sort of rows",
 }

@@ -135,7 +135,7 @@ class Run:
             trainable=trainable,
             weights=weights,
             tiny_of=self.resolved.smoke_of if model == "tiny" else None,
-            labels=self._labels() if head == "classes" else (),
+            labels=self._labels(head),
         )
         self.emit(events.StepStarted(step="load_model", detail=model))
         if "quantizer" in self._callers and weights != "none":
@@ -157,11 +157,12 @@ class Run:
         adapted: types.LoadedModel = self.call("adapter", "apply_adapter", asked)
         return adapted
 
-    def _labels(self) -> tuple[str, ...]:
-        """Labels of the current stage, or of the one that has trained a classifier."""
+    def _labels(self, head: types.Head) -> tuple[str, ...]:
+        """Labels of the current stage, or of the one that has trained a model with this head."""
         current = [self._callers["stage"]] if "stage" in self._callers else []
         stages = [each.plugin for each in (*current, *reversed(self._stages))]
-        found: tuple[str, ...] = next(each.labels for each in stages if each.head == "classes")
+        found: tuple[str, ...]
+        found = next((each.labels for each in stages if each.head == head), ())
         return found
 
     def prepare_adapter(self, loaded: types.LoadedModel, data: types.Data) -> types.LoadedModel:
@@ -214,8 +215,9 @@ class Run:
     def load_policy(self, head: types.Head = "causal_lm") -> types.LoadedModel:
         """Load the model that the run folder's stages have trained, for inference."""
         if self.policy_head != head:
-            kind = "a classifier" if self.policy_head == "classes" else "a reward model"
-            problem = f"is {kind}, which does not generate text"
+            kinds = {"classes": "classifier", "steps": "reward model of steps"}
+            kind = kinds.get(self.policy_head, "reward model")
+            problem = f"is a {kind}, which does not generate text"
             if head != "causal_lm":
                 problem = "is no reward model: it has no scores"
             raise RecipeError(problem, place=str(self.folder))

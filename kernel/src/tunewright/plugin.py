@@ -209,12 +209,12 @@ class Stage(Plugin):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """With the head classes: names of its outputs."""
+        """With the heads classes and steps: names of their outputs."""
         return ()
 
     @property
     def embedding(self) -> Embedding:
-        """Computation of vectors of texts with the model that it trains."""
+        """Texts of queries and documents, and their vectors, with the model that it trains."""
         return Embedding()
 
     def tools(self, run: RunContext) -> list[dict[str, Any]] | None:
@@ -235,6 +235,9 @@ class Reward(Plugin):
 
 class Exporter(Plugin):
     """Kind exporter: writes a trained model in another format."""
+
+    #: heads of the models that it writes
+    heads: ClassVar[tuple[Head, ...]] = ("causal_lm",)
 
     def tolerance(self) -> float:
         """Largest difference of the export's logits from the run's, as a share of the largest."""

@@ -4,7 +4,17 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
-RowKind = Literal["text", "messages", "preference", "unpaired", "prompts", "retrieval", "labelled"]
+RowKind = Literal[
+    "text",
+    "messages",
+    "preference",
+    "unpaired",
+    "prompts",
+    "retrieval",
+    "labelled",
+    "stepwise",
+    "ranked",
+]
 
 
 @dataclass(slots=True)
@@ -105,6 +115,16 @@ class Preference:
 
 
 @dataclass(slots=True)
+class Ranked:
+    """A prompt with two or more answers, best first."""
+
+    prompt: list[Message]
+    answers: list[list[Message]]
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    origin: Origin | None = None
+
+
+@dataclass(slots=True)
 class Unpaired:
     """A prompt with one answer, labelled good (True) or bad (False)."""
 
@@ -146,6 +166,17 @@ class Labelled:
 
 
 @dataclass(slots=True)
+class Stepwise:
+    """A prompt with the steps of an answer, each labelled right (True) or wrong (False)."""
+
+    prompt: list[Message]
+    steps: list[str]
+    labels: list[bool]  # one for each step
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    origin: Origin | None = None
+
+
+@dataclass(slots=True)
 class RenderedText:
     """Text that is trained as written: no template is applied, no token is added, and special
     tokens spelled in it are tokens."""
@@ -156,7 +187,18 @@ class RenderedText:
     origin: Origin | None = None
 
 
-Row = Text | Conversation | Preference | Unpaired | Prompt | Retrieval | Labelled | RenderedText
+Row = (
+    Text
+    | Conversation
+    | Preference
+    | Ranked
+    | Unpaired
+    | Prompt
+    | Retrieval
+    | Labelled
+    | Stepwise
+    | RenderedText
+)
 #: kind of rows → types that a format may give for it
 ROW_TYPES: dict[str, tuple[type[Row], ...]] = {
     "text": (Text, RenderedText),
@@ -166,4 +208,6 @@ ROW_TYPES: dict[str, tuple[type[Row], ...]] = {
     "prompts": (Prompt,),
     "retrieval": (Retrieval,),
     "labelled": (Labelled,),
+    "stepwise": (Stepwise,),
+    "ranked": (Ranked,),
 }

@@ -136,7 +136,7 @@ def _train_all(
             match run.stage(number - 1).head:
                 case "causal_lm":
                     prior = result
-                case "score":
+                case "score" if not run.stage(number - 1).embedding.pair_prompt:  # no reranker
                     run.scorer = result
         result = _train_one(run, ranks, number, state, prior, limit)
     assert result is not None  # a recipe has at least one stage

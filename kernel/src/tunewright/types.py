@@ -22,11 +22,13 @@ from tunewright.rows import (
     Part,
     Preference,
     Prompt,
+    Ranked,
     RenderedText,
     Retrieval,
     Role,
     Row,
     RowKind,
+    Stepwise,
     Text,
     TextPart,
     ToolCall,
@@ -58,6 +60,7 @@ __all__ = [
     "Part",
     "Preference",
     "Prompt",
+    "Ranked",
     "Rendered",
     "RenderedText",
     "Retrieval",
@@ -70,6 +73,7 @@ __all__ = [
     "SchedulerRequest",
     "Span",
     "StageResult",
+    "Stepwise",
     "TemplateRequest",
     "Text",
     "TextPart",
@@ -79,7 +83,7 @@ __all__ = [
     "Weights",
 ]
 
-Head = Literal["causal_lm", "score", "value", "classes"]
+Head = Literal["causal_lm", "score", "value", "classes", "steps"]
 ModelRole = Literal["policy", "reference", "reward", "critic"]
 Weights = Literal["load", "meta", "none"]
 
@@ -140,7 +144,7 @@ class LoadRequest:
     config_edits: list[Callable[[Any], None]] = field(default_factory=list)
     loader: Callable[["LoadRequest"], LoadedModel] | None = None  # set by an accelerator
     media: bool = True  # with media towers and processor, where the family has them
-    labels: tuple[str, ...] = ()  # of the head classes: names of its outputs
+    labels: tuple[str, ...] = ()  # of the heads classes and steps: names of their outputs
 
 
 @dataclass(slots=True)
@@ -178,7 +182,7 @@ class DataRequest:
     seed: int = 42
     root: Path = field(default_factory=Path)  # base of relative paths: the recipe's folder
     limit: int | None = None  # rows per source (--smoke)
-    #: its prompts stand before the texts of `retrieval` rows
+    #: its prompts stand before the texts of `retrieval` rows, or make one text of two
     embedding: Embedding = field(default_factory=Embedding)
     #: tools that an environment offers in every prompt; its rows keep their conversations. None:
     #: there is no environment
@@ -196,8 +200,11 @@ class Data:
     `preference`: prompt_ids, chosen_ids, rejected_ids; for `unpaired`: prompt_ids, completion_ids,
     label; for `prompts`: prompt_ids, the columns of the reward functions, and, with an environment,
     prompt_conversation (tunewright_hf.templates.saved_conversation); for `retrieval`:
-    query_ids, and document_ids, a list of such lists, of which the first fits the query; for
-    `labelled`: input_ids, names, a list of its classes, and value, a number or None.
+    query_ids, and document_ids, a list of such lists, of which the first fits the query (with a
+    pair_prompt, query_ids is empty, and each of document_ids is the query with a document); for
+    `labelled`: input_ids, names, a list of its classes, and value, a number or None; for
+    `stepwise`: input_ids, and labels: at the last token of each step 1 (right) or 0, else -100; for
+    `ranked`: prompt_ids, and answer_ids, a list of such lists, best first.
 
     Where LoadedModel has a processor, rows also have `media`: of each image, video and audio its
     kind and path, in the order of the text (of the prompt, where there is one). Their tokens are

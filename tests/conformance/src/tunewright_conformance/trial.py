@@ -44,6 +44,16 @@ def rows_of(sort: str, count: int) -> list[dict[str, Any]]:
         ]
     if sort == "labelled":
         return [{"text": line, "label": str(len(line.split()) % 2)} for line in lines]
+    if sort == "ranked":
+        return [
+            {"prompt": ask, "chosen": line, "rejected": [_turned(line), ask]}
+            for ask, line in zip(asked, lines, strict=True)
+        ]
+    if sort == "stepwise":
+        return [
+            {"prompt": ask, "completions": [line, _turned(line)], "labels": [True, False]}
+            for ask, line in zip(asked, lines, strict=True)
+        ]
     if sort == "retrieval":
         return [
             {"query": ask, "positive": line, "negative": _turned(line) + "."}

@@ -77,7 +77,7 @@ def compare(
 
 @torch.no_grad()
 def logits(model: nn.Module, ids: list[int]) -> Tensor:
-    """Logits of one sequence, (T, V), fp32 on the CPU."""
+    """Logits of one sequence, fp32 on the CPU: (T, V), or (N,) of a head with N outputs."""
     device = next(model.parameters()).device
     out = model.eval()(input_ids=torch.tensor([ids], device=device))
     return out.logits[0].float().cpu()  # type: ignore[no-any-return]
@@ -89,10 +89,10 @@ def _difference(model: nn.Module, probes: Probes) -> tuple[float, float]:
     for ids, own in zip(probes.ids, probes.logits, strict=True):
         found = logits(model, ids)
         width = min(found.shape[-1], own.shape[-1])  # rows that only pad the vocabulary
-        found, own = found[:, :width], own[:, :width]
+        found, own = found[..., :width], own[..., :width]
         worst = max(worst, float((found - own).abs().max() / own.abs().max()))
-        agree += int((found.argmax(-1) == own.argmax(-1)).sum())
-        total += len(ids)
+        same = found.argmax(-1) == own.argmax(-1)
+        agree, total = agree + int(same.sum()), total + same.numel()
     return worst, agree / total
 
 
@@ -146,5 +146,7 @@ def _rows(run: "Run", loaded: LoadedModel) -> list[list[int]]:
         return []
     rows = [data.train[place] for place in range(min(_ROWS, len(data.train)))]
     names = ("input_ids", "prompt_ids", "query_ids")
-    ids = [next(row[name] for name in names if name in row) for row in rows]
+    ids = [
+        next(row[name] for name in names if name in row) or row["document_ids"][0] for row in rows
+    ]
     return [list(each)[:_TOKENS] for each in ids]

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunewright import TunewrightError
+from tunewright import RecipeError, TunewrightError
 from tunewright import folder as run_folder
 from tunewright.overrides import named_values
 from tunewright.terminal import printable
@@ -33,7 +33,11 @@ def export(run: "Run", to: str, options: list[str], output: Path, parts: list[Pa
     from tunewright_hf.checkpoints.folder import write_folder
 
     exporter = run.named("exporter", to, **named_values(options))
-    loaded = _combined(run, parts) if parts else run.load_policy()
+    if run.policy_head not in exporter.plugin.heads:
+        problem = f"{to} writes language models, and this one has the head {run.policy_head}"
+        hint = "take --to safetensors"
+        raise RecipeError(problem, place="command line: --to", hint=hint)
+    loaded = _combined(run, parts) if parts else run.load_policy(run.policy_head)
     probes = Probes(run, loaded)
     hidden = ""  # the folder in which it is written, which nobody has named
 

@@ -21,6 +21,7 @@ _USUAL = {
     "prompts": "grpo",
     "retrieval": "embed",
     "labelled": "classify",
+    "stepwise": "prm",
 }
 
 

@@ -67,14 +67,24 @@ def command(
     prediction with its tool calls, and the answer of the data as the label, in the order of the
     data. The same command goes on where a killed one was. A row that cannot be answered has its
     error in its line; the exit code is then 1.
+
+    A classifier gives a label and scores for each text, a reranker a score for each document.
     """
     from tunewright.inference import EngineRequest, GenerateRequest
     from tunewright.terminal import told
     from tunewright_hf.inference.opening import open_target
+    from tunewright_predict import heads
+    from tunewright_predict.heads import answers_with_text, refuse_sampling
     from tunewright_predict.write import write
 
     given = [*(changes or []), *([] if engine is None else [f"engine={engine}"])]
     run = open_target(model, given, data=True, trust_remote_code=trust_remote_code, on_event=told)
+    if not answers_with_text(run):
+        sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
+        others = {"engine": engine, "address": address, "max_length": max_length}
+        refuse_sampling(sampling | others)
+        heads.write(run, data, output, changes or [], limit=limit, overwrite=overwrite)
+        return
     opened = EngineRequest(
         slots=slots,
         max_waiting=slots,

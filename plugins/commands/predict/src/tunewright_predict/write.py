@@ -14,7 +14,7 @@ from tunewright_hf.predictions.examples import Examples, example_sources
 from tunewright_hf.predictions.lines import ResultLines
 from tunewright_hf.predictions.predict import predict, sampling_settings
 
-__all__ = ["write"]
+__all__ = ["check_output", "write"]
 
 
 def write(
@@ -30,11 +30,7 @@ def write(
 ) -> None:
     """Answer the data, and write the file. changes: of the run, by the user. Raises RunError if a
     row has failed."""
-    if output.is_dir():
-        raise RecipeError("is a folder, expected a file", place=str(output), hint="--output FILE")
-    if output.exists() and not overwrite:
-        hint = "name another file, or --overwrite"
-        raise RecipeError("exists already", place=str(output), hint=hint)
+    check_output(output, overwrite)
     examples = Examples(run, example_sources(run, data), limit)
     with run.call("engine", "open_engine", engine_request) as engine:
         settings = {
@@ -67,6 +63,15 @@ def write(
     if failed:
         problem = f"{counted(failed, 'row')} of {examples.count} could not be answered"
         raise RunError(problem, place=str(output), hint='such lines have "error"')
+
+
+def check_output(output: Path, overwrite: bool) -> None:
+    """Raise RecipeError where the file cannot be written anew."""
+    if output.is_dir():
+        raise RecipeError("is a folder, expected a file", place=str(output), hint="--output FILE")
+    if output.exists() and not overwrite:
+        hint = "name another file, or --overwrite"
+        raise RecipeError("exists already", place=str(output), hint=hint)
 
 
 def _say(message: str) -> None:

@@ -26,6 +26,7 @@ _USUAL = {
     "prompts": "grpo",
     "retrieval": "embed",
     "labelled": "classify",
+    "stepwise": "prm",
 }
 #: sections that have a part in how rows look
 _NEEDED = ("model", "family", "template", "dataset", "data", "stage", "stages", "data_root")

@@ -31,6 +31,8 @@ _COLUMNS: dict[RowKind, dict[str, Any]] = {
     "unpaired": {"prompt_ids": _IDS, "completion_ids": _IDS, "label": pa.bool_()},
     "retrieval": {"query_ids": _IDS, "document_ids": pa.list_(_IDS)},
     "labelled": {"input_ids": _IDS, "names": pa.list_(pa.string()), "value": pa.float64()},
+    "ranked": {"prompt_ids": _IDS, "answer_ids": pa.list_(_IDS)},
+    "stepwise": {"input_ids": _IDS, "labels": _IDS},
     "prompts": {"prompt_ids": _IDS},  # and the columns of the reward functions
 }
 

@@ -39,7 +39,11 @@ def settings(run: RunContext, request: DataRequest, options: Any) -> dict[str, A
         "rows": request.rows,
         "max_length": request.max_length,
         "limit": request.limit,
-        "prompts": [request.embedding.query_prompt, request.embedding.document_prompt],
+        "prompts": [
+            request.embedding.query_prompt,
+            request.embedding.document_prompt,
+            request.embedding.pair_prompt,
+        ],
         "tools": request.tools,
         "template": digest(
             [template.source, template.options.model_dump(), dataclasses.asdict(template.info)]

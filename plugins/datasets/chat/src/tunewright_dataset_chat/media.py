@@ -21,9 +21,11 @@ from tunewright.types import (
     Part,
     Preference,
     Prompt,
+    Ranked,
     RenderedText,
     Retrieval,
     Row,
+    Stepwise,
     Text,
     Unpaired,
 )
@@ -135,6 +137,10 @@ def messages(row: Row) -> Iterator[Message]:
         return chain(row.prompt, row.chosen, row.rejected)
     if isinstance(row, Unpaired):
         return chain(row.prompt, row.completion)
+    if isinstance(row, Ranked):
+        return chain(row.prompt, *row.answers)
+    if isinstance(row, Stepwise):
+        return iter(row.prompt)
     assert isinstance(row, Conversation | Prompt)
     return iter(row.messages)
 

@@ -1,5 +1,5 @@
-"""Tokenise preference, unpaired and prompt rows: a prompt encoded as for inference, and answers
-after it."""
+"""Tokenise preference, ranked, unpaired, stepwise and prompt rows: a prompt encoded as for
+inference, and answers after it."""
 
 from array import array
 from collections.abc import Callable, Sequence
@@ -12,11 +12,14 @@ from tunewright.types import (
     Message,
     Preference,
     Prompt,
+    Ranked,
     Rendered,
     Row,
     Span,
+    Stepwise,
     Unpaired,
 )
+from tunewright_dataset_chat.surrogates import encodable
 from tunewright_hf.tokenization.encode import Encoded, Tokeniser
 
 #: (conversation, add_generation_prompt) → text; raises RowError
@@ -32,7 +35,8 @@ def encode_rows(
 
     prompt_ids are encoded as for inference; prompt_ids + chosen_ids (rejected_ids, completion_ids)
     are the ids of the whole conversation up to its stop token. Nothing is truncated. Preference
-    rows also have `margin`, which may be None.
+    rows also have `margin`, which may be None. Each step is encoded for itself, and so is the line
+    break after it, at which it is judged.
     """
     work: list[list[Rendered] | RowError] = []
     for row in rows:
@@ -64,8 +68,14 @@ def _render(row: Row, render: Render) -> list[Rendered]:
     """The prompt, then the conversation with each answer."""
     if isinstance(row, Preference):
         prompt, answers = row.prompt, {"chosen": row.chosen, "rejected": row.rejected}
+    elif isinstance(row, Ranked):
+        prompt = row.prompt
+        answers = {f"answers[{n}]": answer for n, answer in enumerate(row.answers)}
     elif isinstance(row, Unpaired):
         prompt, answers = row.prompt, {"completion": row.completion}
+    elif isinstance(row, Stepwise):
+        asked = render(Conversation(row.prompt, row.tools, origin=row.origin), True)
+        return [asked, *(_plain(text) for text in (*row.steps, "\n"))]
     else:
         assert isinstance(row, Prompt)
         prompt, answers = row.messages, {}
@@ -74,6 +84,12 @@ def _render(row: Row, render: Render) -> list[Rendered]:
         asked,
         *(_answered(row, prompt, answer, asked, name, render) for name, answer in answers.items()),
     ]
+
+
+def _plain(text: str) -> Rendered:
+    """A text in which control tokens are plain text."""
+    encodable(text)
+    return Rendered(text, untrusted=[Span(0, len(text))])
 
 
 def _answered(
@@ -123,6 +139,8 @@ def _columns(row: Row, tokens: list[Encoded | RowError]) -> dict[str, Any]:
         if isinstance(one, RowError):
             raise one
     prompt, *answers = (one for one in tokens if isinstance(one, Encoded))
+    if isinstance(row, Stepwise):
+        return _steps(prompt, answers[:-1], answers[-1], row.labels)
     found = [_after(prompt.input_ids, answer) for answer in answers]
     if isinstance(row, Preference):
         return {
@@ -131,12 +149,25 @@ def _columns(row: Row, tokens: list[Encoded | RowError]) -> dict[str, Any]:
             "rejected_ids": found[1],
             "margin": row.margin,
         }
+    if isinstance(row, Ranked):
+        return {"prompt_ids": prompt.input_ids, "answer_ids": found}
     if isinstance(row, Unpaired):
         return {"prompt_ids": prompt.input_ids, "completion_ids": found[0], "label": row.label}
     assert isinstance(row, Prompt)
     if "prompt_ids" in row.columns:
         raise RowError("prompt_ids: is a column of the prepared rows, call it otherwise")
     return {"prompt_ids": prompt.input_ids, **row.columns}
+
+
+def _steps(
+    prompt: Encoded, steps: Sequence[Encoded], end: Encoded, known: Sequence[bool]
+) -> dict[str, Any]:
+    ids, labels = [*prompt.input_ids], [_IGNORED] * len(prompt.input_ids)
+    for step, label in zip(steps, known, strict=True):
+        own = [*step.input_ids, *end.input_ids]
+        ids += own
+        labels += [*[_IGNORED] * (len(own) - 1), int(label)]
+    return {"input_ids": array("i", ids), "labels": array("i", labels)}
 
 
 def _after(prompt: "array[int]", whole: Encoded) -> "array[int]":

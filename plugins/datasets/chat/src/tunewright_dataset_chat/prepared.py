@@ -17,7 +17,8 @@ from tunewright_dataset_chat.samples import IGNORED
 
 MANIFEST = cached_shards.MANIFEST
 _AGAIN = "prepare it anew: tunewright data prepare RECIPE --to FOLDER"
-DOCUMENTS = "document_ids"  # of a query: lists of ids
+#: lists of lists of ids: documents of a query, answers to a prompt
+NESTED = ("document_ids", "answer_ids")
 _ANSWERS = ("chosen_ids", "rejected_ids", "completion_ids")
 
 
@@ -138,7 +139,7 @@ class _Batch:
 def _bad_row(batch: _Batch, request: DataRequest) -> tuple[int, str] | None:
     """First invalid row and the problem."""
     id_columns = [
-        name for name in columns.types(request.rows) if name.endswith("_ids") and name != DOCUMENTS
+        name for name in columns.types(request.rows) if name.endswith("_ids") and name not in NESTED
     ]
     lists = [name for name in columns.types(request.rows) if name in (*id_columns, "labels")]
     for name in lists:
@@ -150,7 +151,9 @@ def _bad_row(batch: _Batch, request: DataRequest) -> tuple[int, str] | None:
             at = int(np.flatnonzero(bad)[0])
             problem = f"{name} has {ids[at]}, and the tokenizer's ids are 0 to"
             return batch.row_of(name, bad), f"{problem} {batch.vocabulary - 1}"
-        if (lengths == 0).any():
+        # a reranker's rows have no query of their own
+        may_be_empty = name == "query_ids" and request.embedding.pair_prompt
+        if (lengths == 0).any() and not may_be_empty:
             return int(np.flatnonzero(lengths == 0)[0]), f"{name} is empty"
     total = batch.lengths(id_columns[0])
     answers = [batch.lengths(name) for name in _ANSWERS if name in id_columns]
@@ -159,29 +162,47 @@ def _bad_row(batch: _Batch, request: DataRequest) -> tuple[int, str] | None:
     if (long := total > request.max_length).any():
         row = int(np.flatnonzero(long)[0])
         return row, f"has {total[row]} tokens, and max_length is {request.max_length}"
-    if DOCUMENTS in batch.names:
-        return _bad_documents(batch, request.max_length)
+    for name in set(NESTED) & set(batch.names):
+        prompts = total if name == "answer_ids" else np.zeros_like(total)
+        return _bad_lists(batch, name, request.max_length - prompts)
+    if request.rows == "stepwise":
+        return _bad_steps(batch)
     return _bad_labels(batch) if "labels" in batch.names else None
 
 
-def _bad_documents(batch: _Batch, longest: int) -> tuple[int, str] | None:
-    rows = batch.column(DOCUMENTS)
-    documents = rows.flatten()
-    values = documents.flatten()
-    if rows.null_count or documents.null_count or values.null_count:
-        return 0, f"{DOCUMENTS} has a null"
-    if (bad := batch.lengths(DOCUMENTS) == 0).any():
-        return int(np.flatnonzero(bad)[0]), f"{DOCUMENTS} is empty"
-    lengths = np.diff(documents.offsets.to_numpy())
-    if (bad := (lengths == 0) | (lengths > longest)).any():
+def _bad_lists(batch: _Batch, name: str, longest: np.ndarray) -> tuple[int, str] | None:
+    """longest: tokens (rows,) that each of a row's lists may have."""
+    rows = batch.column(name)
+    lists = rows.flatten()
+    values = lists.flatten()
+    if rows.null_count or lists.null_count or values.null_count:
+        return 0, f"{name} has a null"
+    counts = batch.lengths(name)
+    if (counts == 0).any():
+        return int(np.flatnonzero(counts == 0)[0]), f"{name} is empty"
+    lengths, limits = np.diff(lists.offsets.to_numpy()), np.repeat(longest, counts)
+    if (bad := (lengths == 0) | (lengths > limits)).any():
         at = int(np.flatnonzero(bad)[0])
-        problem = f"a document has {lengths[at]} tokens, and max_length is {longest}"
-        return batch.row_of(DOCUMENTS, bad), problem
+        problem = f"{name} has one of {lengths[at]} tokens, expected 1 to {limits[at]}"
+        return batch.row_of(name, bad), problem
     ids = values.to_numpy(zero_copy_only=False)
     if (bad := (ids < 0) | (ids >= batch.vocabulary)).any():
-        row = batch.row_of(DOCUMENTS, np.add.reduceat(bad, np.cumsum(lengths) - lengths) > 0)
-        problem = f"{DOCUMENTS} has {ids[bad][0]}, and the tokenizer's ids are 0 to"
+        row = batch.row_of(name, np.add.reduceat(bad, np.cumsum(lengths) - lengths) > 0)
+        problem = f"{name} has {ids[bad][0]}, and the tokenizer's ids are 0 to"
         return row, f"{problem} {batch.vocabulary - 1}"
+    return None
+
+
+def _bad_steps(batch: _Batch) -> tuple[int, str] | None:
+    lengths = batch.lengths("input_ids")
+    if (bad := batch.lengths("labels") != lengths).any():
+        return int(np.flatnonzero(bad)[0]), "labels and input_ids differ in length"
+    labels = batch.values("labels")
+    if (bad := ~np.isin(labels, (IGNORED, 0, 1))).any():
+        return batch.row_of("labels", bad), "a label of a step is neither 0, 1 nor -100"
+    starts = np.cumsum(lengths) - lengths
+    if (bad := np.add.reduceat(labels != IGNORED, starts) == 0).any():
+        return int(np.flatnonzero(bad)[0]), "no step in it has a label"
     return None
 
 

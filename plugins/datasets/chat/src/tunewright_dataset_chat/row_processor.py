@@ -87,8 +87,7 @@ class RowProcessor:
         return self.finish(started, self.tokenise(started))
 
     def start(self, rows: list[Row | RowError]) -> Started:
-        """Render the rows. Pairs and prompts are rendered by `finish`, because they have several
-        texts per row."""
+        """Render the rows. Those with several texts are rendered by `finish`."""
         return [(row, row if isinstance(row, RowError) else self._rendered(row)) for row in rows]
 
     def tokenise(self, started: Started) -> list[Encoded | RowError]:
@@ -232,7 +231,7 @@ class RowProcessor:
         done.samples += [self._sample(row, columns_of(piece), shown) for piece in pieces]
 
     def _pairs(self, started: Started, done: Done) -> None:
-        """Process rows of a prompt with answers: preference, unpaired, prompts."""
+        """Process rows of a prompt with answers: preference, unpaired, stepwise, prompts."""
         rows = [row for row, text in started if not isinstance(text, RowError)]
         texts: dict[str, list[Rendered]] = {}  # by index of their row
 
@@ -260,7 +259,8 @@ class RowProcessor:
 
     def _plain(self, started: Started, done: Done) -> None:
         rows = [row for row, text in started if not isinstance(text, RowError)]
-        encoded = plain_texts.encode_rows(rows, self._tokenizer, self._size, self._embedding)
+        encode = plain_texts.encode_rows
+        encoded = encode(rows, self._tokenizer, self._size, self._embedding, self._policy)
         for row, text in started:
             found = text if isinstance(text, RowError) else next(encoded)
             if isinstance(found, RowError):

@@ -46,6 +46,8 @@ class Sample:
         if "query_ids" in self.columns:
             texts = (self.columns["query_ids"], *self.columns["document_ids"])
             return [token for text in texts for token in text]
+        if "answer_ids" in self.columns:  # the best
+            return [*self.columns["prompt_ids"], *self.columns["answer_ids"][0]]
         return [token for name in _WHOLE for token in self.columns.get(name, ())]
 
     @property

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
-from tunewright.types import Message, Preference, Prompt, Row, Unpaired
+from tunewright.types import Message, Preference, Prompt, Ranked, Row, Stepwise, Unpaired
 from tunewright_hf.tokenization.encode import Encoded
 
 Policy: TypeAlias = Literal["drop", "end", "start", "turns"]
@@ -79,10 +79,15 @@ _ANSWERS = ("chosen_ids", "rejected_ids", "completion_ids")
 
 
 def pair_length(columns: dict[str, Any]) -> int:
-    """Tokens of the prompt with its longest answer."""
-    return len(columns["prompt_ids"]) + max(
-        (len(columns[name]) for name in _ANSWERS if name in columns), default=0
-    )
+    """Tokens of the prompt with its longest answer, or with its steps."""
+    if "input_ids" in columns:
+        return len(columns["input_ids"])
+    return len(columns["prompt_ids"]) + max(map(len, _answers(columns)), default=0)
+
+
+def _answers(columns: dict[str, Any]) -> list[Any]:
+    found = [columns[name] for name in _ANSWERS if name in columns]
+    return found + list(columns.get("answer_ids", ()))
 
 
 def cut_pair(
@@ -90,17 +95,16 @@ def cut_pair(
 ) -> dict[str, Any] | None:
     """Columns with the answers truncated at their ends, or the prompt at its start (keeping a BOS).
     None: nothing would be left. A prompt without answers is never truncated at its end, because the
-    answer follows there."""
-    prompt = columns["prompt_ids"]
-    answers = {name: columns[name] for name in _ANSWERS if name in columns}
+    answer follows there. Of steps, the whole is truncated."""
+    if "input_ids" in columns:
+        left = cut(Encoded(columns["input_ids"], columns["labels"]), size, policy, bos)
+        kept = columns | {"input_ids": left.input_ids, "labels": left.labels}
+        return kept if max(left.labels) >= 0 else None
+    prompt, answers = columns["prompt_ids"], _answers(columns)
     if policy == "end":
         room = size - len(prompt)
-        return (
-            columns | {name: ids[:room] for name, ids in answers.items()}
-            if answers and room > 0
-            else None
-        )
-    room = size - max((len(ids) for ids in answers.values()), default=0)
+        return _with_answers(columns, room) if answers and room > 0 else None
+    room = size - max(map(len, answers), default=0)
     if room < 2:
         return None
     return columns | {
@@ -108,14 +112,22 @@ def cut_pair(
     }
 
 
+def _with_answers(columns: dict[str, Any], room: int) -> dict[str, Any]:
+    """The columns with answers of at most `room` tokens."""
+    shorter = {name: columns[name][:room] for name in _ANSWERS if name in columns}
+    if "answer_ids" in columns:
+        shorter["answer_ids"] = [ids[:room] for ids in columns["answer_ids"]]
+    return columns | shorter
+
+
 def prompt_of(row: Row) -> list[Message]:
-    assert isinstance(row, Preference | Unpaired | Prompt)
+    assert isinstance(row, Preference | Ranked | Unpaired | Prompt | Stepwise)
     return row.messages if isinstance(row, Prompt) else row.prompt
 
 
 def with_prompt(row: Row, messages: list[Message]) -> Row:
     """The row with another prompt."""
-    assert isinstance(row, Preference | Unpaired | Prompt)
+    assert isinstance(row, Preference | Ranked | Unpaired | Prompt | Stepwise)
     return (
         replace(row, messages=messages)
         if isinstance(row, Prompt)

@@ -128,13 +128,18 @@ def compared(record: dict[str, Any]) -> bool:
     fit."""
     if any(record.get(a) is not None and record.get(b) is not None for a, b in PAIRS):
         return True
-    return is_ranked(record) or label(record) is not None
+    return is_ranked(record) or is_stepwise(record) or label(record) is not None
 
 
 def is_ranked(record: dict[str, Any]) -> bool:
     return isinstance(record.get("answers"), list) and any(
         isinstance(record.get(n), list) for n in ("ranks", "scores")
     )
+
+
+def is_stepwise(record: dict[str, Any]) -> bool:
+    """Whether a record has the steps of an answer with a label for each."""
+    return all(isinstance(record.get(name), list) for name in ("completions", "labels"))
 
 
 def is_turns(value: Any, key: str) -> bool:

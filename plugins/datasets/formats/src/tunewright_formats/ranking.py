@@ -1,14 +1,16 @@
-"""Format ranking: a prompt with several ranked answers, which become pairs."""
+"""Format ranking: a prompt with several ranked answers, together or in pairs."""
 
 import itertools
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 from tunewright import Format, PluginOptions, RowError, hookimpl
-from tunewright.types import Preference, Row, RowKind, RowsRequest
+from tunewright.types import Preference, Ranked, Row, RowKind, RowsRequest
 from tunewright_formats.asking import PROMPTS, Asking, Told, after
 from tunewright_formats.fields import bad, compared, is_ranked, listing, number
 from tunewright_formats.record_reader import convert_many
+
+_NONE = "has no answer that is better than another"
 
 
 class Ranking(Format):
@@ -18,7 +20,8 @@ class Ranking(Format):
     The prompt is `prompt` (a text or messages), `instruction` with `input` and `history`,
     `conversations` or `messages`. Answers of equal rank form no pair. With scores, the margin of a
     pair is their difference. Without ranks or scores the format must be named in the recipe. A
-    record gives one row per pair.
+    record gives one row per pair; for stages that compare all answers it gives one row, with the
+    first of those of equal rank.
     """
 
     class Options(PluginOptions):
@@ -26,7 +29,7 @@ class Ranking(Format):
         """Pairs of a ranking. best: the best answer and each worse one. adjacent: each answer and
         the next worse one."""
 
-    rows: ClassVar[tuple[RowKind, ...]] = ("preference",)
+    rows: ClassVar[tuple[RowKind, ...]] = ("preference", "ranked")
 
     @staticmethod
     def matches(record: Any) -> bool:
@@ -37,13 +40,13 @@ class Ranking(Format):
     @hookimpl
     def convert_rows(self, request: RowsRequest) -> Iterator[Row | RowError]:
         asking = Asking(request, ("answers", "ranks", "scores"), ("answers",))
-        pairs = self.options.pairs
+        pairs = "" if request.rows == "ranked" else self.options.pairs
         return convert_many(
             self, request, asking.reader, lambda record: _convert(record, asking, pairs)
         )
 
 
-def _convert(source: Any, asking: Asking, pairs: str) -> list[Preference]:
+def _convert(source: Any, asking: Asking, pairs: str) -> list[Preference] | list[Ranked]:
     record, names = asking.reader.read(source), asking.names
     written = listing(record["answers"], names["answers"])
     ranks = _ranks(record, asking, len(written))
@@ -58,6 +61,11 @@ def _convert(source: Any, asking: Asking, pairs: str) -> list[Preference]:
     found = asking.finish(prompt, answers, record)
     # stable: answers of equal rank keep their order
     order = sorted(range(len(answers)), key=lambda index: ranks[index])
+    if not pairs:
+        firsts = [next(n for n in order if ranks[n] == rank) for rank in sorted(set(ranks))]
+        if len(firsts) < 2:
+            bad(names["answers"], _NONE)
+        return [Ranked(prompt[0], [answers[n][0] for n in firsts], found)]
     rows = []
     for better, worse in _pairs(order, ranks, pairs):
         margin = ranks[worse] - ranks[better] if record["scores"] is not None else None
@@ -65,7 +73,7 @@ def _convert(source: Any, asking: Asking, pairs: str) -> list[Preference]:
             Preference(list(prompt[0]), answers[better][0], answers[worse][0], found, margin)
         )
     if not rows:
-        bad(names["answers"], "has no answer that is better than another")
+        bad(names["answers"], _NONE)
     return rows
 
 

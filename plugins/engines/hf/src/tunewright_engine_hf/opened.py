@@ -21,7 +21,7 @@ from tunewright.inference import (
     TooLong,
     Vectors,
 )
-from tunewright.types import Conversation, RunContext
+from tunewright.types import Conversation, Embedding, Message, RunContext
 from tunewright_engine_hf.guides import Guides
 from tunewright_hf.inference.adapters import add_adapters
 from tunewright_hf.inference.answers import Answer, AnswerFactory, AnswersTicket
@@ -147,6 +147,7 @@ class OpenedEngine(InferenceEngine):
     def score(self, inputs: Sequence[PromptInput], model: str | None = None) -> Scores:
         if "scores" not in self.features:
             return super().score(inputs, model)
+        inputs = [_paired(each, self._embedding) for each in inputs]
         prompts = [self._prompts.encode_answer(each) for each in inputs]
         self._check_lengths(prompts)
         self._answers.adapter(model)
@@ -209,6 +210,17 @@ class OpenedEngine(InferenceEngine):
             self._open -= 1
             self._completion_tokens += len(answer.row.tokens)
             self._changed.notify_all()
+
+
+def _paired(asked: PromptInput, embedding: Embedding) -> PromptInput:
+    """For a reranker, the text of a question (the query) with its answer (the document); for other
+    models, what was asked. Raises RowError."""
+    if not embedding.pair_prompt or not isinstance(asked, Conversation):
+        return asked
+    match asked.messages:
+        case [Message(content=str(query)), Message(content=str(document))]:
+            return embedding.pair(query, document)
+    raise RowError("a reranker scores a query and a document, both texts", place="input")
 
 
 def _features(request: EngineRequest, media: Sequence[MediaKind]) -> frozenset[Feature]:

@@ -15,7 +15,10 @@ _GGUF = {"f32": 1e-4, "f16": 1e-2, "bf16": 5e-2, "q8_0": 0.1}
 
 class Safetensors(Exporter):
     """A complete checkpoint for transformers, vLLM and others: an adapter is merged into the
-    weights, a quantized base model is dequantized."""
+    weights, a quantized base model is dequantized. Reward models, rerankers and classifiers keep
+    their heads."""
+
+    heads = ("causal_lm", "score", "classes", "steps")
 
     class Options(PluginOptions):
         dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
@@ -125,7 +128,10 @@ class Gguf(Exporter):
 class SentenceTransformers(Exporter):
     """A complete checkpoint that sentence-transformers loads as a model of embeddings: the hidden
     states of the last layer are pooled. Text is encoded as it is, without the chat template. Its
-    embeddings are compared with the run's."""
+    embeddings are compared with the run's. A reranker is written as a CrossEncoder, with its
+    prompt, and its scores are compared."""
+
+    heads = ("causal_lm", "score")
 
     class Options(PluginOptions):
         pooling: Literal["mean", "lasttoken", "cls"] | None = None
@@ -142,7 +148,13 @@ class SentenceTransformers(Exporter):
     @hookimpl
     def export_model(self, run: RunContext, request: ExportRequest) -> str:
         from tunewright_exporters.embeddings import write
+        from tunewright_hf.models.modules import base_model
 
+        if getattr(base_model(request.loaded.model), "score", None) is not None:
+            from tunewright_exporters.rerankers import write as write_reranker
+
+            write_reranker(run, request, self.options, self.tolerance())
+            return "CrossEncoder(FOLDER).predict([(QUERY, DOCUMENT)]) loads the folder by its path"
         write(run, request, self.options, self.tolerance())
         return "SentenceTransformer(FOLDER).encode(TEXTS) loads the folder by its path"
 

@@ -22,12 +22,7 @@ _TEXT_ONLY = {"text": {"method": "forward", "method_output_name": "last_hidden_s
 def write(run: RunContext, request: ExportRequest, options: Any, tolerance: float) -> None:
     """Write weights and the library's files. Raises RecipeError without the library, RunError where
     its embeddings differ from the run's by more than the tolerance, relative to the longest."""
-    try:
-        import sentence_transformers
-    except ImportError:
-        problem, place = "sentence-transformers is not installed", "command line: --to"
-        hint = 'pip install "tunewright-exporters[sentence-transformers]"'
-        raise RecipeError(problem, place=place, hint=hint) from None
+    sentence_transformers = library()
     loaded, trained = merged(run, request), run.embedding
     pooling = options.pooling or trained.pooling
     embedding = replace(trained, pooling=pooling, normalize=options.normalize)
@@ -45,6 +40,17 @@ def write(run: RunContext, request: ExportRequest, options: Any, tolerance: floa
         problem = f"the embeddings differ from the run's by {worst:.2g}, more than {tolerance:g}"
         raise RunError(problem, place=str(request.folder))
     request.say(f"{len(_TEXTS)} embeddings of {own.shape[1]} numbers differ by {worst:.1e}")
+
+
+def library() -> Any:
+    """The module sentence_transformers. Raises RecipeError without it."""
+    try:
+        import sentence_transformers
+    except ImportError:
+        problem, place = "sentence-transformers is not installed", "command line: --to"
+        hint = 'pip install "tunewright-exporters[sentence-transformers]"'
+        raise RecipeError(problem, place=place, hint=hint) from None
+    return sentence_transformers
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ import numpy as np
 
 from tunewright import RecipeError, RunError
 from tunewright_hf.batching.host_arrays import HostArrays
+from tunewright_hf.batching.list_lengths import list_lengths
 from tunewright_hf.batching.units import Units, batched, grouped, length_counts, packed
 
 __all__ = ["row_lengths"]
@@ -268,11 +269,13 @@ def within_budget(order: np.ndarray, lengths: np.ndarray, budget: int) -> Units:
 def row_lengths(dataset: Any) -> np.ndarray:
     """Tokens that each row of a datasets.Dataset contributes to a batch, computed in Arrow without
     reading the tokens. For a prompt with two answers: twice the prompt with the longer answer,
-    because both are padded to it; for a query with documents: each as the longest of them."""
+    because both are padded to it; for lists of documents or answers: see `list_lengths`."""
     import pyarrow.compute as pc
 
     if "query_ids" in dataset.column_names:
-        return _retrieval_lengths(dataset)
+        return list_lengths(dataset, "query_ids", "document_ids")
+    if "answer_ids" in dataset.column_names:
+        return list_lengths(dataset, "prompt_ids", "answer_ids")
     answers = [
         name
         for name in ("chosen_ids", "rejected_ids", "completion_ids")
@@ -287,14 +290,3 @@ def row_lengths(dataset: Any) -> np.ndarray:
     if not answers:
         return lengths[0]
     return np.asarray(len(answers) * (lengths[0] + np.max(lengths[1:], axis=0)), dtype=np.int32)
-
-
-def _retrieval_lengths(dataset: Any) -> np.ndarray:
-    found, rows = [], dataset.select_columns(["query_ids", "document_ids"])
-    for table in rows.with_format("arrow").iter(10_000):
-        queries = np.diff(table["query_ids"].combine_chunks().offsets.to_numpy())
-        documents = table["document_ids"].combine_chunks()
-        counts, each = (np.diff(x.offsets.to_numpy()) for x in (documents, documents.flatten()))
-        longest = np.maximum.reduceat(each, np.cumsum(counts) - counts)  # a row has at least one
-        found.append((counts + 1) * np.maximum(queries, longest))
-    return np.concatenate(found).astype(np.int32) if found else np.zeros(0, dtype=np.int32)

@@ -37,8 +37,12 @@ def _rows(rows: Any, seed: int) -> Iterator[dict[str, Any]]:
 def _sequence(row: dict[str, Any]) -> tuple[list[int], list[int]] | None:
     if "input_ids" in row:
         return list(row["input_ids"]), list(row.get("labels", row["input_ids"]))
-    prompt = list(row["query_ids"] if "query_ids" in row else row["prompt_ids"])
-    reply = row.get("chosen_ids", row.get("completion_ids"))
+    if "query_ids" in row:  # a reranker's rows have pairs in place of documents
+        query = list(row["query_ids"] or row["document_ids"][0])
+        return query, query
+    prompt = list(row["prompt_ids"])
+    reply = row["answer_ids"][0] if "answer_ids" in row else None
+    reply = row.get("chosen_ids", row.get("completion_ids", reply))
     if reply is None:
         return prompt, prompt
     if not row.get("label", True):

@@ -26,6 +26,7 @@ class OpenedRun(Run):
     """A run whose policy is the recipe's model, or a result that was given.
 
     number: of the stage that has trained it, 0 is the first; None: none of the recipe's.
+    pair_prompt: of a reranker that no stage has trained.
     """
 
     def __init__(
@@ -34,9 +35,11 @@ class OpenedRun(Run):
         result: StageResult | None,
         head: Head,
         number: int | None = None,
+        pair_prompt: str = "",
         **how: Any,
     ) -> None:
         super().__init__(resolved, **how)
+        self._pair_prompt = pair_prompt
         self._result, self._head, self._trained_by = result, head, number
 
     @property
@@ -50,7 +53,7 @@ class OpenedRun(Run):
     @property
     def embedding(self) -> Embedding:
         if self._trained_by is None:
-            return Embedding()
+            return Embedding(pair_prompt=self._pair_prompt)
         found: Embedding = self.stage(self._trained_by).embedding
         return found
 

@@ -52,14 +52,20 @@ def open_target(
     if config is None:
         raise RecipeError("holds nothing that answers", place=target, hint=_EXPECTED)
     resolved = resolve_model(target, _with_family(target, overrides), data=data)
-    return OpenedRun(resolved, None, _head(config), **how)
+    pair = str(config.get("pair_prompt") or "")
+    return OpenedRun(resolved, None, _head(config), pair_prompt=pair, **how)
 
 
 def _head(config: dict[str, Any]) -> Head:
-    """Reward models are saved as classifiers with one class."""
+    """Reward models are saved as classifiers with one class, and no problem."""
     names = config.get("architectures")
-    is_reward = isinstance(names, list) and "ForSequenceClassification" in str(names[:1])
-    return "score" if is_reward else "causal_lm"
+    if isinstance(names, list) and "ForTokenClassification" in str(names[:1]):
+        return "steps"
+    if not isinstance(names, list) or "ForSequenceClassification" not in str(names[:1]):
+        return "causal_lm"
+    labels = config.get("id2label") or {"0": "", "1": ""}  # two are not written
+    is_reward = len(labels) == 1 and not config.get("problem_type")
+    return "score" if is_reward else "classes"
 
 
 def parse_adapters(given: Sequence[str]) -> dict[str, Path]:

@@ -18,16 +18,31 @@ HEADS = {
     "score": transformers.AutoModelForSequenceClassification,
     "value": transformers.AutoModelForSequenceClassification,
     "classes": transformers.AutoModelForSequenceClassification,
+    "steps": transformers.AutoModelForTokenClassification,
 }
 
 
 def set_outputs(config: Any, request: LoadRequest) -> None:
-    """Set the number of outputs of a head that is no language model's, and their names."""
-    if request.head == "classes":
+    """Set the number of outputs of a head that is no language model's, and their names. A
+    classifier that no stage has trained keeps its own."""
+    if request.head in ("classes", "steps"):
+        if not request.labels:
+            return
         config.id2label = dict(enumerate(request.labels))
         config.label2id = {name: number for number, name in enumerate(request.labels)}
+        if request.head == "steps":
+            config.classifier_dropout = 0.0  # transformers' classes for tokens take 0.1
+            _spare_head(request.quantization)
     elif request.head != "causal_lm":
         config.num_labels = 1
+
+
+def _spare_head(quantization: Any) -> None:
+    """Have a quantization config of transformers leave out the head. Without it, transformers
+    leaves out the last parameter, which here is the head's bias."""
+    for name in ("llm_int8_skip_modules", "modules_to_not_convert"):
+        if hasattr(quantization, name) and not getattr(quantization, name):
+            setattr(quantization, name, ["score"])
 
 
 def auto_class(request: LoadRequest, config: Any) -> Any:

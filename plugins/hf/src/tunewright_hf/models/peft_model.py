@@ -39,8 +39,8 @@ __all__ = ["fresh", "merged", "restored", "task_type"]
 
 
 def task_type(request: AdapterRequest) -> str:
-    """PEFT's task type. SEQ_CLS makes PEFT train and save the new head."""
-    return "CAUSAL_LM" if request.head == "causal_lm" else "SEQ_CLS"
+    """PEFT's task type. SEQ_CLS and TOKEN_CLS make PEFT train and save the new head."""
+    return {"causal_lm": "CAUSAL_LM", "steps": "TOKEN_CLS"}.get(request.head, "SEQ_CLS")
 
 
 @without_bitsandbytes()

@@ -64,6 +64,10 @@ def _row(kind: RowKind, length: int, number: int) -> dict[str, Any]:
         }
     if kind == "labelled":
         return {"input_ids": ids, "names": [], "value": 0.0}
+    if kind == "ranked":
+        return {"prompt_ids": ids[:half], "answer_ids": [ids[half:]] * 2}
+    if kind == "stepwise":
+        return {"input_ids": ids, "labels": [-100] * (length - 1) + [1]}
     if kind == "retrieval":  # the query and one document: both count
         return {"query_ids": ids[:half], "document_ids": [ids[:half]]}
     return {"prompt_ids": ids[:half], "completion_ids": ids[half:], "label": number % 2 == 0}

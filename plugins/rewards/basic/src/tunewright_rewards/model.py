@@ -90,11 +90,16 @@ class Judge:
         return inputs
 
 
+def _judges(stage: Any) -> bool:
+    """Whether a stage trains a model that scores answers: a reranker reads other texts."""
+    return stage.head == "score" and not stage.embedding.pair_prompt
+
+
 def _load(path: Path) -> tuple[LoadedModel, Any]:
     """Load the model, and what is known of the template in its training."""
     run = open_run(path)
     done = (folder.read(path) or {})["stages"]
-    trained = [number for number in range(len(done)) if run.stage(number).head == "score"]
+    trained = [number for number in range(len(done)) if _judges(run.stage(number))]
     if not trained:
         raise RecipeError(
             "holds no reward model", place=str(path), hint="train one with stage reward"
