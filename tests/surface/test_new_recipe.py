@@ -185,7 +185,8 @@ ROWS = {
     "prompts": PROMPTS,
     "labelled": '{"sentence": "A wren sings.", "label": 0}\n' * 16,
     "stepwise": '{"prompt": "1 + 1?", "completions": ["It is 2."], "labels": [1]}\n' * 16,
-    "retrieval": '{"query": "Which bird sings?", "positive": "The wren sings."}\n' * 16,
+    "retrieval": '{"query": "Sings?", "positive": "The wren.", "negative": "The owl."}\n' * 16,
+    "ranked": '{"prompt": "Say hello.", "chosen": "Arr!", "rejected": ["Hello.", "Hi."]}\n' * 16,
 }
 
 
@@ -218,7 +219,7 @@ def test_data_that_tells_no_stage_proposes_sft(data: Path, content: str) -> None
 
 def test_a_stage_that_does_not_fit_is_told_which_do(data: Path) -> None:
     data.write_text(ROWS["preference"])
-    with pytest.raises(RecipeError, match="stages that train on preference: cpo, dpo, orpo, rew"):
+    with pytest.raises(RecipeError, match="stages that train on preference or ranked: cpo, dp"):
         new(*GIVEN, "--stage", "sft", "--yes")
     assert not Path("recipe.yaml").exists()
 

@@ -7,12 +7,19 @@ import transformers
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
 )
 
 from tunewright_hf.models import native as natives
 from tunewright_hf.models.errors import PUBLISHED, one_line
 from tunewright_hf.models.native import MARK, Native, Rule
 from tunewright_hf.models.native_weights import NativeWeights
+
+#: head → class of each model type; all others are scores of sequences
+_CLASSES = {
+    "causal_lm": MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    "steps": MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
+}
 
 
 def find(config: dict[str, Any], path: Path) -> Native | None:
@@ -39,11 +46,7 @@ def load(
     arguments: for from_pretrained. Returns the model and what was missing, as from_pretrained does
     with output_loading_info.
     """
-    names = (
-        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-        if head == "causal_lm"
-        else MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
-    )
+    names = _CLASSES.get(head, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES)
     settings = folder / "generation_config.json"
     if settings.is_file():
         arguments["generation_config"] = transformers.GenerationConfig.from_pretrained(folder)

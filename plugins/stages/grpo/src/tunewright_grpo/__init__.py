@@ -35,14 +35,12 @@ class Grpo(RolloutStage):
     """
 
     class Options(RolloutOptions):
-        rewards: list[str | dict[str, Any]] = Field(
-            [], examples=[[{"name": "length", "target": 20}]]
-        )
+        rewards: list[str | dict[str, Any]] = Field(examples=[[{"name": "length", "target": 20}]])
         """Reward plugins: a name, or a mapping with name, weight (default: 1) and options. The
         reward of a completion is their weighted sum. Two further keys: time_limit, the seconds that
         a call may take (default: any), and late, what a longer one is: an error (default), or none,
         which leaves this reward out. On the command line, and only there, a name may be that of a
-        function in a file: mine.py:brief. Not needed where an environment gives rewards."""
+        function in a file: mine.py:brief. Empty where an environment alone gives rewards."""
         environment: str | dict[str, Any] | None = Field(None, examples=["calculator"])
         """Environment that answers the model's turns, which makes a completion an episode: a name,
         or a mapping with name, options, max_turns (default: 8) and weight, that of the
