@@ -49,6 +49,7 @@ REASONS = {
     "needs a tracker's library",
     "is another program's",
     "is stopped by hand",
+    "takes minutes",
 }
 BLOCK = re.compile(
     r"(?:^<!-- not run: (.+?) -->\n)?^```(\w*)(?: title=\"(.+?)\")?\n(.*?)^```$",
