@@ -105,7 +105,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], dict[str, str], str, str]] = {
     "ranking_mismatch": (
         *informed({"it": INFO | {"ranking": True, "columns": {"prompt": "instruction"}}}),
         "data.0.format",
-        "stages that train on preference: cpo, dpo",
+        "stages that train on preference or ranked: cpo, dpo",
     ),
     "dpo_on_sft_data": (
         {"stage": "dpo"},

@@ -59,10 +59,13 @@ def interface_to(address: str) -> str | None:
 
 @contextmanager
 def naming_lost_ranks(run: Any, step: Callable[[], int]) -> Iterator[None]:
-    """Raise LostRank for errors of gloo and NCCL where another process has ended or is silent.
-    step: the last one that was made."""
+    """Raise LostRank, with the step, for errors of gloo and NCCL where another process has ended or
+    is silent. step: the last one that was made."""
     try:
         yield
+    except LostRank as error:  # found where ranks exchange values
+        problem = f"{error.problem}, after step {step()}"
+        raise LostRank(problem, place=error.place, hint=error.hint) from error
     except RuntimeError as error:
         said = str(error)
         if run.world_size == 1 or not any(sign in said for sign in _LOST):
