@@ -67,6 +67,28 @@ def lora(folder: Path, **config: Any) -> Path:
     return folder
 
 
+def small_llama(folder: Path, tokenizer: Any) -> None:
+    """Write a model with heads that vLLM's kernels for CPUs take: of 32, where twins have 16."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        initializer_range=0.1,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
 def opened(name: str, run: FakeRun, request: EngineRequest, **options: Any) -> InferenceEngine:
     kind = ENGINES[name]
     engine = kind(kind.Options(**options), name)

@@ -5,11 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from remote.model_brain import ModelBrain
-from remote.setup import running
+from remote.setup import running, small_llama
 from remote.stand_in_server import Wire
 from tunewright.check import resolve
 from tunewright.context import Run
@@ -84,21 +82,7 @@ def test_a_real_vllm_says_what_hf_says(trained: dict[str, Any], tmp_path: Path) 
     answers a request of token ids.
     """
     tokenizer = Run(resolve(trained)).load_policy().tokenizer
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        initializer_range=0.1,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    LlamaForCausalLM(config).save_pretrained(tmp_path / "model")
-    tokenizer.save_pretrained(tmp_path / "model")
+    small_llama(tmp_path / "model", tokenizer)
     family = {"name": "llama", "device": "cpu", "dtype": "float32"}
     asked = trained | {"model": str(tmp_path / "model"), "family": family}
     more = ["--enforce-eager", "--dtype", "float32"]

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
-from remote.setup import running
+from remote.setup import running, small_llama
 from remote.stand_in_server import Wire
 from tunewright import RecipeError, RunError
 from tunewright.check import resolve
@@ -173,21 +172,7 @@ def test_a_real_vllm_has_the_weights_of_each_step(tmp_path: Path, adapter: Any) 
     """On a GPU; on a CPU with a build of vLLM for it (see test_conformance.py)."""
     made = asked(tmp_path, "vllm", "http://x", adapter=adapter)
     tokenizer = Run(resolve(made | {"adapter": "full"})).load(trainable=False).tokenizer
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        initializer_range=0.1,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    LlamaForCausalLM(config).save_pretrained(tmp_path / "model")
-    tokenizer.save_pretrained(tmp_path / "model")
+    small_llama(tmp_path / "model", tokenizer)
     more = ["--enforce-eager", "--dtype", "float32"]
     made["stage"]["rollouts"] = {"engine": "vllm", "arguments": more}
     family = {"name": "llama", "device": "cpu", "dtype": "float32"}

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -206,3 +207,17 @@ def test_the_token(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
         http(endpoint, **vars(named)).tools()
     monkeypatch.setenv("TUNEWRIGHT_TEST_TOKEN", "secret")
     assert http(endpoint, **vars(named)).tools() == [TIMES]
+    monkeypatch.delenv("TUNEWRIGHT_TEST_TOKEN")
+    made = http(endpoint, **vars(named))
+    made._tools = [TIMES]
+    with pytest.raises(RecipeError, match="holds no token"):  # not a result that the model reads
+        results(made, ToolCall("times", {"a": 1, "b": 1}))
+
+
+def test_threads_begin_one_session(mcp_server: str) -> None:
+    """Episodes are answered in threads."""
+    made = mcp(mcp_server)
+    with ThreadPoolExecutor(8) as pool:
+        sessions = list(pool.map(lambda _: made.session, range(8)))
+    assert len({id(session) for session in sessions}) == 1
+    made.close()

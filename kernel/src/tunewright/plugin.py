@@ -199,7 +199,7 @@ class Accelerator(Plugin):
 class Stage(Plugin):
     """Kind stage: trains. Declares what it needs from the others."""
 
-    artifacts = ("checkpoints", "model")
+    artifacts: ClassVar[tuple[str, ...]] = ("checkpoints", "model")
 
     rows: ClassVar[RowKind]  #: the kind of rows it trains on
     head: ClassVar[Head] = "causal_lm"  #: the head of the policy

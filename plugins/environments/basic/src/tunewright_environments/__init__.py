@@ -1,5 +1,6 @@
 """Environments of tools: a calculator, an HTTP endpoint, and MCP servers."""
 
+import threading
 from typing import Any
 
 from pydantic import Field, field_validator
@@ -123,15 +124,17 @@ class Mcp(ToolEnvironment):
     def __init__(self, options: Any, name: str = "") -> None:
         super().__init__(options, name)
         self._session: Any = None
+        self._beginning = threading.Lock()  # episodes are answered in threads
 
     @property
     def session(self) -> Any:
         """The session with the server, begun at first use. Raises RecipeError."""
-        if self._session is None:
-            from tunewright_environments.mcp_session import McpSession
+        from tunewright_environments.mcp_session import McpSession
 
-            self._session = McpSession(self.options, self.name)
-        return self._session
+        with self._beginning:
+            if self._session is None:
+                self._session = McpSession(self.options, self.name)
+            return self._session
 
     def tools(self) -> list[dict[str, Any]]:
         there: list[dict[str, Any]] = self.session.tools

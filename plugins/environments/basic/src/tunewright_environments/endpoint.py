@@ -63,7 +63,7 @@ def _sent(method: str, url: str, options: Any, body: dict[str, Any] | None = Non
     headers = {}
     if (variable := options.token_variable) is not None:
         if not os.environ.get(variable):
-            raise _Wrong(0, f"the environment variable {variable} holds no token")
+            raise RecipeError(f"{url}: the environment variable {variable} holds no token")
         headers["Authorization"] = f"Bearer {os.environ[variable]}"
     # no redirect is followed: the token is for one endpoint
     with httpx2.stream(

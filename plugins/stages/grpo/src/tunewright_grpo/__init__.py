@@ -34,6 +34,8 @@ class Grpo(RolloutStage):
     ratios to the policy that generated them are clipped.
     """
 
+    artifacts = (*RolloutStage.artifacts, "rollouts")
+
     class Options(RolloutOptions):
         rewards: list[str | dict[str, Any]] = Field(examples=[[{"name": "length", "target": 20}]])
         """Reward plugins: a name, or a mapping with name, weight (default: 1) and options. The

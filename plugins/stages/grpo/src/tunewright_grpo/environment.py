@@ -55,10 +55,6 @@ class Environment(Plugin):
     #: whether turns of different episodes may be answered at the same time, in threads
     concurrent: ClassVar[bool] = False
 
-    def columns(self) -> tuple[str, ...]:
-        """Names of the columns that rows must have."""
-        return ()
-
     def tools(self) -> list[dict[str, Any]]:
         """Tools that prompts offer, as OpenAI's JSON schemas."""
         return []
