@@ -126,7 +126,7 @@ ORG = {"model": "org/model", **TWO}
         ([], {"adapter": {"name": "lora", "init": "olora"}, **ORG}, "adapter.init: does not go"),
         (["fsdp"], ORG, "spreads the work over all ranks, and so does fsdp"),
         (["sequence_parallel"], ORG, "over all ranks, and so does sequence_parallel"),
-        ([], {"stage": GRPO, **ORG}, "grpo generates, which a group of ranks cannot share"),
+        ([], {"stage": GRPO, **ORG}, "grpo generates text, which needs the whole model"),
     ],
 )
 def test_what_cannot_work_is_refused_by_the_check(

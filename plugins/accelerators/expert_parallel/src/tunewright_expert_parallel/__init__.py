@@ -24,6 +24,7 @@ class ExpertParallel(Accelerator):
 
     shards = True
     needs_processes = True
+    gathers = False
 
     class Options(PluginOptions):
         size: int | None = Field(None, ge=2, le=1024)

@@ -34,6 +34,7 @@ class TensorParallel(Accelerator):
 
     shards = True
     needs_processes = True
+    gathers = False
 
     class Options(PluginOptions):
         size: int | None = Field(None, ge=2, le=1024)
@@ -51,13 +52,6 @@ class TensorParallel(Accelerator):
         yield from self._objections_to_adapter(recipe)
         if "quantizer" in recipe.choices:
             yield Problem(self.at, "cannot split quantized weights", "take out the quantizer")
-        for stage in recipe.stages:
-            if stage.choice.plugin.rows == "prompts":
-                yield Problem(
-                    self.at,
-                    f"{stage.choice.entry.name} generates, which a group of ranks cannot share",
-                    "take accelerator fsdp, or none",
-                )
         for choice in recipe.lists.get("accelerator", ()):
             if choice.at != self.at and getattr(choice.plugin, "needs_processes", False):
                 yield Problem(
