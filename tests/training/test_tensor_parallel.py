@@ -33,6 +33,7 @@ def sections_for(folder, name, passes, adapter="full", tied=False):
     head = loaded.model.lm_head
     if tied:
         head.weight = loaded.model.get_input_embeddings().weight
+        loaded.model.resize_token_embeddings(pad_to_multiple_of=4)  # four ranks share it
     else:
         head.weight = torch.nn.Parameter(head.weight.detach().clone())
     loaded.model.save_pretrained(folder / "checkpoint")

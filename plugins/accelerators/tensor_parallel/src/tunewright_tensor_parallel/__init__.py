@@ -88,7 +88,11 @@ class TensorParallel(Accelerator):
         if request.trainable and request.weights == "load":
             from transformers.distributed import DistributedConfig
 
-            from tunewright_hf.models.while_loading import check_size, shard_while_loading
+            from tunewright_hf.models.while_loading import (
+                check_shared_matrix,
+                check_size,
+                shard_while_loading,
+            )
             from tunewright_tensor_parallel.limits import (
                 check_config,
                 check_embeddings,
@@ -104,6 +108,8 @@ class TensorParallel(Accelerator):
                 request.dtype = dtype  # the model's own weights are not trained
             loaded = yield
             check_embeddings(loaded.model)
+            if size < run.world_size:
+                check_shared_matrix(loaded.model, run.world_size)
             # with it, transformers' save_pretrained would wait for all ranks: results are gathered
             del loaded.model.config.distributed_config
             return loaded
