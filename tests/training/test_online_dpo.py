@@ -148,7 +148,7 @@ def test_completions_without_an_end_cost_the_penalty(tmp_path, monkeypatch):
 def test_a_step_equals_that_of_trl(tmp_path, monkeypatch, loss):
     """Loss, gradient and metrics of TRL's trainer on the same completions, with a penalty."""
     given = {"loss": loss, "beta": 0.3, "missing_eos_penalty": 0.7, "max_new_tokens": 40}
-    logged, (written, rewards), made = one_step(tmp_path, monkeypatch, **given)
+    logged, (written, rewards), _ = one_step(tmp_path, monkeypatch, **given)
     assert (rewards.view(-1, 2).diff() != 0).all()  # else TRL takes the first completion
     trainer = their_trainer(tmp_path, written, loss_type=loss, beta=0.3, missing_eos_penalty=0.7)
     own = [row["prompt_ids"] for row in prompts()]

@@ -1,5 +1,5 @@
-"""Losses of pairs (B,), from margins (B,): log-ratio to the reference of the chosen completion minus
-that of the rejected one, in nats, summed over tokens. The plugin's options name the sources."""
+"""Losses of pairs (B,), from margins (B,): the chosen completion's log-ratio to the reference minus
+the rejected one's, in nats, summed over tokens. The plugin's options name the sources."""
 
 from collections.abc import Callable
 
