@@ -49,7 +49,8 @@ def find(folder: Path, shared: dict[str, Any], written: str, place: str) -> list
         raise RecipeError(problem, place=at, hint=f"delete the folder, and {_AGAIN}")
     if not same:
         raise RecipeError(f"holds no rows of {place}", place=at, hint=_AGAIN)
-    differing = [name for name in shared if same[0].facts["settings"].get(name) != shared[name]]
+    stored = same[0].facts["settings"]
+    differing = [name for name in {**shared, **stored} if stored.get(name) != shared.get(name)]
     raise RecipeError(f"was prepared with another {', '.join(differing)}", place=at, hint=_AGAIN)
 
 
