@@ -160,7 +160,7 @@ def test_prompts_by_a_column_that_a_reward_reads_too(tmp_path: Path) -> None:
 def test_what_is_no_number_is_an_error_with_its_place(tmp_path: Path, number: Any) -> None:
     numbers = {"a": [3, number, 2], "b": [1, 2, 3]}
     made = recipe(tmp_path, "", numbers, dataset=BY_COLUMN)
-    with pytest.raises(RowError, match="column 'difficulty' is .*, expected a number") as caught:
+    with pytest.raises(RowError, match=r"column 'difficulty' is .*, expected a number") as caught:
         run.train(check.resolve(made))
     assert str(caught.value.place).endswith("a.jsonl:2")
     made["dataset"] = {**BY_COLUMN, "on_bad_row": "skip"}
@@ -176,7 +176,7 @@ def test_what_is_no_number_is_an_error_with_its_place(tmp_path: Path, number: An
 
 def test_a_column_that_is_not_there(tmp_path: Path) -> None:
     dataset = {**BY_COLUMN, "order_by": "dificulty"}
-    with pytest.raises(RowError, match="has no column 'dificulty'.*mean difficulty"):
+    with pytest.raises(RowError, match=r"has no column 'dificulty'.*mean difficulty"):
         run.train(check.resolve(recipe(tmp_path, "", DIFFICULTY, dataset=dataset)))
 
 
