@@ -14,8 +14,8 @@ from tunewright import RowError
 from tunewright.types import DataRequest, RunContext
 from tunewright_dataset_chat import columns
 from tunewright_dataset_chat.convert import Conversion
+from tunewright_dataset_chat.numbers import numbered
 from tunewright_dataset_chat.offered_tools import offered
-from tunewright_dataset_chat.ordering import numbered
 from tunewright_dataset_chat.readers import Read
 from tunewright_dataset_chat.row_processor import RowProcessor
 from tunewright_dataset_chat.samples import Done
