@@ -14,6 +14,7 @@ from tunewright.source import RecipeProblems
 REWARD = {"rewards": [{"name": "length", "target": 12}], "max_new_tokens": 6}
 STAGES: dict[str, dict[str, Any]] = {
     "grpo": {**REWARD, "num_generations": 3, "beta": 0.1, "num_iterations": 2},
+    "online_dpo": REWARD,
     "ppo": {**REWARD, "ppo_epochs": 2, "kl_target": 0.1},
     "distill": {"lmbda": 0.7, "max_new_tokens": 6},  # and a teacher
     "sft": {"predict_with_generate": True, "max_new_tokens": 6},
@@ -50,6 +51,7 @@ def further(*values: Any) -> Any:
     [
         ("grpo", LORA, "fsdp"),
         ("ppo", "full", "fsdp"),
+        further("online_dpo", LORA, "fsdp"),
         further("ppo", LORA, "fsdp"),
         further("grpo", "full", "fsdp"),
         further("grpo", LORA, {"name": "fsdp", "reshard_after_forward": False}),
