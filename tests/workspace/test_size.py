@@ -16,13 +16,7 @@ LATER = [
     "tests/media/test_rows.py",
     "tests/serve/test_chat.py",
     "tests/surface/test_chat.py",
-    "tests/training/test_distill.py",
-    "tests/training/test_environments.py",
-    "tests/training/test_grpo.py",
-    "tests/training/test_grpo_family.py",
     "tests/training/test_online_dpo.py",
-    "tests/training/test_ppo.py",
-    "tests/training/test_rewards.py",
 ]
 SHORT = [file for file in FILES if file.relative_to(ROOT).as_posix() not in LATER]
 every_file = pytest.mark.parametrize(

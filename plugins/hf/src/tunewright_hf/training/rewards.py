@@ -89,16 +89,17 @@ def columns(section: str | dict[str, Any]) -> tuple[str, ...]:
     return tuple(choice.make().columns())
 
 
-def untrusted(section: str | dict[str, Any], from_command_line: bool) -> tuple[str, str]:
-    """Problem and hint where a reward is a function in a file that the recipe names; two empty
-    texts where it is not. from_command_line: whether its name was given there."""
+def check_trusted(section: str | dict[str, Any], place: str, from_command_line: bool) -> None:
+    """Raise RecipeError where a reward is a function in a file that the recipe names.
+    from_command_line: whether its name was given there."""
     name = _parts(section).name
-    if from_command_line or not _is_in_a_file(name):
-        return "", ""
-    hint = (
-        f"add it to the command: 'stage.rewards=[{{name: {name}}}]', or stages.1.rewards in a chain"
-    )
-    return f"the file of {name} is code: only the command line may name it", hint
+    if not from_command_line and _is_in_a_file(name):
+        raise RecipeError(
+            f"the file of {name} is code: only the command line may name it",
+            place=place,
+            hint=f"add it to the command: 'stage.rewards=[{{name: {name}}}]', or stages.1.rewards "
+            "in a chain",
+        )
 
 
 def missing(name: str, needed: Iterable[str], there: Iterable[str]) -> tuple[str, str]:
@@ -140,9 +141,7 @@ def load(
             "late": given.late,
         }
         if _is_in_a_file(given.name):
-            problem, hint = untrusted(section, from_command_line)
-            if problem:
-                raise RecipeError(problem, place=place, hint=hint)
+            check_trusted(section, place, from_command_line)
             function = _function(given.name)
             return WeightedReward(
                 given.name.rpartition(":")[2],

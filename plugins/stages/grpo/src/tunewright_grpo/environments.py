@@ -84,7 +84,8 @@ def objections(
     given = _parts(section)
     if given.file:
         if not is_named(section, source.from_command_line, at):
-            yield Problem(at, *_code(given.name))
+            code = _code(given.name)
+            yield Problem(at, code.problem, code.hint)
         return
     try:
         written = Section(name=given.name, **given.options)
@@ -105,8 +106,7 @@ def load(
     given, place = _parts(section), "stage.environment"
     if given.file:
         if not from_command_line:
-            problem, hint = _code(given.name)
-            raise RecipeError(problem, place=place, hint=hint)
+            raise _code(given.name, place)
         plugin = _from_file(given, place)
         return LoadedEnvironment(given.name, plugin, run, given.max_turns, given.weight)
     try:
@@ -116,12 +116,10 @@ def load(
     return LoadedEnvironment(given.name, caller.plugin, run, given.max_turns, given.weight, caller)
 
 
-def _code(name: str) -> tuple[str, str]:
-    """Problem and hint where a recipe names a file."""
-    return (
-        f"{name} is code: only the command line may name it",
-        f"add it to the command: 'stage.environment={{name: {name}}}'",
-    )
+def _code(name: str, place: str = "") -> RecipeError:
+    """The error where a recipe names a file."""
+    hint = f"add it to the command: 'stage.environment={{name: {name}}}'"
+    return RecipeError(f"{name} is code: only the command line may name it", place=place, hint=hint)
 
 
 def _from_file(given: _Named, place: str) -> Environment:
