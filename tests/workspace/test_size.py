@@ -16,7 +16,6 @@ LATER = [
     "tests/media/test_rows.py",
     "tests/serve/test_chat.py",
     "tests/surface/test_chat.py",
-    "tests/training/test_online_dpo.py",
 ]
 SHORT = [file for file in FILES if file.relative_to(ROOT).as_posix() not in LATER]
 every_file = pytest.mark.parametrize(
