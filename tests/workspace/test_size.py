@@ -20,7 +20,6 @@ LATER = [
     "tests/training/test_environments.py",
     "tests/training/test_grpo.py",
     "tests/training/test_grpo_family.py",
-    "tests/training/test_online_dpo.py",
     "tests/training/test_ppo.py",
     "tests/training/test_rewards.py",
 ]
