@@ -145,17 +145,20 @@ def batches(options: argparse.Namespace, workers: int) -> dict[str, Any]:
 
     from tunewright_hf.batching.collators import Padded
     from tunewright_hf.media.collation import MediaRows
-    from tunewright_hf.training.data_loading import Guarded, unpacked
+    from tunewright_hf.training.worker_batches import PREFETCH, Guarded, received
 
     run, request = loaded(options)
     data = run.call("dataset", "build_dataset", request)
     rows = data.train.select(range(options.peer + 4 * max(1, workers)))
     collate = Guarded(Padded(0, media=MediaRows(request.loaded.processor, root=data.media_root)))
-    loader = iter(DataLoader(rows, batch_size=4, collate_fn=collate, num_workers=workers))
+    ahead: dict[str, Any] = {"prefetch_factor": PREFETCH} if workers else {}
+    loader = iter(
+        DataLoader(rows, batch_size=4, collate_fn=collate, num_workers=workers, **ahead)
+    )
     for _ in range(max(1, workers)):  # workers start, and imports
         next(loader)
     left = options.peer // 4
-    return timed(lambda: sum(len(unpacked(next(loader))["labels"]) for _ in range(left)))
+    return timed(lambda: sum(len(received(next(loader))["labels"]) for _ in range(left)))
 
 
 def cpu_seconds() -> float:
