@@ -1,6 +1,7 @@
 """A torchvision that is missing, or built for another torch, is one line wherever a model is
 loaded."""
 
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -37,6 +38,20 @@ SAYS = {
     "broken": "torchvision is installed but broken: operator torchvision::nms does not exist (pip "
     "install 'tunewright-hf[media]', of the same build as torch; models of text need none)",
 }
+
+
+def test_the_extra_brings_both_and_the_default_install_has_it() -> None:
+    needs = importlib.metadata.requires("tunewright-hf") or []
+    media = {each.partition(">")[0].strip() for each in needs if 'extra == "media"' in each}
+    assert media == {"torchvision", "av"}
+    assert "tunewright-hf[media]>=0.1,<0.2" in wanted("tunewright-bundle-vision")
+    assert any(
+        each.startswith("tunewright-bundle-vision") for each in wanted("tunewright-bundle-all")
+    )
+
+
+def wanted(name: str) -> set[str]:
+    return {each.replace(" ", "") for each in importlib.metadata.requires(name) or []}
 
 
 @pytest.fixture(scope="module")
