@@ -100,6 +100,23 @@ def test_what_was_prepared_is_trained(prepare: Any, tmp_path: Path, rows: str) -
     assert len(trained(tmp_path, rows).train) == len(ROWS[rows])
 
 
+def test_rows_that_are_ordered_by_a_column(tmp_path: Path) -> None:
+    records = [row | {"n": n} for row, n in zip(ROWS["messages"], (3, 1, 2), strict=True)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    asked, by_n = request(tmp_path, "a.jsonl"), {"order": "descending", "order_by": "n"}
+    build(chat_run(tmp_path, cache="made", **by_n), asked)
+    found = build(chat_run(tmp_path, prepared="made", **by_n), asked)
+    assert found.order(0).tolist() == [0, 2, 1]
+    assert "order" not in " ".join(found.train.column_names)
+    for other in ({"order": "ascending", "order_by": "m"}, {}):
+        with pytest.raises(RecipeError, match="was prepared with another order_by"):
+            build(chat_run(tmp_path, prepared="made", **other), asked)
+    (folder,) = (tmp_path / "made").glob("*/")
+    rewrite(folder, changed("order of examples", lambda _: float("nan")))
+    with pytest.raises(RecipeError, match="has no number by which to order a row"):
+        build(chat_run(tmp_path, prepared="made", **by_n), asked)
+
+
 VOCABULARY = len(tokenizer())
 
 

@@ -9,8 +9,10 @@ from tunewright_import.llamafactory_parts import loggers, optimizer
 from tunewright_import.models import family_of
 from tunewright_import.translation import Configuration, Refused, Translation
 
-#: verb → stage
+#: verb of the command → stage
 VERBS = {"sft": "sft", "dpo": "dpo", "kto": "kto", "reward": "reward", "grpo": "grpo"}
+#: stage that TRL has without a verb
+_ONLINE = "online_dpo"
 #: verb → learning rate and length by default
 _DEFAULTS = {
     "sft": {"learning_rate": 2e-5, "max_length": 1024},
@@ -18,10 +20,13 @@ _DEFAULTS = {
     "kto": {"learning_rate": 1e-6, "max_length": 1024},
     "reward": {"learning_rate": 1e-4, "max_length": 1024},
     "grpo": {"learning_rate": 1e-6},
+    _ONLINE: {"learning_rate": 5e-7, "max_new_tokens": 64, "temperature": 0.9},
 }
 _LORA_DEFAULTS = {"lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.05}
 #: key that no other method has → verb
 _TELLTALE = {
+    "reward_model_path": _ONLINE,
+    "missing_eos_penalty": _ONLINE,
     "reward_funcs": "grpo",
     "num_generations": "grpo",
     "desirable_weight": "kto",
@@ -49,6 +54,7 @@ _OF_STAGES = (
     *("loss_weights", "reward_funcs", "reward_model_name_or_path", "num_iterations"),
     *("entropy_coef", "use_bias_correction_kl", "importance_sampling_level"),
     *("epsilon", "epsilon_high", "delta", "sapo_temperature_pos", "sapo_temperature_neg"),
+    *("reward_model_path", "missing_eos_penalty", "max_new_tokens"),
 )
 #: options of ratios, which are 1 where each rollout is trained on once
 _OF_RATIOS = ("epsilon", "epsilon_high", "delta", "sapo_temperature_pos", "sapo_temperature_neg")
@@ -88,7 +94,7 @@ def _verb(result: Translation, values: Mapping[str, Any]) -> str:
         return str(values["_verb"])
     for key, verb in _TELLTALE.items():
         if values.get(key) is not None:
-            result.note("", "said", f"the stage {VERBS[verb]} is told by the key {key}")
+            result.note("", "said", f"the stage {VERBS.get(verb, verb)} is told by the key {key}")
             return verb
     result.note("", "said", "a file of TRL's does not say its method: it is taken for sft")
     return "sft"
@@ -193,10 +199,12 @@ def _stage(config: Configuration, result: Translation, verb: str) -> None:
     elif verb == "reward":
         if coefficient := config.take("center_rewards_coefficient"):
             options["center_coefficient"] = coefficient
+    elif verb == _ONLINE:
+        _online_dpo(config, options)
     else:
         _grpo(config, result, options)
     config.ignore(_OF_STAGES, result, f"is no option of {verb}")
-    result.plugin("stage", VERBS[verb], options)
+    result.plugin("stage", VERBS.get(verb, verb), options)
 
 
 def _preferences(config: Configuration, options: dict[str, Any], verb: str) -> None:
@@ -249,6 +257,26 @@ def _grpo(config: Configuration, result: Translation, options: dict[str, Any]) -
     scale = str(config.take("scale_rewards", "group")).lower()
     if scale in ("none", "false", "batch"):
         options["scale_rewards"] = "batch" if scale == "batch" else "none"
+
+
+def _online_dpo(config: Configuration, options: dict[str, Any]) -> None:
+    if (model := config.take("reward_model_path")) is None:
+        raise Refused(
+            "names no reward_model_path: write its Python functions as plugins of kind reward, and "
+            "`stage: {name: online_dpo, rewards: […]}`"
+        )
+    options["rewards"] = [{"name": "reward_model", "path": str(model)}]
+    for key, option in (
+        ("loss_type", "loss"),
+        ("beta", "beta"),
+        ("missing_eos_penalty", "missing_eos_penalty"),
+        ("max_new_tokens", "max_new_tokens"),
+        ("temperature", "temperature"),
+        ("top_p", "top_p"),
+        ("top_k", "top_k"),
+    ):
+        if (value := config.take(key)) is not None:
+            options[option] = value
 
 
 def _policy_loss(config: Configuration, result: Translation, options: dict[str, Any]) -> None:
