@@ -18,7 +18,8 @@ separate process:
 - batches: batches of four of the same rows from the training's collator, in this process and from
   1 and 2 workers, by the clock; the consumer is idle.
 
-Files are read from the page cache. CPU seconds hardly depend on other load. Memory is the resident
+Everything runs with one torch thread (OMP_NUM_THREADS=1), as data-loader workers always do; PyTorch
+would use all cores for the loop's resizing otherwise. Files are read from the page cache. CPU seconds hardly depend on other load. Memory is the resident
 memory before, and its peak.
 """
 
@@ -152,9 +153,7 @@ def batches(options: argparse.Namespace, workers: int) -> dict[str, Any]:
     rows = data.train.select(range(options.peer + 4 * max(1, workers)))
     collate = Guarded(Padded(0, media=MediaRows(request.loaded.processor, root=data.media_root)))
     ahead: dict[str, Any] = {"prefetch_factor": PREFETCH} if workers else {}
-    loader = iter(
-        DataLoader(rows, batch_size=4, collate_fn=collate, num_workers=workers, **ahead)
-    )
+    loader = iter(DataLoader(rows, batch_size=4, collate_fn=collate, num_workers=workers, **ahead))
     for _ in range(max(1, workers)):  # workers start, and imports
         next(loader)
     left = options.peer // 4
