@@ -10,6 +10,7 @@ from tunewright_hf.models.libraries import check_libraries
 
 __all__ = ["has_processor", "load_processor"]
 
+
 def has_processor(folder: Path) -> bool:
     """Whether a checkpoint has a processor's files: one that was trained on text may have none."""
     names = ("processor_config.json", "preprocessor_config.json")
