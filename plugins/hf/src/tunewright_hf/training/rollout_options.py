@@ -12,7 +12,7 @@ from tunewright.resolved import choose
 from tunewright.source import Source
 from tunewright.types import ModelRole
 from tunewright_hf.training.reference_options import ReferenceModel
-from tunewright_hf.training.rewards import check, columns, missing
+from tunewright_hf.training.rewards import check, columns, missing, untrusted
 
 __all__ = [
     "EngineRolloutOptions",
@@ -71,6 +71,10 @@ class RolloutStage(Stage):
         seen: set[str] | None = None
         for index, section in enumerate(self.options.rewards):
             at = (*self.at, "rewards", index)
+            problem, hint = untrusted(section, recipe.source.from_command_line(*at, "name"))
+            if problem:
+                yield Problem(at, problem, hint)
+                continue
             try:
                 needed = columns(section)
             except RecipeError as error:

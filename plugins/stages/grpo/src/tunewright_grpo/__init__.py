@@ -176,11 +176,8 @@ class Grpo(EngineRolloutStage):
             """The environment. stage: number of the stage, 0 is the first. Raises RecipeError."""
             if self.environment is None:
                 return None
-            named = any(
-                run.from_command_line(*at, "environment", "name")
-                or (isinstance(self.environment, str) and run.from_command_line(*at, "environment"))
-                for at in (("stage",), ("stages", stage))
-            )
+            at = ("stages", stage, "environment")
+            named = environments.is_named(self.environment, run.from_command_line, at)
             return environments.load(self.environment, run, from_command_line=named)
 
         @property
@@ -208,7 +205,9 @@ class Grpo(EngineRolloutStage):
     def objections(self, recipe: Any) -> Iterator[Problem]:
         yield from super().objections(recipe)
         if self.options.environment is not None:
-            yield from environments.objections(self.options.environment, (*self.at, "environment"))
+            yield from environments.objections(
+                self.options.environment, recipe.source, (*self.at, "environment")
+            )
 
     def tools(self, run: RunContext) -> list[dict[str, Any]] | None:
         environment = self.options.open_environment(run, int(self.at[1]))
