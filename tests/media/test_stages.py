@@ -116,6 +116,16 @@ def test_pretraining(tmp_path: Path) -> None:
     assert len(found) == 2
 
 
+def test_the_result_has_the_processor_of_the_training(tmp_path: Path) -> None:
+    """With the recipe's options, by which chat and other programs then resize images."""
+    options = {"image_max_pixels": 784 * 10, "video_fps": 1.0, "video_max_frames": 6}
+    losses(made(tmp_path, family=FAMILY | options))
+    saved = json.loads((tmp_path / "run/model/processor_config.json").read_text("utf-8"))
+    assert saved["image_processor"]["size"]["longest_edge"] == 784 * 10
+    assert saved["video_processor"]["fps"] == 1.0
+    assert saved["video_processor"]["max_frames"] == 6
+
+
 def test_lora_leaves_towers_alone(tmp_path: Path) -> None:
     losses(made(tmp_path, adapter="lora"))
     saved = load_file(tmp_path / "run/model/adapter_model.safetensors")
