@@ -121,7 +121,7 @@ class EngineRolloutStage(RolloutStage):
     artifacts = (*RolloutStage.artifacts, "rollouts")
 
     def objections(self, recipe: Any) -> Iterator[Problem]:
-        """Those of RolloutStage, and of the engine of rollouts."""
+        """As RolloutStage.objections, and problems of the engine of rollouts."""
         yield from super().objections(recipe)
         if self.options.rollouts is not None:
             yield from self._problems_of_engine(self.options.rollouts, recipe)
