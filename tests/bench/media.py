@@ -1,7 +1,7 @@
 """Benchmark of preparation with images: headers per second, rows per second, and memory.
 
     python tests/bench/media.py [--rows 100000] [--files 200] [--peer 200] [--twin qwen2_vl]
-                                [--keep FOLDER] [--repeat 3]
+                                [--keep FOLDER] [--repeat 3] [--threads 1]
 
 Generates JPEG files of noise in 40 shapes, linked under a name of its own for every row, and rows
 in LLaVA's form: a question with an image, and an answer of 60 words. Each measurement runs in a
@@ -18,8 +18,9 @@ separate process:
 - batches: batches of four of the same rows from the training's collator, in this process and from
   1 and 2 workers, by the clock; the consumer is idle.
 
-Files are read from the page cache. CPU seconds hardly depend on other load. Memory is the resident
-memory before, and its peak.
+Everything runs with one torch thread, as data-loader workers always do; with --threads 2 the loop,
+and batches without workers, use two to resize images. Files are read from the page cache. CPU
+seconds hardly depend on other load. Memory is the resident memory before, and its peak.
 """
 
 import argparse
@@ -145,17 +146,18 @@ def batches(options: argparse.Namespace, workers: int) -> dict[str, Any]:
 
     from tunewright_hf.batching.collators import Padded
     from tunewright_hf.media.collation import MediaRows
-    from tunewright_hf.training.data_loading import Guarded, unpacked
+    from tunewright_hf.training.worker_batches import PREFETCH, Guarded, received
 
     run, request = loaded(options)
     data = run.call("dataset", "build_dataset", request)
     rows = data.train.select(range(options.peer + 4 * max(1, workers)))
     collate = Guarded(Padded(0, media=MediaRows(request.loaded.processor, root=data.media_root)))
-    loader = iter(DataLoader(rows, batch_size=4, collate_fn=collate, num_workers=workers))
+    ahead: dict[str, Any] = {"prefetch_factor": PREFETCH} if workers else {}
+    loader = iter(DataLoader(rows, batch_size=4, collate_fn=collate, num_workers=workers, **ahead))
     for _ in range(max(1, workers)):  # workers start, and imports
         next(loader)
     left = options.peer // 4
-    return timed(lambda: sum(len(unpacked(next(loader))["labels"]) for _ in range(left)))
+    return timed(lambda: sum(len(received(next(loader))["labels"]) for _ in range(left)))
 
 
 def cpu_seconds() -> float:
@@ -183,8 +185,10 @@ def measured(what: str, options: argparse.Namespace) -> dict[str, Any]:
     command = [sys.executable, __file__, "--what", what, "--keep", options.keep]
     for name in ("rows", "peer", "twin", "family"):
         command += [f"--{name}", str(getattr(options, name))]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    made = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    threads = {"OMP_NUM_THREADS": str(options.threads), "TOKENIZERS_PARALLELISM": "false"}
+    made = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | threads, check=True
+    )
     found: dict[str, Any] = json.loads(made.stdout.splitlines()[-1])
     return found
 
@@ -197,6 +201,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=200, help="different images")
     parser.add_argument("--peer", type=int, default=200, help="rows of the peer's way")
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1, help="torch threads, but of workers")
     parser.add_argument("--family", default="qwen")
     parser.add_argument("--twin", default="qwen2_vl")
     parser.add_argument("--keep", help="folder for the data, which is then there again")
@@ -210,7 +215,8 @@ def main() -> None:
         if not (Path(options.keep) / "rows.json").exists():
             write_data(Path(options.keep), options.rows, options.files)
         load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-        print(f"{options.rows:,} rows, {options.twin}, {os.cpu_count()} cores{load}", flush=True)
+        where = f"{os.cpu_count()} cores{load}, {options.threads} torch threads"
+        print(f"{options.rows:,} rows, {options.twin}, {where}", flush=True)
         for what in [each for each in WHAT if each not in REPEATED]:
             show(what, measured(what, options))
         best: dict[str, dict[str, Any]] = {}

@@ -186,6 +186,22 @@ def test_medium_in_every_batch() -> None:
         assert_equal(found, without)
 
 
+@pytest.mark.parametrize(
+    ("family", "twin", "dtype"),
+    [("qwen", "qwen2_vl", torch.bfloat16), ("llama", "llama4_media", torch.float32)],
+)
+def test_tensors_have_the_models_type(family: str, twin: str, dtype: torch.dtype) -> None:
+    """Pixels are cast where they are made, so half as much goes from a worker to the model. Llama
+    4's processor makes bfloat16."""
+    case = subject(family, twin)
+    made = collated(case)
+    assert case.loaded.model.dtype == made.dtype == torch.float32
+    made.dtype = dtype
+    inputs = Padded(0, media=made)([row(case, TALL)])["inputs"]
+    assert inputs["pixel_values"].dtype == dtype
+    assert {each.dtype for each in inputs.values()} == {dtype, torch.int64}
+
+
 def test_changed_file(tmp_path: Path) -> None:
     """A file that has another size than when it was prepared is found out."""
     case = subject("qwen", "qwen2_vl")

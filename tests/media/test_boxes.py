@@ -9,8 +9,8 @@ import pytest
 from media.running import asked, build, talk, write
 from media.samples import image
 from tunewright import RecipeError, RowError
-from tunewright.types import ObjectPart
-from tunewright_hf.media.boxes import ReadObject, box_text, read_objects, seen_size
+from tunewright.types import ObjectPart, TextPart
+from tunewright_hf.media.boxes import ReadObject, boxes_text, read_objects, seen_size
 from tunewright_hf.media.shapes import Shape
 from tunewright_hf.templates.info import BoxForm
 from tunewright_template.render import parse_reply
@@ -26,6 +26,10 @@ FORMS = {
     "digits": (LOCATION, "<loc0102><loc0102><loc1023><loc0767>"),
     "seen": (BoxForm("[{x1}, {y1}, {x2}, {y2}]", scale="seen"), "[40, 20, 300, 200]"),
 }
+
+
+def box_text(part: ObjectPart, image: Shape, form: BoxForm, seen: Any) -> TextPart:
+    return boxes_text([(part, image)], form, seen)
 
 
 def twice(shape: Shape) -> tuple[int, int]:
@@ -58,6 +62,42 @@ def test_points_names_and_order_are_read_back() -> None:
     ]
     spaced = BoxForm("[{x1}, {y1}, {x2}, {y2}]", scale="unit")
     assert read_objects("[0.1,0.2 , 0.3,0.4]", spaced) == [ReadObject(box=(0.1, 0.2, 0.3, 0.4))]
+
+
+GROUP = BoxForm("[{x1},{y1},{x2},{y2}]", "[{x},{y}]", open="<|a|>[", close="]<|b|>")
+
+
+def test_several_boxes_in_one_pair_of_markers() -> None:
+    parts = [
+        (ObjectPart("box", box=(20.0, 10.0, 150.0, 100.0)), SHEEP),
+        (ObjectPart("box", box=(50.0, 50.0)), Shape("image", 100, 100)),
+    ]
+    written = boxes_text(parts, GROUP, twice)
+    assert written == TextPart("<|a|>[[100,100,750,1000],[500,500]]<|b|>", control=True)
+    boxes = [ReadObject(box=(100, 100, 750, 1000)), ReadObject(box=(500, 500))]
+    assert read_objects(f"Here: {written.text}.", GROUP) == boxes
+    assert GROUP.tokens == ("<|a|>", "<|b|>")
+    none = BoxForm("<{x1},{y1},{x2},{y2}>")
+    assert boxes_text(parts[:1] * 2, none, twice).text == "<100,100,750,1000>" * 2
+
+
+@pytest.mark.parametrize(
+    ("text", "boxes"),
+    [
+        ("<|a|>[[1,2,3,4]]<|b|>", [(1, 2, 3, 4)]),
+        ("<|a|>[1, 2, 3, 4]<|b|>", [(1, 2, 3, 4)]),  # GLM's brackets vary, as its makers say
+        ("<|a|>(1,2,3,4), <5,6,7,8><|b|>", [(1, 2, 3, 4), (5, 6, 7, 8)]),
+        (
+            "<|a|>[[1,2,3,4],\n [5,6,7,8]]<|b|> <|a|>[[9,9,9,9]]<|b|>",
+            [(1, 2, 3, 4), (5, 6, 7, 8), (9,) * 4],
+        ),
+        ("<|a|>[[1,2,3,4]] and 5<|b|> [[1,2,3,4]]", []),  # words; no markers
+        ("<|a|>[[1,2,3,4]]", []),  # cut off
+    ],
+)
+def test_brackets_in_markers(text: str, boxes: list[tuple[float, ...]]) -> None:
+    form = BoxForm("[{x1},{y1},{x2},{y2}]", open="<|a|>[", close="]<|b|>")
+    assert read_objects(text, form) == [ReadObject(box=box) for box in boxes]
 
 
 @pytest.mark.parametrize(
@@ -96,6 +136,8 @@ def test_forms_are_checked() -> None:
         (whole | {"ref": "a"}, "template.boxes.ref", "expected {ref}"),
         (whole | {"scale": 0}, "template.boxes.scale", "expected a number, seen or unit"),
         (whole | {"points": "a"}, "template.boxes", "unknown: points"),
+        (whole | {"open": "a"}, "template.boxes", "has only one of open and close"),
+        (whole | {"separator": ";"}, "template.boxes.separator", "needs open and close"),
     ):
         with pytest.raises(RecipeError) as raised:
             BoxForm.read(declared, "template.boxes")
@@ -169,6 +211,37 @@ def test_boxes_of_other_families(
     found = parse_reply(checkpoint, trained, None)["objects"]
     boxes = [[0.1, 0.1, 0.75, 1.0], *([[0.5, 0.5]] if point else [])]
     assert found == {"ref": [], "bbox": boxes, "bbox_type": "norm1"}
+
+
+INTERNVL = "<ref>sheep</ref><box>[[100, 100, 750, 1000], [0, 0, 500, 500]]</box>"
+GLM_TWO = "sheep<|begin_of_box|>[[100,100,750,1000],[0,0,500,500]]<|end_of_box|>"
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "family", "variant", "written"),
+    [
+        ("zai-org/GLM-4.5V", "chatglm", "glm4v_moe", GLM_TWO),
+        ("OpenGVLab/InternVL3-8B-hf", "internvl", "internvl", INTERNVL),
+    ],
+)
+def test_several_boxes_of_an_object(
+    folder: Path, checkpoint: str, family: str, variant: str, written: str
+) -> None:
+    """`<bbox><bbox>` are one pair of markers in families that write them so, and read back."""
+    objects = {"ref": ["sheep"], "bbox": [[20, 10, 150, 100], [0, 0, 100, 50]]}
+    image(folder / "a.png", (200, 100))
+    write(
+        folder, talk("<image>Where?", "<ref-object><bbox><bbox>", images=["a.png"], objects=objects)
+    )
+    chosen = {"name": family, "tiny_variant": variant}
+    _, request = asked(folder, family=chosen)
+    row, tokenizer = build(folder, family=chosen).train[0], request.loaded.tokenizer
+    trained = tokenizer.decode([label for label in row["labels"] if label != -100])
+    assert written in trained
+    found = parse_reply(checkpoint, trained, None)["objects"]
+    refs = ["sheep"] if "<ref>" in written else []
+    boxes = [[0.1, 0.1, 0.75, 1.0], [0.0, 0.0, 0.5, 0.5]]
+    assert found == {"ref": refs, "bbox": boxes, "bbox_type": "norm1"}
 
 
 def folder_with(folder: Path) -> Path:

@@ -13,7 +13,7 @@ from tunewright_conformance.bench import load_model, on_bench
 from tunewright_conformance.doubles import FakeRun
 from tunewright_hf.media.expander import MediaProcessor
 from tunewright_hf.media.shapes import Shape
-from tunewright_hf.models import processors as loading
+from tunewright_hf.models import libraries
 from tunewright_hf.models.media_options import MediaOptions
 from tunewright_hf.models.media_settings import MAX_PIXELS, configure
 from tunewright_hf.models.modules import within
@@ -97,9 +97,9 @@ def test_text_alone(tmp_path: Path) -> None:
 
 
 def test_a_missing_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(libraries.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(RunError) as caught:
-        loading.check_libraries("here")
+        libraries.check_libraries("here")
     assert str(caught.value) == (
         "here: a model with media needs torchvision (pip install 'tunewright-hf[media]', or "
         "family: {media: false} for text alone)"
@@ -127,6 +127,6 @@ def test_a_broken_library(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(name: str) -> None:
         raise RuntimeError("operator torchvision::nms does not exist")
 
-    monkeypatch.setattr(loading.importlib, "import_module", broken)
+    monkeypatch.setattr(libraries.importlib, "import_module", broken)
     with pytest.raises(RunError, match="torchvision is installed but broken: operator"):
-        loading.check_libraries("here")
+        libraries.check_libraries("here")

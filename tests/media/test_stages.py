@@ -78,19 +78,30 @@ def test_comparing_stages(stage: Any, kind: str, tmp_path: Path) -> None:
     assert len(found) == 2 and all(loss > 0 for loss in found)
 
 
-def test_the_picture_counts_in_preferences(tmp_path: Path) -> None:
-    """Control: with other pictures the loss is another, so they reach the model."""
-    path = compared(tmp_path, "pairs")
-    asked = made(tmp_path, stage="orpo", data=[{"path": str(path)}])
+@pytest.mark.parametrize(
+    ("stage", "kind"),
+    [
+        ("orpo", "pairs"),
+        pytest.param("simpo", "pairs", marks=pytest.mark.long),
+        pytest.param("reward", "pairs", marks=pytest.mark.long),
+        pytest.param("dpo", "pairs", marks=pytest.mark.long),
+        pytest.param("kto", "labels", marks=pytest.mark.long),
+    ],
+)
+def test_the_picture_counts_in_comparing_stages(stage: str, kind: str, tmp_path: Path) -> None:
+    """Control: with other pictures the losses are others, so they reach the model."""
+    path = compared(tmp_path, kind)
+    training = {"learning_rate": 0.01}
+    asked = made(tmp_path, stage=stage, data=[{"path": str(path)}], training=training)
     before = losses(asked)
     for name in COLOURS:
         for number in range(3):
             file = tmp_path / f"{name}{number}.png"
             with Image.open(file) as image:
                 ImageOps.invert(image).save(file)
-    assert losses(asked | {"output": str(tmp_path / "two")})[0] != pytest.approx(
-        before[0], rel=1e-6
-    )
+    # a policy that equals its reference has the same first loss whatever it sees
+    after = losses(asked | {"output": str(tmp_path / "two")})
+    assert after[-1] != pytest.approx(before[-1], rel=1e-6)
 
 
 def test_pretraining(tmp_path: Path) -> None:
@@ -103,6 +114,16 @@ def test_pretraining(tmp_path: Path) -> None:
     path.write_text("\n".join(map(json.dumps, rows)), "utf-8")
     found = losses(made(tmp_path, stage="pretrain", data=[{"path": str(path)}]))
     assert len(found) == 2
+
+
+def test_the_result_has_the_processor_of_the_training(tmp_path: Path) -> None:
+    """With the recipe's options, by which chat and other programs then resize images."""
+    options = {"image_max_pixels": 784 * 10, "video_fps": 1.0, "video_max_frames": 6}
+    losses(made(tmp_path, family=FAMILY | options))
+    saved = json.loads((tmp_path / "run/model/processor_config.json").read_text("utf-8"))
+    assert saved["image_processor"]["size"]["longest_edge"] == 784 * 10
+    assert saved["video_processor"]["fps"] == 1.0
+    assert saved["video_processor"]["max_frames"] == 6
 
 
 def test_lora_leaves_towers_alone(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_limits_of_videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(RowError, match=r"video 'a\.mp4': the frames that are used have more than"):
         decode("video", path, range(6))
     monkeypatch.setattr(streams, "MAX_FRAMES", 19)
-    with pytest.raises(RowError, match=r"video 'a\.mp4' has 20 frames, more than 19"):
+    with pytest.raises(RowError, match=r"video 'a\.mp4' has more than 19 frames"):
         measure("video", path)
     monkeypatch.setattr(streams, "MAX_PIXELS", 100)
     for read in (measure, decode):

@@ -150,9 +150,12 @@ def sent(running: Running, head: str, body: bytes = b"", wait: float = 5) -> byt
         return connection.recv(4096)
 
 
-def test_a_length_of_gigabytes_is_refused_at_once(running: Running) -> None:
+@pytest.mark.parametrize("length", [200_000_000, 9_999_999_999])
+def test_a_body_of_megabytes_is_refused_at_once(running: Running, length: int) -> None:
+    """A data: URL of 200 MB too."""
+    url = b'{"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "data:'
     started = time.monotonic()
-    answer = sent(running, "Content-Length: 9999999999\r\n\r\n", b"{")
+    answer = sent(running, f"Content-Length: {length}\r\n\r\n", url)
     assert b" 413 " in answer.split(b"\r\n")[0] and b"connection: close" in answer.lower()
     assert time.monotonic() - started < 0.4
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from tunewright import RowError
@@ -155,22 +156,34 @@ class RowMedia:
     def _with_objects(self, content: str | list[Part], images: list["Shape"]) -> str | list[Part]:
         if isinstance(content, str) or not any(isinstance(part, ObjectPart) for part in content):
             return content
-        return [
-            written
-            for part in content
-            for written in (self._object(part, images) if isinstance(part, ObjectPart) else [part])
-        ]
-
-    def _object(self, part: ObjectPart, images: list["Shape"]) -> list[TextPart]:
-        from tunewright_hf.media.boxes import box_text, ref_parts
+        from tunewright_hf.media.boxes import ref_parts
 
         if self._boxes is None:
             raise RowError(
                 "has objects with names and boxes, and the template has no form for them",
                 hint="write them into the texts, in the form of the model",
             )
-        if part.kind == "ref":
-            return ref_parts(part.text, self._boxes)
-        if part.image >= len(images) or self._seen is None:
-            raise RowError(f"a box is in image {part.image}, and the row has {len(images)}")
-        return [box_text(part, images[part.image], self._boxes, self._seen)]
+        found: list[Part] = []
+        for kind, group in groupby(content, _object_kind):
+            parts: list[Any] = list(group)
+            if kind == "box":
+                found.append(self._boxes_text(parts, images))
+            elif kind == "ref":
+                found += [text for part in parts for text in ref_parts(part.text, self._boxes)]
+            else:
+                found += parts
+        return found
+
+    def _boxes_text(self, parts: list[Any], images: list["Shape"]) -> TextPart:
+        from tunewright_hf.media.boxes import boxes_text
+
+        for part in parts:
+            if part.image >= len(images):
+                raise RowError(f"a box is in image {part.image}, and the row has {len(images)}")
+        assert self._seen  # of the processor, without which there are no images
+        found = [(part, images[part.image]) for part in parts]
+        return boxes_text(found, self._boxes, self._seen)
+
+
+def _object_kind(part: Part) -> str:
+    return part.kind if isinstance(part, ObjectPart) else ""

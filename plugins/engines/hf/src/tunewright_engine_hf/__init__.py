@@ -23,6 +23,9 @@ class HfEngine(Engine):
 
     @hookimpl
     def open_engine(self, run: RunContext, request: EngineRequest) -> InferenceEngine:
+        from tunewright_hf.models.libraries import check_torchvision
+
+        check_torchvision()
         from tunewright_engine_hf.opened import OpenedEngine
 
         return OpenedEngine(run, request, self.options)

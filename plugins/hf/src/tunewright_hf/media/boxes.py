@@ -1,7 +1,7 @@
 """Objects in images as text: names and boxes, in the form and the scale of a model's family."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -9,9 +9,9 @@ from typing import Any
 from tunewright import RecipeError, RowError
 from tunewright.types import ObjectPart, TextPart
 from tunewright_hf.media.shapes import Shape
-from tunewright_hf.templates.info import PLACE, BoxForm
+from tunewright_hf.templates.info import PLACE, TAG, BoxForm
 
-__all__ = ["ReadObject", "as_data", "box_text", "read_objects", "ref_parts", "seen_size"]
+__all__ = ["ReadObject", "as_data", "boxes_text", "read_objects", "ref_parts", "seen_size"]
 
 _OUTSIDE = 1.0  # pixels by which a box may leave its image: many are rounded
 
@@ -26,9 +26,17 @@ def ref_parts(name: str, form: BoxForm) -> list[TextPart]:
     return [part for part in parts if part.text]
 
 
-def box_text(part: ObjectPart, image: Shape, form: BoxForm, seen: SeenSize) -> TextPart:
-    """A box or point in an image. Raises RowError if it leaves the image, and if the form has no
-    points."""
+def boxes_text(
+    parts: Sequence[tuple[ObjectPart, Shape]], form: BoxForm, seen: SeenSize
+) -> TextPart:
+    """Boxes or points that follow each other, each with its image. Raises RowError if one leaves
+    its image, and if the form has no points."""
+    written = form.separator.join if form.open else "".join
+    texts = [_box_text(part, image, form, seen) for part, image in parts]
+    return TextPart(f"{form.open}{written(texts)}{form.close}", control=True)
+
+
+def _box_text(part: ObjectPart, image: Shape, form: BoxForm, seen: SeenSize) -> str:
     size = (image.width, image.height)
     across = (1.0, 1.0) if part.scale == "unit" else size
     values = []
@@ -47,8 +55,7 @@ def box_text(part: ObjectPart, image: Shape, form: BoxForm, seen: SeenSize) -> T
         name: f"{value:.3f}" if form.scale == "unit" else str(round(value * int(target[index % 2])))
         for index, (name, value) in enumerate(zip(names, values, strict=True))
     }
-    text = PLACE.sub(lambda match: numbers[match["name"]].zfill(int(match["digits"] or 0)), written)
-    return TextPart(text, control=True)
+    return PLACE.sub(lambda match: numbers[match["name"]].zfill(int(match["digits"] or 0)), written)
 
 
 def seen_size(processor: Any) -> SeenSize:
@@ -99,15 +106,34 @@ def as_data(found: list[ReadObject], form: BoxForm) -> dict[str, Any]:
 
 def read_objects(text: str, form: BoxForm) -> list[ReadObject]:
     """Names, boxes and points that a text holds in this form, in order. Names are found only if the
-    form has something around them."""
+    form has something around them. Between the tokens of `open` and `close`, a model may write
+    other brackets than the form has."""
     found = []
-    for written in filter(None, (form.box, form.point, form.ref if form.ref != "{ref}" else "")):
+    boxes = tuple(each for each in (form.box, form.point) if each)
+    if form.open:
+        pattern = _pattern(*(each.strip(_BRACKETS) for each in boxes))
+        for group in _group(form.open, form.close).finditer(text):
+            places = pattern.finditer(text, *group.span("boxes"))
+            found += [(match.start(), _read(match)) for match in places]
+        boxes = ()
+    for written in (*boxes, *([form.ref] if form.ref != "{ref}" else [])):
         found += [(match.start(), _read(match)) for match in _pattern(written).finditer(text)]
     return [each for _, each in sorted(found, key=lambda one: one[0])]
 
 
+_BRACKETS = "[]()<> "
+
+
+@lru_cache(maxsize=64)
+def _group(before: str, after: str) -> re.Pattern[str]:
+    """Finds boxes between the tokens of these texts, if there is nothing but numbers."""
+    tokens = ("".join(TAG.findall(text)) or text for text in (before, after))
+    start, end = map(re.escape, tokens)
+    return re.compile(rf"{start}(?P<boxes>[\d\s.,\[\](){{}}<>]*?){end}")
+
+
 def _read(match: re.Match[str]) -> ReadObject:
-    groups = match.groupdict()
+    groups = {name: each for name, each in match.groupdict().items() if each is not None}
     if "ref" in groups:
         return ReadObject(ref=groups["ref"])
     names = ("x1", "y1", "x2", "y2") if "x1" in groups else ("x", "y")
@@ -115,8 +141,9 @@ def _read(match: re.Match[str]) -> ReadObject:
 
 
 @lru_cache(maxsize=64)
-def _pattern(form: str) -> re.Pattern[str]:
-    return re.compile("".join(_pieces(form)), re.DOTALL)
+def _pattern(*forms: str) -> re.Pattern[str]:
+    """Finds the first of these forms that stands at a place."""
+    return re.compile("|".join("".join(_pieces(form)) for form in forms), re.DOTALL)
 
 
 def _pieces(form: str) -> Iterator[str]:

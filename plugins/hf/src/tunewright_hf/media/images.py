@@ -103,4 +103,6 @@ def _rgb(image: Image.Image, path: Source) -> Image.Image:
         above = image.convert("RGBA")
         white = Image.new("RGBA", above.size, "white")
         return Image.alpha_composite(white, above).convert("RGB")
+    if image.mode == "RGB" and image.format == "JPEG":  # of one frame: convert would copy it
+        return image
     return image.convert("RGB")

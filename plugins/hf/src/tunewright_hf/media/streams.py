@@ -3,12 +3,14 @@ libraries."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from tunewright import RowError, RunError
 from tunewright_hf.media.files import Source, opened, shown, unreadable
+from tunewright_hf.media.movie_tables import check_tables
 from tunewright_hf.media.shapes import RATE, MediaKind, Shape
 
 __all__ = [
@@ -55,9 +57,10 @@ def measure_video(path: Source) -> Shape:
             raise RowError(f"video {shown(path)} has no frame")
         if not frames:
             container.seek(0, stream=stream)
-            frames = sum(1 for packet in container.demux(stream) if packet.size)
+            packets = (packet for packet in container.demux(stream) if packet.size)
+            frames = sum(1 for _ in islice(packets, MAX_FRAMES + 1))
         if frames > MAX_FRAMES:
-            raise RowError(f"video {shown(path)} has {frames:,} frames, more than {MAX_FRAMES:,}")
+            raise RowError(f"video {shown(path)} has more than {MAX_FRAMES:,} frames")
         width, height = first.width, first.height
         if first.rotation % 180:
             width, height = height, width
@@ -179,6 +182,7 @@ def _stream(kind: MediaKind, path: Source) -> Iterator[tuple[Any, Any]]:
         ) from error
     with opened(kind, path) as file:
         try:
+            check_tables(file)
             options = {"format_whitelist": CONTAINERS[kind], "protocol_whitelist": "none"}
             with av.open(file, options=options) as container:
                 stream = next(iter(getattr(container.streams, kind)), None)

@@ -114,6 +114,9 @@ class HfFamily(Plugin):
     @hookimpl
     def load_model(self, run: RunContext, request: LoadRequest) -> LoadedModel:
         """Load with `request.loader` if given, else the tiny twin or the checkpoint."""
+        from tunewright_hf.models.libraries import check_torchvision
+
+        check_torchvision()
         from tunewright_hf.distributed.meeting import check_in, may_stop_alone
         from tunewright_hf.models import devices, hub, loading, new_tokens, stored_weights
         from tunewright_hf.models.attention import attention_named

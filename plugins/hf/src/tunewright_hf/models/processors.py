@@ -1,32 +1,14 @@
 """Load a checkpoint's processor."""
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 import transformers
 
-from tunewright import RunError
-from tunewright_hf.models.errors import first_line, one_line
+from tunewright_hf.models.errors import one_line
+from tunewright_hf.models.libraries import check_libraries
 
-__all__ = ["check_libraries", "has_processor", "load_processor"]
-
-_INSTALL = "pip install 'tunewright-hf[media]'"
-_HINT = f"{_INSTALL}, or family: {{media: false}} for text alone"
-
-
-def check_libraries(place: str) -> None:
-    """Raise RunError if torchvision or PyAV are missing, or if torchvision was built for another
-    torch: then even transformers' text classes fail to import, with errors that do not say why."""
-    for name in ("torchvision", "av"):
-        if importlib.util.find_spec(name) is None:
-            raise RunError(f"a model with media needs {name}", place=place, hint=_HINT)
-        try:
-            importlib.import_module(name)
-        except (ImportError, RuntimeError, OSError) as error:
-            problem = f"{name} is installed but broken: {first_line(error)}"
-            hint = f"{_INSTALL}, of the same build as torch"
-            raise RunError(problem, place=place, hint=hint) from error
+__all__ = ["has_processor", "load_processor"]
 
 
 def has_processor(folder: Path) -> bool:

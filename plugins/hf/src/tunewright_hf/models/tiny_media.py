@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import transformers
 
-from tunewright_hf.models.processors import check_libraries
+from tunewright_hf.models.libraries import check_libraries
 
 if TYPE_CHECKING:
     from tunewright_hf.models.tiny import TinyModelSpec

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from tunewright import RecipeError
 
-__all__ = ["BoxForm", "ReplyForm", "TemplateInfo"]
+__all__ = ["PLACE", "TAG", "BoxForm", "ReplyForm", "TemplateInfo"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,10 @@ class BoxForm:
     box: str  # with {x1}, {y1}, {x2} and {y2}; {x1:04} has at least four digits
     point: str = ""  # with {x} and {y}; "": points are not written
     ref: str = "{ref}"  # the name of an object
+    # around boxes and points that follow each other, and between them
+    open: str = ""
+    close: str = ""
+    separator: str = ","
     # coordinates: integers from 0 to this number, across the image. seen: pixels of the image as
     # the model's processor resizes it. unit: from 0 to 1, with three decimals
     scale: int | Literal["seen", "unit"] = 1000
@@ -76,6 +80,10 @@ class BoxForm:
             if (text or name == "box") and found != sorted(needed):
                 expected = ", ".join(f"{{{each}}}" for each in needed)
                 raise RecipeError(f"expected {expected}", place=f"{place}.{name}")
+        if bool(form.open) != bool(form.close):
+            raise RecipeError("has only one of open and close", place=place)
+        if not form.open and "separator" in declared:
+            raise RecipeError("needs open and close", place=f"{place}.separator")
         whole = isinstance(form.scale, int) and form.scale > 0
         if not whole and form.scale not in ("seen", "unit"):
             raise RecipeError("expected a number, seen or unit", place=f"{place}.scale")
@@ -84,12 +92,13 @@ class BoxForm:
     @property
     def tokens(self) -> tuple[str, ...]:
         """Pieces in angle brackets: tokens, if the tokenizer has them."""
-        return tuple(dict.fromkeys(_TAG.findall(self.box + self.point + self.ref)))
+        written = self.open + self.box + self.point + self.close + self.ref
+        return tuple(dict.fromkeys(TAG.findall(written)))
 
 
 PLACE = re.compile(r"\{(?P<name>x1|y1|x2|y2|x|y|ref)(?::0(?P<digits>\d))?\}")
 _PLACES = {"box": ("x1", "y1", "x2", "y2"), "point": ("x", "y"), "ref": ("ref",)}
-_TAG = re.compile(r"<[^\s<>{}]+>")
+TAG = re.compile(r"<[^\s<>{}]+>")
 
 
 @dataclass(frozen=True, slots=True)

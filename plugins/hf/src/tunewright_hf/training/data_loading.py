@@ -2,26 +2,21 @@
 workers."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, get_worker_info
+from torch.utils.data import DataLoader
 
 from tunewright import RowError, RunError, TunewrightError
 from tunewright_hf.batching.online_mixing import OnlineBatches
 from tunewright_hf.batching.streaming_sampler import StreamedBatches
 from tunewright_hf.training.stage_trainer import StageTrainer
+from tunewright_hf.training.worker_batches import PREFETCH, Guarded, received
 
 __all__ = ["load_batches"]
 
 _MOST_WORKERS = 4
-_PREFETCH = 2  # batches per worker
-_SMALL = 2**16  # bytes
-_OF_NUMPY = (torch.int64, torch.int32, torch.float32, torch.bool)
 
 
 def load_batches(trainer: StageTrainer, step: int) -> Iterator[Any]:
@@ -43,7 +38,7 @@ def load_batches(trainer: StageTrainer, step: int) -> Iterator[Any]:
         return _checked(DataLoader(batches, batch_size=None, **facts), trainer)
     rest = batches.after(step * training.gradient_accumulation_steps)
     if workers := worker_count(trainer):
-        facts |= {"num_workers": workers, "prefetch_factor": _PREFETCH}
+        facts |= {"num_workers": workers, "prefetch_factor": PREFETCH}
     return _checked(DataLoader(trainer.train_rows, batch_sampler=rest, **facts), trainer)
 
 
@@ -61,41 +56,10 @@ def worker_count(trainer: StageTrainer) -> int:
     return max(0, min(_MOST_WORKERS, (cores or 1) // trainer.world_size - 1))
 
 
-@dataclass
-class Guarded:
-    """A collator whose errors are values: a worker would wrap them in a traceback. A worker's small
-    tensors are arrays, see `unpacked`: each tensor would take a file of shared memory, whose
-    descriptor the main process asks for."""
-
-    collate: Callable[[Sequence[Any]], Any]
-
-    def __call__(self, rows: Sequence[Any]) -> Any:
-        try:
-            batch = self.collate(rows)
-        except TunewrightError as error:
-            return error
-        return _packed(batch) if get_worker_info() is not None else batch
-
-
-def _packed(found: Any) -> Any:
-    if isinstance(found, dict):
-        return {name: _packed(each) for name, each in found.items()}
-    if isinstance(found, Tensor) and found.dtype in _OF_NUMPY and found.nbytes <= _SMALL:
-        return found.numpy()
-    return found
-
-
-def unpacked(found: Any) -> Any:
-    """A batch as the collator made it, in the main process."""
-    if isinstance(found, dict):
-        return {name: unpacked(each) for name, each in found.items()}
-    return torch.from_numpy(found) if isinstance(found, np.ndarray) else found
-
-
 def _checked(batches: DataLoader[Any], trainer: StageTrainer) -> Iterator[Any]:
     for batch in batches:
         if isinstance(batch, RowError):
             raise RunError(batch.problem, place=batch.place, hint=batch.hint)
         if isinstance(batch, TunewrightError):
             raise batch
-        yield trainer.report_unreadable(unpacked(batch))
+        yield trainer.report_unreadable(received(batch))
