@@ -66,14 +66,11 @@ class _Reader:
         self._service, self._loop = service, asyncio.get_running_loop()
         self._numbered = 0  # answers of the requests so far
         self._tickets: list[Ticket] = []
-        self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
         for ticket in self._tickets:
             ticket.cancel()
 
@@ -117,7 +114,11 @@ class _Whole(_Reader):
         self._pieces: list[list[Piece]] = [[] for _ in range(self.answers)]
         self._ended: list[int] = []  # a list, since several threads may add to it at once
         self.complete: asyncio.Future[None] = self._loop.create_future()
-        self._timer = self._loop.call_later(service.limits.answer_seconds, self._expire)
+        service.deadlines.add(self.complete)
+
+    def __exit__(self, *error: object) -> None:
+        self._service.deadlines.discard(self.complete)
+        super().__exit__(*error)
 
     def listen(self, piece: Piece) -> None:
         self._pieces[piece.index].append(piece)
@@ -129,10 +130,6 @@ class _Whole(_Reader):
     def _end(self) -> None:
         if not self.complete.done():
             self.complete.set_result(None)
-
-    def _expire(self) -> None:
-        if not self.complete.done():
-            self.complete.set_exception(TimeoutError())
 
     def pieces(self) -> list[Piece]:
         """One for each answer, after `complete`. Raises ApiError."""
@@ -151,6 +148,12 @@ class _Mailbox(_Reader):
         self._new: deque[Piece] = deque()
         self._is_filled, self._waiter = False, self._loop.create_future()
         self._due = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __exit__(self, *error: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        super().__exit__(*error)
 
     def listen(self, piece: Piece) -> None:
         self._new.append(piece)

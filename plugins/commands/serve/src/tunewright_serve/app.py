@@ -18,7 +18,7 @@ from tunewright_serve.body import read_body
 from tunewright_serve.errors import ApiError, api_error, error_response, validation_error
 from tunewright_serve.openapi import openapi
 from tunewright_serve.service import Service
-from tunewright_serve.sse import ClientGone, EventStream, Json, WhileConnected
+from tunewright_serve.sse import ClientGone, EventStream, Json
 
 __all__ = ["make_app"]
 
@@ -128,7 +128,7 @@ class _Post:
         began, status = time.perf_counter(), 499  # as nginx notes clients that left
         metrics = self.service.metrics
         try:
-            with WhileConnected(scope["state"]["connection"]):
+            with scope["state"]["connection"]:
                 try:  # nothing has been sent yet: an error is a response
                     body = await read_body(scope, receive, self.body, self.service.limits)
                     answer = await self.handler(self.service, body)

@@ -35,6 +35,21 @@ _WITHOUT_EFFECT = frozenset(
 )
 
 
+#: fields for the form of answers, which most requests leave out
+_FORM = frozenset(
+    (
+        "chat_template_kwargs",
+        "logprobs",
+        "parallel_tool_calls",
+        "reasoning_effort",
+        "response_format",
+        "stream_options",
+        "tool_choice",
+        "tools",
+        "top_logprobs",
+    )
+)
+
 # names answers, and keeps no secret; not the module's own numbers, which an engine may seed
 _RANDOM = random.Random()
 
@@ -46,10 +61,12 @@ def new_id(prefix: str) -> str:
 def without_effect(body: ChatBody) -> set[str]:
     """The fields of a body that change nothing here."""
     found = set(body.model_fields_set & _WITHOUT_EFFECT)
-    if any(message.name for message in body.messages if message.role != "tool"):
-        found.add("messages.name")
-    if any(tool.function.strict for tool in body.tools or []):
-        found.add("tools.function.strict")
+    for message in body.messages:
+        if message.name and message.role != "tool":
+            found.add("messages.name")
+    for tool in body.tools or ():
+        if tool.function.strict:
+            found.add("tools.function.strict")
     return found
 
 
@@ -66,33 +83,38 @@ def _head(kind: str, model: str) -> dict[str, Any]:
 def chat_job(service: Service, body: ChatBody) -> ChatJob:
     """Translate a body for the engine. Raises ApiError."""
     model = service.model(body.model)[1]
+    job = ChatJob(
+        sampling_request(body, model, max_new_tokens=body.max_completion_tokens or body.max_tokens)
+    )
+    variables: dict[str, Any] = {}
+    if not body.model_fields_set.isdisjoint(_FORM):
+        _set_form(service, job, body)
+        variables |= body.chat_template_kwargs or {}
+        if body.reasoning_effort is not None:
+            variables.setdefault("reasoning_effort", body.reasoning_effort)
+    job.request.conversation = wire_conversation(
+        body.messages, job.tools, variables, service.engine.features, service.media_hosts
+    )
+    return job
+
+
+def _set_form(service: Service, job: ChatJob, body: ChatBody) -> None:
+    """Set what the answers consist of: tools, log-probabilities, JSON."""
     if body.stream_options is not None and not body.stream:
         raise ApiError("stream_options: only with stream", param="stream_options")
     if body.top_logprobs is not None and not body.logprobs:
         raise ApiError("top_logprobs: only with logprobs", param="top_logprobs")
     if body.logprobs:
         service.require("logprobs", "logprobs", "log-probabilities")
-    tools = tool_schemas(body.tools or [])
-    job = ChatJob(
-        sampling_request(body, model, max_new_tokens=body.max_completion_tokens or body.max_tokens),
-        parallel=body.parallel_tool_calls,
-    )
-    _choose_tools(service, job, body, tools)
-    variables = dict(body.chat_template_kwargs or {})
-    if body.reasoning_effort is not None:
-        variables.setdefault("reasoning_effort", body.reasoning_effort)
-    job.request.conversation = wire_conversation(
-        body.messages, job.tools, variables, service.engine.features, service.media_hosts
-    )
-    if body.logprobs:
         job.request.logprobs = body.top_logprobs or 0
+    job.parallel = body.parallel_tool_calls
+    _choose_tools(service, job, body, tool_schemas(body.tools or []))
     if body.response_format is not None and body.response_format.type != "text":
         if job.choice != "auto":
             problem = "response_format: not together with a tool_choice that forces a call"
             raise ApiError(problem, param="response_format")
         service.require("guides", "response_format", "guided decoding")
         job.request.guide = JsonSchema(_schema(body.response_format))
-    return job
 
 
 def _schema(asked: ResponseFormat) -> dict[str, Any]:

@@ -13,6 +13,16 @@ from tunewright_serve.wire import Tool, WireCall, WireMessage
 __all__ = ["tool_schemas", "wire_conversation"]
 
 
+#: the wire's roles, but that of results, which belong to calls
+_ROLES: dict[str, Role] = {
+    "assistant": "assistant",
+    "developer": "system",
+    "system": "system",
+    "user": "user",
+}
+_PLAIN = {"role", "content"}
+
+
 def wire_conversation(
     messages: Sequence[WireMessage],
     tools: list[dict[str, Any]],
@@ -29,6 +39,10 @@ def wire_conversation(
     pending: list[ToolCall] = []  # calls of the last answer without a result
     results: list[tuple[int, Message]] = []  # their results: number of the call, message
     for number, message in enumerate(messages):
+        if not results and _is_plain(message):
+            found.append(Message(_ROLES[message.role], message.content))
+            pending = []
+            continue
         place = f"messages[{number}]"
         if message.role == "tool":
             content = content_of(message.content, place, features, hosts)
@@ -41,6 +55,13 @@ def wire_conversation(
         pending = made.tool_calls
         found.append(made)
     return Conversation(found + _in_order(results), tools, variables)
+
+
+def _is_plain(message: WireMessage) -> bool:
+    """Whether a message is its text and no more, as most are."""
+    if message.model_fields_set != _PLAIN or message.role == "tool":
+        return False
+    return isinstance(message.content, str)
 
 
 def tool_schemas(tools: Sequence[Tool]) -> list[dict[str, Any]]:
@@ -85,8 +106,7 @@ def _message(message: WireMessage, content: str | list[Part], place: str) -> Mes
             raise ApiError(problem, param="messages")
         if message.content is None:
             raise ApiError(f"{place}: content is missing", param="messages")
-        role: Role = "user" if message.role == "user" else "system"
-        return Message(role, content)
+        return Message(_ROLES[message.role], content)
     calls = [_call(call, place) for call in message.tool_calls or []]
     if message.content is None and not calls and message.refusal is None:
         raise ApiError(f"{place}: has neither content nor tool_calls", param="messages")

@@ -11,13 +11,31 @@ __all__ = ["sampling_request", "stop_strings"]
 
 #: fields of bodies that are fields of GenerateRequest
 _SAME = frozenset(("temperature", "top_p", "min_p", "repetition_penalty"))
+#: others, which most requests leave out
+_OTHERS = frozenset(
+    (
+        "frequency_penalty",
+        "ignore_eos",
+        "logit_bias",
+        "n",
+        "presence_penalty",
+        "seed",
+        "stop",
+        "stop_token_ids",
+        "top_k",
+    )
+)
 
 
 def sampling_request(body: SamplingBody, model: str, **others: Any) -> GenerateRequest:
     """A request for the engine. others: fields that are not for sampling. Raises ApiError."""
-    request = GenerateRequest(model=model, n=body.n or 1, **others)
-    for name in body.model_fields_set & _SAME:
+    request = GenerateRequest(model=model, **others)
+    given = body.model_fields_set
+    for name in given & _SAME:
         setattr(request, name, getattr(body, name))
+    if given.isdisjoint(_OTHERS):
+        return request
+    request.n = body.n or 1
     if body.top_k is not None:
         request.top_k = max(body.top_k, 0)  # -1 is off, too
     request.presence_penalty = body.presence_penalty or 0.0
