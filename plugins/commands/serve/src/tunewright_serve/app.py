@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -121,7 +121,7 @@ class _Post:
 
     service: Service
     path: str
-    body: type[BaseModel]
+    body: TypeAdapter[Any]
     handler: routes.Handler
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
