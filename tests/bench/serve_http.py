@@ -144,7 +144,8 @@ def bare(port: int) -> None:
 
     app = Starlette(routes=[Route(PATH, answer, methods=["POST"])])
     threading.Thread(target=tell, args=(lambda: engine.cpu,), daemon=True).start()
-    config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", ws="none")
+    how: dict[str, Any] = {"access_log": False, "server_header": False, "lifespan": "off"}
+    config = uvicorn.Config(app, log_level="warning", ws="none", **how)  # as ours
     with bound_socket("127.0.0.1", port) as bound:
         uvicorn.Server(config).run(sockets=[bound])
 
