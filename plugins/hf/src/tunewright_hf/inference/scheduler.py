@@ -3,8 +3,10 @@
 Not thread-safe, and without a thread of its own: only the caller of `step` may use the model.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 import torch
@@ -124,10 +126,9 @@ class Scheduler:
         """Compute waiting prompts: more of them where no other row waits for its next token, and
         then in small parts, so that the first rows need not wait for the last ones' prompts."""
         left = self._prefill_tokens * (_IDLE if is_idle else 1)
-        together = self._prefill_tokens // (_PARTS if is_idle else 1)
         while left > 0:
             if self._prefill is None and self.waiting:
-                self._prefill = self._admit(together)
+                self._prefill = self._admit(self._part() if is_idle else self._prefill_tokens)
             if self._prefill is None:
                 return
             left -= self._advance(self._prefill, left)
@@ -135,6 +136,14 @@ class Scheduler:
                 return
 
     # ---- admission -------------------------------------------------------------------------------
+
+    def _part(self) -> int:
+        """Tokens of the next of the fewest parts in which all waiting prompts can be computed. The
+        parts are of one size: of as many, those have the first tokens earliest on average."""
+        rows = islice(self.waiting, self._slots - self.running)
+        tokens = sum(len(row.prompt) for row in rows)
+        parts = max(1, math.ceil(tokens * _PARTS / self._prefill_tokens))
+        return math.ceil(tokens / parts)
 
     def _admit(self, together: int) -> Prefill | None:
         """Take waiting rows whose prompts are computed together; None if none fits.
