@@ -133,6 +133,8 @@ def continuous(model: Any, prompts: Tokens) -> tuple[Tokens, float, float]:
 
 
 def scheduled(model: Any, prompts: Tokens) -> tuple[Tokens, float, float]:
+    """The scheduler is there before the requests, as in an engine."""
+    scheduler = Scheduler(model, slots=len(prompts))
     started = time.process_time()
     first: list[float] = []
 
@@ -142,7 +144,6 @@ def scheduled(model: Any, prompts: Tokens) -> tuple[Tokens, float, float]:
         return True
 
     rows = [Row(prompt, ANSWER, on_token=heard) for prompt in prompts]
-    scheduler = Scheduler(model, slots=len(rows))
     scheduler.add(rows)
     scheduler.run()
     share = statistics.median(first) / (time.process_time() - started)

@@ -125,15 +125,17 @@ class Scheduler:
     def _compute_prompts(self, is_idle: bool) -> None:
         """Compute waiting prompts: more of them where no other row waits for its next token, and
         then in small parts, so that the first rows need not wait for the last ones' prompts."""
-        left = self._prefill_tokens * (_IDLE if is_idle else 1)
+        left, known = self._prefill_tokens * (_IDLE if is_idle else 1), len(self._groups)
         while left > 0:
             if self._prefill is None and self.waiting:
                 self._prefill = self._admit(self._part() if is_idle else self._prefill_tokens)
             if self._prefill is None:
-                return
+                break
             left -= self._advance(self._prefill, left)
             if not is_idle:
-                return
+                break
+        for group in self._groups[known:]:  # once all have their first tokens
+            self._join(group)
 
     # ---- admission -------------------------------------------------------------------------------
 
@@ -203,8 +205,8 @@ class Scheduler:
     # ---- prefill ---------------------------------------------------------------------------------
 
     def _advance(self, prefill: Prefill, tokens: int) -> int:
-        """Compute up to so many tokens of the prompts; after the last, sample and join the others.
-        Returns the number of tokens that were computed."""
+        """Compute up to so many tokens of the prompts; after the last, sample. Returns the number
+        of tokens that were computed."""
         before = prefill.left
         logits = prefill.step(tokens)
         computed = before - prefill.left
@@ -223,15 +225,14 @@ class Scheduler:
                 order.pop()
         if group.rows:
             self._push(group, logits[order])
-            self._join(group)
         return computed
 
     def _join(self, group: Group) -> None:
-        """Merge a new group into one of like length."""
+        """Merge a new group into one of like length that was there before it."""
         if group.alone or not group.rows:
             return
-        for other in self._groups:
-            if other is group or other.alone or not other.rows:
+        for other in self._groups[: self._groups.index(group)]:
+            if other.alone or not other.rows:
                 continue
             if not _alike(other.cache.length, group.cache.length):
                 continue
