@@ -161,9 +161,14 @@ def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
 
 def _choice(step: ReplyStep, has_logprobs: bool) -> dict[str, Any]:
     """A whole answer."""
-    text = "".join([each.text for each in step.events if each.kind == "text"])
-    reasoning = "".join([each.text for each in step.events if each.kind == "reasoning"])
-    calls = [call_dict(each.call) for each in step.events if each.call is not None]
+    text, reasoning, calls = "", "", []
+    for each in step.events:
+        if each.call is not None:
+            calls.append(call_dict(each.call))
+        elif each.kind == "text":
+            text += each.text
+        else:
+            reasoning += each.text
     content = None if calls and not text else text
     message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
     if reasoning:
