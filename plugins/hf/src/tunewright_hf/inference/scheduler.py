@@ -3,10 +3,8 @@
 Not thread-safe, and without a thread of its own: only the caller of `step` may use the model.
 """
 
-import math
 from collections import deque
 from collections.abc import Iterable
-from itertools import islice
 from typing import Any
 
 import torch
@@ -14,7 +12,7 @@ from torch import Tensor
 
 from tunewright.inference import FinishReason
 from tunewright.types import Embedding
-from tunewright_hf.inference.prefill import Prefill
+from tunewright_hf.inference.prefill import Prefill, even_part
 from tunewright_hf.inference.prefixes import PrefixStore
 from tunewright_hf.inference.rows import Row
 from tunewright_hf.inference.runner import Group, ModelRunner
@@ -128,7 +126,9 @@ class Scheduler:
         left, known = self._prefill_tokens * (_IDLE if is_idle else 1), len(self._groups)
         while left > 0:
             if self._prefill is None and self.waiting:
-                self._prefill = self._admit(self._part() if is_idle else self._prefill_tokens)
+                lengths = [len(row.prompt) for row in self.waiting][: self._slots - self.running]
+                part = even_part(lengths, self._prefill_tokens // _PARTS)
+                self._prefill = self._admit(part if is_idle else self._prefill_tokens)
             if self._prefill is None:
                 break
             left -= self._advance(self._prefill, left)
@@ -138,14 +138,6 @@ class Scheduler:
             self._join(group)
 
     # ---- admission -------------------------------------------------------------------------------
-
-    def _part(self) -> int:
-        """Tokens of the next of the fewest parts in which all waiting prompts can be computed. The
-        parts are of one size: of as many, those have the first tokens earliest on average."""
-        rows = islice(self.waiting, self._slots - self.running)
-        tokens = sum(len(row.prompt) for row in rows)
-        parts = max(1, math.ceil(tokens * _PARTS / self._prefill_tokens))
-        return math.ceil(tokens / parts)
 
     def _admit(self, together: int) -> Prefill | None:
         """Take waiting rows whose prompts are computed together; None if none fits.
@@ -205,10 +197,8 @@ class Scheduler:
     # ---- prefill ---------------------------------------------------------------------------------
 
     def _advance(self, prefill: Prefill, tokens: int) -> int:
-        """Compute up to so many tokens of the prompts; after the last, sample. Returns the number
-        of tokens that were computed."""
-        before = prefill.left
-        logits = prefill.step(tokens)
+        """Compute up to so many tokens of the prompts, sample after the last. Returns how many."""
+        before, logits = prefill.left, prefill.step(tokens)
         computed = before - prefill.left
         if logits is None:
             return computed
