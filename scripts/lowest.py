@@ -27,9 +27,11 @@ LEFT = re.compile(r"torch|nvidia-|cuda-|triton|pytest$")
 CORE = [
     "tests/kernel",
     "tests/data/test_formats.py",
+    "tests/data/test_formats_openai.py",
     "tests/data/test_files.py",
     "tests/templates/test_rendering.py",
     "tests/training/test_optimizers.py",
+    "tests/training/test_optimizer_rules.py",
     "tests/surface/test_loggers.py",
 ]
 

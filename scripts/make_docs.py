@@ -11,26 +11,22 @@
 With --check nothing is written; the exit code is 1 if a page is out of date.
 """
 
-import ast
-import importlib
 import inspect
 import json
-import re
 import sys
 import tomllib
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from directory_page import badge, directory_page, reports
+from hooks_page import hooks_page
 from make_lists import members as folders
 from models_page import models_page
 from pydantic import BaseModel
 from support_page import support_page
 
-from tunewright import hookspecs, recipe, registry
+from tunewright import recipe, registry
 from tunewright.descriptions import described
 from tunewright.kinds import Kind, kinds
 from tunewright.kinds import sections as sections_of_kinds
@@ -57,7 +53,7 @@ def pages() -> dict[Path, str]:
     """Every generated page with its expected text."""
     reference = ROOT / "docs/reference"
     return {
-        reference / "hooks.md": hooks_page(),
+        reference / "hooks.md": hooks_page(NOTE),
         reference / "recipe.md": recipe_page(),
         reference / "plugins.md": plugins_page(),
         reference / "models.md": models_page(NOTE, members_entries()),
@@ -68,71 +64,6 @@ def pages() -> dict[Path, str]:
         ),
         ROOT / "pyproject.toml": between("pyproject.toml", "# packages", "# /packages", packages()),
     }
-
-
-# ---- hooks.md ------------------------------------------------------------------------------------
-
-
-#: title → module of the kernel whose classes are listed
-PAGES = {
-    "Base classes": "plugin",
-    "Base classes of data": "plugin_data",
-    "The run": "run_context",
-    "Requests and results": "types",
-    "Templates": "rendering",
-    "Embeddings": "embedding",
-    "Rows": "rows",
-    "Inference": "inference",
-    "Launching": "launch",
-}
-
-
-def hooks_page() -> str:
-    source = inspect.getsource(hookspecs)
-    parts = [f"# Hooks\n\n{NOTE}{ast.get_docstring(ast.parse(source))}\n"]
-    parts += sections(source, lambda node: isinstance(node, ast.FunctionDef), hook)
-    for name in dict.fromkeys(kind.specs for kind in kinds().values()):
-        if name != hookspecs.__name__:
-            source = inspect.getsource(importlib.import_module(name))
-            parts.append(f"## {(ast.get_docstring(ast.parse(source)) or '').rstrip('.')}\n")
-            parts += sections(source, lambda node: isinstance(node, ast.FunctionDef), hook)
-    for title, name in PAGES.items():
-        module = importlib.import_module(f"tunewright.{name}")
-        source = inspect.getsource(module)
-        parts.append(f"# {title}\n\n{ast.get_docstring(ast.parse(source))}\n")
-        render = partial(type_, source)
-        parts += sections(source, lambda node: isinstance(node, ast.ClassDef), render)
-    return "\n".join(parts)
-
-
-def sections(source: str, wanted: Any, render: Any) -> Iterator[str]:
-    """The banners of a source file (`# ---- title ---`) as headings, with the wanted definitions
-    below them."""
-    banners = {
-        n: m[1]
-        for n, line in enumerate(source.splitlines(), 1)
-        if (m := re.match(r"# -{4} (.+?) -+$", line))
-    }
-    for node in ast.parse(source).body:
-        for line in [n for n in banners if n < node.lineno]:
-            yield f"## {banners.pop(line).capitalize()}\n"
-        if wanted(node):
-            yield render(node)
-
-
-def hook(node: ast.FunctionDef) -> str:
-    arguments = ", ".join(f"{a.arg}: {annotation(a.annotation)}" for a in node.args.args)
-    signature = f"{node.name}({arguments}) -> {annotation(node.returns)}"
-    return f"### {node.name}\n\n```python\n{signature}\n```\n\n{ast.get_docstring(node)}\n"
-
-
-def annotation(node: ast.expr | None) -> str:
-    return re.sub(r"\b(types|inference)\.", "", ast.unparse(node).strip("'\"")) if node else ""
-
-
-def type_(source: str, node: ast.ClassDef) -> str:
-    body = "\n".join(source.splitlines()[node.lineno - 1 : node.end_lineno])
-    return f"### {node.name}\n\n```python\n{body}\n```\n"
 
 
 # ---- recipe.md, plugins.md -----------------------------------------------------------------------

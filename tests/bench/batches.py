@@ -1,6 +1,6 @@
 """Time and memory of an epoch's batches, before the first of them is there.
 
-python tests/bench/batches.py 3e6 30e6             one process
+python tests/bench/batches.py 3e6 30e6 1e8         one process
 python tests/bench/batches.py 3e6 30e6 --ranks 4   as many ranks of one host, which share them
 """
 

@@ -179,7 +179,7 @@ def test_15_a_file_is_uploaded_and_used(visit: Visit, workbench: Workbench, tmp_
     assert (workbench.folder / "uploads/my rows.jsonl").read_text() == file.read_text()
 
 
-@pytest.mark.parametrize(  # check 17, paths of data, has its table in tests/web/test_new.py
+@pytest.mark.parametrize(  # check 17, paths of data, has its table in tests/web/test_new_paths.py
     ("name", "said"),
     [("/etc/x", "runs/NAME"), ("../x", "runs/NAME"), ("runs/greeter", "there already")],
 )

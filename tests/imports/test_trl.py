@@ -109,6 +109,17 @@ def test_lora_and_quantization() -> None:
                 "loss": "grpo",
             },
         ),
+        (
+            {"reward_model_path": "runs/rm", "missing_eos_penalty": 1.0, "loss_type": "ipo"},
+            {
+                "name": "online_dpo",
+                "rewards": [{"name": "reward_model", "path": "runs/rm"}],
+                "loss": "ipo",
+                "missing_eos_penalty": 1.0,
+                "max_new_tokens": 64,
+                "temperature": 0.9,
+            },
+        ),
     ],
 )
 def test_stages(keys: dict[str, Any], stage: Any) -> None:
@@ -119,6 +130,7 @@ def test_stages(keys: dict[str, Any], stage: Any) -> None:
     ("keys", "reason"),
     [
         ({"reward_funcs": ["accuracy"]}, "rewards by Python functions"),
+        ({"missing_eos_penalty": 1.0}, "names no reward_model_path"),
         ({"dataset_name": None}, "names no dataset_name"),
         ({"optim": "adagrad"}, "adagrad"),
         ({"loss_type": "cross"}, "trains SFT with the loss cross"),

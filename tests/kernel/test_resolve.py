@@ -1,151 +1,16 @@
 """A recipe is resolved once, and everything that is wrong with it is said at once."""
 
 import json
-import sys
 
 import pytest
 import yaml
 
 import kernel_fakes as fakes
-from tunewright import check, cli, run
+from kernel.resolve_setup import command, file, module, problems
+from tunewright import check, run
 from tunewright.errors import RecipeError
 
-COUNTED = """
-from pydantic import model_validator
-from tunewright import Problem
-
-COUNTS = {}
-OBJECTED = []
-
-def counting(name):
-    class Options(PluginOptions):
-        rank: int = Field(8, gt=0)
-        size: int | None = 4
-        object_to: str = ""
-
-        @model_validator(mode="after")
-        def count(self):
-            COUNTS[name] = COUNTS.get(name, 0) + 1
-            return self
-    return Options
-
-class Counted(Plugin):
-    def objections(self, recipe):
-        OBJECTED.append((self.at, recipe.options("adapter").rank))
-        if self.options.object_to:
-            yield Problem((*self.at, "rank"), "rank does not suit", "take another")
-            yield Problem(("training", "max_length"), f"{self.options.object_to} objects")
-
-class Family(Counted):
-    Options = counting("family")
-    @hookimpl
-    def load_model(self): ...
-
-class Adapter(Counted):
-    Options = counting("adapter")
-    @hookimpl
-    def apply_adapter(self): ...
-
-class Dataset(Counted):
-    Options = counting("dataset")
-    class Entry(PluginOptions):
-        path: str
-        @model_validator(mode="after")
-        def count(self):
-            COUNTS["entry"] = COUNTS.get("entry", 0) + 1
-            return self
-    @hookimpl
-    def build_dataset(self): ...
-
-class Optimizer(Counted):
-    Options = counting("optimizer")
-    @hookimpl
-    def build_optimizer(self): ...
-
-class Engine(Counted):
-    Options = counting("engine")
-    @hookimpl
-    def open_engine(self): ...
-
-class Logger(Counted):
-    Options = counting("logger")
-    @hookimpl
-    def report(self): ...
-
-class MineStage(Counted, Stage):
-    Options = counting("stage")
-    rows = "messages"
-    @hookimpl
-    def train_stage(self): ...
-
-class Raises(Plugin):
-    class Options(PluginOptions):
-        where: str = "objections"
-        @model_validator(mode="after")
-        def fails(self):
-            if self.where == "options":
-                raise KeyError("oops")
-            return self
-    def __init__(self, options, name=""):
-        if options.where == "init":
-            raise ZeroDivisionError("nought")
-        super().__init__(options, name)
-    def objections(self, recipe):
-        raise AttributeError("no such thing")
-    @hookimpl
-    def apply_adapter(self): ...
-"""
-POINTS = {
-    kind: {"mine": f"tw_counted:{kind.title()}"}
-    for kind in ("family", "adapter", "dataset", "optimizer", "engine", "logger")
-} | {"stage": {"mine": "tw_counted:MineStage"}}
-POINTS["adapter"]["raises"] = "tw_counted:Raises"
-RECIPE = """\
-model: some/model
-family: mine
-adapter: {name: mine, rank: 4}
-dataset: mine
-optimizer: mine
-engine: mine
-loggers: [mine, mine]
-data:
-  - {path: a.jsonl}
-stages: [mine, {name: mine, rank: 2}]
-training: {learning_rate: 1e-4}
-output: out
-"""
-
-
-@pytest.fixture
-def file(tmp_path, install):
-    install("tw-counted", POINTS, "from pydantic import Field\n" + COUNTED)
-
-    def write(*changes: str):
-        text = RECIPE
-        for before, after in zip(changes[::2], changes[1::2], strict=True):
-            assert before in text
-            text = text.replace(before, after)
-        (tmp_path / "r.yaml").write_text(text)
-        return tmp_path / "r.yaml"
-
-    return write
-
-
-def module():
-    return sys.modules["tw_counted"]
-
-
-def problems(path, *overrides: str) -> list[str]:
-    with pytest.raises(check.RecipeProblems) as found:
-        check.resolve(path, overrides)
-    return [line.removeprefix(f"{path.parent}/") for line in found.value.lines]
-
-
-def command(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["tunewright", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return (ended.value.code, *capsys.readouterr())
+__all__ = ["file"]
 
 
 def test_the_options_of_each_section_are_validated_once(file):
@@ -274,83 +139,6 @@ def test_a_none_that_was_written_is_kept(file, tmp_path):
     again = tmp_path / "again.yaml"
     again.write_text(yaml.safe_dump(found.recipe.as_dict()))
     assert check.resolve(again).options("adapter").size is None
-
-
-# ---- schedules: a shorthand for a section --------------------------------------------------------
-
-SCHEDULERS = """
-from tunewright import Scheduler
-class Bent(Scheduler):
-    class Options(PluginOptions):
-        low: float = 0.0
-    @hookimpl
-    def build_scheduler(self): ...
-class Flat(Bent):
-    needs_total_steps = False
-"""
-
-
-@pytest.fixture
-def schedules(install):
-    points = {"bent": "tw_schedulers:Bent", "flat": "tw_schedulers:Flat"}
-    install("tw-schedulers", {"scheduler": points}, SCHEDULERS)
-
-
-@pytest.mark.usefixtures("schedules")
-def test_the_shorthand_names_the_plugin(file):
-    found = check.resolve(file("learning_rate: 1e-4", "lr_scheduler_type: bent"))
-    assert found.choices["scheduler"].entry.name == "bent"
-    assert found.recipe.as_dict()["scheduler"] == {"name": "bent", "low": 0.0}
-    again = check.resolve(found.recipe.as_dict(), ["scheduler=flat"])
-    assert again.choices["scheduler"].entry.name == "flat"
-
-
-@pytest.mark.usefixtures("schedules")
-def test_shorthand_and_section_must_agree(file):
-    section = ("output: out", "scheduler: {name: flat, low: 0.5}\noutput: out")
-    assert check.resolve(file(*section)).options("scheduler").low == 0.5
-    path = file("learning_rate: 1e-4", "lr_scheduler_type: bent", *section)
-    assert problems(path) == [
-        "r.yaml:11: training.lr_scheduler_type: is 'bent', and scheduler names 'flat' "
-        "(leave out one of them)"
-    ]
-    for override, name in (("scheduler=bent", "bent"), ("training.lr_scheduler_type=flat", "flat")):
-        assert check.resolve(path, [override]).choices["scheduler"].entry.name == name
-
-
-@pytest.mark.usefixtures("schedules")
-def test_an_override_of_an_option_keeps_the_schedule(file):
-    path = file("learning_rate: 1e-4", "lr_scheduler_type: bent")
-    found = check.resolve(path, ["scheduler.low=0.25"])
-    assert found.recipe.as_dict()["scheduler"] == {"name": "bent", "low": 0.25}
-
-
-@pytest.mark.usefixtures("schedules")
-def test_an_unknown_schedule_is_reported_at_the_shorthand(file):
-    (line,) = problems(file("learning_rate: 1e-4", "lr_scheduler_type: bemt"))
-    assert line.startswith("r.yaml:11: training.lr_scheduler_type: no installed plugin gives")
-    assert line.endswith("(did you mean 'bent'?)")
-
-
-@pytest.mark.usefixtures("schedules")
-def test_a_stage_has_its_own_schedule(file):
-    found = check.resolve(
-        file(
-            "learning_rate: 1e-4",
-            "lr_scheduler_type: bent",
-            "rank: 2",
-            "training: {lr_scheduler_type: flat}",
-        )
-    )
-    made = run.Run(found)
-    names = []
-    for number in (0, 1, 0):
-        made.begin_stage(number)
-        names.append(made.plugin("scheduler").name)
-    assert names == ["bent", "flat", "bent"]
-    again = run.Run(check.resolve(found.recipe.as_dict()))
-    again.begin_stage(1)
-    assert again.plugin("scheduler").name == "flat"
 
 
 # ---- values --------------------------------------------------------------------------------------

@@ -1,38 +1,15 @@
 """A whole run with plugins that only write down what they were asked."""
 
-import errno
 import json
-import os
-import sys
-from pathlib import Path
 
 import pytest
 
 import kernel_fakes as fakes
-from tunewright import check, cli, detection, events, folder, report, run
+from kernel.run_setup import calls, told, train
+from tunewright import check, detection, events, folder, report, run
 from tunewright.errors import RecipeError, RunError, Stopped
 
-
-@pytest.fixture
-def train(tmp_path, install):
-    install("tw-mine", fakes.POINTS, fakes.SOURCE)
-    out = tmp_path / "runs" / "a"
-
-    def _train(*overrides: str, recipe: str = fakes.RECIPE, **how):
-        path = tmp_path / "r.yaml"
-        path.write_text(recipe % out)
-        return run.train(check.resolve(path, list(overrides)), **how)
-
-    _train.out = out
-    return _train
-
-
-def calls() -> list:
-    return [call for call in sys.modules["tw_mine"].CALLS if isinstance(call, tuple)]
-
-
-def told() -> list[str]:
-    return [call["event"] for call in sys.modules["tw_mine"].CALLS if isinstance(call, dict)]
+__all__ = ["train"]
 
 
 def test_the_steps_of_a_run_in_order(train):
@@ -226,136 +203,6 @@ def test_two_runs_do_not_share_a_folder(train):
         train()
 
 
-def test_a_full_disk_is_one_line_and_keeps_the_old_file(tmp_path, monkeypatch):
-    folder.write(tmp_path, "run.json", "old")
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(RunError, match=r"run.json: cannot be written: No space left on device"):
-        folder.write(tmp_path, "run.json", "new")
-    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
-    assert (tmp_path / "run.json").read_text() == "old"
-
-
-@pytest.mark.parametrize(
-    ("fail", "code", "line"),
-    [
-        ("error", 1, "error: here: the model broke\n"),
-        ("stop", 130, "error: stopped at step 1 (go on with: tunewright train"),
-        ("bug", 1, "error: KeyError: 'oops' (this is a defect"),
-    ],
-)
-def test_exit_codes_and_one_line(train, monkeypatch, capsys, fail, code, line):
-    path = train.out.parent.parent / "r.yaml"
-    path.write_text(fakes.RECIPE % train.out)
-    monkeypatch.setattr(sys, "argv", ["tunewright", "train", str(path), f"stage.fail={fail}"])
-    with pytest.raises(SystemExit) as exit_:
-        cli.main()
-    error = capsys.readouterr().err
-    assert exit_.value.code == code
-    assert line in error
-    assert "Traceback" not in error
-    assert len(error.splitlines()) == 1
-
-
-def test_a_bad_recipe_exits_with_2_and_debug_shows_the_traceback(
-    train, monkeypatch, capsys, tmp_path
-):
-    (tmp_path / "r.yaml").write_text("model: tiny\nstagee: x\noutput: a\n")
-    for arguments in (
-        ["recipe", "check", str(tmp_path / "r.yaml")],
-        ["train", str(tmp_path / "r.yaml"), "--debug"],
-    ):
-        monkeypatch.setattr(sys, "argv", ["tunewright", *arguments])
-        with pytest.raises(SystemExit) as exit_:
-            cli.main()
-        assert exit_.value.code == 2
-        error = capsys.readouterr().err
-        assert "stagee: unknown key (did you mean 'stage'?)" in error
-        assert ("Traceback" in error) == ("--debug" in arguments)
-
-
-def test_options_that_suit_the_checkpoint_are_used_and_stored(train):
-    train()
-    state = json.loads((train.out / "run.json").read_text())
-    assert state["template"] == {"name": "mine", "system": "listed", "a": "b"}
-    assert "template" not in state["recipe"]
-
-
-@pytest.mark.parametrize("named", ["template: mine", "template: {name: mine, system: mine}"])
-def test_a_recipe_that_names_that_template_gets_them_too(train, named):
-    train("template.system=mine", recipe=f"{fakes.RECIPE}{named}\n")
-    state = json.loads((train.out / "run.json").read_text())
-    assert state["template"] == {"name": "mine", "system": "mine", "a": "b"}
-
-
-def test_another_template_gets_none_of_them(train):
-    train(recipe=fakes.RECIPE + "template: other\n")
-    state = json.loads((train.out / "run.json").read_text())
-    assert state["template"] == {"name": "other"}
-
-
-def test_what_was_trained_with_is_used_whatever_is_listed_later(train, monkeypatch):
-    train()
-    monkeypatch.setattr(sys.modules["tw_mine"], "LISTED", "of a later version")
-    opened = run.open_run(train.out)
-    opened.load_policy()
-    assert opened.plugin("template").options.system == "listed"
-    train(overwrite=True)
-    state = json.loads((train.out / "run.json").read_text())
-    assert state["template"]["system"] == "of a later version"
-
-
-def test_a_resumed_run_keeps_its_template(train, monkeypatch):
-    with pytest.raises(Stopped):
-        train("stage.fail=stop")
-    monkeypatch.setattr(sys.modules["tw_mine"], "LISTED", "of a later version")
-    with pytest.raises(Stopped):
-        train("stage.fail=stop", resume=True)
-    state = json.loads((train.out / "run.json").read_text())
-    assert state["template"]["system"] == "listed"
-
-
-@pytest.mark.parametrize("written", [3, {}, {"name": ""}, [], {"system": "a"}])
-def test_a_damaged_template_in_run_json_is_one_line(train, written):
-    train()
-    file = train.out / "run.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"template": written}))
-    with pytest.raises(RunError, match=r"run.json: describes no template"):
-        run.open_run(train.out)
-
-
-def test_open_run_gives_the_trained_model(train):
-    train()
-    opened = run.open_run(train.out)
-    opened.load_policy()
-    assert calls()[-1] == ("load_model", str(train.out / "model"), "causal_lm")
-    with pytest.raises(RecipeError, match="is no run folder"):
-        run.open_run(Path("/nowhere"))
-
-
-def test_a_model_that_gives_numbers_is_none_to_talk_to(train):
-    train("stage=score")
-    with pytest.raises(RecipeError, match="does not generate text"):
-        run.open_run(train.out).load_policy()
-
-
-def test_a_reward_model_is_loaded_by_its_head(train):
-    train("stage=score")
-    opened = run.open_run(train.out)
-    assert opened.policy_head == "score"
-    opened.load_policy("score")
-    assert calls()[-1] == ("load_model", str(train.out / "model"), "score")
-
-
-def test_a_model_without_scores_has_none_to_give(train):
-    train()
-    with pytest.raises(RecipeError, match="is no reward model"):
-        run.open_run(train.out).load_policy("score")
-
-
 def test_smoke_keeps_every_plugin_and_changes_model_steps_and_output(tmp_path, install):
     install("tw-mine", fakes.POINTS, fakes.SOURCE)
     (tmp_path / "r.yaml").write_text(fakes.RECIPE % "runs/a")
@@ -381,39 +228,3 @@ def test_the_family_is_found_from_the_checkpoint(tmp_path, install):
     with pytest.raises(RecipeError) as near:
         detection.detect_family(recipe.model)
     assert near.value.hint == "did you mean 'mine_type'?; name one with `family:`"
-
-
-#: recipe → the place that a plugin names → what the user is told, with the line in the file
-PLACES = [
-    ("stage: {name: mine, fail: at %s}", "stage.fail: at", "r.yaml:10: stage.fail: at"),
-    ("stage: {name: mine, fail: at %s}", "stage", "r.yaml:10: stage"),
-    ("stage: {name: mine, fail: at %s}", "data.0.path", "r.yaml:9: data.0.path"),
-    ("stage: {name: mine, fail: at %s}", "training.epochs", "r.yaml: training.epochs"),
-    ("stage: {name: mine, fail: at %s}", "adapter.targets", "r.yaml:3: adapter.targets"),
-    ("stage: {name: mine, fail: at %s}", "reward length", "reward length"),
-    ("stage: {name: mine, fail: at %s}", "data/a.jsonl:17", "data/a.jsonl:17"),
-    (
-        "stages:\n  - {name: mine, fail: at %s, training: {\n    epochs: 2}}",
-        "training.epochs",
-        "r.yaml:12: stages.0.training.epochs",
-    ),
-    (
-        "stages:\n  - mine\n  - {name: score, fail: at %s}",
-        "stage.fail",
-        "r.yaml:12: stages.1.fail",
-    ),
-]
-
-
-@pytest.mark.parametrize(("stage", "place", "said"), PLACES)
-def test_errors_of_a_field_have_its_line(train, stage, place, said):
-    written = stage % place if ":" not in place else stage.replace("at %s", f"'at {place}'")
-    with pytest.raises(RecipeError, match="is wrong") as error:
-        train(recipe=fakes.RECIPE.replace("stage: mine", written))
-    assert error.value.place.removeprefix(f"{train.out.parent.parent}/") == said
-
-
-def test_errors_of_a_field_of_the_command_line_say_so(train):
-    with pytest.raises(RecipeError) as error:
-        train("stage.fail=at training.epochs", "training.epochs=3")
-    assert error.value.place == "command line: training.epochs"

@@ -94,7 +94,7 @@ def test_a_mistake_ends_all_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     hosts = Hosts(monkeypatch, "2:3")
     with ThreadPoolExecutor(1) as pool:
         waits = pool.submit(hosts.gather, {})
-        elastic.tell(Torchrun.Options(main_address="10.0.0.9"), 3, "no data", hosts.said.append)
+        elastic.tell(Torchrun.Options(main_address="10.0.0.9"), "2:3", "no data", hosts.said.append)
         assert waits.result() == f"host {HOST}: no data"
     assert hosts.said[0].startswith("telling the other hosts, at 10.0.0.9:29500")
 
@@ -102,7 +102,7 @@ def test_a_mistake_ends_all_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_mistake_ends_no_run_that_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     hosts = Hosts(monkeypatch, "1:2")
     assert hosts.gather({}) == "begun"
-    elastic.tell(Torchrun.Options(main_address="10.0.0.9"), 2, "no data", hosts.said.append)
+    elastic.tell(Torchrun.Options(main_address="10.0.0.9"), "1:2", "no data", hosts.said.append)
     assert hosts.gather({}) == "begun"
 
 

@@ -59,10 +59,10 @@ def trained(folder: Path, stage: dict[str, Any], **more: Any) -> list[Event]:
     return found
 
 
-@pytest.mark.parametrize("name", ["grpo", "ppo"])
+@pytest.mark.parametrize("name", ["grpo", "online_dpo", "ppo"])
 def test_stages_with_rollouts(name: str, tmp_path: Path) -> None:
-    options = {"num_generations": 2, "beta": 0.1} if name == "grpo" else {"ppo_epochs": 2}
-    events = trained(tmp_path, {"name": name, **options})
+    options = {"grpo": {"num_generations": 2, "beta": 0.1}, "ppo": {"ppo_epochs": 2}}
+    events = trained(tmp_path, {"name": name, **options.get(name, {})})
     logged = [each.metrics for each in events if isinstance(each, Logged)]
     assert len(logged) == 2 and all("reward" in each or name == "ppo" for each in logged)
     asked = next(each.prompt for each in events if isinstance(each, Sampled))

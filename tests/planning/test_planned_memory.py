@@ -44,6 +44,7 @@ FURTHER = {
     "grpo": {"stage": GRPO},
     "grpo, reference": {"stage": {**GRPO, "beta": 0.1, "num_iterations": 2}},
     "grpo, lora": {"stage": {**GRPO, "beta": 0.1, "reference": "base"}, "adapter": LORA},
+    "online_dpo": {"stage": {"name": "online_dpo", **DRAWN}},
     "ppo": {"stage": {"name": "ppo", "beta": 0.1, **DRAWN}},
     "spectrum": {"adapter": {"name": "spectrum", "top_fraction": 0.5}},
     "selective": {"accelerators": ["activation_checkpointing"]},

@@ -1,6 +1,7 @@
-"""GRPO whose completions a server generates: with the weights of each step, and corrected."""
+"""GRPO and online DPO whose completions a server generates, with the weights of each step."""
 
 import math
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -70,10 +71,15 @@ class Served:
             yield token, {token: float(logps[token])}
 
 
-def asked(folder: Path, kind: str, address: str, **sections: Any) -> dict[str, Any]:
+STAGES: dict[str, dict[str, Any]] = {"grpo": {"num_generations": 2}, "online_dpo": {}}
+
+
+def asked(
+    folder: Path, kind: str, address: str, name: str = "grpo", **sections: Any
+) -> dict[str, Any]:
     stage = {
-        "name": "grpo",
-        "num_generations": 2,
+        "name": name,
+        **STAGES[name],
         "max_new_tokens": 6,
         "rewards": [{"name": "length", "target": 9}],
         "rollouts": {"engine": kind, "address": address},
@@ -82,14 +88,16 @@ def asked(folder: Path, kind: str, address: str, **sections: Any) -> dict[str, A
     return made | {"family": {**made["family"], "name": "qwen"}}
 
 
-def trained(folder: Path, kind: str, *, is_stale: bool = False, **sections: Any) -> Any:
+def trained(
+    folder: Path, kind: str, name: str = "grpo", *, is_stale: bool = False, **sections: Any
+) -> Any:
     sections = {"adapter": LORA, **sections}
-    server = Served(asked(folder, kind, "http://x", **sections), is_stale=is_stale)
+    server = Served(asked(folder, kind, "http://x", name, **sections), is_stale=is_stale)
     wire = Wire(kind, server.answer, ["model"], changed=server.changed)
     # a server knows the adapters that it has loaded
     wire.models = Names(wire.models, server.adapters)
     with running(wire) as address:
-        return go(asked(folder, kind, address, **sections)), wire, server
+        return go(asked(folder, kind, address, name, **sections)), wire, server
 
 
 class Names(list[str]):
@@ -118,6 +126,19 @@ def test_the_server_has_the_weights_of_each_step(tmp_path: Path, adapter: Any) -
     else:
         assert paths[:3] == ["/v1/load_lora_adapter"] * 2 + ["/v1/unload_lora_adapter"]
         assert list(server.adapters) == ["update-3"]
+    assert not (trial.folder / "rollouts").exists()
+
+
+def test_pairs_of_online_dpo(tmp_path: Path) -> None:
+    """Two completions of each of four prompts, by the weights of each of three steps."""
+    trial, wire, server = trained(tmp_path, "vllm", "online_dpo")
+    assert server.loads == 3
+    bodies = [body for path, body in wire.asked if path == "/v1/completions"]
+    prompts = Counter(tuple(body["prompt"]) for body in bodies)
+    assert len(bodies) == 3 * 4 * 2
+    assert all(count % 2 == 0 for count in prompts.values())
+    assert len({body["seed"] for body in bodies}) == len(bodies)
+    assert len(trial.metric("rewards/margins")) == 3
     assert not (trial.folder / "rollouts").exists()
 
 

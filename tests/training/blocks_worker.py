@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from test_loop import Switching, go
+from loop_setup import go
+from test_loop_optimizers import Switching
 from training_setup import loaded, lora, model, rows
 
 from tunewright import RunError

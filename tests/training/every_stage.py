@@ -1,4 +1,4 @@
-"""All nine stages on the small model, in full and with adapters, trained in one way.
+"""Stages on the small model, in full and with adapters, trained in one way.
 
 As a program: `python every_stage.py FOLDER` trains each of them in FOLDER/NAME-HOW, in a process of
 its own that ends itself by SIGKILL after it has reported step 5.
@@ -20,6 +20,7 @@ from training_setup import a_run, rows
 
 from tunewright.events import Event, Logged
 from tunewright_grpo import Grpo
+from tunewright_online_dpo import OnlineDpo
 from tunewright_ppo import Ppo
 from tunewright_pretrain import Pretrain
 from tunewright_sft import Sft
@@ -32,6 +33,9 @@ MAKE: dict[str, Callable[[], Case]] = {
     **{name: lambda name=name: CASES[name] for name in ("reward", "dpo", "kto", "orpo", "simpo")},  # type: ignore[misc]
     "grpo": lambda: Case(
         Grpo(Grpo.Options(num_generations=2, **ROLLOUTS), "grpo"), prompts_setup.prompts, None
+    ),
+    "online_dpo": lambda: Case(
+        OnlineDpo(OnlineDpo.Options(**ROLLOUTS), "online_dpo"), prompts_setup.prompts, None
     ),
     "ppo": lambda: Case(
         Ppo(Ppo.Options(ppo_epochs=2, kl_target=0.1, **ROLLOUTS), "ppo"),

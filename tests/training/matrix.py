@@ -45,6 +45,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "distill": {"teacher": "tiny", "nll_weight": 1.0},
     "classify": {"labels": ["bird", "stone"]},
     "grpo": {**REWARDED, "num_generations": 4},
+    "online_dpo": REWARDED,
     "ppo": {**REWARDED, "ppo_epochs": 1},
 }
 ASKED, GOOD, BAD = "What sings?", "A wren sings.", "A stone."

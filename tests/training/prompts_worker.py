@@ -22,7 +22,13 @@ def main(folder: Path, settings: dict) -> None:
     for name, stage in stages().items():
         run = prompts_run(folder / name, rank=rank, world_size=world_size)
         _, result = run_stage(
-            folder / name, loaded(model()), stage, evals={"it": prompts(3)}, run=run, **settings
+            folder / name,
+            loaded(model()),
+            stage,
+            evals={"it": prompts(3)},
+            reference=loaded(model()),
+            run=run,
+            **settings,
         )
         if rank == 0:
             print("RESULT " + json.dumps([logs_of(run), result.metrics, result.tokens]))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from blocks_worker import SETTINGS, start
-from test_loop import go
+from loop_setup import go
 from training_setup import rows
 
 import forked

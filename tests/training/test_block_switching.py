@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_optimizers import RECIPE, both, build, go, plain, plugin, request, step, toy
+from optimizers_setup import RECIPE, both, build, go, plain, plugin, request, step, toy
 from test_resume import assert_same_state
 from training_setup import SIZE, a_run, loaded, model, rows, run_training, stop_after
 from transformers import LlamaConfig

@@ -351,13 +351,14 @@ def test_a_file_is_code(folder: Path) -> None:
     """Only the command line names it."""
     for name in ("tools.py", "game.py:Count"):
         with pytest.raises(RecipeError, match="only the command line may name it"):
-            run(asked(folder, environment={"name": name}))
+            resolve(asked(folder, environment={"name": name}))
     Path("empty.py").write_text("x = 1\n", "utf-8")
     Path("untyped.py").write_text("def f(a):\n    return a\n", "utf-8")
     Path("broken.py").write_text("1/0\n", "utf-8")
     there: Any = SimpleNamespace()
     for name, said in (
         ("empty.py", "defines no public function"),
+        ("game.py", r"game.py defines no public function \(a class is named .*: game.py:Count\)"),
         ("untyped.py", "f: "),
         ("broken.py", "ZeroDivisionError"),
         ("none.py", "is no Python file"),

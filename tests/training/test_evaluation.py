@@ -1,24 +1,22 @@
 """The best evaluation and its checkpoint, and early stopping."""
 
 import math
-from pathlib import Path
 
 import answers_setup
-import every_stage
 import prompts_setup
 import pytest
 import torch
+from evaluation_setup import curve, evaluated, notices, same, steps, train, trained
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prompts_setup import own_rewards
 from safetensors.torch import load_file
 from test_pairs_training import CASES, adapted
 from test_resume import MODELS, assert_same_state, no_pickle
-from training_setup import loaded, logs_of, model, rows, run_training, stop_after
+from training_setup import loaded, logs_of, model, stop_after
 
-from tunewright import RecipeError, RunError
+from tunewright import RunError
 from tunewright.errors import Stopped
-from tunewright.evaluation import best_metric
 from tunewright.recipe import Training
 from tunewright_hf.checkpoints.folder import (
     checkpoints,
@@ -28,54 +26,9 @@ from tunewright_hf.checkpoints.folder import (
 )
 from tunewright_hf.checkpoints.state_codec import load_state
 from tunewright_hf.training.early_stopping import EarlyStopping
-from tunewright_hf.training.stage_trainer import StageTrainer
 from tunewright_ppo import Ppo
 
-__all__ = ["no_pickle", "own_rewards"]  # fixtures
-
-#: what the evaluations after steps 2, 4, … find; the best is the third
-CURVE = [3.0, 2.0, 1.0, 1.5, 1.2, 1.1]
-SETTINGS = {"max_steps": 12, "eval_steps": 2, "logging_steps": 2}
-
-
-@pytest.fixture
-def curve(monkeypatch):
-    """Evaluation sets have the losses of CURVE, one after the other, in place of their own."""
-    from tunewright_hf.training.causal_lm import CausalTrainer
-
-    own = CausalTrainer.evaluate_one
-    found: list[float] = list(CURVE)
-
-    def evaluate_one(self: StageTrainer, name: str, rows: object) -> dict[str, float]:
-        assert own(self, name, rows)["loss"] > 0
-        return {
-            "loss": found[self.step // 2 - 1],
-            "accuracy": self.step / 10,
-        }
-
-    monkeypatch.setattr(CausalTrainer, "evaluate_one", evaluate_one)
-    return found
-
-
-def train(folder: Path, made=None, evals=("it",), **settings):
-    sets = {name: rows(6, seed=3) for name in evals}
-    return run_training(folder, made or loaded(model()), evals=sets, **SETTINGS | settings)
-
-
-def notices(run) -> list[str]:
-    return [event.message for event in run.events if type(event).__name__ == "Notice"]
-
-
-def steps(folder: Path) -> list[int]:
-    return [int(path.name[5:]) for path in checkpoints(folder / "checkpoints")]
-
-
-def trained(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(next((folder / "model").glob("*model.safetensors")))
-
-
-def same(one: dict, other: dict) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+__all__ = ["curve", "no_pickle", "own_rewards"]
 
 
 # ---- the best ------------------------------------------------------------------------------------
@@ -151,12 +104,6 @@ def test_rotation(tmp_path_factory, made, keep, best):
 
 
 # ---- other stages --------------------------------------------------------------------------------
-
-
-def evaluated(run) -> dict[int, dict[str, float]]:
-    return {
-        event.step: event.metrics for event in run.events if type(event).__name__ == "Evaluated"
-    }
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -277,81 +224,6 @@ def test_a_best_checkpoint_that_is_gone_stops_the_resumption(tmp_path, curve):
         train(tmp_path, load_best_model_at_end=True, save_steps=2, checkpoint=last)
 
 
-# ---- what is refused -----------------------------------------------------------------------------
-
-
-def test_a_metric_that_no_evaluation_gives(tmp_path):
-    with pytest.raises(
-        RecipeError,
-        match=r"metric_for_best_model: no evaluation gives 'accuracy' \(there is: it_loss",
-    ):
-        train(tmp_path, load_best_model_at_end=True, metric_for_best_model="accuracy", eval_steps=1)
-
-
-@pytest.mark.parametrize(
-    ("sets", "written", "meant"),
-    [
-        (["it"], None, ("it", "loss")),
-        (["it"], "loss", ("it", "loss")),
-        (["it"], "it_loss", ("it", "loss")),
-        (["it"], "eval_loss", ("it", "loss")),
-        (["it"], "eval_it_loss", ("it", "loss")),
-        (["it"], "eval_rewards/margins", ("it", "rewards/margins")),
-        (["held out"], "held out_rouge-l", ("held out", "rouge-l")),
-        (["eval"], "eval_loss", ("eval", "loss")),
-        (["a", "eval"], "eval_loss", ("eval", "loss")),
-        (["a", "a_b"], "a_b_loss", ("a_b", "loss")),
-        (["a", "b"], "eval_b_loss", ("b", "loss")),
-        (["a", "b"], None, ("a", "loss")),
-    ],
-)
-def test_the_metric_is_written_as_here_or_as_in_transformers(sets, written, meant):
-    training = Training(load_best_model_at_end=True, metric_for_best_model=written)
-    assert best_metric(training, sets) == meant
-
-
-def test_eval_loss_is_the_loss_of_the_only_set(tmp_path, curve):
-    settings = {"load_best_model_at_end": True, "eval_steps": 2}
-    _, ours = train(tmp_path / "ours", metric_for_best_model="it_loss", **settings)
-    _, theirs = train(tmp_path / "theirs", metric_for_best_model="eval_loss", **settings)
-    assert theirs.metrics == ours.metrics and "best_step" in theirs.metrics
-
-
-def test_a_metric_of_no_evaluation_set(tmp_path):
-    with pytest.raises(RecipeError, match=r"'c_loss' is of no evaluation set .*: a_loss, b_loss"):
-        train(tmp_path, evals=("a", "b"), early_stopping_patience=1, metric_for_best_model="c_loss")
-    with pytest.raises(RecipeError, match="'loss' is of no evaluation set"):
-        train(tmp_path, evals=("a", "b"), early_stopping_patience=1, metric_for_best_model="loss")
-    _, result = train(
-        tmp_path, evals=("a", "b"), load_best_model_at_end=True, metric_for_best_model="b_loss"
-    )
-    assert {"a_loss", "b_loss", "best_step"} <= result.metrics.keys()
-
-
-@pytest.mark.parametrize(
-    "asks", [{"load_best_model_at_end": True}, {"early_stopping_patience": 1}], ids=str
-)
-def test_nothing_to_judge_by(tmp_path, asks):
-    with pytest.raises(
-        RecipeError, match=rf"training.{next(iter(asks))}: there is no evaluation set to judge by"
-    ):
-        train(tmp_path, evals=(), **asks)
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"early_stopping_threshold": 0.1}, "goes with early_stopping_patience"),
-        ({"metric_for_best_model": "it_loss"}, "load_best_model_at_end or early_stopping_patience"),
-        ({"greater_is_better": False}, "load_best_model_at_end or early_stopping_patience"),
-    ],
-    ids=str,
-)
-def test_fields_that_would_do_nothing(fields, message):
-    with pytest.raises(ValueError, match=message):
-        Training(**fields)
-
-
 @settings(deadline=None)
 @given(st.lists(st.floats(0, 3), min_size=1, max_size=12), st.booleans(), st.integers(1, 4))
 def test_judging_in_two_parts_is_judging_at_once(values, rises, patience):
@@ -367,14 +239,3 @@ def test_judging_in_two_parts_is_judging_at_once(values, rises, patience):
     best = max(values) if rises else min(values)
     assert whole.state["value"] == best and whole.state["step"] == values.index(best)
     assert whole.state["waited"] == len(values) - 1 - values.index(best)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", every_stage.MAKE)
-def test_stages_declare_the_metrics_of_their_evaluations(tmp_path, own_rewards, name):
-    """`recipe check` refuses others."""
-    run, _ = every_stage.train(name, "full", tmp_path, max_steps=1, eval_steps=1, save_steps=None)
-    evaluated = [event for event in run.events if type(event).__name__ == "Evaluated"]
-    assert evaluated
-    declared = set(every_stage.MAKE[name]().stage.eval_metrics)
-    assert {metric for event in evaluated for metric in event.metrics} == declared

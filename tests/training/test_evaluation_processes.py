@@ -7,7 +7,7 @@ from pathlib import Path
 import evaluation_worker
 import pytest
 import torch
-from test_evaluation import same, trained
+from evaluation_setup import same, trained
 
 import forked
 from tunewright_hf.checkpoints.folder import latest_checkpoint

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import datasets
 import pytest
 import torch
+from evaluation_setup import same, train
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_evaluation import same, train
 from test_resume import MODELS, no_pickle, tensors
 from training_setup import loaded, logs_of, model, rows, run_training, tokenizer
 from transformers import AutoModelForCausalLM

@@ -14,6 +14,7 @@ from tunewright.source import RecipeProblems
 REWARD = {"rewards": [{"name": "length", "target": 12}], "max_new_tokens": 6}
 STAGES: dict[str, dict[str, Any]] = {
     "grpo": {**REWARD, "num_generations": 3, "beta": 0.1, "num_iterations": 2},
+    "online_dpo": REWARD,
     "ppo": {**REWARD, "ppo_epochs": 2, "kl_target": 0.1},
     "distill": {"lmbda": 0.7, "max_new_tokens": 6},  # and a teacher
     "sft": {"predict_with_generate": True, "max_new_tokens": 6},
@@ -50,6 +51,7 @@ def further(*values: Any) -> Any:
     [
         ("grpo", LORA, "fsdp"),
         ("ppo", "full", "fsdp"),
+        further("online_dpo", LORA, "fsdp"),
         further("ppo", LORA, "fsdp"),
         further("grpo", "full", "fsdp"),
         further("grpo", LORA, {"name": "fsdp", "reshard_after_forward": False}),
@@ -86,13 +88,33 @@ def test_two_ranks_train_as_one(tmp_path: Path, name: str, adapter: Any, acceler
         assert all(heads[0][each].allclose(heads[1][each], atol=2e-5) for each in heads[0])
 
 
-def test_zero_3_is_refused_by_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+#: accelerators that keep the model apart
+APART = ["tensor_parallel", "expert_parallel", {"name": "deepspeed", "stage": 3}]
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_model_that_is_kept_apart_cannot_generate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    given = sections(tmp_path, name, "full") | {"launch": {"processes": 2}, "model": "org/model"}
+    given["stage"] |= {"teacher": "org/other"} if name == "distill" else {}
+    for each in APART:
+        with pytest.raises(RecipeProblems, match=f"{name} generates text, which needs the whole"):
+            check.resolve(asked(tmp_path, each, **given))
+    check.resolve(asked(tmp_path, {"name": "deepspeed", "stage": 2}, **given))
+    needless = {"sft": "predict_with_generate", "distill": "lmbda"}.get(name)
+    if needless:
+        del given["stage"][needless], given["stage"]["max_new_tokens"]
+        for each in APART:
+            check.resolve(asked(tmp_path, each, **given))
+
+
+def test_weights_in_shards_go_to_no_other_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     given = sections(tmp_path, "grpo", LORA) | {"launch": {"processes": 2}}
-    zero = {"name": "deepspeed", "stage": 3}
-    with pytest.raises(RecipeProblems, match=r"stage: is 3, and grpo generates with all param"):
-        check.resolve(asked(tmp_path, zero, **given))
-    check.resolve(asked(tmp_path, {**zero, "stage": 2}, **given))
     given["stage"] |= {"rollouts": {"engine": "vllm", "address": "http://127.0.0.1:1"}}
     with pytest.raises(RecipeProblems, match="vllm gets weights that one rank holds, and fsdp"):
         check.resolve(asked(tmp_path, "fsdp", **given))

@@ -1,4 +1,4 @@
-"""All nine stages, one after the other in one recipe, under `launch` with two gloo processes: what
+"""All stages, one after the other in one recipe, under `launch` with two gloo processes: what
 is reported is what one process reports that takes the rows of both."""
 
 import json
@@ -61,6 +61,7 @@ ORDER = {
         "max_new_tokens": 4,
         "beta": 0.1,
     },
+    "online_dpo": {"rewards": [{"name": "length", "target": 12}], "max_new_tokens": 4},
     "reward": {},
     "ppo": {"rewards": ["reward_model"], "max_new_tokens": 4, "ppo_epochs": 2, "kl_target": 0.1},
 }

@@ -11,11 +11,11 @@ import pytest
 import torch
 from answers_setup import run_stage
 from peft import LoraConfig, get_peft_model
-from training_setup import SIZE, loaded, logs_of, stop_after, tokenizer
+from stage_checks import check_resumed, check_split
+from training_setup import SIZE, loaded, logs_of, tokenizer
 from transformers import AutoModelForTokenClassification, AutoTokenizer, LlamaConfig
 
 from tunewright.check import resolve
-from tunewright.errors import Stopped
 from tunewright.run import open_run, train
 from tunewright.types import LoadedModel
 from tunewright_prm import Prm
@@ -129,37 +129,11 @@ def test_only_the_last_step_is_trained(tmp_path: Path) -> None:
 
 
 def test_a_step_does_not_depend_on_how_it_is_split(tmp_path: Path) -> None:
-    found = []
-    for size, passes in ((8, 1), (1, 8)):
-        run, result = run_stage(
-            tmp_path / str(size),
-            loaded(model()),
-            prm(),
-            rows(),
-            evals={"it": rows(5, seed=4)},
-            per_device_train_batch_size=size,
-            gradient_accumulation_steps=passes,
-            per_device_eval_batch_size=size,
-            batching="random",
-            max_steps=3,
-        )
-        found.append((logs_of(run), result.metrics))
-    for one, other in zip(found[0][0], found[1][0], strict=True):
-        assert other == pytest.approx(one, rel=1e-4, abs=1e-6)
-    assert found[1][1] == pytest.approx(found[0][1], rel=1e-4, abs=1e-6)
+    check_split(tmp_path, lambda: loaded(model()), prm(), rows(), rows(5, seed=4))
 
 
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"max_steps": 6, "logging_steps": 1}
-
-    def run_it(folder: str, **how: Any) -> Any:
-        return run_stage(tmp_path / folder, with_lora(), prm(), rows(), **settings, **how)[0]
-
-    whole = run_it("whole")
-    with pytest.raises(Stopped):
-        run_it("part", stop=stop_after(3))
-    checkpoint = max((tmp_path / "part/checkpoints").glob("step-*"))
-    assert logs_of(run_it("part", checkpoint=checkpoint)) == logs_of(whole)[3:]
+    check_resumed(tmp_path, with_lora, prm(), rows())
 
 
 # ---- from a recipe to transformers ---------------------------------------------------------------

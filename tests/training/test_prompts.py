@@ -13,6 +13,7 @@ import forked
 from tunewright import events
 from tunewright_grpo import Grpo
 from tunewright_hf.training.rollouts import RolloutGenerator, Sampling
+from tunewright_online_dpo import OnlineDpo
 from tunewright_ppo import Ppo
 
 __all__ = ["own_rewards"]  # a fixture
@@ -24,6 +25,7 @@ def stages():
     shared = {"rewards": ["wanted"], "max_new_tokens": 5}
     return {
         "grpo": Grpo(Grpo.Options(num_generations=3, **shared), "grpo"),
+        "online_dpo": OnlineDpo(OnlineDpo.Options(**shared), "online_dpo"),
         "ppo": Ppo(Ppo.Options(ppo_epochs=2, beta=0, **shared), "ppo"),
     }
 
@@ -162,6 +164,7 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path, own_rewards):
             loaded(model()),
             stage,
             evals={"it": prompts(3)},
+            reference=loaded(model()),
             per_device_train_batch_size=4,
             **settings,
         )
@@ -171,9 +174,10 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path, own_rewards):
             assert two == pytest.approx(one, rel=1e-4, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["grpo", "ppo"])
+@pytest.mark.parametrize("name", ["grpo", "online_dpo", "ppo"])
 def test_some_completions_are_shown_at_each_log(tmp_path, own_rewards, name):
-    run, _ = run_stage(tmp_path, loaded(model()), stages()[name], logging_steps=2, max_steps=4)
+    how = {"reference": loaded(model()), "logging_steps": 2, "max_steps": 4}
+    run, _ = run_stage(tmp_path, loaded(model()), stages()[name], **how)
     shown = [event for event in run.events if isinstance(event, events.Sampled)]
     logged = [event.step for event in run.events if isinstance(event, events.Logged)]
     assert [event.step for event in shown] == [step for step in logged for _ in range(3)]
@@ -191,7 +195,8 @@ def test_rewards_that_are_all_alike_are_reported(tmp_path, own_rewards, monkeypa
     if not differ:
         monkeypatch.setattr("prompts_setup.REWARDS", {**REWARDS, "wanted": REWARDS["same"]})
     for name, stage in stages().items():
-        run, _ = run_stage(tmp_path / name, loaded(model()), stage, logging_steps=2, max_steps=4)
+        how = {"reference": loaded(model()), "logging_steps": 2, "max_steps": 4}
+        run, _ = run_stage(tmp_path / name, loaded(model()), stage, **how)
         said = [
             event.message
             for event in run.events

@@ -16,11 +16,11 @@ from sentence_transformers.cross_encoder.losses import (
     ListNetLoss,
     RankNetLoss,
 )
-from training_setup import SIZE, loaded, logs_of, lora, stop_after
+from stage_checks import check_resumed, check_split
+from training_setup import SIZE, loaded, lora
 from transformers import AutoModelForSequenceClassification, LlamaConfig
 
 from tunewright import RunError
-from tunewright.errors import Stopped
 from tunewright_hf.batching.batch_sampler import row_lengths
 from tunewright_rerank import Rerank
 from tunewright_rerank.losses import ranking_loss, ranking_metrics
@@ -172,38 +172,11 @@ def test_it_learns(tmp_path: Path, loss: str, how: str) -> None:
 @pytest.mark.parametrize("loss", ["softmax", "bce"])
 def test_a_step_does_not_depend_on_how_it_is_split(tmp_path: Path, loss: str) -> None:
     """Also: a row alone has the loss that it has among longer ones."""
-    found = []
-    for size, passes in ((8, 1), (1, 8)):
-        run, result = run_stage(
-            tmp_path / str(size),
-            loaded(model()),
-            rerank(loss=loss),
-            rows(),
-            evals={"it": rows(5, seed=4)},
-            per_device_train_batch_size=size,
-            gradient_accumulation_steps=passes,
-            per_device_eval_batch_size=size,
-            batching="random",
-            max_steps=3,
-        )
-        found.append((logs_of(run), result.metrics))
-    for one, other in zip(found[0][0], found[1][0], strict=True):
-        assert other == pytest.approx(one, rel=1e-4, abs=1e-6)
-    assert found[1][1] == pytest.approx(found[0][1], rel=1e-4, abs=1e-6)
+    check_split(tmp_path, lambda: loaded(model()), rerank(loss=loss), rows(), rows(5, seed=4))
 
 
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"max_steps": 6, "logging_steps": 1}
-
-    def run_it(folder: str, **how: Any) -> Any:
-        made = lora(model(), task="SEQ_CLS")
-        return run_stage(tmp_path / folder, made, rerank(), rows(), **settings, **how)[0]
-
-    whole = run_it("whole")
-    with pytest.raises(Stopped):
-        run_it("part", stop=stop_after(3))
-    checkpoint = max((tmp_path / "part/checkpoints").glob("step-*"))
-    assert logs_of(run_it("part", checkpoint=checkpoint)) == logs_of(whole)[3:]
+    check_resumed(tmp_path, lambda: lora(model(), task="SEQ_CLS"), rerank(), rows())
 
 
 def test_rows_without_a_negative_are_refused_before_the_first_step(tmp_path: Path) -> None:

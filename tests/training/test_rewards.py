@@ -147,7 +147,7 @@ def asking(precision="fp32") -> FakeRun:
     return FakeRun(Path("none"), recipe=recipe)
 
 
-def recipe(folder, **sections):
+def recipe(folder, *overrides, **sections):
     path = folder / "recipe.yaml"
     shared = {
         "model": "tiny",
@@ -157,7 +157,7 @@ def recipe(folder, **sections):
         "loggers": ["jsonl"],
     }
     path.write_text(json.dumps({**shared, "output": str(folder / "run"), **sections}))
-    return resolve(path)
+    return resolve(path, overrides)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -229,15 +229,15 @@ def test_only_the_command_line_may_name_a_file(tmp_path, monkeypatch, written, o
     (tmp_path / "mine.py").write_text(f"open('ran', 'w').close(){BRIEF}", "utf-8")
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "Is it a bird?"}\n' * 2, "utf-8")
     stage = {"name": "grpo", "rewards": [written], "num_generations": 2, "max_new_tokens": 3}
-    recipe(tmp_path, stage=stage, data=[{"path": str(tmp_path / "prompts.jsonl")}])
-    asked = resolve(tmp_path / "recipe.yaml", overrides)
+    sections = {"stage": stage, "data": [{"path": str(tmp_path / "prompts.jsonl")}]}
     if runs:
-        train(asked)
+        train(recipe(tmp_path, *overrides, **sections))
         assert "rewards/brief" in (tmp_path / "run/metrics.jsonl").read_text("utf-8")
     else:
-        with pytest.raises(RecipeError, match="only the command line may name it") as found:
-            train(asked)
-        assert found.value.place.endswith("stage.rewards.0")
+        with pytest.raises(
+            RecipeError, match=r"stage\.rewards\.0: .* only the command line may name"
+        ):
+            recipe(tmp_path, *overrides, **sections)
     assert (tmp_path / "ran").exists() == runs
 
 

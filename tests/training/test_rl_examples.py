@@ -1,4 +1,4 @@
-"""The example recipes of grpo and ppo, made short: each runs to its end."""
+"""The example recipes of grpo, online_dpo and ppo, made short: each runs to its end."""
 
 import json
 from pathlib import Path
@@ -42,6 +42,13 @@ def test_dapo(tmp_path, monkeypatch):
     logged = run("dapo", "stages.1.num_generations=2", "stages.1.max_new_tokens=8")
     names = {name for line in logged for name in line}
     assert {"rewards/overlong", "groups/alike", "clip_ratio/high"} <= names
+
+
+def test_online_dpo(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    logged = run("online-dpo", "stages.1.max_new_tokens=4")
+    names = {name for line in logged for name in line}
+    assert {"rewards/missing_eos", "rewards/margins", "reward_margin", "kl"} <= names
 
 
 @pytest.mark.parametrize("adapter", ["full", "lora"])

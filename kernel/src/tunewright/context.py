@@ -248,8 +248,7 @@ class Run:
 
     def from_command_line(self, *path: str | int) -> bool:
         """Return whether a field was written on the command line, where code may be named."""
-        forms = (path, self.source.written(path))
-        return any(form[: len(key)] == key for key in self.source.overridden for form in forms)
+        return self.source.from_command_line(*path)
 
     # ---- what the kernel and commands do with a run ----------------------------------------------
 

@@ -70,7 +70,7 @@ def problems_of_switching(name: str, recipe: "Resolved") -> Iterable[Problem]:
 
 
 def accelerator_problems(accelerator: "Accelerator", recipe: "Resolved") -> Iterable[Problem]:
-    """Problems of an accelerator with the number of processes."""
+    """Problems of an accelerator with the number of processes, and with stages that generate."""
     launch = recipe.recipe.launch
     # torchrun and srun say how many there are
     ranks = int(os.environ.get("WORLD_SIZE", launch.ranks))
@@ -80,6 +80,14 @@ def accelerator_problems(accelerator: "Accelerator", recipe: "Resolved") -> Iter
             f"{accelerator.name} needs several processes, and there is one",
             "set launch.processes, or take it out of the recipe",
         )
+    for stage in () if accelerator.gathers else recipe.stages:
+        if stage.choice.make().generates:
+            yield Problem(
+                accelerator.at,
+                f"{stage.choice.entry.name} generates text, which needs the whole model on each "
+                f"rank, and {accelerator.name} keeps it apart",
+                "take fsdp, or deepspeed with stage: 2, in its place",
+            )
 
 
 def quantizer_problems(

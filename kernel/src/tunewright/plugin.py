@@ -182,6 +182,11 @@ class Accelerator(Plugin):
     #: whether its hooks run on a CPU, in one process, on tensors without values, to plan memory
     planned: ClassVar[bool] = True
 
+    @property
+    def gathers(self) -> bool:
+        """Whether each rank can hold the whole model for a while, as generation needs."""
+        return True
+
     def divides(self) -> dict[str, Literal["sharded", "gathered", "offloaded"]]:
         """Return what it shards, maybe to CPU memory: of weights, gradients and optimizer.
 
@@ -206,6 +211,11 @@ class Stage(Plugin):
     models: ClassVar[tuple[ModelRole, ...]] = ("policy",)  #: the models it holds
     #: metrics of its evaluations, with which metric_for_best_model is checked; empty: not known
     eval_metrics: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def generates(self) -> bool:
+        """Whether the policy generates text during training or its evaluations."""
+        return self.rows == "prompts"
 
     @property
     def labels(self) -> tuple[str, ...]:

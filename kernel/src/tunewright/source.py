@@ -44,6 +44,11 @@ class Source:
         is_own = path[0] == "stage" or self.written(own) in known
         return f"{self.place(own if is_own else path)}{colon}{rest}"
 
+    def from_command_line(self, *path: str | int) -> bool:
+        """Whether a field was written on the command line, where code may be named."""
+        forms = (path, self.written(path))
+        return any(form[: len(key)] == key for key in self.overridden for form in forms)
+
     def written(self, path: Path_) -> Path_:
         """The path as the user wrote it: `stage` if there is no list of stages."""
         keys = {path[0] for path in (*self.lines, *self.overridden) if path}

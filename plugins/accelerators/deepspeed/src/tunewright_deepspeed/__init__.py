@@ -44,15 +44,16 @@ class DeepSpeed(Accelerator):
                 self.offload
             ]
 
+    @property
+    def gathers(self) -> bool:
+        """With stage 2, each rank holds all parameters."""
+        return self.options.stage == 2
+
     def objections(self, recipe: "Resolved") -> Iterable[Problem]:
         yield from super().objections(recipe)
         if self.options.offload == "all" and self.options.stage == 2:
             problem = "is all, and stage 2 keeps parameters on each device"
             yield Problem((*self.at, "offload"), problem, "set stage: 3, or offload: optimizer")
-        for stage in recipe.stages:
-            if self.options.stage == 3 and stage.choice.plugin.rows == "prompts":
-                problem = f"is 3, and {stage.choice.entry.name} generates with all parameters"
-                yield Problem((*self.at, "stage"), problem, "set stage: 2, or take fsdp")
 
     def divides(self) -> dict[str, Literal["sharded", "gathered", "offloaded"]]:
         held: Literal["sharded", "offloaded"] = "offloaded" if self.options.offloaded else "sharded"

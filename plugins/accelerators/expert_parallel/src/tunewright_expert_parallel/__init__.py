@@ -24,6 +24,7 @@ class ExpertParallel(Accelerator):
 
     shards = True
     needs_processes = True
+    gathers = False
 
     class Options(PluginOptions):
         size: int | None = Field(None, ge=2, le=1024)
@@ -70,13 +71,18 @@ class ExpertParallel(Accelerator):
             from transformers.distributed import DistributedConfig
 
             from tunewright_expert_parallel.limits import check_config
-            from tunewright_hf.models.while_loading import check_size, shard_while_loading
+            from tunewright_hf.models.while_loading import (
+                check_shared_matrix,
+                check_size,
+                shard_while_loading,
+            )
 
             size = self.options.size or run.world_size
             check_size(run, size, self.name)
             sizes = DistributedConfig(fsdp_size=run.world_size, ep_size=size)
             shard_while_loading(run, request, sizes, lambda config: check_config(config, size))
             loaded = yield
+            check_shared_matrix(loaded.model, run.world_size)
             # with it, transformers' save_pretrained would wait for all ranks: results are gathered
             del loaded.model.config.distributed_config
             return loaded

@@ -34,6 +34,7 @@ class TensorParallel(Accelerator):
 
     shards = True
     needs_processes = True
+    gathers = False
 
     class Options(PluginOptions):
         size: int | None = Field(None, ge=2, le=1024)
@@ -51,13 +52,6 @@ class TensorParallel(Accelerator):
         yield from self._objections_to_adapter(recipe)
         if "quantizer" in recipe.choices:
             yield Problem(self.at, "cannot split quantized weights", "take out the quantizer")
-        for stage in recipe.stages:
-            if stage.choice.plugin.rows == "prompts":
-                yield Problem(
-                    self.at,
-                    f"{stage.choice.entry.name} generates, which a group of ranks cannot share",
-                    "take accelerator fsdp, or none",
-                )
         for choice in recipe.lists.get("accelerator", ()):
             if choice.at != self.at and getattr(choice.plugin, "needs_processes", False):
                 yield Problem(
@@ -94,7 +88,11 @@ class TensorParallel(Accelerator):
         if request.trainable and request.weights == "load":
             from transformers.distributed import DistributedConfig
 
-            from tunewright_hf.models.while_loading import check_size, shard_while_loading
+            from tunewright_hf.models.while_loading import (
+                check_shared_matrix,
+                check_size,
+                shard_while_loading,
+            )
             from tunewright_tensor_parallel.limits import (
                 check_config,
                 check_embeddings,
@@ -110,6 +108,8 @@ class TensorParallel(Accelerator):
                 request.dtype = dtype  # the model's own weights are not trained
             loaded = yield
             check_embeddings(loaded.model)
+            if size < run.world_size:
+                check_shared_matrix(loaded.model, run.world_size)
             # with it, transformers' save_pretrained would wait for all ranks: results are gathered
             del loaded.model.config.distributed_config
             return loaded

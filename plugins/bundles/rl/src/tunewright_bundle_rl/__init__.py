@@ -1,1 +1,1 @@
-"""Reinforcement learning: the bundle text, with GRPO, PPO and reward functions."""
+"""Reinforcement learning: the bundle text, with GRPO, online DPO, PPO and reward functions."""

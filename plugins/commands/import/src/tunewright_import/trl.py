@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tunewright_import import trainer
+from tunewright_import import trainer, trl_rollouts
 from tunewright_import.llamafactory_parts import loggers, optimizer
 from tunewright_import.models import family_of
 from tunewright_import.translation import Configuration, Refused, Translation
 
-#: verb → stage
+#: verb of the command → stage
 VERBS = {"sft": "sft", "dpo": "dpo", "kto": "kto", "reward": "reward", "grpo": "grpo"}
+#: stage that TRL has without a verb
+_ONLINE = "online_dpo"
 #: verb → learning rate and length by default
 _DEFAULTS = {
     "sft": {"learning_rate": 2e-5, "max_length": 1024},
@@ -18,10 +20,13 @@ _DEFAULTS = {
     "kto": {"learning_rate": 1e-6, "max_length": 1024},
     "reward": {"learning_rate": 1e-4, "max_length": 1024},
     "grpo": {"learning_rate": 1e-6},
+    _ONLINE: {"learning_rate": 5e-7, "max_new_tokens": 64, "temperature": 0.9},
 }
 _LORA_DEFAULTS = {"lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.05}
 #: key that no other method has → verb
 _TELLTALE = {
+    "reward_model_path": _ONLINE,
+    "missing_eos_penalty": _ONLINE,
     "reward_funcs": "grpo",
     "num_generations": "grpo",
     "desirable_weight": "kto",
@@ -49,9 +54,8 @@ _OF_STAGES = (
     *("loss_weights", "reward_funcs", "reward_model_name_or_path", "num_iterations"),
     *("entropy_coef", "use_bias_correction_kl", "importance_sampling_level"),
     *("epsilon", "epsilon_high", "delta", "sapo_temperature_pos", "sapo_temperature_neg"),
+    *("reward_model_path", "missing_eos_penalty", "max_new_tokens"),
 )
-#: options of ratios, which are 1 where each rollout is trained on once
-_OF_RATIOS = ("epsilon", "epsilon_high", "delta", "sapo_temperature_pos", "sapo_temperature_neg")
 
 
 def translate(values: Mapping[str, Any], file: Path, recipe_folder: Path) -> Translation:
@@ -88,7 +92,7 @@ def _verb(result: Translation, values: Mapping[str, Any]) -> str:
         return str(values["_verb"])
     for key, verb in _TELLTALE.items():
         if values.get(key) is not None:
-            result.note("", "said", f"the stage {VERBS[verb]} is told by the key {key}")
+            result.note("", "said", f"the stage {VERBS.get(verb, verb)} is told by the key {key}")
             return verb
     result.note("", "said", "a file of TRL's does not say its method: it is taken for sft")
     return "sft"
@@ -193,10 +197,12 @@ def _stage(config: Configuration, result: Translation, verb: str) -> None:
     elif verb == "reward":
         if coefficient := config.take("center_rewards_coefficient"):
             options["center_coefficient"] = coefficient
+    elif verb == _ONLINE:
+        trl_rollouts.online_dpo(config, options)
     else:
-        _grpo(config, result, options)
+        trl_rollouts.grpo(config, result, options)
     config.ignore(_OF_STAGES, result, f"is no option of {verb}")
-    result.plugin("stage", VERBS[verb], options)
+    result.plugin("stage", VERBS.get(verb, verb), options)
 
 
 def _preferences(config: Configuration, options: dict[str, Any], verb: str) -> None:
@@ -218,59 +224,3 @@ def _preferences(config: Configuration, options: dict[str, Any], verb: str) -> N
     for key, option in names.items():
         if value := config.take(key):
             options[option] = value
-
-
-def _grpo(config: Configuration, result: Translation, options: dict[str, Any]) -> None:
-    functions = config.take("reward_funcs") or []
-    functions = functions if isinstance(functions, list) else [functions]
-    if model := config.take("reward_model_name_or_path"):
-        options["rewards"] = [{"name": "reward_model", "path": str(model)}]
-    else:
-        named = ", ".join(map(str, functions)) or "none"
-        raise Refused(
-            f"rewards by Python functions ({named}): write them as plugins of kind reward, and "
-            "`stage: {name: grpo, rewards: […]}`"
-        )
-    for key, option in (
-        ("num_generations", "num_generations"),
-        ("max_completion_length", "max_new_tokens"),
-        ("temperature", "temperature"),
-        ("top_p", "top_p"),
-        ("top_k", "top_k"),
-        ("beta", "beta"),
-        ("mask_truncated_completions", "mask_truncated"),
-        ("entropy_coef", "entropy_weight"),
-    ):
-        if (value := config.take(key)) is not None:
-            options[option] = value
-    if config.take("use_bias_correction_kl", True) and options.get("beta"):
-        options["unbiased_kl"] = True
-    _policy_loss(config, result, options)
-    scale = str(config.take("scale_rewards", "group")).lower()
-    if scale in ("none", "false", "batch"):
-        options["scale_rewards"] = "batch" if scale == "batch" else "none"
-
-
-def _policy_loss(config: Configuration, result: Translation, options: dict[str, Any]) -> None:
-    loss = str(config.take("loss_type", "dapo"))
-    iterations = int(config.take("num_iterations", 1))
-    if loss == "bnpo":
-        loss = "dapo"
-        result.note("loss_type", "said", "bnpo is dapo, whose mean is over all tokens of a step")
-    if loss not in ("dapo", "grpo", "dr_grpo", "cispo", "sapo"):
-        raise Refused(
-            f"trains GRPO with the loss {loss}; there are dapo, grpo, dr_grpo, cispo and sapo"
-        )
-    if iterations == 1:
-        once = "has no effect with num_iterations: 1"
-        if averaged := {"cispo": "dapo", "sapo": "grpo"}.get(loss):
-            result.note("loss_type", "said", f"{loss} is {averaged} with num_iterations: 1")
-            loss = averaged
-        config.ignore((*_OF_RATIOS, "importance_sampling_level"), result, once)
-    else:
-        options["num_iterations"] = iterations
-        for name in (*_OF_RATIOS, "importance_sampling_level"):
-            if (value := config.take(name)) is not None:
-                options[name] = value
-    if loss != "dapo":
-        options["loss"] = loss

@@ -39,7 +39,8 @@ Scale = Annotated[
 Soup = Annotated[
     str | None,
     typer.Option(
-        help="Average checkpoints of one run: last:3, best:3 (by evaluation), or step-10,step-20.",
+        help="Average checkpoints of one run: last:3, best:3 (by evaluation), step-10,step-20, or "
+        "greedy: those that do not raise the loss on its eval_data.",
         metavar="CHECKPOINTS",
     ),
 ]

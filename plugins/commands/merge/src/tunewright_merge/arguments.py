@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tunewright import RecipeError
 from tunewright.errors import did_you_mean
-from tunewright_merge.soup import checkpoints
+from tunewright_merge.soup import HeldOut, candidates, checkpoints
 
 #: method → whether it merges changes of a base model
 METHODS = {
@@ -36,6 +36,7 @@ class MergeRequest:
     dtype: str
     shard_size: int  # bytes
     seed: int
+    greedy: HeldOut | None = None  # a soup of those models that do not raise the loss on it
 
 
 def parse(
@@ -55,10 +56,13 @@ def parse(
     if method not in METHODS:
         hint = did_you_mean(method, METHODS) or f"there is: {', '.join(METHODS)}"
         raise _wrong("--method", f"no method is called {method!r:.60}", hint)
+    greedy: HeldOut | None = None
     if soup is not None:
         if len(models) != 1 or method != "linear":
             raise _wrong("--soup", "averages checkpoints of one run, with --method linear")
-        parts = [(str(folder), 1.0) for folder in checkpoints(Path(models[0]).expanduser(), soup)]
+        run = Path(models[0]).expanduser()
+        found, greedy = candidates(run) if soup == "greedy" else (checkpoints(run, soup), None)
+        parts = [(str(folder), 1.0) for folder in found]
     else:
         parts = [_weighted(each) for each in models]
     _check_models(parts, method, base)
@@ -89,6 +93,7 @@ def parse(
         dtype,
         int(size[1]) * _UNITS[size[2]],
         seed,
+        greedy,
     )
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from tunewright_hf.checkpoints.folder import write_folder
 from tunewright_merge import tensors
 from tunewright_merge.arguments import METHODS, MergeRequest
 from tunewright_merge.card import shown, write_card
+from tunewright_merge.greedy import held_out_loss, ingredients
 from tunewright_merge.methods import Settings
+from tunewright_merge.soup import HeldOut
 from tunewright_merge.sources import (
     Source,
     check_configs,
@@ -59,7 +62,10 @@ def merge(
                 write_plain(source, folder / _PARTS / str(number), _say)
         check_configs(sources)
         check_tokenizers(sources)
-        _write(asked, sources, folder)
+        if asked.greedy:
+            _write_greedy(asked, sources, folder, asked.greedy)
+        else:
+            _write(asked, sources, folder)
         shutil.rmtree(folder / _PARTS, ignore_errors=True)
 
     try:
@@ -79,8 +85,32 @@ def _name(error: TunewrightError, output: Path) -> None:
     error.place = error.place.replace(hidden, str(output))
 
 
+def _write_greedy(asked: MergeRequest, sources: list[Source], folder: Path, data: HeldOut) -> None:
+    """Write the mean of those models that do not raise the loss on the data."""
+    soup, lines = folder / _PARTS / "soup", folder / _PARTS / "evaluation"
+    trust = sources[0].run.trust_remote_code
+
+    def loss(some: list[Source]) -> float:
+        soup.mkdir()
+        _write_model(replace(asked, dtype="auto"), some, soup)
+        found = held_out_loss(soup, data, lines, trust_remote_code=trust)
+        shutil.rmtree(soup)
+        return found
+
+    kept, least = ingredients(sources, loss, _say)
+    _write_model(asked, kept, folder)
+    options = {"soup": "greedy", "data": data.name, "loss": least}
+    write_card(folder, _facts(asked, kept, options))
+
+
 def _write(asked: MergeRequest, sources: list[Source], folder: Path) -> None:
-    weights = [weight for _, weight in asked.models]
+    _write_model(asked, sources, folder)
+    write_card(folder, _facts(asked, sources, _options(asked)))
+
+
+def _write_model(asked: MergeRequest, sources: list[Source], folder: Path) -> None:
+    """Write the merged weights, and what a model needs besides them."""
+    weights = [each.weight for each in sources[METHODS[asked.method] :]]
     settings = Settings(asked.method, weights, asked.density, asked.scale, asked.seed)
     dtype = None if asked.dtype == "auto" else getattr(torch, asked.dtype)
     with progress_bar() as progress:
@@ -94,7 +124,6 @@ def _write(asked: MergeRequest, sources: list[Source], folder: Path) -> None:
             progress,
         )
     _copy_rest(sources[0], folder, asked.dtype)
-    write_card(folder, _facts(asked, sources))
 
 
 def _opened(sources: list[Source]) -> tensors.Tensors:
@@ -116,15 +145,20 @@ def _copy_rest(source: Source, folder: Path, dtype: str) -> None:
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def _facts(asked: MergeRequest, sources: list[Source]) -> dict[str, Any]:
-    has_base = METHODS[asked.method]
+def _options(asked: MergeRequest) -> dict[str, Any]:
+    """Options of the method, by name."""
     options: dict[str, Any] = {}
-    if has_base:
+    if METHODS[asked.method]:
         options["lambda"] = asked.scale
     if asked.method not in ("linear", "slerp", "task_arithmetic"):
         options["density"] = asked.density
     if asked.method.startswith("dare_"):
         options["seed"] = asked.seed
+    return options
+
+
+def _facts(asked: MergeRequest, sources: list[Source], options: dict[str, Any]) -> dict[str, Any]:
+    has_base = METHODS[asked.method]
     models = []
     for number, each in enumerate(sources):
         name, is_hub_id = shown(each.name)
@@ -142,6 +176,8 @@ def _facts(asked: MergeRequest, sources: list[Source]) -> dict[str, Any]:
 
 def _print_plan(asked: MergeRequest, sources: list[Source]) -> None:
     print(f"{asked.method} of {counted(len(asked.models), 'model')}:")
+    if asked.greedy:
+        print(f"  those of them that do not raise the loss on {asked.greedy.name}:")
     for number, each in enumerate(sources):
         role = "base" if METHODS[asked.method] and number == 0 else f"weight {each.weight:g}"
         written = "" if each.folder else ", is first written as one model"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tunewright import Dataset, PluginOptions, Problem, hookimpl
 from tunewright.types import RunContext
@@ -41,9 +41,14 @@ class Chat(Dataset):
         """How sources are mixed. concatenate: an epoch has all examples of each source, times its
         weight. interleave: each source has a share of the epoch by weight, spread evenly. online:
         each step trains on one source, drawn by their losses so far (ODM, arXiv:2312.02406)."""
-        order: Literal["shuffled", "length", "given"] = "shuffled"
+        order: Literal["shuffled", "length", "given", "ascending", "descending"] = "shuffled"
         """Order of examples in each epoch (curriculum). length: short ones first. given: as the
-        sources have them, one after the other. Both go with training.batching: random."""
+        sources have them, one after the other. ascending, descending: by the column order_by, the
+        smallest or the largest numbers first. All but shuffled go with training.batching:
+        random."""
+        order_by: str | None = Field(None, min_length=1)
+        """Column that holds a number in each record of `data`, such as a difficulty, for order:
+        ascending or descending."""
         stop: Literal["first", "all"] = "first"
         """When an interleaved epoch ends. first: when one source is exhausted. all: when all
         sources are; smaller ones are repeated."""
@@ -69,6 +74,15 @@ class Chat(Dataset):
         tokenizing it."""
         shuffle_buffer: int = Field(10_000, gt=0, le=10_000_000)
         """Size of the shuffle buffer for streaming, in records. 1: no shuffling."""
+
+        @model_validator(mode="after")
+        def _orders_by_a_column(self) -> "Chat.Options":
+            by_column = self.order in ("ascending", "descending")
+            if by_column and self.order_by is None:
+                raise ValueError(f"order: {self.order} needs order_by, the column of a number")
+            if self.order_by is not None and not by_column:
+                raise ValueError("order_by does nothing without order: ascending or descending")
+            return self
 
     Entry = Entry
 

@@ -26,7 +26,7 @@ from tunewright_dataset_chat import (
 )
 from tunewright_dataset_chat.cached_shards import CachedShard
 from tunewright_dataset_chat.chunk_processor import ChunkProcessor, ChunkResult
-from tunewright_dataset_chat.columns import LINE, MEDIA
+from tunewright_dataset_chat.columns import LINE, MEDIA, ORDER
 from tunewright_dataset_chat.limits import VALIDATION
 from tunewright_dataset_chat.media import Folders
 from tunewright_dataset_chat.media_columns import with_full_paths
@@ -73,7 +73,7 @@ def build(run: RunContext, request: DataRequest, options: Any) -> Data:
         [e.weight for e in request.entries],
     ]
     if options.order != "shuffled":  # without it, fingerprints are those of earlier versions
-        mixing.append(options.order)
+        mixing += [options.order] + [options.order_by] * bool(options.order_by)
     key = fingerprint.digest(
         [identity, mixing, request.seed, [each.identity() for each in streamed]]
     )
@@ -96,6 +96,8 @@ def prepare(
     """Prepared rows of these sources, in the parts that each was prepared in, from the cache or
     prepared now. Raises as `build` does."""
     shared = fingerprint.settings(run, request, options)
+    if options.order_by is not None and place == "data":
+        shared["order_by"] = options.order_by
     if options.prepared:
         folder = local_paths.resolve(request.root, options.prepared, "dataset.prepared")
         with interruptible(run.check_stop):
@@ -142,7 +144,7 @@ def _prepared(
     store = media_store.folder(folder, request)
     for part in parts:
         part.media = Folders(media_root(entry, request.root, place), store)
-        prepared.check(part, request, folder)
+        prepared.check(part, request, folder, ordered="order_by" in shared)
     return parts
 
 
@@ -181,7 +183,8 @@ def _part(
         if found := _cached(folder, source.media):  # another process wrote it in the meantime
             return found
         facts = {"identity": identity, "entry": written, "settings": shared}
-        schema = columns.schema(shared["rows"], shared["processor"] is not None)
+        has_media, ordered = shared["processor"] is not None, "order_by" in shared
+        schema = columns.schema(shared["rows"], has_media, ordered=ordered)
         return cached_shards.write(
             folder, _record_batches(stream.batches(schema, workers), stream, facts), schema, facts
         )
@@ -219,7 +222,8 @@ def _dataset(sources: list[list[CachedShard]], key: str) -> datasets.Dataset:
     if not any(part.rows for part in found):  # of a shard
         return datasets.Dataset.from_dict({})
     weighted = any(part.facts["weighted"] for part in found)
-    left_out = [LINE] if weighted or "loss_weights" not in _names(found) else [LINE, "loss_weights"]
+    unused = {LINE, ORDER} if weighted else {LINE, ORDER, "loss_weights"}
+    left_out = [name for name in _names(found) if name in unused]
     tables = [
         with_full_paths(part.table().drop(left_out), part.media) for part in found if part.rows
     ]
@@ -241,11 +245,14 @@ def _split_and_mix(
     data: Data, sources: list[list[CachedShard]], request: DataRequest, options: Any
 ) -> None:
     """Split validation rows off the training rows, and set the rows of each epoch."""
+    shards = list(chain.from_iterable(sources))
+    keys = cached_shards.numbers(shards) if options.order_by is not None else None
     sizes = [sum(part.rows for part in parts) for parts in sources]
     weights = [entry.weight for entry in request.entries]
     if options.validation:
-        rows = _records(list(chain.from_iterable(sources)))
+        rows = cached_shards.records(shards)
         kept, held = mix.split(rows, options.validation, request.seed)
+        keys = keys if keys is None else keys[kept]
         whole, key = data.train, data.fingerprint
         data.train = whole.select(kept, new_fingerprint=fingerprint.digest([key, "train"]))
         data.evals = {
@@ -264,7 +271,10 @@ def _split_and_mix(
         _mix(data, sizes, weights, request, options)
     mixed: Any = data.order
     if options.order == "length":
-        data.order = mix.ByLength(row_lengths(data.train), mixed, request.seed)
+        data.order = mix.Ascending(row_lengths(data.train), mixed, request.seed)
+    elif keys is not None:
+        keys = -keys if options.order == "descending" else keys
+        data.order = mix.Ascending(keys, mixed, request.seed)
     elif options.order == "given":
         data.order = mix.Given(len(data.train), mixed)
 
@@ -282,15 +292,3 @@ def _mix(
             f"data.{place}: {count} of {size} rows an epoch "
             f"({100 * count / sum(counts):.1f} % of it)"
         )
-
-
-def _records(found: list[CachedShard]) -> np.ndarray:
-    """Record number of each row. A new record starts where the line changes or is unknown."""
-    numbers, before = [], 0
-    for part in found:
-        if part.rows:
-            # unknown: NaN, which differs from itself
-            lines = part.table().column(LINE).to_numpy()
-            numbers.append(before + np.cumsum(np.append(True, lines[1:] != lines[:-1])))
-            before = numbers[-1][-1]
-    return np.concatenate(numbers)

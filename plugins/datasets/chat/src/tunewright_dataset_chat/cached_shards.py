@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from datasets.table import MemoryMappedTable
 from filelock import FileLock, Timeout
 
 from tunewright import RunError
+from tunewright_dataset_chat.columns import LINE, ORDER
 from tunewright_dataset_chat.media import Folders
 
 FORMAT = 3  # version of the folder format; others are not read
@@ -54,6 +56,23 @@ def read(folder: Path) -> CachedShard | None:
     except (OSError, ValueError, RecursionError):
         return None
     return CachedShard(folder, facts) if whole else None
+
+
+def numbers(found: list[CachedShard]) -> np.ndarray:
+    """Number of each row, by which it is ordered."""
+    return np.concatenate([part.table().column(ORDER).to_numpy() for part in found if part.rows])
+
+
+def records(found: list[CachedShard]) -> np.ndarray:
+    """Record number of each row. A new record starts where the line changes or is unknown."""
+    found_so_far, before = [], 0
+    for part in found:
+        if part.rows:
+            # unknown: NaN, which differs from itself
+            lines = part.table().column(LINE).to_numpy()
+            found_so_far.append(before + np.cumsum(np.append(True, lines[1:] != lines[:-1])))
+            before = found_so_far[-1][-1]
+    return np.concatenate(found_so_far)
 
 
 _SHAPE: dict[str, type] = {

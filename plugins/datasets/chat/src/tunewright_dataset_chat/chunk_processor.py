@@ -14,6 +14,7 @@ from tunewright import RowError
 from tunewright.types import DataRequest, RunContext
 from tunewright_dataset_chat import columns
 from tunewright_dataset_chat.convert import Conversion
+from tunewright_dataset_chat.numbers import numbered
 from tunewright_dataset_chat.offered_tools import offered
 from tunewright_dataset_chat.readers import Read
 from tunewright_dataset_chat.row_processor import RowProcessor
@@ -78,11 +79,16 @@ class ChunkProcessor:
             if self._handle is None or self._handle[0] != conversion:
                 self._handle = conversion, conversion.handle(self._run)
             unread = Unread()
+            numbers: dict[str, float] = {}
+            if conversion.order_by is not None:
+                items = numbered(items, conversion.order_by, numbers)
             rows = conversion(self._run, self._handle[1], items, unread)
             if self._tools is not None:
                 rows = [offered(row, self._tools) for row in rows]
             done = self._work(rows, conversion.media)
             done.unread = unread
+            for sample in done.samples if numbers else ():
+                sample.order = numbers[sample.origin]
             return done
 
     def __call__(

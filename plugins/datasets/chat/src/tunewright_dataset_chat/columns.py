@@ -17,6 +17,8 @@ from tunewright_dataset_chat.unread import listed
 # column: position of the record in its file, which identifies the rows of one record; not passed to
 # training
 LINE = "line"
+# column: number of the record by which examples are ordered, if they are; not passed to training
+ORDER = "order of examples"
 
 _IDS = pa.list_(pa.int32())
 _COLUMNS: dict[RowKind, dict[str, Any]] = {
@@ -47,9 +49,17 @@ def types(rows: RowKind, media: bool = False) -> dict[str, pa.DataType]:
     return _COLUMNS[rows] | ({MEDIA: pa.list_(MEDIUM)} if media else {})
 
 
-def schema(rows: RowKind, media: bool = False) -> pa.Schema | None:
-    """Schema of this kind of rows; None for prompts, whose columns come from the source."""
-    return None if rows == "prompts" else pa.schema({LINE: pa.int64(), **types(rows, media)})
+def schema(rows: RowKind, media: bool = False, *, ordered: bool = False) -> pa.Schema | None:
+    """Schema of this kind of rows; None for prompts, whose columns come from the source. ordered:
+    by a column of the records."""
+    if rows == "prompts":
+        return None
+    return pa.schema(own(ordered=ordered) | types(rows, media))
+
+
+def own(*, ordered: bool) -> dict[str, pa.DataType]:
+    """Columns that are not passed to training."""
+    return {LINE: pa.int64(), **({ORDER: pa.float64()} if ordered else {})}
 
 
 def record_batch(
@@ -94,7 +104,7 @@ class _Unfit(Exception):
 
 
 def _first_schema(samples: list[Sample], types: dict[str, pa.DataType]) -> pa.Schema:
-    known = {LINE: pa.int64(), **types}
+    known = own(ordered=samples[0].order is not None) | types
     names = dict.fromkeys(name for sample in samples for name in sample.columns)
     return pa.schema(
         {**known, **{name: _array(samples, name, None).type for name in names if name not in known}}
@@ -114,8 +124,9 @@ def _check_names(samples: list[Sample], known: pa.Schema) -> None:
 def _array(samples: list[Sample], name: str, type_: pa.DataType | None) -> pa.Array:
     """Build a column. Raises _Unfit with the first sample whose type differs from `type_`, or from
     that of earlier samples."""
+    own = {LINE: "line", ORDER: "order"}.get(name)
     values: list[Any] = [
-        sample.line if name == LINE else sample.columns.get(name) for sample in samples
+        getattr(sample, own) if own else sample.columns.get(name) for sample in samples
     ]
     if type_ == _IDS:
         return _ids(values)

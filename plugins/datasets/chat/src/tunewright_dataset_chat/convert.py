@@ -8,7 +8,7 @@ from tunewright import RowError
 from tunewright.types import Origin, Row, RowKind, RowsRequest, RunContext
 from tunewright_dataset_chat import media
 from tunewright_dataset_chat.readers import Read
-from tunewright_dataset_chat.unread import Unread, refuse
+from tunewright_dataset_chat.unread import Tell, Unread, refuse, without
 
 if TYPE_CHECKING:
     from tunewright.registry import PluginCaller
@@ -27,6 +27,7 @@ class Conversion:
     media: media.Folders
     padded: bool = False  # see RowsRequest
     on_unread: str = "warn"  # or "error"
+    order_by: str | None = None  # column by which examples are ordered, which is read in any case
 
     def handle(self, run: RunContext) -> "PluginCaller":
         return run.named("format", self.format, **self.options)
@@ -38,7 +39,9 @@ class Conversion:
         record may give several rows. unread: counts names that are not read. Raises RecipeError if
         `columns` or `tags` name something that the format does not have."""
         found: list[Row | RowError] = []
-        tell = refuse if self.on_unread == "error" else unread.count
+        tell: Tell = refuse if self.on_unread == "error" else unread.count
+        if self.order_by is not None:
+            tell = without(self.order_by, tell)
         records = _records(items, found)
         request = RowsRequest(records, self.rows, self.columns, self.tags, tell, self.padded)
         for row in handle.call("convert_rows", run=run, request=request):

@@ -49,22 +49,22 @@ class Mix:
 
 
 @dataclass(frozen=True)
-class ByLength:
-    """Callable: epoch → row indices, short rows first; rows of equal length in random order.
+class Ascending:
+    """Callable: epoch → row indices, smallest keys first; rows of equal keys in random order.
 
-    lengths: tokens of each row. base: the rows of each epoch; None: all once.
+    keys: a number of each row, such as its length. base: the rows of each epoch; None: all once.
     """
 
-    lengths: np.ndarray
+    keys: np.ndarray
     base: Mix | None
     seed: int
 
     def __call__(self, epoch: int) -> np.ndarray:
         if self.base is None:
-            rows = np.random.default_rng([self.seed, epoch]).permutation(len(self.lengths))
+            rows = np.random.default_rng([self.seed, epoch]).permutation(len(self.keys))
         else:
             rows = self.base(epoch)
-        return rows[np.argsort(self.lengths[rows], kind="stable")]
+        return rows[np.argsort(self.keys[rows], kind="stable")]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from tunewright import RecipeError, RowError
 from tunewright.types import DataRequest
 from tunewright_dataset_chat import cached_shards, columns
 from tunewright_dataset_chat.cached_shards import CachedShard
-from tunewright_dataset_chat.columns import LINE, MEDIA
+from tunewright_dataset_chat.columns import MEDIA, ORDER
 from tunewright_dataset_chat.media import KINDS, Folders, check_written
 from tunewright_dataset_chat.samples import IGNORED
 
@@ -49,7 +49,8 @@ def find(folder: Path, shared: dict[str, Any], written: str, place: str) -> list
         raise RecipeError(problem, place=at, hint=f"delete the folder, and {_AGAIN}")
     if not same:
         raise RecipeError(f"holds no rows of {place}", place=at, hint=_AGAIN)
-    differing = [name for name in shared if same[0].facts["settings"].get(name) != shared[name]]
+    stored = same[0].facts["settings"]
+    differing = [name for name in {**shared, **stored} if stored.get(name) != shared.get(name)]
     raise RecipeError(f"was prepared with another {', '.join(differing)}", place=at, hint=_AGAIN)
 
 
@@ -66,9 +67,11 @@ def _read(folder: Path, at: str) -> CachedShard:
     return found
 
 
-def check(part: CachedShard, request: DataRequest, folder: Path) -> CachedShard:
-    """Return the shard. Raises RecipeError for the first row that preparation would not have
-    produced."""
+def check(
+    part: CachedShard, request: DataRequest, folder: Path, *, ordered: bool = False
+) -> CachedShard:
+    """Return the shard. ordered: by a column. Raises RecipeError for the first row that preparation
+    would not have produced."""
     try:
         table = part.table().table
         table.validate(full=True)
@@ -77,7 +80,9 @@ def check(part: CachedShard, request: DataRequest, folder: Path) -> CachedShard:
         _refuse(folder, f"{cached_shards.ROWS} is not valid Arrow: {said}")
     if table.num_rows != part.rows:
         _refuse(folder, f"has {table.num_rows} rows, and its manifest says {part.rows}")
-    _check_columns(table.schema, request, folder)
+    _check_columns(table.schema, request, folder, ordered)
+    if ordered and not np.isfinite(table.column(ORDER).to_numpy()).all():
+        _refuse(folder, "has no number by which to order a row")
     first = 0
     files: set[tuple[str, str]] = set()  # that were looked for
     vocabulary = _vocabulary(request.loaded.tokenizer)
@@ -101,9 +106,9 @@ def _vocabulary(tokenizer: Any) -> int:
     return max(len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=0))
 
 
-def _check_columns(schema: pa.Schema, request: DataRequest, folder: Path) -> None:
+def _check_columns(schema: pa.Schema, request: DataRequest, folder: Path, ordered: bool) -> None:
     media = request.loaded.processor is not None
-    known = pa.schema({LINE: pa.int64(), **columns.types(request.rows, media)})
+    known = pa.schema(columns.own(ordered=ordered) | columns.types(request.rows, media))
     for name, type_ in zip(known.names, known.types, strict=True):
         if name not in schema.names:
             _refuse(folder, f"has no column {name}")

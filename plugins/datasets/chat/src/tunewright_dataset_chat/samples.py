@@ -36,6 +36,7 @@ class Sample:
     text: str = ""
     trained: list[Span] = field(default_factory=list)  # character spans of the text
     media: list[SeenMedium] = field(default_factory=list)  # of the text, or of the prompt
+    order: float | None = None  # of the record, where examples are ordered by a column
 
     @property
     def input_ids(self) -> list[int]:

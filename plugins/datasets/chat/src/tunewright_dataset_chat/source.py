@@ -172,6 +172,7 @@ def opened(
     source.package = type(plugin).__module__.partition(".")[0]
     written = entry.format.name if entry.format else plugin.name
     options = entry.format.options if entry.format else {}
+    chosen = run.plugin("dataset").options
     return found, Conversion(
         written,
         options,
@@ -180,7 +181,8 @@ def opened(
         entry.tags,
         source.media,
         padded=source.hub is not None or any(file.kind in ARROW for file in source.files),
-        on_unread=run.plugin("dataset").options.on_unread,
+        on_unread=chosen.on_unread,
+        order_by=chosen.order_by if source.place.startswith("data.") else None,
     )
 
 

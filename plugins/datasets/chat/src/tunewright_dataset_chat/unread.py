@@ -1,13 +1,14 @@
 """Columns and message keys of records that nothing reads."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from tunewright import RowError
 from tunewright.words import counted
 
+Tell = Callable[[Collection[str], Collection[str]], None]
 _COUNTED = 100  # distinct names that are counted
 _SHOWN = 8  # names in a line, the most frequent first
 _LONGEST = 40  # characters of a name in a line
@@ -55,6 +56,17 @@ def refuse(columns: Collection[str], keys: Collection[str]) -> None:
         "name the column in `columns:`, take it out of the data, or set dataset.on_unread to 'warn'"
     )
     raise RowError(f"has what is not read: {_said(list(columns), list(keys))}", hint=hint)
+
+
+def without(column: str, tell: Tell) -> Tell:
+    """`tell`, without a column that is read elsewhere."""
+
+    def others(columns: Collection[str], keys: Collection[str]) -> None:
+        left = [name for name in columns if name != column]
+        if left or keys:
+            tell(left, keys)
+
+    return others
 
 
 def check_columns(columns: list[str], place: str) -> None:

@@ -24,6 +24,7 @@ Facts = Mapping[str, Any]
 _BEGIN, _STOP = "begin", "stop"  # decisions; any other one is a problem, in words
 _LOST = "lost: "  # begins a problem that is a rank that has ended
 _MINUTE = 60  # seconds between two lines on who is missing
+_TO_READ = 5.0  # seconds that rank 0 gives ranks to read why it ends
 #: sections of a recipe that may differ from host to host
 _OWN = ("launch", "output", "loggers", "engine", "data_root")
 _numbers = count(1)  # of the meetings of this process: all ranks have the same ones
@@ -136,7 +137,8 @@ class Meeting:
         decision = self.store.get(self.key).decode()
         if decision != _BEGIN:
             with suppress(torch.distributed.DistError):  # all of them have, and are gone
-                self._all_have_read()
+                self.store.add(f"{self.key}/read", 1)
+                self._all_have_read(_TO_READ)
         if decision == _STOP:
             raise asked or Stopped("stopped as another rank was asked")
         if decision.startswith(_LOST):
@@ -144,16 +146,18 @@ class Meeting:
         if decision != _BEGIN:
             raise RunError(decision, place="launch")
 
-    def refuse(self, problem: str, seconds: float) -> None:
+    def refuse(self, problem: str, seconds: float, most: int = 0) -> None:
         """Decide for all that this rank does not come. seconds: that rank 0, which may hold the
-        store, waits for the others to read it."""
+        store, waits for the others to read it. most: ranks that there may be in place of
+        `self.ranks`; it waits for the further ones a little longer."""
         self._decide(problem)
+        self.store.add(f"{self.key}/read", 1)
         self._all_have_read(seconds, self.ranks)
+        self._all_have_read(_TO_READ, max(most, self.ranks))
 
-    def _all_have_read(self, seconds: float = 5, ranks: int | None = None) -> None:
+    def _all_have_read(self, seconds: float, ranks: int | None = None) -> None:
         """On rank 0, which may hold the store: wait until the others know too. ranks: their
         number; None: those that have come."""
-        self.store.add(f"{self.key}/read", 1)
         until = time.monotonic() + seconds
         while self.rank == 0 and time.monotonic() < until:
             come, read = (self.store.add(f"{self.key}/{name}", 0) for name in ("arrived", "read"))

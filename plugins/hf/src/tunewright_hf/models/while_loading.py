@@ -12,7 +12,7 @@ from tunewright_hf.distributed.group import group_timeout, open_group
 from tunewright_hf.distributed.meeting import begin_together
 from tunewright_hf.models.devices import pick_device
 
-__all__ = ["check_size", "shard_while_loading"]
+__all__ = ["check_shared_matrix", "check_size", "shard_while_loading"]
 
 
 def check_size(run: RunContext, size: int, name: str) -> None:
@@ -49,3 +49,21 @@ def shard_while_loading(
         "distributed_config": sizes,
         "device_map": None,  # each rank's own
     }
+
+
+def check_shared_matrix(model: Any, shards: int) -> None:
+    """Raise RecipeError where embeddings and head are one matrix, with rows that cannot be shared
+    evenly. shards: their number.
+
+    transformers shards it for both. torch pads both shards where the last one is smaller, each in a
+    copy of its own. The optimizer updates one copy: the other would keep its first weights.
+    """
+    config = model.config.get_text_config()
+    rows = model.get_input_embeddings().weight.shape[0]
+    if config.tie_word_embeddings and rows % shards:
+        raise RecipeError(
+            f"{rows} rows of the matrix that is embeddings and head cannot be shared evenly by "
+            f"{shards} ranks",
+            place="accelerators",
+            hint="take fsdp, or a number of processes that divides them",
+        )

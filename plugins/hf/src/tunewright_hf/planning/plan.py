@@ -30,6 +30,7 @@ _DRAWN = (
     "each completion is taken to have max_new_tokens tokens; reward models are not counted; how "
     "long completions take, --probe tells"
 )
+_GENERATED = "the time that generated answers take is not counted: --probe tells"
 
 
 @dataclass
@@ -94,9 +95,9 @@ class Planner:
         workload, more = self.workload(resolved, number, size)
         stage = planned.stages[number]
         found, sizes = self._measure(planned, number, workload)
-        draws = stage.choice.plugin.rows == "prompts"
+        draws, generates = stage.choice.plugin.rows == "prompts", stage.choice.make().generates
         width = 4 if stage.training.precision == "fp32" else 2
-        most = on_one_rank(found, sizes, divides, ranks, width, draws)
+        most = on_one_rank(found, sizes, divides, ranks, width, generates)
         made = StagePlan(
             stage=stage.choice.entry.name,
             parameters=sizes.parameters,
@@ -114,6 +115,8 @@ class Planner:
             made.notes.append("images, videos and audio are not counted")
         if draws:
             made.notes.append(_DRAWN)
+        elif generates:
+            made.notes.append(_GENERATED)
         if self.on_gpu:
             made.memory["overhead"] = RUNTIME + int(FRAGMENTS * most.peak)
             made.peak += made.memory["overhead"]

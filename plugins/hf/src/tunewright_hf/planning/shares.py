@@ -43,14 +43,14 @@ def on_one_rank(
     divides: Mapping[str, Any],
     ranks: int,
     gathered_bytes: int,
-    draws: bool = False,
+    generates: bool = False,
 ) -> Segment:
     """The part of a step that takes most on one of `ranks` ranks.
 
     divides: as `Accelerator.divides` says. gathered_bytes: of a parameter while its layer is
     computed. Layers are gathered one after the other, the next one while the last is computed;
-    embeddings and head stay gathered. draws: whether the stage generates, before a step's first
-    forward pass, with all weights gathered.
+    embeddings and head stay gathered. generates: whether the stage generates with all weights
+    gathered, as before a step's first forward pass.
     """
 
     def of_a_rank(name: Any) -> Segment:
@@ -59,7 +59,7 @@ def on_one_rank(
             part: _share(size, divides.get(part), ranks) for part, size in segment.parts.items()
         }
         layer = gathered_bytes * sizes.largest_layer
-        if draws and name == "prepare" and "weights" in divides:
+        if generates and name == "prepare" and "weights" in divides:
             parts["weights"] += segment.parts["weights"]
         elif divides.get("weights") == "gathered":
             parts["weights"] += gathered_bytes * sizes.parameters

@@ -4,7 +4,7 @@ files after they have changed."""
 import math
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,13 @@ import numpy as np
 
 from tunewright import RecipeError, RowError, RunError
 from tunewright.inference import EngineRequest, GenerateRequest, InferenceEngine, Piece
-from tunewright.types import LoadedModel, RunContext, StageResult
+from tunewright.types import LoadedModel, RunContext, StageResult, TrainRequest
 from tunewright_hf.models.export import save_result
+from tunewright_hf.training.online_rl import PromptsTrainer, train_on_prompts
 from tunewright_hf.training.rollouts import Media, Rollout, RolloutGenerator, Sampling
+from tunewright_hf.training.stage_trainer import TrainingSetup
 
-__all__ = ["EngineGenerator"]
+__all__ = ["EngineGenerator", "EngineTrainer", "train_with_engine"]
 
 _POLICY = "policy"  # the engine's name of an adapter that is trained
 FOLDER = "rollouts"  # below the run folder, with the weights that the engine has read
@@ -165,3 +167,41 @@ class _Answer:
 
 def _seed(draw: tuple[int, ...]) -> int:
     return int(np.random.default_rng(draw).integers(2**31))
+
+
+class EngineTrainer(PromptsTrainer):
+    """Trains on completions of the model, or of an engine beside it. options: EngineRolloutOptions,
+    and the subclass's own."""
+
+    def __init__(self, setup: TrainingSetup, options: Any) -> None:
+        super().__init__(setup, options)
+        if options.has_engine:
+            run, loaded = setup.run, setup.request.loaded
+            stop, sampling = run.plugin("template").info.stop, self.writer.sampling
+            self.writer = EngineGenerator(run, loaded, options.rollouts, stop, sampling)
+
+    def close(self) -> None:
+        """Release the engine."""
+        self.writer.close()
+
+
+def train_with_engine(
+    run: RunContext,
+    request: TrainRequest,
+    options: Any,
+    stage: str,
+    trainer: Callable[..., EngineTrainer],
+    repeats: int = 1,
+) -> StageResult:
+    """As `train_on_prompts`; the trainer is closed in any case."""
+    begun: list[EngineTrainer] = []
+
+    def make(setup: TrainingSetup, options: Any) -> EngineTrainer:
+        begun.append(trainer(setup, options))
+        return begun[-1]
+
+    try:
+        return train_on_prompts(run, request, options, stage, make, repeats)
+    finally:
+        for each in begun:
+            each.close()

@@ -89,6 +89,18 @@ def columns(section: str | dict[str, Any]) -> tuple[str, ...]:
     return tuple(choice.make().columns())
 
 
+def untrusted(section: str | dict[str, Any], from_command_line: bool) -> tuple[str, str]:
+    """Problem and hint where a reward is a function in a file that the recipe names; two empty
+    texts where it is not. from_command_line: whether its name was given there."""
+    name = _parts(section).name
+    if from_command_line or not _is_in_a_file(name):
+        return "", ""
+    hint = (
+        f"add it to the command: 'stage.rewards=[{{name: {name}}}]', or stages.1.rewards in a chain"
+    )
+    return f"the file of {name} is code: only the command line may name it", hint
+
+
 def missing(name: str, needed: Iterable[str], there: Iterable[str]) -> tuple[str, str]:
     """Problem and hint where rows lack columns that a reward needs; two empty texts where they do
     not."""
@@ -128,7 +140,10 @@ def load(
             "late": given.late,
         }
         if _is_in_a_file(given.name):
-            function = _function(given.name, from_command_line)
+            problem, hint = untrusted(section, from_command_line)
+            if problem:
+                raise RecipeError(problem, place=place, hint=hint)
+            function = _function(given.name)
             return WeightedReward(
                 given.name.rpartition(":")[2],
                 score=_wrapped(function, given.options),
@@ -204,13 +219,7 @@ def _is_in_a_file(name: str) -> bool:
     return name.rpartition(":")[0].endswith(".py")
 
 
-def _function(name: str, from_command_line: bool) -> Any:
-    if not from_command_line:
-        hint = (
-            f"add it to the command: 'stage.rewards=[{{name: {name}}}]', or "
-            f"stages.1.rewards in a chain"
-        )
-        raise ValueError(f"the file of {name} is code: only the command line may name it. {hint}")
+def _function(name: str) -> Any:
     file, _, function = name.rpartition(":")
     spec = util.spec_from_file_location(Path(file).stem, file)
     assert spec and spec.loader  # true because its name ends in .py

@@ -7,11 +7,16 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from tunewright import Problem, RecipeError, Stage
+from tunewright.recipe import Section
+from tunewright.resolved import choose
+from tunewright.source import Source
 from tunewright.types import ModelRole
 from tunewright_hf.training.reference_options import ReferenceModel
-from tunewright_hf.training.rewards import check, columns, missing
+from tunewright_hf.training.rewards import check, columns, missing, untrusted
 
 __all__ = [
+    "EngineRolloutOptions",
+    "EngineRolloutStage",
     "RolloutOptions",
     "RolloutStage",
 ]
@@ -66,6 +71,10 @@ class RolloutStage(Stage):
         seen: set[str] | None = None
         for index, section in enumerate(self.options.rewards):
             at = (*self.at, "rewards", index)
+            problem, hint = untrusted(section, recipe.source.from_command_line(*at, "name"))
+            if problem:
+                yield Problem(at, problem, hint)
+                continue
             try:
                 needed = columns(section)
             except RecipeError as error:
@@ -85,3 +94,53 @@ class RolloutStage(Stage):
         """Needs a reference only if it is a separate model."""
         second = self.options.beta and self.options.reference == "start"
         return ("policy", "reference") if second else ("policy",)
+
+
+class EngineRolloutOptions(RolloutOptions):
+    rollouts: dict[str, Any] | None = Field(None, examples=[{"engine": "vllm"}])
+    """Engine that generates completions: {engine: hf} is the trained model itself; {engine: vllm}
+    and {engine: sglang}, with that engine's options, run beside the training, and get the trained
+    weights as files before each rollout. Default: hf."""
+
+    @field_validator("rollouts")
+    @classmethod
+    def _names_an_engine(cls, section: dict[str, Any] | None) -> dict[str, Any] | None:
+        if section is not None and not isinstance(section.get("engine"), str):
+            raise ValueError("expected the name of an engine: {engine: vllm}")
+        return section
+
+    @property
+    def has_engine(self) -> bool:
+        """Whether another engine than the trained model generates completions."""
+        return self.rollouts is not None and self.rollouts.get("engine") != "hf"
+
+
+class EngineRolloutStage(RolloutStage):
+    """A stage whose Options are EngineRolloutOptions."""
+
+    artifacts = (*RolloutStage.artifacts, "rollouts")
+
+    def objections(self, recipe: Any) -> Iterator[Problem]:
+        """As RolloutStage.objections, and problems of the engine of rollouts."""
+        yield from super().objections(recipe)
+        if self.options.rollouts is not None:
+            yield from self._problems_of_engine(self.options.rollouts, recipe)
+
+    def _problems_of_engine(self, section: dict[str, Any], recipe: Any) -> Iterator[Problem]:
+        at, options = (*self.at, "rollouts"), dict(section)
+        name = options.pop("engine")
+        if name == "hf":  # the trained model itself, which is not opened as an engine
+            if options:
+                yield Problem(at, f"{', '.join(options)}: the engine hf has no options here")
+            return
+        for choice in recipe.lists.get("accelerator", ()):
+            if getattr(choice.plugin, "shards", False):
+                problem = f"{name} gets weights that one rank holds, and {choice.entry.name} shards"
+                yield Problem(at, problem, "leave rollouts out: the model itself generates")
+        try:
+            written = Section(name=name, **options)
+            engine = choose("engine", written, Source(f"engine {name}"), ()).make()
+            engine.at = at
+            yield from engine.update_objections(recipe)
+        except RecipeError as error:
+            yield Problem(at, error.problem, error.hint)

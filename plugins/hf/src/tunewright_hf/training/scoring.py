@@ -29,10 +29,7 @@ def load_rewards(run: RunContext, request: TrainRequest, sections: Any) -> list[
     """The rewards of a stage, checked against its rows. Raises RecipeError."""
     number, found = request.number - 1, []
     for index, section in enumerate(sections):
-        at = ("rewards", index, "name")
-        named = any(
-            run.from_command_line(*stage, *at) for stage in (("stage",), ("stages", number))
-        )
+        named = run.from_command_line("stages", number, "rewards", index, "name")
         place = f"stage.rewards.{index}"
         reward = load(section, place, run, request.loaded, from_command_line=named)
         there = {"prompts", *request.data.train.column_names} - {*_OWN}

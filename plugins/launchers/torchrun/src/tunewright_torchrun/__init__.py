@@ -61,6 +61,9 @@ class Torchrun(Launcher):
     def tell_hosts(self, launch: "Launch", problem: str, say: Callable[[str], None]) -> None:
         if isinstance(launch.nodes, int) and not self.options.restarts:
             from tunewright_torchrun.hosts import tell
+
+            tell(self.options, launch.nodes, problem, say)
         else:
-            from tunewright_torchrun.elastic import tell
-        tell(self.options, launch.ranks // launch.processes, problem, say)
+            from tunewright_torchrun import elastic
+
+            elastic.tell(self.options, launch.nodes, problem, say)

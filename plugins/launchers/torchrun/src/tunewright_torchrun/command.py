@@ -43,6 +43,11 @@ def least_nodes(nodes: int | str) -> int:
     return int(str(nodes).partition(":")[0])
 
 
+def most_nodes(nodes: int | str) -> int:
+    """Nodes that there are at most. nodes: number, or a range "2:4"."""
+    return int(str(nodes).rpartition(":")[2])
+
+
 def _elastic(options: Any, port: int, seconds: int) -> list[str]:
     address = options.main_address
     own = own_address(address)

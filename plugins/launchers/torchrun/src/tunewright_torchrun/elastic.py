@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tunewright import RunError
 from tunewright_hf.distributed.meeting import Meeting, facts_of
 from tunewright_hf.distributed.store import TO_COME
-from tunewright_torchrun.command import is_own, least_nodes
+from tunewright_torchrun.command import is_own, least_nodes, most_nodes
 from tunewright_torchrun.hosts import check_stop_of, naming_node_zero, say_telling, the_store
 
 if TYPE_CHECKING:
@@ -60,15 +60,16 @@ def gather(
     return store
 
 
-def tell(options: Any, nodes: int, problem: str, say: Callable[[str], None]) -> None:
+def tell(options: Any, nodes: int | str, problem: str, say: Callable[[str], None]) -> None:
     """Tell the hosts that wait, or come within a minute, that this one has failed. Those of a run
-    that has begun go on. nodes: the most."""
+    that has begun go on. nodes: number, or a range "2:4"."""
     say_telling(options, _TO_TELL, say)
     store, here = _store(options, _TO_TELL, lambda: None, say)
     where = f"host {socket.gethostname()}"
     with naming_node_zero():
-        meeting = Meeting(store, _NAME, 0 if here else 1, nodes, _OF)
-        meeting.refuse(f"{where}: {problem}", _TO_TELL)
+        # of "1:2" there may be another one
+        meeting = Meeting(store, _NAME, 0 if here else 1, max(2, least_nodes(nodes)), _OF)
+        meeting.refuse(f"{where}: {problem}", _TO_TELL, most_nodes(nodes))
 
 
 def watch(store: Any, least: int, is_over: Callable[[], bool], end: Callable[[str], None]) -> None:

@@ -88,6 +88,11 @@ class Distill(Stage):
             if self.teacher_logits is not None and self.teacher_quantizer is not None:
                 yield "teacher_quantizer does nothing with teacher_logits: no teacher is loaded"
 
+    @property
+    def generates(self) -> bool:
+        """With lmbda."""
+        return self.options.lmbda > 0
+
     @hookimpl
     def train_stage(self, run: RunContext, request: TrainRequest) -> StageResult:
         from tunewright_distill.training import train

@@ -6,13 +6,10 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from tunewright import Problem, RecipeError, hookimpl
-from tunewright.recipe import Section
-from tunewright.resolved import choose
-from tunewright.source import Source
 from tunewright.types import RunContext, StageResult, TrainRequest
 from tunewright_grpo import environments
 from tunewright_grpo.environments import LoadedEnvironment
-from tunewright_hf.training.rollout_options import RolloutOptions, RolloutStage
+from tunewright_hf.training.rollout_options import EngineRolloutOptions, EngineRolloutStage
 
 #: options that mean something for single losses only
 _OF_LOSSES = {
@@ -24,7 +21,7 @@ _OF_LOSSES = {
 }
 
 
-class Grpo(RolloutStage):
+class Grpo(EngineRolloutStage):
     """Generate several completions per prompt, score them, and make those above their group's mean
     likelier (GRPO, Shao et al. 2024, arXiv:2402.03300, and what followed: Dr. GRPO, DAPO, GSPO,
     CISPO, SAPO, RLOO, REINFORCE++).
@@ -34,9 +31,7 @@ class Grpo(RolloutStage):
     ratios to the policy that generated them are clipped.
     """
 
-    artifacts = (*RolloutStage.artifacts, "rollouts")
-
-    class Options(RolloutOptions):
+    class Options(EngineRolloutOptions):
         rewards: list[str | dict[str, Any]] = Field(examples=[[{"name": "length", "target": 20}]])
         """Reward plugins: a name, or a mapping with name, weight (default: 1) and options. The
         reward of a completion is their weighted sum. Two further keys: time_limit, the seconds that
@@ -49,10 +44,6 @@ class Grpo(RolloutStage):
         environment's reward beside the other rewards (default: 1). On the command line, and only
         there, the name of a file of functions, which become tools (tools.py), or of a class in a
         file (game.py:Game). Default: none; a completion is one turn."""
-        rollouts: dict[str, Any] | None = Field(None, examples=[{"engine": "vllm"}])
-        """Engine that generates completions: {engine: hf} is the trained model itself; {engine:
-        vllm} and {engine: sglang}, with that engine's options, run beside the training, and get the
-        trained weights as files before each rollout. Default: hf."""
         importance_cap: float | None = Field(None, gt=0)
         """Largest ratio of a token's probability under the trained model to that under the engine
         of rollouts, by which its loss is multiplied (truncated importance sampling). Default: 2."""
@@ -181,28 +172,13 @@ class Grpo(RolloutStage):
                 environments.check(section)
             return section
 
-        @field_validator("rollouts")
-        @classmethod
-        def _remote(cls, section: dict[str, Any] | None) -> dict[str, Any] | None:
-            if section is not None and not isinstance(section.get("engine"), str):
-                raise ValueError("expected the name of an engine: {engine: vllm}")
-            return section
-
         def open_environment(self, run: RunContext, stage: int) -> LoadedEnvironment | None:
             """The environment. stage: number of the stage, 0 is the first. Raises RecipeError."""
             if self.environment is None:
                 return None
-            named = any(
-                run.from_command_line(*at, "environment", "name")
-                or (isinstance(self.environment, str) and run.from_command_line(*at, "environment"))
-                for at in (("stage",), ("stages", stage))
-            )
+            at = ("stages", stage, "environment")
+            named = environments.is_named(self.environment, run.from_command_line, at)
             return environments.load(self.environment, run, from_command_line=named)
-
-        @property
-        def has_engine(self) -> bool:
-            """Whether another engine than the trained model generates completions."""
-            return self.rollouts is not None and self.rollouts.get("engine") != "hf"
 
         @property
         def clip_low(self) -> float:
@@ -228,29 +204,10 @@ class Grpo(RolloutStage):
 
     def objections(self, recipe: Any) -> Iterator[Problem]:
         yield from super().objections(recipe)
-        if self.options.rollouts is not None:
-            yield from self._problems_of_engine(self.options.rollouts, recipe)
         if self.options.environment is not None:
-            yield from environments.objections(self.options.environment, (*self.at, "environment"))
-
-    def _problems_of_engine(self, section: dict[str, Any], recipe: Any) -> Iterator[Problem]:
-        at, options = (*self.at, "rollouts"), dict(section)
-        name = options.pop("engine")
-        if name == "hf":  # the trained model itself, which is not opened as an engine
-            if options:
-                yield Problem(at, f"{', '.join(options)}: the engine hf has no options here")
-            return
-        for choice in recipe.lists.get("accelerator", ()):
-            if getattr(choice.plugin, "shards", False):
-                problem = f"{name} gets weights that one rank holds, and {choice.entry.name} shards"
-                yield Problem(at, problem, "leave rollouts out: the model itself generates")
-        try:
-            written = Section(name=name, **options)
-            engine = choose("engine", written, Source(f"engine {name}"), ()).make()
-            engine.at = at
-            yield from engine.update_objections(recipe)
-        except RecipeError as error:
-            yield Problem(at, error.problem, error.hint)
+            yield from environments.objections(
+                self.options.environment, recipe.source, (*self.at, "environment")
+            )
 
     def tools(self, run: RunContext) -> list[dict[str, Any]] | None:
         environment = self.options.open_environment(run, int(self.at[1]))
@@ -269,20 +226,10 @@ class Grpo(RolloutStage):
     @hookimpl
     def train_stage(self, run: RunContext, request: TrainRequest) -> StageResult:
         from tunewright_grpo.training import GrpoTrainer
-        from tunewright_hf.training.online_rl import train_on_prompts
-
-        begun: list[GrpoTrainer] = []
-
-        def make(setup: Any, options: Any) -> GrpoTrainer:
-            begun.append(GrpoTrainer(setup, options))
-            return begun[-1]
+        from tunewright_hf.training.engine_rollouts import train_with_engine
 
         repeats = self.options.num_iterations
-        try:
-            return train_on_prompts(run, request, self.options, self.name, make, repeats)
-        finally:
-            for trainer in begun:
-                trainer.close()
+        return train_with_engine(run, request, self.options, self.name, GrpoTrainer, repeats)
 
 
 def _once(what: str) -> str:

@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,10 +69,22 @@ def check(section: str | dict[str, Any]) -> None:
             raise ValueError(str(error)) from error
 
 
-def objections(section: str | dict[str, Any], at: tuple[str | int, ...]) -> Iterator[Problem]:
-    """Options of a plugin that are wrong."""
+def is_named(
+    section: str | dict[str, Any], written_there: Callable[..., bool], at: tuple[str | int, ...]
+) -> bool:
+    """Whether the name was given on the command line. written_there: from_command_line of the run
+    or the recipe's source. at: the section's place."""
+    return written_there(*at, "name") or (isinstance(section, str) and written_there(*at))
+
+
+def objections(
+    section: str | dict[str, Any], source: Source, at: tuple[str | int, ...]
+) -> Iterator[Problem]:
+    """A file that the recipe names, and options of a plugin that are wrong."""
     given = _parts(section)
     if given.file:
+        if not is_named(section, source.from_command_line, at):
+            yield Problem(at, *_code(given.name))
         return
     try:
         written = Section(name=given.name, **given.options)
@@ -93,8 +105,7 @@ def load(
     given, place = _parts(section), "stage.environment"
     if given.file:
         if not from_command_line:
-            hint = f"add it to the command: 'stage.environment={{name: {given.name}}}'"
-            problem = f"{given.name} is code: only the command line may name it"
+            problem, hint = _code(given.name)
             raise RecipeError(problem, place=place, hint=hint)
         plugin = _from_file(given, place)
         return LoadedEnvironment(given.name, plugin, run, given.max_turns, given.weight)
@@ -103,6 +114,14 @@ def load(
     except RecipeError as error:
         raise RecipeError(error.problem, place=place, hint=error.hint) from error
     return LoadedEnvironment(given.name, caller.plugin, run, given.max_turns, given.weight, caller)
+
+
+def _code(name: str) -> tuple[str, str]:
+    """Problem and hint where a recipe names a file."""
+    return (
+        f"{name} is code: only the command line may name it",
+        f"add it to the command: 'stage.environment={{name: {name}}}'",
+    )
 
 
 def _from_file(given: _Named, place: str) -> Environment:

@@ -55,7 +55,14 @@ class FunctionTools(ToolEnvironment):
             and not name.startswith("_")
         }
         if not self._functions:
-            raise RecipeError(f"{module.__file__} defines no public function", place=place)
+            problem = f"{module.__file__} defines no public function"
+            classes = [name for name, each in vars(module).items() if hasattr(each, "step")]
+            hint = (
+                f"a class is named beside its file: {module.__name__}.py:{classes[0]}"
+                if classes
+                else ""
+            )
+            raise RecipeError(problem, place=place, hint=hint)
         self._schemas = []
         for name, function in self._functions.items():
             try:

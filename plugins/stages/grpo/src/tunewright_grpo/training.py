@@ -19,22 +19,16 @@ from tunewright_grpo.episodes import Episodes
 from tunewright_grpo.importance import sampled_logps, truncated_ratios
 from tunewright_grpo.losses import log_ratios, policy_loss
 from tunewright_grpo.turns import TurnEncoder
-from tunewright_hf.training.engine_rollouts import EngineGenerator
-from tunewright_hf.training.online_rl import Prompt, PromptsTrainer
+from tunewright_hf.training.engine_rollouts import EngineTrainer
+from tunewright_hf.training.online_rl import Prompt
 from tunewright_hf.training.rollouts import Rollout, lengths
 from tunewright_hf.training.stage_trainer import Batch, TrainingSetup
 
 
-class GrpoTrainer(PromptsTrainer):
+class GrpoTrainer(EngineTrainer):
     def __init__(self, setup: TrainingSetup, options: Any) -> None:
         super().__init__(setup, options)
         self.steps_per_rollout = options.num_iterations
-        if options.has_engine:
-            run, sampling = setup.run, self.writer.sampling
-            stop = run.plugin("template").info.stop
-            self.writer = EngineGenerator(
-                run, setup.request.loaded, options.rollouts, stop, sampling
-            )
         self.environment = options.open_environment(setup.run, setup.request.number - 1)
         if self.environment:
             turns = TurnEncoder(setup.run, self.tokenizer)
@@ -43,7 +37,7 @@ class GrpoTrainer(PromptsTrainer):
 
     def close(self) -> None:
         """Release the engine and the environment."""
-        self.writer.close()
+        super().close()
         if self.environment:
             self.environment.plugin.close()
 

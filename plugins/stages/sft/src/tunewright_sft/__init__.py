@@ -45,6 +45,11 @@ class Sft(Stage):
             )
 
     @property
+    def generates(self) -> bool:
+        """With metrics of answers."""
+        return self.options.predict_with_generate
+
+    @property
     def eval_metrics(self) -> tuple[str, ...]:  # type: ignore[override]
         """Metrics of evaluation; those of answers only with predict_with_generate."""
         return ("loss", *(METRICS if self.options.predict_with_generate else ()))
