@@ -61,7 +61,8 @@ class Child:
                 raise RunError(self.wait(), place=self._name, hint=f"its log: {self.log}")
             if time.monotonic() - self._began > seconds:
                 self.stop()
-                problem = f"did not answer within {seconds:g} seconds; it said {last_errors(self.log)}"
+                said = last_errors(self.log)
+                problem = f"did not answer within {seconds:g} seconds; it said {said}"
                 hint = f"its log: {self.log}; engine.start_seconds sets the time"
                 raise RunError(problem, place=self._name, hint=hint)
             time.sleep(pause)
