@@ -123,19 +123,17 @@ class Scheduler:
     def _compute_prompts(self, is_idle: bool) -> None:
         """Compute waiting prompts: more of them where no other row waits for its next token, and
         then in small parts, so that the first rows need not wait for the last ones' prompts."""
-        left, known = self._prefill_tokens * (_IDLE if is_idle else 1), len(self._groups)
+        left = self._prefill_tokens * (_IDLE if is_idle else 1)
         while left > 0:
             if self._prefill is None and self.waiting:
                 lengths = [len(row.prompt) for row in self.waiting][: self._slots - self.running]
                 part = even_part(lengths, self._prefill_tokens // _PARTS)
                 self._prefill = self._admit(part if is_idle else self._prefill_tokens)
             if self._prefill is None:
-                break
+                return
             left -= self._advance(self._prefill, left)
             if not is_idle:
-                break
-        for group in self._groups[known:]:  # once all have their first tokens
-            self._join(group)
+                return
 
     # ---- admission -------------------------------------------------------------------------------
 
@@ -197,7 +195,8 @@ class Scheduler:
     # ---- prefill ---------------------------------------------------------------------------------
 
     def _advance(self, prefill: Prefill, tokens: int) -> int:
-        """Compute up to so many tokens of the prompts, sample after the last. Returns how many."""
+        """Compute up to so many tokens of the prompts; after the last, sample and join the others.
+        Returns the number of tokens that were computed."""
         before, logits = prefill.left, prefill.step(tokens)
         computed = before - prefill.left
         if logits is None:
@@ -215,6 +214,7 @@ class Scheduler:
                 order.pop()
         if group.rows:
             self._push(group, logits[order])
+            self._join(group)
         return computed
 
     def _join(self, group: Group) -> None:
