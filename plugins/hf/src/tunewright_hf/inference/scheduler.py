@@ -127,7 +127,7 @@ class Scheduler:
         while left > 0:
             if self._prefill is None and self.waiting:
                 lengths = [len(row.prompt) for row in self.waiting][: self._slots - self.running]
-                part = even_part(lengths, self._prefill_tokens // _PARTS)
+                part = even_part(lengths, max(1, self._prefill_tokens // _PARTS))
                 self._prefill = self._admit(part if is_idle else self._prefill_tokens)
             if self._prefill is None:
                 return
