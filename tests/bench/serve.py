@@ -1,6 +1,6 @@
 """Benchmark of the engine hf on a CPU: many answers at once against transformers' generate.
 
-    python tests/bench/serve.py [--model tiny small] [--requests 8 32] [--repeats 5]
+    python tests/bench/serve.py [--model tiny small] [--requests 8 32] [--repeats 5] [--write]
 
 Greedy answers of 32 tokens to prompts of 129, in one process, one thread. In each repetition the
 modes run in turns: sequential `generate` (of eight prompts), `generate` on one static batch,
@@ -8,8 +8,9 @@ transformers' continuous batching (its start is not counted), and the scheduler 
 as requests. Prints a table in Markdown: tokens per CPU-second as multiples of sequential
 `generate`, and of the scheduler as a multiple of the static batch: medians of the ratios within
 each repetition, so that other load moves both sides. The last column is the median CPU time to the
-first token over the time to the last, when all requests come at once. Fails if the modes do not
-give the same tokens, or if a goal is missed:
+first token over the time to the last, when all requests come at once. --write puts the table into
+docs/decisions/0012-slot-scheduler.md. Fails if the modes do not give the same tokens, or if a goal
+is missed:
 
     tiny model (0.2 M parameters): 4 times sequential at 8 requests, 10 times at 32
     small model (19 M):            3 times at 8
@@ -28,6 +29,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from page import write_table
 from transformers import (
     ContinuousBatchingConfig,
     GenerationConfig,
@@ -38,6 +40,7 @@ from transformers import (
 from tunewright_hf.inference.rows import Row
 from tunewright_hf.inference.scheduler import Scheduler
 
+PAGE = "docs/decisions/0012-slot-scheduler.md"
 PROMPT, ANSWER = 129, 32
 MODELS: dict[str, dict[str, int]] = {
     "tiny": {
@@ -130,6 +133,8 @@ def continuous(model: Any, prompts: Tokens) -> tuple[Tokens, float, float]:
 
 
 def scheduled(model: Any, prompts: Tokens) -> tuple[Tokens, float, float]:
+    """The scheduler is there before the requests, as in an engine."""
+    scheduler = Scheduler(model, slots=len(prompts))
     started = time.process_time()
     first: list[float] = []
 
@@ -139,15 +144,14 @@ def scheduled(model: Any, prompts: Tokens) -> tuple[Tokens, float, float]:
         return True
 
     rows = [Row(prompt, ANSWER, on_token=heard) for prompt in prompts]
-    scheduler = Scheduler(model, slots=len(rows))
     scheduler.add(rows)
     scheduler.run()
     share = statistics.median(first) / (time.process_time() - started)
     return [row.tokens for row in rows], time.process_time() - started, share
 
 
-def measure(name: str, requests: int, repeats: int) -> list[str]:
-    """Print the row of one model; returns the goals that were missed."""
+def measure(name: str, requests: int, repeats: int) -> tuple[str, list[str]]:
+    """Row of one model in the table, and the goals that were missed."""
     model = built(name)
     generator = torch.Generator().manual_seed(1)
     size = MODELS[name]["vocab_size"]
@@ -176,8 +180,7 @@ def measure(name: str, requests: int, repeats: int) -> list[str]:
     first = statistics.median(turn["first"] for turn in turns)
     numbers = [f"{times[mode]:.1f}" for mode in times]
     cells = [SIZES[name], str(requests), *numbers, f"{of_static:.2f}", f"{first:.2f}"]
-    print(f"| {' | '.join(cells)} |", flush=True)
-    return missed(name, requests, times, of_static, first)
+    return f"| {' | '.join(cells)} |", missed(name, requests, times, of_static, first)
 
 
 def missed(
@@ -203,16 +206,22 @@ def main() -> int:
     parser.add_argument("--model", nargs="+", choices=MODELS, default=[*MODELS])
     parser.add_argument("--requests", nargs="+", type=int, default=[8, 32])
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--write", action="store_true", help="put the table into its page")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    lines = []
+    table, goals = HEADING.splitlines(), []
     print(HEADING)
     for name in asked.model:
         for requests in asked.requests:
-            lines += measure(name, requests, asked.repeats)
-    for line in lines:
-        print(f"missed: {line}", file=sys.stderr)
-    return 1 if lines else 0
+            row, found = measure(name, requests, asked.repeats)
+            print(row, flush=True)
+            table.append(row)
+            goals += found
+    if asked.write:
+        write_table(PAGE, "serve", f"python tests/bench/serve.py --repeats {asked.repeats}", table)
+    for goal in goals:
+        print(f"missed: {goal}", file=sys.stderr)
+    return 1 if goals else 0
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
 """Benchmark of torch.compile for a step of the engine hf on a CPU: what it would give at best.
 
-    python tests/bench/serve_compile.py [--model tiny small] [--requests 32] [--steps 20]
+    python tests/bench/serve_compile.py [--model tiny small] [--requests 32] [--steps 20] [--write]
 
 One thread. A step computes one token of each row on a cache of fixed size, as compiling needs it
 (transformers' StaticCache of 192 columns, 129 of them in use), eagerly and compiled for just this
 shape; and, as the engine does it, eagerly on a cache that has the columns in use alone. In turns;
 prints a table in Markdown: medians of CPU milliseconds a step, and the seconds that compiling took.
 The engine's batch changes its shape with every row that joins or leaves, so it would have to pad or
-to compile anew: this is the bound that it could come near.
+to compile anew: this is the bound that it could come near. --write puts the table into
+docs/decisions/0012-slot-scheduler.md.
 """
 
 import argparse
@@ -17,11 +18,15 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from page import write_table
 from transformers import DynamicCache, StaticCache
 
-from serve import MODELS, PROMPT, SIZES, built
+from serve import MODELS, PAGE, PROMPT, SIZES, built
 
 COLUMNS = 192
+HEADING = """\
+| model | requests | eager, ms | eager, fixed, ms | compiled, fixed, ms | compiling, s |
+|---|---|---|---|---|---|"""
 
 
 def prefilled(model: Any, cache: Any, ids: torch.Tensor) -> Any:
@@ -75,13 +80,18 @@ def main() -> None:
     parser.add_argument("--model", nargs="+", choices=MODELS, default=[*MODELS])
     parser.add_argument("--requests", type=int, default=32)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--write", action="store_true", help="put the table into its page")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    print("| model | requests | eager | eager, fixed | compiled, fixed | compiling |")
-    print("|---|---|---|---|---|---|")
+    table = HEADING.splitlines()
+    print(HEADING)
     with torch.inference_mode():
         for name in asked.model:
-            print(measure(name, asked.requests, asked.steps), flush=True)
+            table.append(measure(name, asked.requests, asked.steps))
+            print(table[-1], flush=True)
+    if asked.write:
+        how = f"python tests/bench/serve_compile.py --steps {asked.steps}"
+        write_table(PAGE, "serve_compile", how, table)
 
 
 if __name__ == "__main__":

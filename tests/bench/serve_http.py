@@ -1,6 +1,6 @@
 """CPU time of the server around the engine, against a bare Starlette app that sends the same bytes.
 
-    python tests/bench/serve_http.py [--requests 160] [--repeats 25]
+    python tests/bench/serve_http.py [--requests 160] [--repeats 25] [--write]
 
 Both servers run as processes of their own, on one event loop with the same uvicorn. Both wait for
 the same scripted engine: 32 pieces for each request, one each 2 ms, from a thread whose CPU time is
@@ -9,6 +9,7 @@ in the event loop until the pieces have come, and sends the bytes that ours sent
 after the last piece, or a chunk for each piece. It checks nothing, parses no reply, and does not
 look whether its client is still there. Eight clients ask one request after the other, the same
 requests of both. Prints CPU milliseconds a request, and fails if ours takes over 1.5 times as many.
+--write puts the table into docs/decisions/0012-slot-scheduler.md.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from typing import Any
 
 import psutil
 import uvicorn
+from page import write_table
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -40,6 +42,10 @@ from tunewright_hf.templates.info import TemplateInfo
 from tunewright_serve.server import Server, bound_socket
 from tunewright_serve.service import Limits, Service
 
+PAGE = "docs/decisions/0012-slot-scheduler.md"
+HEADING = """\
+| reply | ours, ms | bare, ms | ratio |
+|---|---|---|---|"""
 CLIENTS, PIECES, PAUSE, GOAL = 8, 32, 0.002, 1.5
 PATH = "/v1/chat/completions"
 BODY = {
@@ -144,7 +150,8 @@ def bare(port: int) -> None:
 
     app = Starlette(routes=[Route(PATH, answer, methods=["POST"])])
     threading.Thread(target=tell, args=(lambda: engine.cpu,), daemon=True).start()
-    config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", ws="none")
+    how: dict[str, Any] = {"access_log": False, "server_header": False, "lifespan": "off"}
+    config = uvicorn.Config(app, log_level="warning", ws="none", **how)  # as ours
     with bound_socket("127.0.0.1", port) as bound:
         uvicorn.Server(config).run(sockets=[bound])
 
@@ -217,12 +224,13 @@ class Running:
         return 1000 * (self.cpu() - before) / requests
 
 
-def measure_http(requests: int, repeats: int) -> list[str]:
-    """Print the cost of a request. Returns the goals that were missed."""
+def measure_http(requests: int, repeats: int) -> tuple[list[str], list[str]]:
+    """Print the cost of a request. Returns the table, and the goals that were missed."""
     mine = Running("ours")
     sample = [asyncio.run(ask(mine.port, 3, stream)) for stream in (False, True)]
     plain = Running("bare", json.dumps([[chunk.decode() for chunk in each] for each in sample]))
-    missed = []
+    table, missed = HEADING.splitlines(), []
+    print(HEADING)
     for stream in (False, True):
         name = "streamed" if stream else "whole"
         pairs = [(mine.measure(requests, stream), plain.measure(requests, stream))]
@@ -231,13 +239,14 @@ def measure_http(requests: int, repeats: int) -> list[str]:
             pairs.append((mine.measure(requests, stream), plain.measure(requests, stream)))
         ratio = statistics.median(one / other for one, other in pairs)
         one, other = (statistics.median(costs) for costs in zip(*pairs, strict=True))
-        print(f"| {name} | {one:.2f} | {other:.2f} | {ratio:.2f} |", flush=True)
+        table.append(f"| {name} | {one:.2f} | {other:.2f} | {ratio:.2f} |")
+        print(table[-1], flush=True)
         if ratio > GOAL:
             missed.append(f"http, {name}: {ratio:.2f} times a bare app")
     for each in (mine, plain):
         each.process.kill()
         each.process.wait()
-    return missed
+    return table, missed
 
 
 if __name__ == "__main__":
@@ -246,10 +255,14 @@ if __name__ == "__main__":
     )
     parser.add_argument("--requests", type=int, default=160)
     parser.add_argument("--repeats", type=int, default=25)
+    parser.add_argument("--write", action="store_true", help="put the table into its page")
     parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.serve:
         {"ours": ours, "bare": bare}[asked.serve[0]](int(asked.serve[1]))
     else:
-        found = measure_http(asked.requests, asked.repeats)
-        sys.exit(" ".join(found) or 0)
+        table, missed = measure_http(asked.requests, asked.repeats)
+        if asked.write:
+            how = f"python tests/bench/serve_http.py --repeats {asked.repeats}"
+            write_table(PAGE, "serve_http", how, table)
+        sys.exit("; ".join(missed) or 0)

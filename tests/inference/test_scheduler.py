@@ -173,6 +173,16 @@ def test_a_long_prompt_is_computed_in_parts_between_the_steps_of_others() -> Non
     assert [first.tokens, long.tokens] == greedy(model, first, long)
 
 
+def test_waiting_prompts_are_computed_in_even_parts() -> None:
+    model, shapes = llama(), []
+    model.register_forward_pre_hook(
+        lambda module, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)),
+        with_kwargs=True,
+    )
+    run(model, *(row(seed, 10, 2) for seed in range(5)), prefill_tokens=60)
+    assert shapes == [(2, 10), (3, 10), (5, 1)]  # three would fit
+
+
 def test_equal_prompts_are_computed_once() -> None:
     model, shapes = llama(), []
 

@@ -25,6 +25,11 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 END = "end"
+FAILURE = """\
+(Worker pid=5) ERROR 11-30 [x.py:10] RuntimeError: Unsupported configuration: head_dim=16
+(EngineCore pid=4) ERROR 11-30 [x.py:15] RuntimeError: Unsupported configuration: head_dim=16
+(APIServer pid=3) ERROR 11-30 [x.py:90] vllm.EngineDeadError: EngineCore encountered an issue.
+INFO:     Shutting down"""
 #: routes that change weights
 CHANGES = {
     "vllm": (
@@ -149,7 +154,8 @@ async def stream(wire: Wire, body: dict[str, Any]) -> AsyncIterator[str]:
         reason = "stop" if token in stop else "length" if count >= body["max_tokens"] else None
         if "breaks off" in wire.faults and count == 3:
             return
-        if "fails" in wire.faults and count == 3:
+        if "fails" in wire.faults and count == 3:  # recorded of vLLM, of which this is the gist
+            print(FAILURE, flush=True)
             yield event({"error": {"message": "EngineCore died"}})
             break
         if reason or len(held) == size:

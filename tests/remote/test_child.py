@@ -149,6 +149,24 @@ def test_a_slow_server_is_awaited(site: Any, monkeypatch: pytest.MonkeyPatch) ->
         assert text_of(list(answers(engine, request("hi")))) == REPLY
 
 
+@both
+def test_a_failed_answer_names_the_log_which_stays(
+    name: str, site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server tells no cause; its log does."""
+    monkeypatch.setenv("STAND_IN", "fails")
+    says = (
+        rf"EngineCore died; its log, .*/{name}.log, says 'RuntimeError: Unsupported configuration: "
+        r"head_dim=16', 'vllm.EngineDeadError: EngineCore encountered an issue.'$"
+    )
+    with opened(name, site.run, EngineRequest(), **site.options) as engine:
+        for _ in range(2):
+            with pytest.raises(RunError, match=says):
+                list(answers(engine, request("hi")))
+    (left,) = site.folder.glob("tunewright-*/*")
+    assert left.name == f"{name}.log" and "head_dim=16" in left.read_text()
+
+
 def test_a_killed_server_is_started_again(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STAND_IN_PAUSE", "0.2")
     heard: list[Piece] = []

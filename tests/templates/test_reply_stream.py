@@ -14,7 +14,7 @@ from tunewright.types import Conversation, Message, TemplateRequest, ToolCall
 from tunewright_hf.templates.info import ReplyForm, TemplateInfo
 from tunewright_hf.templates.jinja_template import JinjaTemplate, from_file
 from tunewright_hf.templates.reply_parser import parse
-from tunewright_hf.templates.reply_stream import ReplyEvent, ReplyStream
+from tunewright_hf.templates.reply_stream import ReplyEvent, ReplyStream, whole_reply
 
 PLUGINS = Path(__file__).parents[2] / "plugins"
 HERMES = TemplateInfo(
@@ -104,7 +104,7 @@ def test_events_joined_are_the_parse_of_the_whole(
     whole = parse("".join(pieces), info, tools, in_thinking=in_thinking)
     assert joined(events) == (whole.content, whole.reasoning, whole.tool_calls)
     assert all(event.text or event.call for event in events)
-    at_once = ReplyStream(info, tools, in_thinking=in_thinking).finish("".join(pieces))
+    at_once = whole_reply("".join(pieces), info, tools, in_thinking=in_thinking)
     assert joined(at_once) == joined(events)
 
 

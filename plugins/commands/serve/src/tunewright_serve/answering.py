@@ -9,7 +9,7 @@ from itertools import chain
 from operator import attrgetter
 from typing import Self
 
-from tunewright.inference import GenerateRequest, Piece, Ticket
+from tunewright.inference import GenerateRequest, Piece, Ticket, TokenScore
 from tunewright_serve.errors import ApiError, unavailable
 from tunewright_serve.service import Service
 
@@ -17,7 +17,7 @@ __all__ = ["answer_batches", "whole_answers"]
 
 _MAX_UNREAD = 256  # pieces of an answer that a client has not read
 _SHORT = 4096  # tokens
-_TEXT, _TOKENS = attrgetter("text"), attrgetter("tokens")
+_TEXT, _TOKENS, _INDEX = attrgetter("text"), attrgetter("tokens"), attrgetter("index")
 _AT_ONCE = ("error", "cancelled")  # ends that are told before the other answers have ended
 
 
@@ -66,14 +66,11 @@ class _Reader:
         self._service, self._loop = service, asyncio.get_running_loop()
         self._numbered = 0  # answers of the requests so far
         self._tickets: list[Ticket] = []
-        self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
         for ticket in self._tickets:
             ticket.cancel()
 
@@ -114,32 +111,52 @@ class _Whole(_Reader):
 
     def __init__(self, service: Service, requests: list[GenerateRequest]) -> None:
         super().__init__(service, requests)
-        self._pieces: list[list[Piece]] = [[] for _ in range(self.answers)]
-        self._ended: list[int] = []  # a list, since several threads may add to it at once
+        # of each answer. Pieces are not kept: another thread makes them, and looks at them for less
+        self._texts: list[list[str]] = [[] for _ in range(self.answers)]
+        self._tokens: list[list[TokenScore]] = [[] for _ in range(self.answers)]
+        self._prompts: list[tuple[TokenScore, ...]] = [()] * self.answers
+        self._last: list[Piece] = []  # those that have ended
         self.complete: asyncio.Future[None] = self._loop.create_future()
-        self._timer = self._loop.call_later(service.limits.answer_seconds, self._expire)
+        service.deadlines.add(self.complete)
+
+    def __exit__(self, *error: object) -> None:
+        self._service.deadlines.discard(self.complete)
+        super().__exit__(*error)
 
     def listen(self, piece: Piece) -> None:
-        self._pieces[piece.index].append(piece)
+        number = piece.index
+        self._texts[number].append(piece.text)
+        if piece.tokens:
+            self._tokens[number] += piece.tokens
+        if piece.prompt:
+            self._prompts[number] = piece.prompt
         if piece.finish_reason is not None:
-            self._ended.append(piece.index)
-            if len(self._ended) == self.answers or piece.finish_reason in _AT_ONCE:
+            self._last.append(piece)
+            if len(self._last) == self.answers or piece.finish_reason in _AT_ONCE:
                 self._wake(self._end)
 
     def _end(self) -> None:
         if not self.complete.done():
             self.complete.set_result(None)
 
-    def _expire(self) -> None:
-        if not self.complete.done():
-            self.complete.set_exception(TimeoutError())
-
     def pieces(self) -> list[Piece]:
         """One for each answer, after `complete`. Raises ApiError."""
-        for pieces in self._pieces:
-            if pieces and pieces[-1].finish_reason in _AT_ONCE:
-                raise _failure(pieces[-1])
-        return [_joined(pieces) for pieces in self._pieces]
+        for last in self._last:
+            if last.finish_reason in _AT_ONCE:
+                raise _failure(last)
+        return [self._whole(last) for last in sorted(self._last, key=_INDEX)]
+
+    def _whole(self, last: Piece) -> Piece:
+        number = last.index
+        return Piece(
+            "".join(self._texts[number]),
+            last.finish_reason,
+            tuple(self._tokens[number]),
+            last.completion_tokens,
+            last.stop,
+            index=number,
+            prompt=self._prompts[number],
+        )
 
 
 class _Mailbox(_Reader):
@@ -151,6 +168,12 @@ class _Mailbox(_Reader):
         self._new: deque[Piece] = deque()
         self._is_filled, self._waiter = False, self._loop.create_future()
         self._due = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __exit__(self, *error: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        super().__exit__(*error)
 
     def listen(self, piece: Piece) -> None:
         self._new.append(piece)

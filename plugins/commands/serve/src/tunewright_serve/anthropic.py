@@ -5,6 +5,8 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from tunewright.inference import GenerateRequest
 from tunewright_hf.templates.reply_stream import ReplyEvent
 from tunewright_serve.chat import new_id
@@ -21,6 +23,7 @@ from tunewright_serve.wire_other import AnthropicTool, Block, CountBody, Message
 __all__ = ["WITHOUT_EFFECT", "count_tokens", "message_answer", "message_events", "message_job"]
 
 WITHOUT_EFFECT = frozenset(("metadata", "service_tier"))
+_MESSAGE = TypeAdapter(WireMessage)
 _REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
 
@@ -40,7 +43,7 @@ def message_job(service: Service, body: CountBody) -> ChatJob:
     variables = {}
     if body.thinking is not None:
         variables["enable_thinking"] = body.thinking.type != "disabled"
-    messages = [WireMessage.model_validate(each) for each in _messages(body)]
+    messages = [_MESSAGE.validate_python(each) for each in _messages(body)]
     request.conversation = wire_conversation(
         messages, job.tools, variables, service.engine.features, service.media_hosts
     )

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -18,7 +18,7 @@ from tunewright_serve.body import read_body
 from tunewright_serve.errors import ApiError, api_error, error_response, validation_error
 from tunewright_serve.openapi import openapi
 from tunewright_serve.service import Service
-from tunewright_serve.sse import ClientGone, EventStream, Json, WhileConnected
+from tunewright_serve.sse import ClientGone, EventStream, Json
 
 __all__ = ["make_app"]
 
@@ -121,14 +121,14 @@ class _Post:
 
     service: Service
     path: str
-    body: type[BaseModel]
+    body: TypeAdapter[Any]
     handler: routes.Handler
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began, status = time.perf_counter(), 499  # as nginx notes clients that left
         metrics = self.service.metrics
         try:
-            with WhileConnected(scope["state"]["connection"]):
+            with scope["state"]["connection"]:
                 try:  # nothing has been sent yet: an error is a response
                     body = await read_body(scope, receive, self.body, self.service.limits)
                     answer = await self.handler(self.service, body)

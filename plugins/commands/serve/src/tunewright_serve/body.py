@@ -2,9 +2,10 @@
 
 import asyncio
 import json
+from functools import cache
 from typing import Any, NoReturn, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from starlette.types import Message, Receive, Scope
 
 from tunewright_serve.auth import headers_of
@@ -14,11 +15,11 @@ from tunewright_serve.sse import ClientGone
 
 __all__ = ["read_body"]
 
-B = TypeVar("B", bound=BaseModel)
+B = TypeVar("B")
 _CLOSE = {"Connection": "close"}  # what is still to come of the body is not read
 
 
-async def read_body(scope: Scope, receive: Receive, kind: type[B], limits: Limits) -> B:
+async def read_body(scope: Scope, receive: Receive, kind: TypeAdapter[B], limits: Limits) -> B:
     """Raises ApiError, and ClientGone."""
     _check_headers(headers_of(scope), limits)
     message = _received(receive)
@@ -28,15 +29,19 @@ async def read_body(scope: Scope, receive: Receive, kind: type[B], limits: Limit
         data = _part(message, limits.body, limits)
     if b"NaN" not in data and b"Infinity" not in data and _brackets(data) <= limits.depth:
         try:  # the quick way
-            return kind.model_validate_json(data)
+            return kind.validate_json(data)
         except ValidationError:  # the long way says what is wrong
             pass
     parsed = parse_json(data, limits)
     try:
-        return kind.model_validate(parsed)
+        return kind.validate_python(parsed)
     except ValidationError as error:
-        fields = {field.alias or name for name, field in kind.model_fields.items()}
-        raise validation_error(error, fields) from error
+        raise validation_error(error, _fields(kind)) from error
+
+
+@cache
+def _fields(kind: TypeAdapter[Any]) -> frozenset[str]:
+    return frozenset(kind.json_schema()["properties"])
 
 
 def _check_headers(headers: dict[bytes, bytes], limits: Limits) -> None:

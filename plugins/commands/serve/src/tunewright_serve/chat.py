@@ -35,6 +35,21 @@ _WITHOUT_EFFECT = frozenset(
 )
 
 
+#: fields for the form of answers, which most requests leave out
+_FORM = frozenset(
+    (
+        "chat_template_kwargs",
+        "logprobs",
+        "parallel_tool_calls",
+        "reasoning_effort",
+        "response_format",
+        "stream_options",
+        "tool_choice",
+        "tools",
+        "top_logprobs",
+    )
+)
+
 # names answers, and keeps no secret; not the module's own numbers, which an engine may seed
 _RANDOM = random.Random()
 
@@ -45,11 +60,13 @@ def new_id(prefix: str) -> str:
 
 def without_effect(body: ChatBody) -> set[str]:
     """The fields of a body that change nothing here."""
-    found = set(body.model_fields_set & _WITHOUT_EFFECT)
-    if any(message.name for message in body.messages if message.role != "tool"):
-        found.add("messages.name")
-    if any(tool.function.strict for tool in body.tools or []):
-        found.add("tools.function.strict")
+    found = set(body.keys() & _WITHOUT_EFFECT)
+    for message in body["messages"]:
+        if message.get("name") and message["role"] != "tool":
+            found.add("messages.name")
+    for tool in body.get("tools") or ():
+        if tool.function.strict:
+            found.add("tools.function.strict")
     return found
 
 
@@ -65,34 +82,39 @@ def _head(kind: str, model: str) -> dict[str, Any]:
 
 def chat_job(service: Service, body: ChatBody) -> ChatJob:
     """Translate a body for the engine. Raises ApiError."""
-    model = service.model(body.model)[1]
-    if body.stream_options is not None and not body.stream:
-        raise ApiError("stream_options: only with stream", param="stream_options")
-    if body.top_logprobs is not None and not body.logprobs:
-        raise ApiError("top_logprobs: only with logprobs", param="top_logprobs")
-    if body.logprobs:
-        service.require("logprobs", "logprobs", "log-probabilities")
-    tools = tool_schemas(body.tools or [])
-    job = ChatJob(
-        sampling_request(body, model, max_new_tokens=body.max_completion_tokens or body.max_tokens),
-        parallel=body.parallel_tool_calls,
-    )
-    _choose_tools(service, job, body, tools)
-    variables = dict(body.chat_template_kwargs or {})
-    if body.reasoning_effort is not None:
-        variables.setdefault("reasoning_effort", body.reasoning_effort)
+    model = service.model(body.get("model"))[1]
+    most = body.get("max_completion_tokens") or body.get("max_tokens")
+    job = ChatJob(sampling_request(body, model, max_new_tokens=most))
+    variables: dict[str, Any] = {}
+    if not _FORM.isdisjoint(body):
+        _set_form(service, job, body)
+        variables |= body.get("chat_template_kwargs") or {}
+        if (effort := body.get("reasoning_effort")) is not None:
+            variables.setdefault("reasoning_effort", effort)
     job.request.conversation = wire_conversation(
-        body.messages, job.tools, variables, service.engine.features, service.media_hosts
+        body["messages"], job.tools, variables, service.engine.features, service.media_hosts
     )
-    if body.logprobs:
-        job.request.logprobs = body.top_logprobs or 0
-    if body.response_format is not None and body.response_format.type != "text":
+    return job
+
+
+def _set_form(service: Service, job: ChatJob, body: ChatBody) -> None:
+    """Set what the answers consist of: tools, log-probabilities, JSON."""
+    if body.get("stream_options") is not None and not body.get("stream"):
+        raise ApiError("stream_options: only with stream", param="stream_options")
+    if body.get("top_logprobs") is not None and not body.get("logprobs"):
+        raise ApiError("top_logprobs: only with logprobs", param="top_logprobs")
+    if body.get("logprobs"):
+        service.require("logprobs", "logprobs", "log-probabilities")
+        job.request.logprobs = body.get("top_logprobs") or 0
+    job.parallel = body.get("parallel_tool_calls")
+    _choose_tools(service, job, body, tool_schemas(body.get("tools") or []))
+    asked = body.get("response_format")
+    if asked is not None and asked.type != "text":
         if job.choice != "auto":
             problem = "response_format: not together with a tool_choice that forces a call"
             raise ApiError(problem, param="response_format")
         service.require("guides", "response_format", "guided decoding")
-        job.request.guide = JsonSchema(_schema(body.response_format))
-    return job
+        job.request.guide = JsonSchema(_schema(asked))
 
 
 def _schema(asked: ResponseFormat) -> dict[str, Any]:
@@ -109,7 +131,7 @@ def _choose_tools(
     service: Service, job: ChatJob, body: ChatBody, tools: list[dict[str, Any]]
 ) -> None:
     """Set the tools that the model sees, and whether it must call one."""
-    choice = body.tool_choice
+    choice = body.get("tool_choice")
     if choice is None or choice == "auto":
         job.tools = tools
         return
@@ -139,9 +161,14 @@ def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
 
 def _choice(step: ReplyStep, has_logprobs: bool) -> dict[str, Any]:
     """A whole answer."""
-    text = "".join([each.text for each in step.events if each.kind == "text"])
-    reasoning = "".join([each.text for each in step.events if each.kind == "reasoning"])
-    calls = [call_dict(each.call) for each in step.events if each.call is not None]
+    text, reasoning, calls = "", "", []
+    for each in step.events:
+        if each.call is not None:
+            calls.append(call_dict(each.call))
+        elif each.kind == "text":
+            text += each.text
+        else:
+            reasoning += each.text
     content = None if calls and not text else text
     message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
     if reasoning:
@@ -182,7 +209,7 @@ async def chat_events(
 ) -> AsyncGenerator[bytes]:
     """The response as events. The first is yielded when the answer has begun."""
     await prepare(service, job)
-    options, head = body.stream_options, _head("chat.completion.chunk", model)
+    options, head = body.get("stream_options"), _head("chat.completion.chunk", model)
     says_usage = options is not None and bool(options.continuous_usage_stats)
     if options and options.include_usage:
         head["usage"] = None

@@ -33,24 +33,25 @@ class CompletionJob:
 
 async def completion_job(service: Service, body: CompletionBody) -> CompletionJob:
     """Encode the prompts. Raises ApiError."""
-    model = service.model(body.model)[1]
-    if body.stream_options is not None and not body.stream:
+    model = service.model(body.get("model"))[1]
+    if body.get("stream_options") is not None and not body.get("stream"):
         raise ApiError("stream_options: only with stream", param="stream_options")
-    if body.best_of not in (None, body.n or 1):
+    if body.get("best_of") not in (None, body.get("n") or 1):
         raise ApiError("best_of: must be n, or left out", param="best_of")
-    if body.logprobs is not None:
+    if body.get("logprobs") is not None:
         service.require("logprobs", "logprobs", "log-probabilities")
-    tokens = _DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens
-    request = sampling_request(body, model, max_new_tokens=tokens, logprobs=body.logprobs)
-    if body.echo and body.logprobs is not None:
+    most, logprobs = body.get("max_tokens"), body.get("logprobs")
+    most = _DEFAULT_TOKENS if most is None else most
+    request = sampling_request(body, model, max_new_tokens=most, logprobs=logprobs)
+    if body.get("echo") and logprobs is not None:
         service.require("prompt_logprobs", "echo", "log-probabilities of prompts")
-        request.prompt_logprobs = body.logprobs
+        request.prompt_logprobs = logprobs
     job = CompletionJob([], [])
     for prompt in _prompts(body):
         ids = await service.encode(replace(request, prompt=prompt))
         job.prompt_tokens += len(ids)
         job.requests.append(replace(request, prompt=ids))
-        if body.echo:
+        if body.get("echo"):
             is_text = isinstance(prompt, str)
             decoded = prompt if is_text else await service.in_pool(service.engine.decode, prompt)
             job.echo.append(decoded)
@@ -58,7 +59,7 @@ async def completion_job(service: Service, body: CompletionBody) -> CompletionJo
 
 
 def _prompts(body: CompletionBody) -> list[Any]:
-    found = body.prompt
+    found = body["prompt"]
     is_one = isinstance(found, str) or isinstance(found[0], int)
     return [found] if is_one else list(found)
 
@@ -103,7 +104,7 @@ async def completion_events(
 ) -> AsyncGenerator[bytes]:
     """The response as events. The first is yielded when an answer has begun."""
     choices = [_Choice(job, n) for n in range(len(job.requests) * job.requests[0].n)]
-    options, head = body.stream_options, _head(model)
+    options, head = body.get("stream_options"), _head(model)
     if options and options.include_usage:
         head["usage"] = None
     made = choice_events(head)

@@ -13,6 +13,15 @@ from tunewright_serve.wire import Tool, WireCall, WireMessage
 __all__ = ["tool_schemas", "wire_conversation"]
 
 
+#: the wire's roles, but that of results, which belong to calls
+_ROLES: dict[str, Role] = {
+    "assistant": "assistant",
+    "developer": "system",
+    "system": "system",
+    "user": "user",
+}
+
+
 def wire_conversation(
     messages: Sequence[WireMessage],
     tools: list[dict[str, Any]],
@@ -29,15 +38,20 @@ def wire_conversation(
     pending: list[ToolCall] = []  # calls of the last answer without a result
     results: list[tuple[int, Message]] = []  # their results: number of the call, message
     for number, message in enumerate(messages):
+        role, given = message["role"], message.get("content")
+        if isinstance(given, str) and len(message) == 2 and role in _ROLES and not results:
+            found.append(Message(_ROLES[role], given))  # as most messages are
+            pending = []
+            continue
         place = f"messages[{number}]"
-        if message.role == "tool":
-            content = content_of(message.content, place, features, hosts)
+        content = content_of(given, place, features, hosts)
+        if role == "tool":
             results.append(_result(message, content, pending, [n for n, _ in results], place))
             continue
         if results:
             found += _in_order(results)
             results = []
-        made = _message(message, content_of(message.content, place, features, hosts), place)
+        made = _message(message, content, place)
         pending = made.tool_calls
         found.append(made)
     return Conversation(found + _in_order(results), tools, variables)
@@ -63,36 +77,34 @@ def _result(
     place: str,
 ) -> tuple[int, Message]:
     """A tool's result, with the number of the call that it answers."""
+    wanted = message.get("tool_call_id")
     number = next(
-        (
-            number
-            for number, call in enumerate(calls)
-            if call.id == message.tool_call_id and number not in answered
-        ),
+        (n for n, call in enumerate(calls) if call.id == wanted and n not in answered),
         None,
     )
     if number is None:
-        problem = f"{place}: no tool call before it has the id {message.tool_call_id!r}"
+        problem = f"{place}: no tool call before it has the id {wanted!r}"
         raise ApiError(problem, param="messages")
     call = calls[number]
     return number, Message("tool", content, tool_call_id=call.id, name=call.name)
 
 
 def _message(message: WireMessage, content: str | list[Part], place: str) -> Message:
-    if message.role != "assistant":
-        if message.tool_calls or message.tool_call_id:
-            problem = f"{place}: tool_calls and tool_call_id are not for the role {message.role}"
+    role, is_empty = message["role"], message.get("content") is None
+    if role != "assistant":
+        if message.get("tool_calls") or message.get("tool_call_id"):
+            problem = f"{place}: tool_calls and tool_call_id are not for the role {role}"
             raise ApiError(problem, param="messages")
-        if message.content is None:
+        if is_empty:
             raise ApiError(f"{place}: content is missing", param="messages")
-        role: Role = "user" if message.role == "user" else "system"
-        return Message(role, content)
-    calls = [_call(call, place) for call in message.tool_calls or []]
-    if message.content is None and not calls and message.refusal is None:
+        return Message(_ROLES[role], content)
+    calls = [_call(call, place) for call in message.get("tool_calls") or []]
+    refusal = message.get("refusal")
+    if is_empty and not calls and refusal is None:
         raise ApiError(f"{place}: has neither content nor tool_calls", param="messages")
-    reasoning = message.reasoning_content or message.reasoning
-    if message.content is None:
-        content = message.refusal or ""
+    reasoning = message.get("reasoning_content") or message.get("reasoning")
+    if is_empty:
+        content = refusal or ""
     return Message("assistant", content, reasoning or None, calls)
 
 

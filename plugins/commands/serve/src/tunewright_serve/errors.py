@@ -1,5 +1,6 @@
 """Errors of requests: an HTTP status and OpenAI's JSON."""
 
+from collections.abc import Collection
 from typing import Any
 
 from pydantic import ValidationError
@@ -81,7 +82,7 @@ def unavailable(message: str) -> ApiError:
     return ApiError(message, status=503, code="engine_unavailable", headers=later)
 
 
-def validation_error(error: ValidationError, fields: set[str]) -> ApiError:
+def validation_error(error: ValidationError, fields: Collection[str]) -> ApiError:
     """The first problem of a body. fields: those that there are, for a hint."""
     found = error.errors(include_url=False, include_input=False)
     first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])

@@ -1,9 +1,9 @@
-"""The document of GET /openapi.json, from the bodies' models."""
+"""The document of GET /openapi.json, from the types of the bodies."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import TypeAdapter
 
 __all__ = ["openapi"]
 
@@ -26,16 +26,17 @@ _ERROR = {
 
 
 def openapi(
-    posts: Mapping[str, type[BaseModel]], gets: Mapping[str, str], without_token: Collection[str]
+    posts: Mapping[str, TypeAdapter[Any]], gets: Mapping[str, str], without_token: Collection[str]
 ) -> dict[str, Any]:
     """posts: path → body; gets: path → the media type of the response. without_token: paths."""
     paths: dict[str, Any] = {}
     schemas: dict[str, Any] = {"Error": _ERROR}
     for path, body in posts.items():
-        schema = body.model_json_schema(ref_template="#/components/schemas/{model}")
-        schemas |= schema.pop("$defs", {}) | {body.__name__: schema}
-        reference = {"schema": {"$ref": f"#/components/schemas/{body.__name__}"}}
-        streams: dict[str, Any] = {"text/event-stream": {}} if "stream" in body.model_fields else {}
+        schema = body.json_schema(ref_template="#/components/schemas/{model}")
+        schemas |= schema.pop("$defs", {}) | {schema["title"]: schema}
+        reference = {"schema": {"$ref": f"#/components/schemas/{schema['title']}"}}
+        can_stream = "stream" in schema["properties"]
+        streams: dict[str, Any] = {"text/event-stream": {}} if can_stream else {}
         paths[path] = {
             "post": _operation({"application/json": {}} | streams)
             | {"requestBody": {"required": True, "content": {"application/json": reference}}}

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from tunewright import RowError
 from tunewright.inference import GenerateRequest, JsonSchema, Piece, TokenScore
 from tunewright.types import ToolCall
-from tunewright_hf.templates.reply_stream import ReplyEvent, ReplyStream
+from tunewright_hf.templates.reply_stream import ReplyEvent, ReplyStream, whole_reply
 from tunewright_serve.answering import answer_batches, whole_answers
 from tunewright_serve.errors import ApiError
 from tunewright_serve.schemas import ANY_OBJECT, call_schema
@@ -110,20 +110,26 @@ class _Reply:
     """Parser of one answer."""
 
     def __init__(self, service: Service, job: ChatJob) -> None:
-        self._job = job
-        guided = job.request.guide is not None
-        self._stream = ReplyStream(
-            service.info, [] if guided else job.tools, in_thinking=job.in_thinking
-        )
+        self._info, self._job = service.info, job
+        self._tools = job.tools if job.request.guide is None else []
+        self._stream: ReplyStream | None = None  # of a reply that comes in parts
         self._json: list[str] | None = [] if job.choice != "auto" else None  # of forced calls
         self._calls = 0
 
     def push(self, text: str) -> list[ReplyEvent]:
+        if self._stream is None:
+            in_thinking = self._job.in_thinking
+            self._stream = ReplyStream(self._info, self._tools, in_thinking=in_thinking)
         return self._checked(self._stream.push(text))
 
     def finish(self, text: str) -> list[ReplyEvent]:
         """The remaining events, text being the last."""
-        events = self._checked(self._stream.finish(text))
+        if self._stream is None:
+            in_thinking = self._job.in_thinking
+            found = whole_reply(text, self._info, self._tools, in_thinking=in_thinking)
+        else:
+            found = self._stream.finish(text)
+        events = self._checked(found)
         if self._json is not None:
             calls = self._forced("".join(self._json))
             events += self._checked([ReplyEvent("call", call=call) for call in calls])

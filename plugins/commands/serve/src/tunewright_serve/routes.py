@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import TypeAdapter
 from starlette.responses import Response
 
 from tunewright_serve import anthropic, chat, completions, scoring, tokens
@@ -28,10 +28,10 @@ _DONE = b"data: [DONE]\n\n"
 
 
 async def _chat(service: Service, body: ChatBody) -> Response | EventStream:
-    public = service.model(body.model)[0]
+    public = service.model(body.get("model"))[0]
     job = chat.chat_job(service, body)
     headers = _ignored(chat.without_effect(body))
-    if body.stream:
+    if body.get("stream"):
         return await _streamed(
             service, chat.chat_events(service, job, body, public), headers, _openai_error
         )
@@ -39,10 +39,10 @@ async def _chat(service: Service, body: ChatBody) -> Response | EventStream:
 
 
 async def _completions(service: Service, body: CompletionBody) -> Response | EventStream:
-    public = service.model(body.model)[0]
+    public = service.model(body.get("model"))[0]
     job = await completions.completion_job(service, body)
-    headers = _ignored(body.model_fields_set & completions.WITHOUT_EFFECT)
-    if body.stream:
+    headers = _ignored(body.keys() & completions.WITHOUT_EFFECT)
+    if body.get("stream"):
         events = completions.completion_events(service, job, body, public)
         return await _streamed(service, events, headers, _openai_error)
     answer = await completions.completion_answer(service, job, public)
@@ -97,14 +97,14 @@ def _anthropic_error(error: Exception) -> bytes:
 
 
 #: path → body, handler
-POSTS: dict[str, tuple[type[BaseModel], Handler]] = {
-    "/v1/chat/completions": (ChatBody, _chat),
-    "/v1/completions": (CompletionBody, _completions),
-    "/v1/embeddings": (EmbeddingsBody, _plain(scoring.embeddings)),
-    "/v1/score": (ScoreBody, _plain(scoring.scores)),
-    "/v1/rerank": (RerankBody, _plain(scoring.rerank)),
-    "/v1/messages": (MessagesBody, _messages),
-    "/v1/messages/count_tokens": (CountBody, _plain(anthropic.count_tokens)),
-    "/tokenize": (TokenizeBody, _plain(tokens.tokenize)),
-    "/detokenize": (DetokenizeBody, _plain(tokens.detokenize)),
+POSTS: dict[str, tuple[TypeAdapter[Any], Handler]] = {
+    "/v1/chat/completions": (TypeAdapter(ChatBody), _chat),
+    "/v1/completions": (TypeAdapter(CompletionBody), _completions),
+    "/v1/embeddings": (TypeAdapter(EmbeddingsBody), _plain(scoring.embeddings)),
+    "/v1/score": (TypeAdapter(ScoreBody), _plain(scoring.scores)),
+    "/v1/rerank": (TypeAdapter(RerankBody), _plain(scoring.rerank)),
+    "/v1/messages": (TypeAdapter(MessagesBody), _messages),
+    "/v1/messages/count_tokens": (TypeAdapter(CountBody), _plain(anthropic.count_tokens)),
+    "/tokenize": (TypeAdapter(TokenizeBody), _plain(tokens.tokenize)),
+    "/detokenize": (TypeAdapter(DetokenizeBody), _plain(tokens.detokenize)),
 }

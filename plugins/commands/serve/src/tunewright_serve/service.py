@@ -1,9 +1,8 @@
 """State that all routes share: the engine, the template, the names of models, and limits."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
@@ -11,6 +10,7 @@ from tunewright import RowError
 from tunewright.errors import did_you_mean
 from tunewright.inference import Feature, GenerateRequest, InferenceEngine, TooLong
 from tunewright_hf.templates.info import TemplateInfo
+from tunewright_serve.deadlines import Deadlines
 from tunewright_serve.errors import ApiError
 from tunewright_serve.fetching import with_media
 from tunewright_serve.metrics import Metrics
@@ -50,9 +50,13 @@ class Service:
     open_requests: int = 0
     draining: bool = False
     waker: Waker = field(default_factory=Waker)
+    deadlines: Deadlines = field(init=False)
     _pool: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="prompts")
     )
+
+    def __post_init__(self) -> None:
+        self.deadlines = Deadlines(self.limits.answer_seconds)
 
     def in_pool(
         self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
@@ -61,22 +65,9 @@ class Service:
         loop = asyncio.get_running_loop()
         return loop.run_in_executor(self._pool, lambda: function(*args, **kwargs))
 
-    @contextmanager
-    def counted(self) -> Iterator[None]:
-        """Count a request as open. Raises ApiError (429) if too many are."""
-        if self.open_requests >= self.limits.requests:
-            raise ApiError(
-                f"{self.open_requests} requests are open, as many as may be",
-                status=429,
-                code="queue_full",
-                headers={"Retry-After": "1"},
-            )
-        self.waker.attach()
-        self.open_requests += 1
-        try:
-            yield
-        finally:
-            self.open_requests -= 1
+    def counted(self) -> "_Counted":
+        """Count a request as open, in a block. Raises ApiError (429) if too many are."""
+        return _Counted(self)
 
     def model(self, name: str | None) -> tuple[str, str]:
         """Public name and name in the engine. None: the first. Raises ApiError (404)."""
@@ -126,6 +117,28 @@ class Service:
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _Counted:
+    """A block, since one of contextlib would cost five times as much."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def __enter__(self) -> None:
+        service = self._service
+        if service.open_requests >= service.limits.requests:
+            raise ApiError(
+                f"{service.open_requests} requests are open, as many as may be",
+                status=429,
+                code="queue_full",
+                headers={"Retry-After": "1"},
+            )
+        service.waker.attach()
+        service.open_requests += 1
+
+    def __exit__(self, *error: object) -> None:
+        self._service.open_requests -= 1
 
 
 def _is_short(request: GenerateRequest) -> bool:

@@ -1,8 +1,13 @@
-"""Bodies of OpenAI's wire: chat completions and completions."""
+"""Bodies of OpenAI's wire: chat completions and completions.
 
-from typing import Annotated, Any, Literal
+These and their messages are dicts, which hold what a request gives: a model has each of some thirty
+fields that a request leaves out, and takes twice as long to check and to make.
+"""
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated, Any, Literal, Required
+
+from pydantic import BaseModel, ConfigDict, Field, with_config
+from typing_extensions import TypedDict  # that of Python 3.11 does not tell which keys are required
 
 __all__ = [
     "ChatBody",
@@ -18,10 +23,14 @@ __all__ = [
 Name = Annotated[str, Field(pattern=r"^[\w.-]{1,128}$")]
 
 
-class Body(BaseModel):
-    """Base of all bodies: strict, and unknown fields are refused."""
+#: of all bodies: unknown fields are refused
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+class Body(BaseModel):
+    """Base of bodies, and of parts of bodies."""
+
+    model_config = STRICT
 
 
 class MediaUrl(Body):
@@ -54,19 +63,20 @@ class WireCall(Body):
     function: CalledFunction
 
 
-class WireMessage(Body):
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[WirePart] | None = None
-    name: str | None = None
-    tool_calls: list[WireCall] | None = Field(None, max_length=128)
-    tool_call_id: str | None = None
-    reasoning: str | None = None
-    reasoning_content: str | None = None
-    refusal: str | None = None
+@with_config(STRICT)
+class WireMessage(TypedDict, total=False):
+    role: Required[Literal["system", "developer", "user", "assistant", "tool"]]
+    content: str | list[WirePart] | None
+    name: str | None
+    tool_calls: Annotated[list[WireCall], Field(max_length=128)] | None
+    tool_call_id: str | None
+    reasoning: str | None
+    reasoning_content: str | None
+    refusal: str | None
     # what clients send back as they got it
-    annotations: list[Any] | None = Field(None, max_length=0)
-    audio: None = None
-    function_call: None = None
+    annotations: Annotated[list[Any], Field(max_length=0)] | None
+    audio: None
+    function_call: None
 
 
 class Function(Body):
@@ -108,63 +118,67 @@ class StreamOptions(Body):
     include_obfuscation: Literal[False] | None = None
 
 
-class SamplingBody(Body):
+@with_config(STRICT)
+class SamplingBody(TypedDict, total=False):
     """Fields that chat completions and completions share; the second group is vLLM's."""
 
-    model: str | None = None
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
-    max_tokens: int | None = Field(None, ge=0, le=10_000_000)
-    n: int | None = Field(None, ge=1, le=128)
-    stop: str | Annotated[list[str], Field(max_length=16)] | None = None
-    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    presence_penalty: float | None = Field(None, ge=-2, le=2)
-    frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
-        None, max_length=1024
+    model: str | None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None
+    n: Annotated[int, Field(ge=1, le=128)] | None
+    stop: str | Annotated[list[str], Field(max_length=16)] | None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None
+    logit_bias: (
+        Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=1024)]
+        | None
     )
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    user: str | None = None
+    stream: bool | None
+    stream_options: StreamOptions | None
+    user: str | None
 
-    top_k: int | None = Field(None, ge=-1, le=1_000_000)
-    min_p: float | None = Field(None, ge=0, le=1)
-    repetition_penalty: float | None = Field(None, gt=0, le=10)
-    stop_token_ids: list[int] | None = Field(None, max_length=64)
-    ignore_eos: bool | None = None
-    skip_special_tokens: bool | None = None
+    top_k: Annotated[int, Field(ge=-1, le=1_000_000)] | None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None
+    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None
+    stop_token_ids: Annotated[list[int], Field(max_length=64)] | None
+    ignore_eos: bool | None
+    skip_special_tokens: bool | None
 
 
-class ChatBody(SamplingBody):
-    messages: list[WireMessage] = Field(min_length=1, max_length=10_000)
-    max_completion_tokens: int | None = Field(None, ge=1, le=10_000_000)
-    max_tokens: int | None = Field(None, ge=1, le=10_000_000)
-    logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=20)
-    tools: list[Tool] | None = Field(None, max_length=256)
-    tool_choice: Literal["none", "auto", "required"] | ChosenTool | None = None
-    parallel_tool_calls: bool | None = None
-    response_format: ResponseFormat | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
+@with_config(STRICT)
+class ChatBody(SamplingBody, total=False):
+    messages: Required[Annotated[list[WireMessage], Field(min_length=1, max_length=10_000)]]
+    max_completion_tokens: Annotated[int, Field(ge=1, le=10_000_000)] | None
+    max_tokens: Annotated[int, Field(ge=1, le=10_000_000)] | None
+    logprobs: bool | None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None
+    tools: Annotated[list[Tool], Field(max_length=256)] | None
+    tool_choice: Literal["none", "auto", "required"] | ChosenTool | None
+    parallel_tool_calls: bool | None
+    response_format: ResponseFormat | None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None
+    chat_template_kwargs: dict[str, Any] | None
     # without effect here
-    metadata: dict[str, str] | None = None
-    store: Literal[False] | None = None
-    service_tier: Literal["auto", "default"] | None = None
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
-    prediction: None = None
-    modalities: list[Literal["text"]] | None = None
+    metadata: dict[str, str] | None
+    store: Literal[False] | None
+    service_tier: Literal["auto", "default"] | None
+    safety_identifier: str | None
+    prompt_cache_key: str | None
+    prediction: None
+    modalities: list[Literal["text"]] | None
 
 
-class CompletionBody(SamplingBody):
-    prompt: (
+@with_config(STRICT)
+class CompletionBody(SamplingBody, total=False):
+    prompt: Required[
         str
         | Annotated[list[str], Field(min_length=1, max_length=1024)]
         | Annotated[list[int], Field(min_length=1)]
         | Annotated[list[list[int]], Field(min_length=1, max_length=1024)]
-    )
-    echo: bool | None = None
-    logprobs: int | None = Field(None, ge=0, le=20)
-    best_of: int | None = Field(None, ge=1, le=128)
-    suffix: None = None
+    ]
+    max_tokens: Annotated[int, Field(ge=0, le=10_000_000)] | None
+    echo: bool | None
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None
+    best_of: Annotated[int, Field(ge=1, le=128)] | None
+    suffix: None

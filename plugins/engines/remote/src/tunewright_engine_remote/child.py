@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -60,7 +61,8 @@ class Child:
                 raise RunError(self.wait(), place=self._name, hint=f"its log: {self.log}")
             if time.monotonic() - self._began > seconds:
                 self.stop()
-                problem = f"did not answer within {seconds:g} seconds; it said {_last(self.log)}"
+                said = last_errors(self.log)
+                problem = f"did not answer within {seconds:g} seconds; it said {said}"
                 hint = f"its log: {self.log}; engine.start_seconds sets the time"
                 raise RunError(problem, place=self._name, hint=hint)
             time.sleep(pause)
@@ -81,7 +83,7 @@ class Child:
                 os.killpg(self._group, signal.SIGKILL)
             return "was lost"
         seconds = time.monotonic() - self._began
-        code, last = int(said), _last(self.log)
+        code, last = int(said), last_errors(self.log)
         if code >= 0:
             return f"ended with code {code} after {seconds:.0f} s; it said {last}"
         number = signal.Signals(-code)
@@ -110,19 +112,23 @@ def _environment(programs: Path, variables: Mapping[str, str]) -> dict[str, str]
     return found
 
 
-def _last(log: Path) -> str:
-    """The last line of a log that names an error, or the last one."""
+_ERROR = re.compile(r"(?:\w+\.)*\w*(?:Error|Exception): .*|\berror: .*")
+
+
+def last_errors(log: Path) -> str:
+    """The last different errors that a log names, the earliest first: later ones often say no more
+    than that there was one. The last line of a log without errors."""
     try:
         with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 20_000))
+            file.seek(max(0, log.stat().st_size - 50_000))
             text = file.read().decode(errors="replace")
     except FileNotFoundError:  # removed with its folder, as the server ended
         text = ""
     lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
     if not lines:
         return "nothing"
-    named = [line for line in lines if "Error" in line or "error:" in line]
-    return f"{(named or lines)[-1][:300]!r}"
+    named = dict.fromkeys(found[0] for line in lines if (found := _ERROR.search(line)))
+    return ", ".join(f"{line[:300]!r}" for line in [*named][-3:] or lines[-1:])
 
 
 def free_port() -> int:

@@ -38,7 +38,7 @@ from tunewright_engine_remote.supervision import (
     environment,
     launched,
 )
-from tunewright_engine_remote.wire import ServerLost, generate
+from tunewright_engine_remote.wire import ServerFailed, ServerLost, generate
 from tunewright_hf.inference.answers import Answer, AnswerFactory, AnswersTicket
 from tunewright_hf.inference.defaults import sampling_defaults
 from tunewright_hf.inference.grammar import grammar_text, is_installed
@@ -61,10 +61,8 @@ class OpenedServer(InferenceEngine):
         self._folder = Path(tempfile.mkdtemp(prefix=f"tunewright-{engine.name}-"))
         try:
             self._open(run, request, engine, self._folder)
-        except BaseException:  # the log stays
-            shutil.rmtree(self._folder / MERGED, ignore_errors=True)
-            with suppress(OSError):
-                self._folder.rmdir()
+        except BaseException:
+            self._remove_files(keep_log=True)
             raise
 
     def _open(
@@ -167,7 +165,16 @@ class OpenedServer(InferenceEngine):
             self._loop.call_soon_threadsafe(self._stopped.set)
         self._thread.join()
         self._supervisor.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._remove_files(keep_log=self._supervisor.has_failed)
+
+    def _remove_files(self, *, keep_log: bool) -> None:
+        for each in self._folder.iterdir():
+            if each.is_dir():
+                shutil.rmtree(each, ignore_errors=True)
+            elif not (keep_log and each.suffix == ".log"):
+                each.unlink()
+        with suppress(OSError):  # the log is there
+            self._folder.rmdir()
 
     def update(self, trained: StageResult, send: bool = True) -> None:
         if not self._updates:
@@ -219,6 +226,8 @@ class OpenedServer(InferenceEngine):
         elif (error := task.exception()) is not None:
             said = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
             row.unavailable = isinstance(error, ServerLost | httpx2.TransportError)
+            if row.unavailable or isinstance(error, ServerFailed):
+                said += self._supervisor.trace()
             row.end("error", said)
         else:
             row.end(task.result())

@@ -14,7 +14,7 @@ from tunewright.errors import did_you_mean
 from tunewright.index import environment_folder
 from tunewright.inference import EngineRequest
 from tunewright.types import RunContext
-from tunewright_engine_remote.child import Child, free_port
+from tunewright_engine_remote.child import Child, free_port, last_errors
 from tunewright_engine_remote.served import Served
 from tunewright_engine_remote.servers import BASE, Launch
 
@@ -38,6 +38,7 @@ class Supervisor:
         self.title, self.address, self._token = title, address, token
         self.base, self.max_length = BASE, 0
         self.names: list[str | None] = [None]
+        self.has_failed = False  # its log, if there is one, is to be kept
 
     def client(self) -> httpx2.AsyncClient:
         """A client for one event loop."""
@@ -45,6 +46,11 @@ class Supervisor:
 
     def check(self) -> None:
         """Raise RunError while the server does not run."""
+
+    def trace(self) -> str:
+        """What to add to the error of a request at which the server failed: its log, which is
+        kept."""
+        return ""
 
     def close(self) -> None:
         """End what was started."""
@@ -82,11 +88,11 @@ class Supervisor:
                 response = client.post(path, json=body)
         except httpx2.HTTPError as error:
             said = str(error).partition("\n")[0] or type(error).__name__
-            raise RunError(
-                f"{self.title} does not take {path}: {said}", place=self.address
-            ) from error
+            problem = f"{self.title} does not take {path}: {said}{self.trace()}"
+            raise RunError(problem, place=self.address) from error
         if response.status_code != 200:
             said = " ".join(response.text.split())[:300]
+            said += self.trace() if response.status_code >= 500 else ""
             problem = f"{self.title} refuses {path} with {response.status_code}: {said}"
             raise RunError(problem, place=self.address, hint=_UPDATES)
 
@@ -199,7 +205,7 @@ class Watched(Supervisor):
             said = self._child.wait()
             if self._closing:
                 return
-            now = time.monotonic()
+            self.has_failed, now = True, time.monotonic()
             self._deaths = [each for each in self._deaths if now - each < _WITHIN] + [now]
             if len(self._deaths) > _MOST:
                 self._down = f"{said}, for the {len(self._deaths)}th time in ten minutes"
@@ -215,6 +221,10 @@ class Watched(Supervisor):
     def check(self) -> None:
         if self._down:
             raise RunError(self._down, place=self.title, hint=f"its log: {self._child.log}")
+
+    def trace(self) -> str:
+        self.has_failed = True
+        return f"; its log, {self._child.log}, says {last_errors(self._child.log)}"
 
     def close(self) -> None:
         self._closing = True

@@ -16,7 +16,11 @@ _GONE = (502, 503, 504)  # statuses of a server that ends or starts, and of prox
 _ENDS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 
 
-class ServerLost(RunError):
+class ServerFailed(RunError):
+    """The server failed at a request that it took."""
+
+
+class ServerLost(ServerFailed):
     """The server has ended, or does not take requests now."""
 
 
@@ -33,7 +37,7 @@ async def generate(client: httpx2.AsyncClient, server: Server, row: Row, base: s
         async with aclosing(_events(response.aiter_bytes())) as events:
             async for data in events:
                 if "error" in data:
-                    raise RunError(_message(data))
+                    raise ServerFailed(_message(data))
                 for choice in data["choices"]:
                     if (reason := _push(row, choice)) is not None:
                         return reason  # closes the connection: the server stops, too
@@ -112,7 +116,7 @@ def _refusal(status: int, body: bytes) -> RunError:
         said = _message(json.loads(body))
     except ValueError:
         said = body[:200].decode(errors="replace")
-    kind = ServerLost if status in _GONE else RunError
+    kind = ServerLost if status in _GONE else ServerFailed if status >= 500 else RunError
     return kind(f"the server refused the request with {status}: {said}")
 
 

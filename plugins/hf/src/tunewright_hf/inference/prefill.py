@@ -1,6 +1,7 @@
 """Computation of prompts, in parts, before their rows join the others."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +14,17 @@ from tunewright_hf.inference.runner import Group, ModelRunner, NativeCache
 from tunewright_hf.inference.sampling import scores_of
 from tunewright_hf.inference.slots import SlotCache
 
-__all__ = ["Prefill"]
+__all__ = ["Prefill", "even_part"]
 
 _ROOM = 64  # columns for the first tokens of the answers
+
+
+def even_part(lengths: Iterable[int], most: int) -> int:
+    """Tokens of the next of the fewest parts of up to so many tokens in which prompts of these
+    lengths are computed. The parts are of one size: of as many, those have the first tokens
+    earliest on average."""
+    tokens = sum(lengths)
+    return math.ceil(tokens / max(1, math.ceil(tokens / most)))
 
 
 class Prefill:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tunewright.inference import FinishReason
 from tunewright.types import Embedding
-from tunewright_hf.inference.prefill import Prefill
+from tunewright_hf.inference.prefill import Prefill, even_part
 from tunewright_hf.inference.prefixes import PrefixStore
 from tunewright_hf.inference.rows import Row
 from tunewright_hf.inference.runner import Group, ModelRunner
@@ -124,10 +124,11 @@ class Scheduler:
         """Compute waiting prompts: more of them where no other row waits for its next token, and
         then in small parts, so that the first rows need not wait for the last ones' prompts."""
         left = self._prefill_tokens * (_IDLE if is_idle else 1)
-        together = self._prefill_tokens // (_PARTS if is_idle else 1)
         while left > 0:
             if self._prefill is None and self.waiting:
-                self._prefill = self._admit(together)
+                lengths = [len(row.prompt) for row in self.waiting][: self._slots - self.running]
+                part = even_part(lengths, max(1, self._prefill_tokens // _PARTS))
+                self._prefill = self._admit(part if is_idle else self._prefill_tokens)
             if self._prefill is None:
                 return
             left -= self._advance(self._prefill, left)
@@ -196,8 +197,7 @@ class Scheduler:
     def _advance(self, prefill: Prefill, tokens: int) -> int:
         """Compute up to so many tokens of the prompts; after the last, sample and join the others.
         Returns the number of tokens that were computed."""
-        before = prefill.left
-        logits = prefill.step(tokens)
+        before, logits = prefill.left, prefill.step(tokens)
         computed = before - prefill.left
         if logits is None:
             return computed
@@ -218,11 +218,11 @@ class Scheduler:
         return computed
 
     def _join(self, group: Group) -> None:
-        """Merge a new group into one of like length."""
+        """Merge a new group into one of like length that was there before it."""
         if group.alone or not group.rows:
             return
-        for other in self._groups:
-            if other is group or other.alone or not other.rows:
+        for other in self._groups[: self._groups.index(group)]:
+            if other.alone or not other.rows:
                 continue
             if not _alike(other.cache.length, group.cache.length):
                 continue

@@ -10,7 +10,7 @@ from tunewright.types import ToolCall
 from tunewright_hf.templates.info import TemplateInfo, compiled, open_end
 from tunewright_hf.templates.reply_calls import OpenCall
 
-__all__ = ["ReplyEvent", "ReplyStream"]
+__all__ = ["ReplyEvent", "ReplyStream", "whole_reply"]
 
 # Held text of more characters is looked at only when it has grown by a sixteenth, so that the cost
 # of a reply is not the square of its length.
@@ -52,7 +52,6 @@ class ReplyStream:
         self._call = form.call if tools != [] else ""
         self._patterns = [each for each in (form.thinking, self._call, form.drop) if each]
         self._stop, self._stop_begin = _stop_patterns(info.stop)
-        self._fixed = _fixed_markers(info.thinking, info.stop)
         self._text, self._at = "", 0  # all before text[at] is in an event, or dropped
         self._state = self._begin
         self._next_look = 0  # length of the text from which on it is looked at again
@@ -75,8 +74,6 @@ class ReplyStream:
     def finish(self, text: str = "") -> list[ReplyEvent]:
         """Return the remaining events when no more follows than this text. A stop token at the end
         of the reply is removed."""
-        if not self._text and not self._opened and self._is_plain(text):
-            return [ReplyEvent("text", text)] if text else []
         self._text += text
         if self._stop:
             rest = re.sub(f"{self._stop}\\Z", "", self._text[self._at :])
@@ -85,13 +82,6 @@ class ReplyStream:
         if not self._content.strips:  # there was no call
             events += self._content.rest()
         return events
-
-    def _is_plain(self, text: str) -> bool:
-        """Whether a whole reply is its text: most are, and this is found sooner than their
-        parts."""
-        if self._fixed.search(text):
-            return False
-        return not any(compiled(pattern).search(text) for pattern in self._patterns)
 
     def _advance(self, final: bool) -> list[ReplyEvent]:
         events: list[ReplyEvent] = []
@@ -192,6 +182,28 @@ class ReplyStream:
         self._content.strips = True
         events += [ReplyEvent("call", call=each) for each in calls]
         return True
+
+
+def whole_reply(
+    text: str,
+    info: TemplateInfo,
+    tools: Sequence[dict[str, Any]] | None = None,
+    *,
+    in_thinking: bool = False,
+) -> list[ReplyEvent]:
+    """Parse a reply that is there as a whole, as a ReplyStream with these settings would."""
+    if not in_thinking and _is_plain(text, info, tools):
+        return [ReplyEvent("text", text)] if text else []
+    return ReplyStream(info, tools, in_thinking=in_thinking).finish(text)
+
+
+def _is_plain(text: str, info: TemplateInfo, tools: Sequence[dict[str, Any]] | None) -> bool:
+    """Whether a whole reply is its text: most are, and this is found sooner than their parts."""
+    if _fixed_markers(info.thinking, info.stop).search(text):
+        return False
+    form = info.reply
+    patterns = (form.thinking, form.drop, form.call if tools != [] else "")
+    return not any(pattern and compiled(pattern).search(text) for pattern in patterns)
 
 
 @lru_cache(maxsize=64)
