@@ -167,6 +167,7 @@ class _Mailbox(_Reader):
         self.open_answers, self._limit = self.answers, _MAX_UNREAD * self.answers
         self._new: deque[Piece] = deque()
         self._is_filled, self._waiter = False, self._loop.create_future()
+        self._is_sending = False  # whether the reader is at the client, with what it has taken
         self._due = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -181,18 +182,20 @@ class _Mailbox(_Reader):
 
     def _look(self) -> None:
         self._fill()
-        if len(self._new) > self._limit:
+        # a reader that waits here has only had no turn yet
+        if self._is_sending and len(self._new) > self._limit:
             for ticket in self._tickets:  # its client does not read: neither wait nor keep all
                 ticket.cancel()
 
     async def take(self, seconds: float) -> list[Piece]:
         """All pieces that have come; empty if none comes for so many seconds."""
+        self._is_sending = False
         if not self._is_filled:
             self._due = self._loop.time() + seconds
             self._timer = self._timer or self._loop.call_at(self._due, self._ring)
             self._waiter = self._loop.create_future()
             await self._waiter
-        self._is_filled = False
+        self._is_filled, self._is_sending = False, True
         # the engine's thread may be adding to them
         pieces = [self._new.popleft() for _ in range(len(self._new))]
         if self.answers == 1:
