@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from media.media_talk import talk
 from tunewright import registry
 from tunewright.registry import Entry
 from tunewright.types import (
@@ -237,26 +238,10 @@ class Subject:
             ]
         else:
             given = {}
-        contents = iter(found)
-        talk = [
-            {
-                "role": message.role,
-                "content": [{"type": "text", "text": message.content}]
-                if isinstance(message.content, str)
-                else [
-                    {"type": "text", "text": part.text}
-                    if isinstance(part, TextPart)
-                    else {"type": part.kind, part.kind: next(contents).content}
-                    for part in message.content
-                ],
-                **_calls(message),
-            }
-            for message in messages
-        ]
         with warnings.catch_warnings():  # GLM-4V gives tensors to NumPy
             warnings.simplefilter("ignore", DeprecationWarning)
             return self.loaded.processor.apply_chat_template(
-                talk,
+                talk(messages, [each.content for each in found]),
                 chat_template=self.template.source,
                 tokenize=True,
                 return_dict=True,
@@ -265,12 +250,6 @@ class Subject:
                 add_generation_prompt=prompt,
                 processor_kwargs=given | {"add_special_tokens": False},
             )
-
-
-def _calls(message: Message) -> dict[str, Any]:
-    calls = [{"name": call.name, "arguments": call.arguments} for call in message.tool_calls]
-    made = [{"type": "function", "function": each} for each in calls]
-    return {"tool_calls": made} if made else {}
 
 
 @cache

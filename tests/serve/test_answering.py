@@ -3,8 +3,8 @@
 import asyncio
 
 import pytest
-from serve.serving import HERMES
 
+from serve.serving import HERMES
 from tunewright.inference import GenerateRequest
 from tunewright_conformance.scripted import ScriptedEngine
 from tunewright_serve.answering import answer_batches

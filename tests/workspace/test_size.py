@@ -9,17 +9,8 @@ from workspace.members import ROOT, members
 
 OURS = [member.source for member in members()] + [ROOT / "tests", ROOT / "scripts"]
 FILES = sorted({file for folder in OURS for file in folder.rglob("*.py")})
-#: too long still: not split with the other tests because they were being changed at that time
-LATER = [
-    "tests/inference/test_requests.py",
-    "tests/media/media_cases.py",
-    "tests/media/test_rows.py",
-    "tests/serve/test_chat.py",
-    "tests/surface/test_chat.py",
-]
-SHORT = [file for file in FILES if file.relative_to(ROOT).as_posix() not in LATER]
 every_file = pytest.mark.parametrize(
-    "file", SHORT, ids=lambda file: file.relative_to(ROOT).as_posix()
+    "file", FILES, ids=lambda file: file.relative_to(ROOT).as_posix()
 )
 
 
@@ -49,25 +40,13 @@ def test_what_a_newcomer_reads_is_small() -> None:
     assert sum(files.values()) <= 1000, files
 
 
-def too_long(file: Path) -> list[str]:
-    """What is too long in it: itself, and functions."""
+@every_file
+def test_file_and_functions_are_short(file: Path) -> None:
     text = file.read_text("utf-8")
+    assert len(text.splitlines()) <= 300
     functions = (
         n
         for n in ast.walk(ast.parse(text))
         if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)
     )
-    return ["the file"] * (len(text.splitlines()) > 300) + [
-        f.name for f in functions if f.end_lineno - f.lineno + 1 > 60
-    ]
-
-
-@every_file
-def test_file_and_functions_are_short(file: Path) -> None:
-    assert too_long(file) == []
-
-
-@pytest.mark.parametrize("name", LATER)
-def test_what_is_to_be_split_is_still_too_long(name: str) -> None:
-    """Otherwise it leaves the list."""
-    assert too_long(ROOT / name)
+    assert [f.name for f in functions if f.end_lineno - f.lineno + 1 > 60] == []
