@@ -86,7 +86,7 @@ def test_goes_on_after_a_kill(run: Path, tmp_path: Path, monkeypatch: pytest.Mon
         patch.setattr(OpenedEngine, "submit", submit)
         with pytest.raises(Stopped, match=r"stopped after [1-9] of 20 rows"):
             predict(run, tmp_path / "out.jsonl", data, *sampled)
-    there = len(part.read_text("utf-8").splitlines()) - 1
+    there = part.read_bytes().count(b"\n") - 1  # texts may hold what str.splitlines splits at
     assert 0 < there < 10
     with part.open("ab") as file:
         file.write('{"row": 19, "text": "tö'.encode()[:-1])  # torn within a character
