@@ -188,15 +188,20 @@ def test_a_server_without_development_mode(tmp_path: Path) -> None:
     not (environment_folder("vllm") / "bin/vllm").exists(),
     reason="there is no vLLM: tunewright env create vllm",
 )
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("adapter", [LORA, "full"])
-def test_a_real_vllm_has_the_weights_of_each_step(tmp_path: Path, adapter: Any) -> None:
-    """On a GPU; on a CPU with a build of vLLM for it (see test_conformance.py)."""
+def test_a_real_vllm_has_the_weights_of_each_step(
+    tmp_path: Path, adapter: Any, device: str
+) -> None:
+    """On a GPU, which training and engine share; on a CPU with a build of vLLM for it (see
+    test_conformance.py)."""
     made = asked(tmp_path, "vllm", "http://x", adapter=adapter)
     tokenizer = Run(resolve(made | {"adapter": "full"})).load(trainable=False).tokenizer
     small_llama(tmp_path / "model", tokenizer)
     more = ["--enforce-eager", "--dtype", "float32"]
+    more += ["--gpu-memory-utilization", "0.5"] if device == "cuda" else []
     made["stage"]["rollouts"] = {"engine": "vllm", "arguments": more}
-    family = {"name": "llama", "device": "cpu", "dtype": "float32"}
+    family = {"name": "llama", "device": device, "dtype": "float32"}
     template = {"name": "qwen3"}
     trial = go(made | {"model": str(tmp_path / "model"), "family": family, "template": template})
     assert max(differences(trial)) < 1e-4
