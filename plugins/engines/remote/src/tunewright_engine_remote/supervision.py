@@ -48,8 +48,8 @@ class Supervisor:
         """Raise RunError while the server does not run."""
 
     def trace(self) -> str:
-        """What to add to the error of a request at which the server failed: its log, which is
-        kept."""
+        """Return what to add to the error of a request at which the server failed: its log, which
+        is kept."""
         return ""
 
     def close(self) -> None:
