@@ -9,7 +9,8 @@ from typing import Any
 import datasets
 import pytest
 from pydantic import ConfigDict
-from training_setup import VOCAB, a_run, use_scheduler
+from torch import Tensor
+from training_setup import VOCAB, a_run, loaded, logs_of, model, use_scheduler
 
 from tunewright import PluginOptions, hookimpl, registry
 from tunewright.plugin import Reward
@@ -150,7 +151,7 @@ def prompts(number: int = 8, longest: int = 4) -> datasets.Dataset:
 
 def run_stage(
     folder: Path,
-    loaded: LoadedModel,
+    made: LoadedModel,
     stage: Any,
     data: datasets.Dataset | None = None,
     *,
@@ -173,7 +174,7 @@ def run_stage(
         "precision": "fp32",
     }
     request = TrainRequest(
-        loaded,
+        made,
         Data(train=data if data is not None else prompts(), evals=evals or {}),
         Training(**{**settings, **training}),
         folder,
@@ -183,3 +184,16 @@ def run_stage(
     )
     use_scheduler(run, request.training)
     return run, stage.train_stage(run, request)
+
+
+def one_by_one_and_at_once(folder: Path, stage: Any) -> list[tuple[Any, dict[str, Tensor]]]:
+    """What was logged, and the weights after it, of steps in four passes of one prompt, and in one
+    of four."""
+    found = []
+    for size in (1, 4):
+        made = loaded(model())
+        how = {"per_device_train_batch_size": size, "gradient_accumulation_steps": 4 // size}
+        run, _ = run_stage(folder / str(size), made, stage, reference=loaded(model()), **how)
+        after = {name: each.detach() for name, each in made.model.named_parameters()}
+        found.append((logs_of(run), after))
+    return found

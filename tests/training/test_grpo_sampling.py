@@ -5,9 +5,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from prompts_setup import REWARDS, Named, own_rewards, prompts, prompts_run, run_stage, wanted
+from prompts_setup import (
+    REWARDS,
+    Named,
+    one_by_one_and_at_once,
+    own_rewards,
+    prompts,
+    prompts_run,
+    run_stage,
+    wanted,
+)
 from test_grpo import adapted, grpo
-from test_pairs_training import weights
 from test_resume import assert_same_state, no_pickle
 from training_setup import loaded, logs_of, model, stop_after
 
@@ -165,14 +173,8 @@ def test_reward_rises(tmp_path, name):
 
 @pytest.mark.parametrize("name", FAMILY)
 def test_four_passes_of_one_prompt_are_one_of_four(tmp_path, name):
-    found = []
-    for folder, size in {"4x1": 1, "1x4": 4}.items():
-        made = loaded(model())
-        how = {"per_device_train_batch_size": size, "gradient_accumulation_steps": 4 // size}
-        stage = grpo(num_iterations=2, **FAMILY[name])
-        run, _ = run_stage(tmp_path / folder, made, stage, reference=loaded(model()), **how)
-        found.append((logs_of(run), weights(made)))
-    (one, one_weights), (four, four_weights) = found
+    stage = grpo(num_iterations=2, **FAMILY[name])
+    (one, one_weights), (four, four_weights) = one_by_one_and_at_once(tmp_path, stage)
     for left, right in zip(one, four, strict=True):
         assert left == pytest.approx(right, rel=1e-4, abs=1e-5)
     torch.testing.assert_close(one_weights, four_weights, rtol=1e-3, atol=1e-4)

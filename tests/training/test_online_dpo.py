@@ -7,7 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from prompts_setup import REWARDS, Named, own_rewards, prompts, prompts_run, run_stage, wanted
+from prompts_setup import (
+    REWARDS,
+    Named,
+    one_by_one_and_at_once,
+    own_rewards,
+    prompts,
+    prompts_run,
+    run_stage,
+    wanted,
+)
 from test_grpo import adapted
 from test_pairs_training import weights
 from test_resume import assert_same_state, no_pickle
@@ -180,13 +189,7 @@ def test_only_what_it_is_to_train_moves(tmp_path, how):
 
 
 def test_four_passes_of_one_prompt_are_one_of_four(tmp_path):
-    found = []
-    for name, size in {"4x1": 1, "1x4": 4}.items():
-        made = loaded(model())
-        how = {"per_device_train_batch_size": size, "gradient_accumulation_steps": 4 // size}
-        run, _ = run_stage(tmp_path / name, made, online_dpo(), reference=loaded(model()), **how)
-        found.append((logs_of(run), weights(made)))
-    (one, one_weights), (four, four_weights) = found
+    (one, one_weights), (four, four_weights) = one_by_one_and_at_once(tmp_path, online_dpo())
     for left, right in zip(one, four, strict=True):
         assert left == pytest.approx(right, rel=1e-5, abs=1e-5)
     torch.testing.assert_close(one_weights, four_weights, rtol=1e-4, atol=1e-5)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from prompts_setup import own_rewards, prompts, prompts_run, run_stage
+from prompts_setup import one_by_one_and_at_once, own_rewards, prompts, prompts_run, run_stage
 from safetensors.torch import load_file
 from test_grpo import adapted
 from test_pairs_training import weights
@@ -61,13 +61,7 @@ def test_reward_rises_and_only_what_it_is_to_train_moves(tmp_path, how):
 
 
 def test_four_passes_of_one_prompt_are_one_of_four(tmp_path):
-    found = []
-    for name, size in {"4x1": 1, "1x4": 4}.items():
-        made = loaded(model())
-        how = {"per_device_train_batch_size": size, "gradient_accumulation_steps": 4 // size}
-        run, _ = run_stage(tmp_path / name, made, ppo(beta=0.1), reference=loaded(model()), **how)
-        found.append((logs_of(run), weights(made)))
-    (one, one_weights), (four, four_weights) = found
+    (one, one_weights), (four, four_weights) = one_by_one_and_at_once(tmp_path, ppo(beta=0.1))
     for left, right in zip(one, four, strict=True):
         assert left == pytest.approx(right, rel=1e-4, abs=1e-5)
     torch.testing.assert_close(one_weights, four_weights, rtol=1e-3, atol=1e-4)

@@ -112,7 +112,7 @@ def _environment(programs: Path, variables: Mapping[str, str]) -> dict[str, str]
     return found
 
 
-_ERROR = re.compile(r"(?:\w+\.)*\w*(?:Error|Exception): .*|\berror: .*")
+_ERROR = re.compile(r"(?<![\w.])[\w.]*(?:Error|Exception): .*|\berror: .*")
 
 
 def last_errors(log: Path) -> str:
