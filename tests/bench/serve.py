@@ -5,12 +5,13 @@
 Greedy answers of 32 tokens to prompts of 129, in one process, one thread. In each repetition the
 modes run in turns: sequential `generate` (of eight prompts), `generate` on one static batch,
 transformers' continuous batching (its start is not counted), and the scheduler with as many slots
-as requests. Prints a table in Markdown: tokens per CPU-second as multiples of sequential
-`generate`, and of the scheduler as a multiple of the static batch: medians of the ratios within
-each repetition, so that other load moves both sides. The last column is the median CPU time to the
-first token over the time to the last, when all requests come at once. --write puts the table into
-docs/decisions/0012-slot-scheduler.md. Fails if the modes do not give the same tokens, or if a goal
-is missed:
+as requests. Their order is random (and the same in every run): a mode finds caches and memory as
+the one before it left them. Prints a table in Markdown: tokens per CPU-second as multiples of
+sequential `generate`, and of the scheduler as a multiple of the static batch: medians of the ratios
+within each repetition, so that other load moves both sides. The last column is the median CPU time
+to the first token over the time to the last, when all requests come at once. --write puts the table
+into docs/decisions/0012-slot-scheduler.md. Fails if the modes do not give the same tokens, or if a
+goal is missed:
 
     tiny model (0.2 M parameters): 4 times sequential at 8 requests, 10 times at 32
     small model (19 M):            3 times at 8
@@ -22,6 +23,7 @@ tests/bench/serve_peer.py measures LLaMA-Factory's server beside ours.
 
 import argparse
 import copy
+import random
 import statistics
 import sys
 import time
@@ -165,8 +167,9 @@ def measure(name: str, requests: int, repeats: int) -> tuple[str, list[str]]:
     turns = []
     with torch.inference_mode():
         scheduled(model, prompts)  # the first of a process is slower
-        for _ in range(repeats):
-            found = {mode: run(model, prompts) for mode, run in modes.items()}
+        for repeat in range(repeats):
+            order = random.Random(repeat).sample(list(modes), len(modes))
+            found = {mode: modes[mode](model, prompts) for mode in order}
             expected = found["static"][0]
             for tokens, _, _ in found.values():
                 assert tokens == expected[: len(tokens)], "the tokens differ"

@@ -6,11 +6,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-from transformers import (  # noqa: E402
-    GenerationConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
-)
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM  # noqa: E402
 
 from tunewright_hf.inference.rows import Row, RowSampling  # noqa: E402
 from tunewright_hf.inference.scheduler import Scheduler  # noqa: E402
@@ -49,6 +45,17 @@ def run(model: Any, *rows: Row, **how: Any) -> list[list[int]]:
         scheduler.run()
     assert scheduler.running == scheduler.cache_tokens == 0
     return [each.tokens for each in rows]
+
+
+def shapes_of(model: Any) -> list[tuple[int, ...]]:
+    """Shapes of the inputs of each call, as it comes."""
+    shapes: list[tuple[int, ...]] = []
+
+    def see(module: Any, args: Any, named: dict[str, Any]) -> None:
+        shapes.append(tuple(named["input_ids"].shape))
+
+    model.register_forward_pre_hook(see, with_kwargs=True)
+    return shapes
 
 
 def greedy(model: Any, *rows: Row, **how: Any) -> list[list[int]]:
@@ -140,14 +147,12 @@ def test_stop_ids_end_an_answer() -> None:
 
 
 def test_rows_join_and_leave_while_columns_grow_and_are_dropped() -> None:
-    model = llama()
-    rows = [row(seed, 5 + seed * 7 % 40, 10 + seed * 31 % 150) for seed in range(24)]
+    model, rows = llama(), [row(n, 5 + n * 7 % 40, 10 + n * 31 % 150) for n in range(24)]
     assert run(model, *rows, slots=3) == greedy(model, *rows)
 
 
 def test_long_and_short_rows_are_computed_apart() -> None:
-    model = llama()
-    rows = [row(1, 900, 30), row(2, 5, 30), row(3, 1200, 10), row(4, 20, 60)]
+    model, rows = llama(), [row(1, 900, 30), row(2, 5, 30), row(3, 1200, 10), row(4, 20, 60)]
     scheduler = Scheduler(model, prefill_tokens=300)
     scheduler.add(rows)
     groups = set()
@@ -164,8 +169,8 @@ def test_a_long_prompt_is_computed_in_parts_between_the_steps_of_others() -> Non
     scheduler.add([first])
     with torch.no_grad():
         scheduler.step()
-        scheduler.add([long])
         before = len(first.tokens)
+        scheduler.add([long])
         while not long.tokens:
             scheduler.step()
         assert len(first.tokens) - before == 10
@@ -173,18 +178,16 @@ def test_a_long_prompt_is_computed_in_parts_between_the_steps_of_others() -> Non
     assert [first.tokens, long.tokens] == greedy(model, first, long)
 
 
-def test_waiting_prompts_are_computed_in_even_parts() -> None:
-    model, shapes = llama(), []
-    model.register_forward_pre_hook(
-        lambda module, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)),
-        with_kwargs=True,
-    )
-    run(model, *(row(seed, 10, 2) for seed in range(5)), prefill_tokens=60)
-    assert shapes == [(2, 10), (3, 10), (5, 1)]  # three would fit
+def test_most_waiting_prompts_are_computed_before_the_rest_in_even_parts() -> None:
+    shapes, few = shapes_of(model := llama()), [row(seed, 5, 2) for seed in range(3)]
+    run(model, *(row(seed, 10, 2) for seed in range(9)), prefill_tokens=60)
+    assert shapes == [(2, 10), (3, 10), (2, 10), (2, 10), (9, 1)]  # three fit: five, then four
+    run(model, *few, prefill_tokens=60)
+    assert shapes[5:] == [(3, 5), (3, 1)]  # not worth several parts
 
 
 def test_equal_prompts_are_computed_once() -> None:
-    model, shapes = llama(), []
+    model = llama()
 
     def rows() -> list[Row]:
         hot = RowSampling(temperature=2.0)
@@ -192,10 +195,7 @@ def test_equal_prompts_are_computed_once() -> None:
 
     alone = [run(model, each)[0] for each in rows()]
     assert len({tuple(tokens) for tokens in alone}) == 5
-    model.register_forward_pre_hook(
-        lambda module, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)),
-        with_kwargs=True,
-    )
+    shapes = shapes_of(model)
     assert run(model, *rows()) == alone
     assert shapes[0] == (1, 40) and set(shapes[1:]) == {(5, 1)}
 

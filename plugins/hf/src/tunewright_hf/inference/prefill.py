@@ -1,7 +1,7 @@
 """Computation of prompts, in parts, before their rows join the others."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,17 +14,24 @@ from tunewright_hf.inference.runner import Group, ModelRunner, NativeCache
 from tunewright_hf.inference.sampling import scores_of
 from tunewright_hf.inference.slots import SlotCache
 
-__all__ = ["Prefill", "even_part"]
+__all__ = ["Prefill", "next_part"]
 
+_PART = 0.6  # of the prompt tokens of a step: the largest part
 _ROOM = 64  # columns for the first tokens of the answers
+_WHOLE = 0.25  # of the prompt tokens of a step: what is not worth several parts
 
 
-def even_part(lengths: Iterable[int], most: int) -> int:
-    """Tokens of the next of the fewest parts of up to so many tokens in which prompts of these
-    lengths are computed. The parts are of one size: of as many, those have the first tokens
-    earliest on average."""
-    tokens = sum(lengths)
-    return math.ceil(tokens / max(1, math.ceil(tokens / most)))
+def next_part(lengths: Sequence[int], later: int, tokens: int) -> int:
+    """Tokens of the waiting prompts that are computed next, where no row generates.
+
+    lengths: of the prompts. later: how many at their end have parts of their own, less than half of
+    all: so most rows have their first tokens early. Both are computed in the fewest parts of a
+    limited size, all of one size, which are early on average. tokens: prompt tokens of a step.
+    """
+    if sum(lengths) <= _WHOLE * tokens:
+        return math.ceil(_WHOLE * tokens)
+    first = sum(lengths[:-later] or lengths)
+    return math.ceil(first / max(1, math.ceil(first / (_PART * tokens))))
 
 
 class Prefill:

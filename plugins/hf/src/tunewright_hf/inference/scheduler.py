@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tunewright.inference import FinishReason
 from tunewright.types import Embedding
-from tunewright_hf.inference.prefill import Prefill, even_part
+from tunewright_hf.inference.prefill import Prefill, next_part
 from tunewright_hf.inference.prefixes import PrefixStore
 from tunewright_hf.inference.rows import Row
 from tunewright_hf.inference.runner import Group, ModelRunner
@@ -23,7 +23,6 @@ __all__ = ["Scheduler"]
 
 _APART = 4  # lengths that differ by this factor are computed apart: padding costs more than a pass
 _IDLE = 4  # times the prompt tokens of a step, where no row generates
-_PARTS = 2  # of prefill_tokens: prompts that are computed together where no row generates
 _SHORT = 256  # columns up to which all lengths are computed together
 
 
@@ -124,10 +123,11 @@ class Scheduler:
         """Compute waiting prompts: more of them where no other row waits for its next token, and
         then in small parts, so that the first rows need not wait for the last ones' prompts."""
         left = self._prefill_tokens * (_IDLE if is_idle else 1)
+        later = (min(len(self.waiting), self._slots - self.running) - 1) // 2  # rows
         while left > 0:
             if self._prefill is None and self.waiting:
                 lengths = [len(row.prompt) for row in self.waiting][: self._slots - self.running]
-                part = even_part(lengths, max(1, self._prefill_tokens // _PARTS))
+                part = next_part(lengths, later, self._prefill_tokens)
                 self._prefill = self._admit(part if is_idle else self._prefill_tokens)
             if self._prefill is None:
                 return
