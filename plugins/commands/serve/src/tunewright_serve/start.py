@@ -108,6 +108,7 @@ def serve(run: Run, request: EngineRequest, settings: Settings) -> None:
             isinstance(run.plugin("template"), JinjaTemplate) and not settings.idle_minutes,
         )
         server = Server(service, token=token, hosts=settings.hosts, drain_seconds=settings.drain)
+        bound.listen()  # who follows the printed address at once waits, and is not refused
         host, port = bound.getsockname()[:2]
         _announce(service, f"http://{f'[{host}]' if ':' in host else host}:{port}", token, settings)
         with signals_end_the_server():
