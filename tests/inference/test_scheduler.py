@@ -169,8 +169,8 @@ def test_a_long_prompt_is_computed_in_parts_between_the_steps_of_others() -> Non
     scheduler.add([first])
     with torch.no_grad():
         scheduler.step()
-        before = len(first.tokens)
         scheduler.add([long])
+        before = len(first.tokens)
         while not long.tokens:
             scheduler.step()
         assert len(first.tokens) - before == 10

@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 
 import openai
 import pytest
@@ -83,6 +85,21 @@ def test_it_serves_drains_and_ends(run_folder: Path) -> None:
         last = list(stream)[-1]  # the open answer goes on to its end
         assert last.choices[0].finish_reason in ("length", "stop")
         assert server.process.wait(20) == 0
+
+
+def test_it_listens_before_it_prints_its_address(
+    monkeypatch: pytest.MonkeyPatch, run_folder: Path
+) -> None:
+    def announce(service: Any, address: str, *_: Any) -> None:
+        where = urlsplit(address)
+        socket.create_connection((where.hostname, where.port), 5).close()
+
+    monkeypatch.setattr("tunewright_serve.start._announce", announce)
+    monkeypatch.setattr("tunewright_serve.start.Server.run", lambda *_, **__: None)
+    app = typer.Typer()
+    app.command()(command)
+    result = CliRunner().invoke(app, [str(run_folder), "--port", "0"])
+    assert result.exception is None
 
 
 @pytest.mark.slow

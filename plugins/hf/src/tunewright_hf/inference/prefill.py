@@ -22,11 +22,12 @@ _WHOLE = 0.25  # of the prompt tokens of a step: what is not worth several parts
 
 
 def next_part(lengths: Sequence[int], later: int, tokens: int) -> int:
-    """Tokens of the waiting prompts that are computed next, where no row generates.
+    """Tokens of the next part of the waiting prompts, where no row generates.
 
-    lengths: of the prompts. later: how many at their end have parts of their own, less than half of
-    all: so most rows have their first tokens early. Both are computed in the fewest parts of a
-    limited size, all of one size, which are early on average. tokens: prompt tokens of a step.
+    lengths: tokens of each prompt. later: prompts at the end, fewer than half of all, that are
+    computed after the others, so that most rows have their first tokens early. Both have the fewest
+    parts of a limited size, all of one size: their first tokens come earliest on average. tokens:
+    prompt tokens of a step.
     """
     if sum(lengths) <= _WHOLE * tokens:
         return math.ceil(_WHOLE * tokens)

@@ -5,6 +5,7 @@ Not thread-safe, and without a thread of its own: only the caller of `step` may 
 
 from collections import deque
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 import torch
@@ -126,8 +127,8 @@ class Scheduler:
         later = (min(len(self.waiting), self._slots - self.running) - 1) // 2  # rows
         while left > 0:
             if self._prefill is None and self.waiting:
-                lengths = [len(row.prompt) for row in self.waiting][: self._slots - self.running]
-                part = next_part(lengths, later, self._prefill_tokens)
+                rows = islice(self.waiting, self._slots - self.running)
+                part = next_part([len(row.prompt) for row in rows], later, self._prefill_tokens)
                 self._prefill = self._admit(part if is_idle else self._prefill_tokens)
             if self._prefill is None:
                 return
@@ -296,5 +297,4 @@ def _said(error: Exception) -> str:
 
 
 def _alike(one: int, other: int) -> bool:
-    longer = max(one, other)
-    return longer <= _SHORT or longer <= _APART * min(one, other)
+    return max(one, other) <= max(_SHORT, _APART * min(one, other))
